@@ -316,7 +316,7 @@ ROWS: dict[str, tuple[Callable[[], Any], str]] = {
     "PushSerialObj": (lambda: PushSerialObj(sink()), "<PushSerialObj: open>"),
     "PushSignalObj": (
         lambda: PushSignalObj(sink(), WaitObject()),
-        "<PushSignalObj: tells after, open>",
+        "<PushSignalObj: resolves after, open>",
     ),
     "PushTakeObj": (lambda: PushTakeObj(sink(), 2), "<PushTakeObj: size 2, open>"),
     "PushWindowObj": (lambda: PushWindowObj(sink(), 2), "<PushWindowObj: 0 of 2 gathered, open>"),

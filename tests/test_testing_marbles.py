@@ -149,10 +149,10 @@ async def test_an_error_says_where_it_stands() -> None:
         ("a(b", "partner"),
         ("a)b", "partner"),
         ("a()b", "empty group"),
-        ("a|b", "behind the end"),
-        ("(| a)", "behind the end"),
+        ("a|b", "follows the end"),
+        ("(| a)", "follows the end"),
         ("(('')|", "partner"),
-        (r"('\x')|", "no text as Python writes it"),
+        (r"('\x')|", "not a Python string literal"),
     ],
 )
 async def test_what_is_no_line_is_refused(line: str, message: str) -> None:

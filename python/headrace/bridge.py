@@ -1,4 +1,8 @@
-"""Pairs of a sink and a source as one object, and pull streams that push the items they yield."""
+"""Objects that join pull and push.
+
+`PushPullObj` is a pair of a sink and a source as one object. `PullPushBridgeObj` and `PullPushDistributeObj` are pull streams that push
+each item into sinks before they yield it; their iterator, `_Tap`, keeps an item until all its sinks have it.
+"""
 
 from __future__ import annotations
 

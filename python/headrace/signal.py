@@ -1,4 +1,4 @@
-"""`WaitObject`: a signal that delivers one value to all its waiters."""
+"""`WaitObject`: a signal that delivers one value to all its waiters. It is used by `gate`, `PushSignalObj` and `tee`."""
 
 from __future__ import annotations
 

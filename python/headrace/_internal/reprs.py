@@ -31,9 +31,9 @@ def format_repr(name: str, parts: Iterable[str]) -> str:
     try:
         formatted.extend(parts)
     except AttributeError:
-        formatted.append("not wholly made")
+        formatted.append("not fully initialised")
     except Exception as error:
-        formatted.append(f"cannot be asked: {type(error).__name__}")
+        formatted.append(f"cannot be read: {type(error).__name__}")
     return f"<{name}: {', '.join(formatted)}>"
 
 

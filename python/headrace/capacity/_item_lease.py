@@ -1,4 +1,4 @@
-"""The lease that a pipeline of streams or sinks requests from its capacity for each item."""
+"""`ItemLease`: the lease under which `limit()` pulls or pushes one item, and helpers for its cost."""
 
 from __future__ import annotations
 

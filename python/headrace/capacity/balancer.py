@@ -93,7 +93,7 @@ class HierarchicalBalancer(ReprMixin, Uncopied):
         # A closed capacity is never reopened.
         self._children = [child for child in self._children if not child.capacity.closed]
         for child in self._children:
-            child.look(now, self._idle_below, self._busy_above)
+            child.measure(now, self._idle_below, self._busy_above)
         givers = sorted(
             (child for child in self._children if child.idle_for(now) >= self._idle_after),
             key=lambda child: child.use,
@@ -121,7 +121,7 @@ class HierarchicalBalancer(ReprMixin, Uncopied):
             RuntimeError: The balancer is running already.
         """
         if self._task is not None:
-            raise RuntimeError("this balancer is at work already; leave that block first")
+            raise RuntimeError("this balancer is running already; leave that block first")
         self._task = asyncio.create_task(self._balance_forever(), name="balancer of capacities")
         return self
 
@@ -155,7 +155,7 @@ class HierarchicalBalancer(ReprMixin, Uncopied):
         if self._task is None:
             yield "idle"
         elif not self._task.done():
-            yield "at work"
+            yield "running"
         else:
             yield "stopped" if self._task.cancelled() else "failed"
 
@@ -177,7 +177,7 @@ class _Child:
         limit: Any = self.capacity.limits[self._resource]
         return micros(limit)
 
-    def look(self, now: float, idle_below: float, busy_above: float) -> None:
+    def measure(self, now: float, idle_below: float, busy_above: float) -> None:
         limit, waiting = self.limit, self.capacity.waiting
         held = micros(self.capacity.snapshot().held[self._resource])
         self.use = held / limit if limit else float(held > 0 or waiting > 0)

@@ -1,4 +1,4 @@
-"""Loading of the function named by `MODULE:FUNCTION`."""
+"""Loading of the function named by `MODULE:FUNCTION`. `main` calls it before any file is opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line of `headrace`."""
+"""The command line of `headrace`: its parser, and the checks of options that concern more than one. `start` calls `main`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pool tasks that call the function with one record each."""
+"""`RecordRunner`: makes the pool task that calls the function with one record. `map` receives the outcomes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of a run: limits, cost of a call, retries and timeout."""
+"""`RunOptions`: the limits, the cost of a call, the retries and the timeout of a run, for `map`, `groups` and the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The methods of a stream that combine it with others."""
+"""The methods of a pull stream that combine it with others. `Fluent` inherits them, and `PullObj` inherits `Fluent`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""`PullObj`: the base of every pull stream."""
+"""`PullObj`: the base of every pull stream.
+
+The native `PullLink` pulls, fuses and queues; this class closes, restarts and describes streams, and records which methods a
+subclass overrides.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operators that group items into lists."""
+"""Operators that group items into lists: by number, and by a condition. Each is a pull stream over a source with a native kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Operators with many sources, whose items come with the label of their source."""
+"""Operators with many sources whose items come with the label of their source.
+
+They are the counterparts of the operators in `merge`: the same policies over a mapping of sources.
+"""
 
 from __future__ import annotations
 

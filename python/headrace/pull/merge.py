@@ -1,4 +1,8 @@
-"""Operators with many sources."""
+"""Operators with many sources: concat, zip, round-robin and merge.
+
+Each holds a `Combination` of its sources and takes items from it by a policy; the classes differ in the policy. `labeled` has their
+counterparts that yield items with labels.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operators that take or skip a part of the items."""
+"""Operators that take or skip a part of the items: by number, and by a condition. Their logic is a native kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Sources of pull streams."""
+"""Sources of pull streams: in memory, one value, any iterable, and the lines of a file.
+
+Every operator calls `as_pull` with its `source` argument.
+"""
 
 from __future__ import annotations
 

@@ -319,13 +319,13 @@ class PullTimerObj(SourceObj[int], stock=True):
     def __init__(self, interval: float, *, count: int | None = None) -> None:
         if count is not None:
             count = check_int("count", 0, count)
-        self._said = (
+        self._description = (
             f"every {interval} s" if count is None else f"every {interval} s, {count} times"
         )
         super().__init__(AsyncIterSource(_Timer(check_positive("interval", interval), count)))
 
     def _repr_parts(self) -> Iterator[str]:
-        yield self._said
+        yield self._description
         yield from super()._repr_parts()
 
 

@@ -1,4 +1,4 @@
-"""The implementation of `PullObj.drain_to`."""
+"""`drain`: the implementation of `PullObj.drain_to`, which pushes every item of a stream into a sink."""
 
 from __future__ import annotations
 

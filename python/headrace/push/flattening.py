@@ -1,4 +1,4 @@
-"""Operators that yield the items of each item."""
+"""Operators that push the items of each item, itself an iterable or mapped to one. Their logic is a native kernel."""
 
 from __future__ import annotations
 

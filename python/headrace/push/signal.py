@@ -73,7 +73,7 @@ class PushSignalObj(PushObj1To1Link[T, T], stock=True):
         self._when: Literal["after", "before"] = when
 
     def _repr_parts(self) -> Iterator[str]:
-        yield f"tells {self._when}"
+        yield f"resolves {self._when}"
         yield from super()._repr_parts()
 
     async def next_impl(self, item: T) -> IteratorResult[Any]:

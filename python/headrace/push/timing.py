@@ -1,4 +1,4 @@
-"""Operators that depend on time, by the event loop's clock."""
+"""`PushWindowTimeoutObj`: lists of items that are pushed on when they are full or old enough, by the event loop's clock."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class _Window(Generic[T]):
         # Lists that are full or timed out; the first one may be in delivery.
         self.lists: deque[list[T]] = deque()
         self.is_done = False
-        self._turn = FairLock()
+        self._lock = FairLock()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -196,11 +196,11 @@ class _Window(Generic[T]):
         """Whether the current push has lists to deliver."""
         # If the list being filled is empty, this push completed one; if no delivery is in progress, lists were left
         # over.
-        return bool(self.lists) and (not self.filling or not self._turn.locked())
+        return bool(self.lists) and (not self.filling or not self._lock.locked())
 
     async def deliver(self) -> None:
         """Deliver the complete lists, in order."""
-        async with self._turn:
+        async with self._lock:
             while self.lists and not self.is_done:
                 await self._deliver_one(self.lists[0])
             if self.is_done:

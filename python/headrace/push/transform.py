@@ -377,16 +377,16 @@ class PushSerialObj(PushObj1To1Link[T, T], stock=True):
     def __init__(self, sink: PushProtocol[T]) -> None:
         super().__init__(sink)
         # A fair lock: it wakes waiters in FIFO order, and no task overtakes them.
-        self._turn = FairLock()
+        self._lock = FairLock()
 
     def _repr_parts(self) -> Iterator[str]:
-        if self._turn.locked():
+        if self._lock.locked():
             yield "being pushed into"
         yield from super()._repr_parts()
 
     async def next_impl(self, item: T) -> IteratorResult[Any]:
         """Push one item on, after the pushes queued before it."""
-        async with self._turn:
+        async with self._lock:
             return await self._sink.next(item)
 
     def next_nowait(self, item: T) -> IteratorResult[Any]:
@@ -396,7 +396,7 @@ class PushSerialObj(PushObj1To1Link[T, T], stock=True):
             WouldBlock: Another push is in progress, or the sink would have to wait.
         """
         refuse_after_end(self, item)
-        if self._turn.locked():
+        if self._lock.locked():
             raise WouldBlock(
                 "the item cannot be accepted without waiting for its turn; await next(item)",
                 item=item,
@@ -405,5 +405,5 @@ class PushSerialObj(PushObj1To1Link[T, T], stock=True):
 
     async def return_impl(self, value: Any) -> None:
         """End the sink, after the pushes queued before it."""
-        async with self._turn:
+        async with self._lock:
             await super().return_impl(value)

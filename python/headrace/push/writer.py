@@ -76,7 +76,7 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
         self._path = path
         self._format: Literal["jsonl", "text"] = format
         self._writer = LineWriter(name, append)
-        self._turn = FairLock()
+        self._lock = FairLock()
         self._waiting = 0
 
     @property
@@ -111,17 +111,17 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
         """Accept one item when there is space for its line."""
         line = self._line(item)
         if self._waiting or not self._take(line, item):
-            await self._take_in_turn(line, item)
+            await self._wait_and_take(line, item)
         return IteratorResult(None, False)
 
-    async def _take_in_turn(self, line: bytes, item: T_contra) -> None:
+    async def _wait_and_take(self, line: bytes, item: T_contra) -> None:
         """Wait for space, behind earlier waiters."""
         if not self._waiting:
             # A lock is bound to the event loop of its first waiter, and the next waiter may run on another one.
-            self._turn = FairLock()
+            self._lock = FairLock()
         self._waiting += 1
         try:
-            async with self._turn:
+            async with self._lock:
                 while not self._take(line, item):
                     await self._writer.room(len(line), self._maxsize)
         finally:

@@ -74,7 +74,7 @@ def frames(line: str) -> Iterator[tuple[int, str | Literal[Mark.END, Mark.ERROR]
             raise ValueError(f"an empty group in the marbles {line!r}: write - for nothing")
         for marble in marbles:
             if ended:
-                raise ValueError(f"something stands behind the end in the marbles {line!r}")
+                raise ValueError(f"something follows the end in the marbles {line!r}")
             if marble is END:
                 ended = True
             if marble is not Mark.NOTHING:
@@ -95,7 +95,7 @@ def _read(frame: re.Match[str]) -> Iterator[str | Mark]:
                 yield ast.literal_eval(word[0])
             except SyntaxError as error:
                 raise ValueError(
-                    f"{word[0]} in marbles is no text as Python writes it: {error.msg}"
+                    f"{word[0]} in marbles is not a Python string literal: {error.msg}"
                 ) from None
 
 

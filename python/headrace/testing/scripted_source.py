@@ -129,20 +129,20 @@ class ScriptedSource(ReprMixin, Uncopied):
         if (watch := WATCH.get()) is not None:
             watch.append(self)
 
-    def __aiter__(self) -> _Performance:
+    def __aiter__(self) -> _ScriptIterator:
         """Return a new iterator, from the beginning of the script."""
         self.opens += 1
         self.left_open += 1
-        return _Performance(self, self._script, self._closing)
+        return _ScriptIterator(self, self._script, self._closing)
 
     async def as_generator(self) -> AsyncGenerator[Any, None]:
         """Return an async generator over the script, which ends with the first error or cancellation."""
-        performance = aiter(self)
+        iterator = aiter(self)
         try:
-            async for item in performance:
+            async for item in iterator:
                 yield item
         finally:
-            await performance.aclose()
+            await iterator.aclose()
 
     def _repr_parts(self) -> Iterator[str]:
         yield pluralize(len(self._script), "step")
@@ -151,7 +151,7 @@ class ScriptedSource(ReprMixin, Uncopied):
         yield f"closed {format_count(self.closed, self.closes, 'begun') if self.closed < self.closes else self.closes}"
 
 
-class _Performance:
+class _ScriptIterator:
     """One iterator over a script."""
 
     def __init__(self, source: ScriptedSource, script: tuple[Any, ...], closing: int) -> None:
@@ -160,13 +160,13 @@ class _Performance:
         self._closing = closing
         self._at = 0
         # The progress of the step at `_at`.
-        self._turned = 0
+        self._iterations = 0
         self._until: float | None = None
         self._began = math.inf
         self._is_busy = False
         self._is_open = True
 
-    def __aiter__(self) -> _Performance:
+    def __aiter__(self) -> _ScriptIterator:
         return self
 
     def __repr__(self) -> str:
@@ -182,7 +182,7 @@ class _Performance:
         if task not in source.pulled_by:
             source.pulled_by.append(task)
         if self._is_busy:
-            raise RuntimeError("a ScriptedSource was asked for two items at once")
+            raise RuntimeError("two pulls of a ScriptedSource overlap")
         self._is_busy = True
         if self._began == math.inf:
             self._began = asyncio.get_running_loop().time()
@@ -192,7 +192,7 @@ class _Performance:
                 if isinstance(step, Step):
                     await self._wait_for(step)
                 # There is no `await` below, so a completed step cannot be cancelled.
-                self._at, self._turned, self._until = self._at + 1, 0, None
+                self._at, self._iterations, self._until = self._at + 1, 0, None
                 if isinstance(step, Raise):
                     raise step.error
                 if not isinstance(step, Step):
@@ -209,8 +209,8 @@ class _Performance:
             if (left := self._began + step.seconds - loop.time()) > 0:
                 await asyncio.sleep(left)
         elif isinstance(step, Yields):
-            while self._turned < step.count:
-                self._turned += 1
+            while self._iterations < step.count:
+                self._iterations += 1
                 await asyncio.sleep(0)
         elif isinstance(step, Delay):
             if self._until is None:
