@@ -248,7 +248,7 @@ class PullPushDistributeObj(_PullPushObj[T], stock=True):
         forward_close: bool = True,
     ) -> None:
         super().__init__(
-            _RoutedTap(
+            _Tap(
                 as_pull(source),
                 checked_sinks(sinks),
                 type(self).__name__,
@@ -262,10 +262,17 @@ class _Tap(Generic[T]):
     """The iterator over the items. The link of the stream allows one pull at a time."""
 
     def __init__(
-        self, source: PullObj[T], sinks: tuple[PushProtocol[T], ...], name: str, *, ends: bool
+        self,
+        source: PullObj[T],
+        sinks: tuple[PushProtocol[T], ...],
+        name: str,
+        *,
+        ends: bool,
+        selector: Callable[[T], Any] | None = None,
     ) -> None:
         self.source = source
         self.sinks = sinks
+        self.selector = selector
         self.has_ended_sinks: bool = False
         self._name = name
         # The sinks that are not ended yet.
@@ -355,7 +362,29 @@ class _Tap(Generic[T]):
 
     async def _routed(self, item: T) -> list[PushProtocol[T]]:
         """Return the sinks for an item."""
-        return list(self.sinks)
+        if self.selector is None:
+            return list(self.sinks)
+        before, is_called = cancelling(), False
+        try:
+            number = self.selector(item)
+            is_called = True
+            if inspect.isawaitable(number):
+                number = await number
+        except BaseException as error:
+            # A cancelled selector is called again.
+            if is_called and _is_interruption(error, before):
+                raise
+            self._give_up()
+            blamed = wrap_iteration_error(error, f"selector of {self._name}")
+            if blamed is error and isinstance(error, Exception):
+                note = f"raised by selector of {self._name}"
+                name_acceptors(error, acceptors(error), note)
+            raise blamed from blamed.__cause__
+        try:
+            return [self.sinks[_checked_number(number, len(self.sinks), item)]]
+        except Exception:
+            self._give_up()
+            raise
 
     async def _push(self, item: T, missing: list[PushProtocol[T]]) -> None:
         """Push an item into the sinks that lack it."""
@@ -388,45 +417,6 @@ class _Tap(Generic[T]):
         note = f"the item was accepted by {', '.join(map(repr, accepted))}" if accepted else ""
         name_acceptors(error, accepted, note)
         return error
-
-
-class _RoutedTap(_Tap[T]):
-    """An iterator that pushes each item into one sink."""
-
-    def __init__(
-        self,
-        source: PullObj[T],
-        sinks: tuple[PushProtocol[T], ...],
-        name: str,
-        *,
-        ends: bool,
-        selector: Callable[[T], Any],
-    ) -> None:
-        super().__init__(source, sinks, name, ends=ends)
-        self.selector = selector
-
-    async def _routed(self, item: T) -> list[PushProtocol[T]]:
-        before, is_called = cancelling(), False
-        try:
-            number = self.selector(item)
-            is_called = True
-            if inspect.isawaitable(number):
-                number = await number
-        except BaseException as error:
-            # A cancelled selector is called again.
-            if is_called and _is_interruption(error, before):
-                raise
-            self._give_up()
-            blamed = wrap_iteration_error(error, f"selector of {self._name}")
-            if blamed is error and isinstance(error, Exception):
-                note = f"raised by selector of {self._name}"
-                name_acceptors(error, acceptors(error), note)
-            raise blamed from blamed.__cause__
-        try:
-            return [self.sinks[_checked_number(number, len(self.sinks), item)]]
-        except Exception:
-            self._give_up()
-            raise
 
 
 def _checked_number(number: object, count: int, item: object) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import ReprMixin, pluralize
-from headrace.pull._combination import Combination
+from headrace.pull._combination import Combination, LiveSources
 from headrace.pull.merge import Combined
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class AsyncIteratorCombiner(ReprMixin, Uncopied, Generic[T]):
+class AsyncIteratorCombiner(LiveSources[T], ReprMixin, Uncopied):
     """Combine several streams into one, in any of several ways.
 
     All ways share the sources: an item taken by one is not available to the others. Nothing runs before the first pull.
@@ -58,33 +58,6 @@ class AsyncIteratorCombiner(ReprMixin, Uncopied, Generic[T]):
     def size(self) -> int:
         """The number of sources that have not ended."""
         return self._combination.merge.size
-
-    @property
-    def sources(self) -> tuple[Source[T], ...]:
-        """The sources that have not ended, in the order in which they were added."""
-        return self._combination.sources
-
-    def add(self, source: Source[T]) -> None:
-        """Add a source. It takes part from the next pull on.
-
-        Raises:
-            TypeError: The source cannot be iterated.
-            ValueError: The source is present already, or pulls from this stream itself.
-            ClosedError: The end was reached, or the combiner was closed.
-        """
-        self._combination.add(source)
-
-    async def remove(self, source: Source[T]) -> None:
-        """Remove a source and close it, in its own task. Its prefetched items are dropped.
-
-        Raises:
-            ValueError: The argument is not one of the sources.
-            BaseException: The error that the source raised when it was closed.
-
-        Cancel safety: the source is removed and will be closed; a cancellation is raised after
-        that.
-        """
-        await self._combination.remove(source)
 
     def race_generator(self) -> PullObj[T]:
         """Return a stream of the items of all sources, in the order of arrival. Every call returns the same stream.

@@ -58,7 +58,7 @@ class _Labelled(OwnSources[T_co], Generic[K, T, T_co], stock=True):
         return self._combination.labelled
 
     def add(self, label: K, source: Source[T]) -> None:
-        """Add a source. It takes part from the next pull on.
+        """Add a source. It is pulled from the next pull on.
 
         Raises:
             TypeError: The source cannot be iterated.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast, overloa
 
 from headrace._core import check_restart
 from headrace._internal.reprs import describe_value, pluralize
-from headrace.pull._combination import Combination
+from headrace.pull._combination import Combination, LiveSources
 from headrace.pull.base import PullObj
 
 if TYPE_CHECKING:
@@ -82,40 +82,13 @@ class OwnSources(Combined[T_co], stock=True):
         super().__init__(combination, policy or self._policy, name, **options)
 
 
-class _Sources(OwnSources[T_co], Generic[T, T_co], stock=True):
+class _Sources(LiveSources[T], OwnSources[T_co], Generic[T, T_co], stock=True):
     """A stream with a live list of sources."""
 
     def __init__(
         self, *sources: Source[T], prefetch: int = 1, errors: ErrorPolicy = "raise"
     ) -> None:
         self._combine(sources, prefetch=prefetch, errors=errors)
-
-    @property
-    def sources(self) -> tuple[Source[T], ...]:
-        """The sources that have not ended, in the order in which they were added; see `add` and `remove`."""
-        return self._combination.sources
-
-    def add(self, source: Source[T]) -> None:
-        """Add a source. It takes part from the next pull on.
-
-        Raises:
-            TypeError: The source cannot be iterated.
-            ValueError: The source is present already, or pulls from this stream itself.
-            ClosedError: The stream has ended or was closed.
-        """
-        self._combination.add(source)
-
-    async def remove(self, source: Source[T]) -> None:
-        """Remove a source and close it, in its own task. Its prefetched items are dropped.
-
-        Cancel safety: the source is removed and will be closed; a cancellation is raised after
-        that.
-
-        Raises:
-            ValueError: The argument is not one of the sources.
-            BaseException: The error that the source raised when it was closed.
-        """
-        await self._combination.remove(source)
 
 
 class PullConcatObj(_Sources[T, T], stock=True):

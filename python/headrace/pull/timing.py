@@ -103,7 +103,7 @@ class _PullWithin(_Timed[T]):
             await self.wait(until)
             if not (self.buffer or self.is_over) and loop.time() >= until:
                 raise TimeoutError(
-                    f"the source gave no item within {timeout} seconds; what it gives goes to a later pull"
+                    f"the source gave no item within {timeout} seconds; a late item goes to a later pull"
                 )
         return self.take()
 

@@ -132,7 +132,18 @@ class _FanOut(PushObj[T], stock=True):
         return IteratorResult(None, self._fan.is_done)
 
 
-class PushForkObj(_FanOut[T], stock=True):
+class _ListFanOut(_FanOut[T], stock=True):
+    """The base of push objects with a list of sinks."""
+
+    __slots__ = ()
+
+    @property
+    def sinks(self) -> Sequence[PushProtocol[T]]:
+        """The sinks."""
+        return tuple(self._fan.sinks)
+
+
+class PushForkObj(_ListFanOut[T], stock=True):
     """Deliver each item to all sinks, concurrently.
 
     Law: every sink gets every item; the push is done when all have accepted it.
@@ -167,7 +178,7 @@ class PushForkObj(_FanOut[T], stock=True):
         ValueError: There are no sinks, or one of them is given twice.
     """
 
-    __slots__ = ("_sinks",)
+    __slots__ = ()
 
     def __init__(
         self,
@@ -176,16 +187,12 @@ class PushForkObj(_FanOut[T], stock=True):
         concurrent: bool = True,
         forward_close: bool = True,
     ) -> None:
-        self._sinks = different_sinks(sinks)
-        super().__init__(self._sinks, "all", concurrent=concurrent, forward_close=forward_close)
-
-    @property
-    def sinks(self) -> Sequence[PushProtocol[T]]:
-        """The sinks."""
-        return self._sinks
+        super().__init__(
+            different_sinks(sinks), "all", concurrent=concurrent, forward_close=forward_close
+        )
 
 
-class PushDistributeObj(_FanOut[T], stock=True):
+class PushDistributeObj(_ListFanOut[T], stock=True):
     """Deliver each item to the sink that `selector` names.
 
     Law: each item goes to exactly one sink, number `selector(item)`.
@@ -208,7 +215,7 @@ class PushDistributeObj(_FanOut[T], stock=True):
         IndexError: At a push: the selector named no sink. The item stays with the caller.
     """
 
-    __slots__ = ("_sinks",)
+    __slots__ = ()
 
     selector: KernelProperty[Callable[[T], Any], Callable[[T], Any]] = KernelProperty(
         "The callable, live: a new one applies from the next item.", of="_fan"
@@ -221,18 +228,11 @@ class PushDistributeObj(_FanOut[T], stock=True):
         *,
         forward_close: bool = True,
     ) -> None:
-        self._sinks = checked_sinks(sinks)
-        super().__init__(
-            self._sinks, check_callable("selector", selector), forward_close=forward_close
-        )
-
-    @property
-    def sinks(self) -> Sequence[PushProtocol[T]]:
-        """The sinks."""
-        return self._sinks
+        checked = checked_sinks(sinks)
+        super().__init__(checked, check_callable("selector", selector), forward_close=forward_close)
 
 
-class PushRoundRobinObj(_FanOut[T], stock=True):
+class PushRoundRobinObj(_ListFanOut[T], stock=True):
     """Deliver items to the sinks in rotation.
 
     Law: item number `i` goes to `sinks[i % len(sinks)]`. A sink that is done is skipped from then on; the push returns
@@ -252,16 +252,10 @@ class PushRoundRobinObj(_FanOut[T], stock=True):
         ValueError: There are no sinks.
     """
 
-    __slots__ = ("_sinks",)
+    __slots__ = ()
 
     def __init__(self, sinks: Iterable[PushProtocol[T]], *, forward_close: bool = True) -> None:
-        self._sinks = checked_sinks(sinks)
-        super().__init__(self._sinks, "ring", forward_close=forward_close)
-
-    @property
-    def sinks(self) -> Sequence[PushProtocol[T]]:
-        """The sinks."""
-        return self._sinks
+        super().__init__(checked_sinks(sinks), "ring", forward_close=forward_close)
 
 
 class PushLabeledDistributeObj(_FanOut[T], Generic[K, T], stock=True):

@@ -9,7 +9,7 @@ from copy import copy, deepcopy
 from typing import TYPE_CHECKING, Any, TypeVarTuple, cast
 
 from headrace._internal.reprs import ReprMixin, callable_name, describe_value, short_repr
-from headrace._internal.validate import check_flag, check_time_limit
+from headrace._internal.validate import check_callable_or_none, check_flag, check_time_limit
 from headrace.task._current_lease import unleased
 from headrace.task.retry import Retry, as_retry
 
@@ -98,10 +98,7 @@ class Task(ReprMixin):
             raise TypeError(f"Task: priority must be an integer, not {describe_value(priority)}")
         retry = as_retry("Task: retry", retry)
         for name, callback in (("on_complete", on_complete), ("on_error", on_error)):
-            if callback is not None and not callable(callback):
-                raise TypeError(
-                    f"Task: {name} must be callable or None, not {describe_value(callback)}"
-                )
+            check_callable_or_none(f"Task: {name}", callback)
             if inspect.iscoroutinefunction(callback):
                 raise TypeError(
                     f"Task: {name} must be a plain function, not the async function {callback!r}"
