@@ -566,7 +566,7 @@ def test_bad_runner_option_is_refused(options: dict[str, Any], message: str) -> 
         ({"cost": -(10**5000)}, "Task: cost must be positive and finite, got a huge number"),
         ({"cost": {"tokens": -(10**5000)}}, "Task: cost must be positive and finite, got <dict>"),
         ({"retry": True}, r"retry must be a Retry, a number of retries or None, not True \(bool\)"),
-        ({"on_complete": 1}, r"on_complete must be callable or None, not 1 \(int\)"),
+        ({"on_complete": 1}, r"on_complete must be callable or None, got 1 \(int\)"),
         ({"on_error": fail}, "on_error must be a plain function, not the async function"),
     ],
 )

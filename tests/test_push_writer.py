@@ -419,7 +419,7 @@ BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: SinkWriterObj("a", append=wrong(1)),
         TypeError,
-        r"append must be a bool, got 1 \(int\)",
+        r"append must be True or False, got 1 \(int\)",
     ),
     (lambda: SinkWriterObj("a", maxsize=0), ValueError, r"maxsize must be .*got 0 \(int\)"),
     (lambda: SinkWriterObj("a", maxsize=wrong("1")), TypeError, r"maxsize must be .*got '1' \(str"),

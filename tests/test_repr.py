@@ -167,7 +167,7 @@ ROWS: dict[str, tuple[Callable[[], Any], str]] = {
     "Final": (lambda: Final(1), "Final(value=1)"),
     "HierarchicalBalancer": (
         lambda: HierarchicalBalancer({capacity(): (1, 4)}),
-        "<HierarchicalBalancer: moves 1 limits, idle>",
+        "<HierarchicalBalancer: moves 1 limit, idle>",
     ),
     "HierarchicalTaskPoolRunner": (runner, "<HierarchicalTaskPoolRunner 'pool': idle>"),
     "IteratorResult": (lambda: IteratorResult(1, False), "IteratorResult(value=1, done=False)"),
@@ -316,7 +316,7 @@ ROWS: dict[str, tuple[Callable[[], Any], str]] = {
     "PushSerialObj": (lambda: PushSerialObj(sink()), "<PushSerialObj: open>"),
     "PushSignalObj": (
         lambda: PushSignalObj(sink(), WaitObject()),
-        "<PushSignalObj: tells after, open>",
+        "<PushSignalObj: resolves after, open>",
     ),
     "PushTakeObj": (lambda: PushTakeObj(sink(), 2), "<PushTakeObj: size 2, open>"),
     "PushWindowObj": (lambda: PushWindowObj(sink(), 2), "<PushWindowObj: 0 of 2 gathered, open>"),

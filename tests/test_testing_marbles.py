@@ -149,10 +149,10 @@ async def test_marble_error_names_its_frame() -> None:
         ("a(b", "partner"),
         ("a)b", "partner"),
         ("a()b", "empty group"),
-        ("a|b", "behind the end"),
-        ("(| a)", "behind the end"),
+        ("a|b", "follows the end"),
+        ("(| a)", "follows the end"),
         ("(('')|", "partner"),
-        (r"('\x')|", "no text as Python writes it"),
+        (r"('\x')|", "not a Python string literal"),
     ],
 )
 async def test_invalid_marbles_are_refused(text: str, message: str) -> None:
@@ -167,17 +167,17 @@ async def test_unit_and_most_must_be_positive() -> None:
         ScriptedSource("a|", unit=wrong("x"))
     with pytest.raises(TypeError, match=r"marbles: unit must be a number, got None"):
         await marbles(ScriptedSource("a|"), unit=wrong(None))
-    with pytest.raises(TypeError, match=r"most must be a positive number of frames, got 1.5"):
+    with pytest.raises(TypeError, match=r"most must be an integer, got 1.5"):
         await marbles(ScriptedSource("a|"), most=wrong(1.5))
     with pytest.raises(
         TypeError, match=r"stream must be an async iterable, got \[1\] .*SourceIterObj"
     ):
         await marbles(wrong([1]))
-    with pytest.raises(ValueError, match="unit must be a positive number of seconds, got 0"):
+    with pytest.raises(ValueError, match="unit must be positive, got 0"):
         ScriptedSource("a|", unit=0)
-    with pytest.raises(ValueError, match="unit must be a positive number of seconds, got -1"):
+    with pytest.raises(ValueError, match="unit must be positive, got -1"):
         await marbles(ScriptedSource("a|"), unit=-1)
-    with pytest.raises(ValueError, match="most must be a positive number of frames, got 0"):
+    with pytest.raises(ValueError, match="most must be at least 1, got 0"):
         await marbles(ScriptedSource("a|"), most=0)
 
 
