@@ -26,7 +26,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::loop_mailbox::{Key, Mailbox};
 use super::{Coroutine, Native, Step};
 use crate::errors::RaisedError;
-use crate::object::gc::{self, traverse};
+use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
 use crate::runtime::asyncio::InContext;
@@ -72,6 +72,20 @@ struct Callback {
     function: Py<PyAny>,
     context: Py<PyAny>,
 }
+
+traverse!(
+    enum Outcome {
+        Pending,
+        Done,
+        Cancelled(message),
+    }
+);
+traverse!(Callback { function, context });
+traverse!(State {
+    outcome,
+    first,
+    rest
+});
 
 impl Future {
     pub(super) fn new(py: Python<'_>, mailbox: Arc<Mailbox>, key: Key) -> PyResult<Py<Self>> {
@@ -352,24 +366,11 @@ impl Future {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Some(state) = self.state.peek_for_gc() else {
-            return Ok(());
-        };
-        gc::visit(&visit, |visit| {
-            if let Outcome::Cancelled(Some(message)) = &state.outcome {
-                visit(message)?;
-            }
-            for callback in state.first.iter().chain(&state.rest) {
-                visit(&callback.function)?;
-                visit(&callback.context)?;
-            }
-            Ok(())
-        })
+        gc::visit(&visit, |visit| self.state.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        let held = std::mem::take(&mut *self.state.borrow(py));
-        drop(held);
+        self.state.set(py, State::default());
     }
 }
 

@@ -10,7 +10,7 @@ use pyo3::types::{PyDict, PyType};
 
 use super::Step;
 use super::delegate::send;
-use super::type_object::{Class, Coroutine, Native, Object};
+use super::type_object::{Coroutine, Native, Object, own_class};
 use crate::errors::RaisedError;
 use crate::object::gc::traverse;
 use crate::runtime::private_layout;
@@ -21,14 +21,10 @@ struct Probe {
     has_waited: bool,
 }
 
-static CLASS: Class = Class::new();
-
 impl Coroutine for Probe {
     const NAME: &'static CStr = c"headrace._core.Probe";
 
-    fn class() -> &'static Class {
-        &CLASS
-    }
+    own_class!();
 
     fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();
@@ -56,10 +52,10 @@ fn probe<'py>(held: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
 /// Whether dead awaitables can be revived.
 pub(super) fn revives(py: Python<'_>) -> PyResult<bool> {
     Native::<Probe>::register(py)?;
-    CLASS.set_most(py, 1);
+    Probe::class().set_most(py, 1);
     let is_as_expected = is_revived(py);
     // No later than the result is known: what is on the list stays there.
-    CLASS.set_most(py, 0);
+    Probe::class().set_most(py, 0);
     is_as_expected
 }
 
@@ -76,14 +72,16 @@ fn is_revived(py: Python<'_>) -> PyResult<bool> {
     let address = first.as_ptr();
     drop(first);
     // Its reference to the type stays.
-    if CLASS.kept(py) != 1 || references() != with_one || !private_layout::has_references(&held, 1)
+    if Probe::class().kept(py) != 1
+        || references() != with_one
+        || !private_layout::has_references(&held, 1)
     {
         return Ok(false);
     }
     for _ in 0..2 {
         let revived = probe(&held)?;
         let is_new = ptr::eq(revived.as_ptr(), address)
-            && CLASS.kept(py) == 0
+            && Probe::class().kept(py) == 0
             && references() == with_one
             && revived.get_type().is(&class)
             && private_layout::has_references(&revived, 1)
@@ -94,7 +92,7 @@ fn is_revived(py: Python<'_>) -> PyResult<bool> {
         let is_driven = is_suspended
             && matches!(send(&revived, &held), Ok(Step::Return(value)) if value.is(&held));
         drop(revived);
-        if !is_driven || CLASS.kept(py) != 1 || !private_layout::has_references(&held, 1) {
+        if !is_driven || Probe::class().kept(py) != 1 || !private_layout::has_references(&held, 1) {
             return Ok(false);
         }
     }

@@ -285,7 +285,7 @@ impl Drop for PyLinesSource {
                 self.end(py);
             } else {
                 // In a forked child the reading thread, which may have held the lock, does not exist.
-                std::mem::forget(std::mem::take(&mut *self.state.borrow(py)));
+                std::mem::forget(self.state.take(py));
             }
         });
     }
