@@ -146,7 +146,10 @@ impl AnySource {
                 Err(error) => Err(error),
             },
             (Self::Lines(source), Wait::Batch(parked)) => match sent {
-                Ok(_) => source.get().resume(py, parked),
+                Ok(_) => {
+                    drop(parked);
+                    source.get().poll_next(py)
+                }
                 // The batch waits for the next pull.
                 Err(error) => Err(error),
             },
