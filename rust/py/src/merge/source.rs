@@ -294,7 +294,7 @@ impl Traverse for Slot {
     fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
         visit(&self.source)?;
         visit(&self.name)?;
-        visit(self.feed.as_any())?;
+        self.feed.traverse(visit)?;
         if let Some(identity) = &self.identity {
             identity.traverse(visit)?;
         }

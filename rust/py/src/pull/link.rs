@@ -123,10 +123,7 @@ impl PyPullLink {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Some(state) = self.state.peek_for_gc() else {
-            return Ok(());
-        };
-        gc::visit(&visit, |visit| state.traverse(visit))
+        gc::visit(&visit, |visit| self.state.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
