@@ -1,6 +1,6 @@
 """`Combination`: many sources as one, the state behind the combiner and the operators with many sources.
 
-A native `Merge` holds the sources, polls them and closes them. A view of it, a `MergeFeed`, takes their items by a
+A native `Merge` holds the sources, polls them and closes them. A view of it, a `MergeView`, takes their items by a
 policy: in turn, in the order of arrival, or in rows.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
 
-from headrace._core import Merge, MergeFeed
+from headrace._core import Merge, MergeView
 from headrace._internal.error_notes import as_group
 from headrace._internal.reprs import describe_value, pluralize
 from headrace._internal.tasks import wait_until_done, warn_unclosed
@@ -143,10 +143,10 @@ class Combination(Generic[T]):
         if error is not None:
             raise error
 
-    def feed(self, policy: str, title: str, **options: Any) -> MergeFeed:
+    def feed(self, policy: str, title: str, **options: Any) -> MergeView:
         """Return a view of the merge."""
         self._title = title
-        return MergeFeed(self.merge, policy, **options)
+        return MergeView(self.merge, policy, **options)
 
     def __del__(self) -> None:
         # There is no merge after an `__init__` that raised.

@@ -1,25 +1,25 @@
-//! What the loop calls when a source that waited can go on, and other notes to the loop.
+//! Callbacks that a merge schedules on the event loop.
 
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::merge::Merge;
+use super::merge::PyMerge;
 use super::source::Key;
-use super::step::Where;
+use super::step::StepFrom;
 
-/// The callback of one source, for as long as it lasts.
+/// Resumes one source when its future is done. Reused for the life of the source.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(super) struct Resumption {
-    pub(super) merge: Py<Merge>,
+pub(super) struct ResumeCallback {
+    pub(super) merge: Py<PyMerge>,
     pub(super) key: Key,
 }
 
 #[pymethods]
-impl Resumption {
+impl ResumeCallback {
     #[pyo3(signature = (_future = None))]
     fn __call__(&self, py: Python<'_>, _future: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        Merge::resume(self.merge.bind(py), self.key, Where::Callback)
+        PyMerge::resume(self.merge.bind(py), self.key, StepFrom::Callback)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -27,33 +27,33 @@ impl Resumption {
     }
 }
 
-/// What is to be done in the next turn of the loop.
+/// The action of a [`LoopCallback`].
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Errand {
-    /// See whether the program ends.
-    Inspect,
-    /// Nobody holds the stream any more.
-    LetGo,
-    /// Step the sources that let the loop have a turn.
-    GoOn,
+pub(super) enum LoopAction {
+    /// Check whether the event loop is shutting down.
+    CheckShutdown,
+    /// Close the sources of a stream that was dropped.
+    CloseAbandoned,
+    /// Step the sources that yielded.
+    ResumeYielding,
 }
 
-/// An errand of a merge.
+/// Runs one action of a merge in the next iteration of the event loop.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(super) struct Note {
-    pub(super) merge: Py<Merge>,
-    pub(super) errand: Errand,
+pub(super) struct LoopCallback {
+    pub(super) merge: Py<PyMerge>,
+    pub(super) action: LoopAction,
 }
 
 #[pymethods]
-impl Note {
+impl LoopCallback {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
         let merge = self.merge.bind(py);
-        match self.errand {
-            Errand::Inspect => Merge::inspect(merge),
-            Errand::LetGo => Merge::let_go(merge),
-            Errand::GoOn => Merge::go_on(merge),
+        match self.action {
+            LoopAction::CheckShutdown => PyMerge::check_shutdown(merge),
+            LoopAction::CloseAbandoned => PyMerge::close_abandoned(merge),
+            LoopAction::ResumeYielding => PyMerge::resume_yielding(merge),
         }
     }
 

@@ -1,21 +1,21 @@
-//! How deep merges of merges are on the stack.
+//! Limits how deeply merges are polled inside merges.
 
 use std::cell::Cell;
 
 thread_local! {
-    /// How many merges are inside one another on the stack. A forked child has the same stack, and keeps the count.
+    /// The number of merges that are being polled on this thread's stack. A forked child has the same stack and keeps the count.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A merge of merges of merges is polled in place, one inside the other. From some depth on one of
-/// them rests, and goes on from the loop with the stack to itself.
+/// Counts one more merge being polled, until it is dropped. Beyond the limit a merge yields to the event loop and is resumed
+/// from there, with an empty stack.
 pub(super) struct Depth(usize);
 
 impl Depth {
-    const MOST: usize = 100;
+    const LIMIT: usize = 100;
 
     #[inline]
-    pub(super) fn deeper() -> Self {
+    pub(super) fn enter() -> Self {
         let depth = DEPTH.get();
         DEPTH.set(depth + 1);
         Self(depth)
@@ -23,7 +23,7 @@ impl Depth {
 
     #[inline]
     pub(super) fn is_too_deep(&self) -> bool {
-        self.0 >= Self::MOST
+        self.0 >= Self::LIMIT
     }
 }
 

@@ -1,78 +1,80 @@
-//! Whose item is the next one, where each comes by itself: races and turns.
+//! The policies that deliver one source's item at a time: first ready, fair, round-robin, concat and any.
 
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 
-use super::merge::Merge;
-use super::source::{Asked, Key, Outcome};
+use super::merge::PyMerge;
+use super::source::{Key, Outcome, PollState};
 use super::state::State;
-use super::view::{MergeFeed, Policy, Taken, group};
+use super::view::{Policy, PyMergeView, TakeResult, group};
 
 impl State {
-    /// Notes from now on in which order things come.
+    /// Maintains the list `ready` from now on.
     pub(super) fn keep_ready(&mut self) {
         if std::mem::replace(&mut self.keeps_ready, true) {
             return;
         }
         for key in self.order.clone() {
-            if let Some(slot) = self.slots.get_mut(key) {
-                while slot.hints < slot.queue.len() {
-                    slot.hints += 1;
+            if let Some(entry) = self.sources.get_mut(key) {
+                while entry.hints < entry.queue.len() {
+                    entry.hints += 1;
                     self.ready.push_back(key);
                 }
             }
         }
     }
 
-    pub(super) fn forget_wanted(&mut self) {
-        self.rouse(usize::MAX);
-        for key in std::mem::take(&mut self.wanted) {
-            if let Some(slot) = self.slots.get_mut(key) {
-                slot.asked = Asked::No;
+    pub(super) fn clear_to_poll(&mut self) {
+        self.promote_idle(usize::MAX);
+        for key in std::mem::take(&mut self.to_poll) {
+            if let Some(entry) = self.sources.get_mut(key) {
+                entry.poll_state = PollState::No;
             }
         }
     }
 
-    /// Takes a source's oldest outcome if it is an item without a label: what is taken most.
+    /// Takes a source's oldest outcome if it is an item without a label, which is the most common case.
     #[inline]
     fn take_item(&mut self, key: Key) -> Option<Py<PyAny>> {
-        let slot = self.slots.get_mut(key)?;
-        if slot.is_labelled {
+        let entry = self.sources.get_mut(key)?;
+        if entry.is_labelled {
             return None;
         }
-        match slot.queue.pop_front()? {
+        match entry.queue.pop_front()? {
             Outcome::Item(item) => {
-                self.want_more(key);
+                self.request_next(key);
                 Some(item)
             }
             other => {
-                slot.queue.push_front(other);
+                entry.queue.push_front(other);
                 None
             }
         }
     }
 
-    /// Takes a source's oldest outcome. It is to be asked again.
+    /// Takes a source's oldest outcome, and requests its next item.
     fn take(&mut self, key: Key) -> Option<Outcome> {
-        let slot = self.slots.get_mut(key)?;
-        let outcome = slot.queue.pop_front()?;
+        let entry = self.sources.get_mut(key)?;
+        let outcome = entry.queue.pop_front()?;
         if matches!(outcome, Outcome::End) {
-            // There is nothing behind it.
-            let _ = self.dismiss(key);
+            // An end is the last outcome.
+            let _ = self.discard(key);
         } else {
-            self.want_more(key);
+            self.request_next(key);
         }
         Some(outcome)
     }
 
-    /// How many have given something in this round.
+    /// Counts the sources that gave an outcome in this round.
     fn served(&self, round: u64) -> usize {
-        self.in_row().filter(|slot| slot.round == round).count()
+        self.unfinished()
+            .filter(|entry| entry.round == round)
+            .count()
     }
 }
 
-impl MergeFeed {
-    /// What can be taken without asking anybody: most of what sources give that are always ready.
+impl PyMergeView {
+    /// Takes the next item if no source must be polled for it. Succeeds for most items of sources that are always ready.
     #[inline]
     pub(super) fn take_ready(&self, state: &mut State) -> Option<Py<PyAny>> {
         match self.policy {
@@ -82,20 +84,20 @@ impl MergeFeed {
                 state.ring.rotate_left(1);
                 Some(item)
             }
-            Policy::Race => {
+            Policy::FirstReady => {
                 let key = *state.ready.front()?;
                 let item = state.take_item(key)?;
                 state.ready.pop_front();
-                if let Some(slot) = state.slots.get_mut(key) {
-                    slot.hints -= 1;
+                if let Some(entry) = state.sources.get_mut(key) {
+                    entry.hints -= 1;
                 }
                 Some(item)
             }
-            Policy::RaceRobin | Policy::Concat | Policy::Zip(_) | Policy::Any => None,
+            Policy::Fair | Policy::Concat | Policy::Zip(_) | Policy::Any => None,
         }
     }
 
-    pub(super) fn take_first<'py>(&self, merge: &Bound<'py, Merge>) -> PyResult<Taken<'py>> {
+    pub(super) fn take_first<'py>(&self, merge: &Bound<'py, PyMerge>) -> PyResult<TakeResult<'py>> {
         let py = merge.py();
         loop {
             let next = {
@@ -103,11 +105,11 @@ impl MergeFeed {
                 match state.ready.pop_front() {
                     None => None,
                     Some(key) => {
-                        if let Some(slot) = state.slots.get_mut(key) {
-                            slot.hints -= 1;
+                        if let Some(entry) = state.sources.get_mut(key) {
+                            entry.hints -= 1;
                         }
                         if let Some(item) = state.take_item(key) {
-                            return Ok(Taken::Item(item.into_bound(py)));
+                            return Ok(TakeResult::Item(item.into_bound(py)));
                         }
                         match state.take(key) {
                             None => continue,
@@ -117,19 +119,16 @@ impl MergeFeed {
                 }
             };
             match next {
-                None => return self.nothing(merge),
+                None => return self.end_or_wait(merge),
                 Some((key, outcome)) => match self.deliver(merge, key, outcome)? {
-                    Taken::Again => {}
+                    TakeResult::Retry => {}
                     taken => return Ok(taken),
                 },
             }
         }
     }
 
-    pub(super) fn take_first_of_round<'py>(
-        &self,
-        merge: &Bound<'py, Merge>,
-    ) -> PyResult<Taken<'py>> {
+    pub(super) fn take_fair<'py>(&self, merge: &Bound<'py, PyMerge>) -> PyResult<TakeResult<'py>> {
         let py = merge.py();
         loop {
             let next = {
@@ -142,24 +141,24 @@ impl MergeFeed {
                 if view.served >= state.active && !view.later.is_empty() {
                     view.round += 1;
                     view.served = 0;
-                    // They came before what is ready only now.
+                    // The deferred sources became ready before those in `ready`.
                     view.later.append(&mut state.ready);
                     std::mem::swap(&mut view.later, &mut state.ready);
                 }
                 let Some(key) = state.ready.pop_front() else {
                     break;
                 };
-                let Some(slot) = state.slots.get_mut(key) else {
+                let Some(entry) = state.sources.get_mut(key) else {
                     continue;
                 };
-                let is_served = slot.round == view.round;
-                let is_end = matches!(slot.queue.front(), Some(Outcome::End));
+                let is_served = entry.round == view.round;
+                let is_end = matches!(entry.queue.front(), Some(Outcome::End));
                 if is_served && !is_end {
                     view.later.push_back(key);
                     continue;
                 }
-                slot.hints -= 1;
-                slot.round = view.round;
+                entry.hints -= 1;
+                entry.round = view.round;
                 let Some(outcome) = state.take(key) else {
                     continue;
                 };
@@ -171,14 +170,17 @@ impl MergeFeed {
                 (key, outcome)
             };
             match self.deliver(merge, next.0, next.1)? {
-                Taken::Again => {}
+                TakeResult::Retry => {}
                 taken => return Ok(taken),
             }
         }
-        self.nothing(merge)
+        self.end_or_wait(merge)
     }
 
-    pub(super) fn take_in_turn<'py>(&self, merge: &Bound<'py, Merge>) -> PyResult<Taken<'py>> {
+    pub(super) fn take_round_robin<'py>(
+        &self,
+        merge: &Bound<'py, PyMerge>,
+    ) -> PyResult<TakeResult<'py>> {
         let py = merge.py();
         let keeps_head = matches!(self.policy, Policy::Concat);
         loop {
@@ -189,19 +191,19 @@ impl MergeFeed {
                 };
                 if !keeps_head && let Some(item) = state.take_item(key) {
                     state.ring.rotate_left(1);
-                    return Ok(Taken::Item(item.into_bound(py)));
+                    return Ok(TakeResult::Item(item.into_bound(py)));
                 }
                 let Some(outcome) = state.take(key) else {
-                    if state.slots.get(key).is_none_or(|slot| slot.is_done) {
+                    if state.sources.get(key).is_none_or(|entry| entry.is_done) {
                         state.ring.pop_front();
                         continue;
                     }
-                    if state.may_ask(key) {
-                        state.rouse_some();
-                        state.want(key);
-                        return Ok(Taken::Again);
+                    if state.can_poll_empty(key) {
+                        state.promote_some_idle();
+                        state.request_poll(key);
+                        return Ok(TakeResult::Retry);
                     }
-                    return Ok(Taken::Wait(Some(key)));
+                    return Ok(TakeResult::Wait(Some(key)));
                 };
                 let is_end = matches!(outcome, Outcome::End);
                 if is_end || !keeps_head {
@@ -213,14 +215,14 @@ impl MergeFeed {
                 (key, outcome)
             };
             match self.deliver(merge, next.0, next.1)? {
-                Taken::Again => {}
+                TakeResult::Retry => {}
                 taken => return Ok(taken),
             }
         }
-        self.nothing(merge)
+        self.end_or_wait(merge)
     }
 
-    pub(super) fn take_success<'py>(&self, merge: &Bound<'py, Merge>) -> PyResult<Taken<'py>> {
+    pub(super) fn take_any<'py>(&self, merge: &Bound<'py, PyMerge>) -> PyResult<TakeResult<'py>> {
         let py = merge.py();
         loop {
             let next = {
@@ -228,14 +230,14 @@ impl MergeFeed {
                 match state.ready.pop_front() {
                     None => None,
                     Some(key) => {
-                        let Some(slot) = state.slots.get_mut(key) else {
+                        let Some(entry) = state.sources.get_mut(key) else {
                             continue;
                         };
-                        slot.hints -= 1;
-                        match slot.queue.pop_front() {
+                        entry.hints -= 1;
+                        match entry.queue.pop_front() {
                             None => continue,
                             Some(Outcome::End) => {
-                                let _ = state.dismiss(key);
+                                let _ = state.discard(key);
                                 Some((key, Outcome::End))
                             }
                             Some(outcome) => Some((key, outcome)),
@@ -245,25 +247,25 @@ impl MergeFeed {
             };
             match next {
                 Some((key, Outcome::Item(item))) => {
-                    merge.get().state.borrow(py).want(key);
-                    self.ask_failed_again(merge);
+                    merge.get().state.borrow(py).request_poll(key);
+                    self.retry_failed(merge);
                     return self.deliver(merge, key, Outcome::Item(item));
                 }
                 Some((key, Outcome::Error(error))) => {
                     if !error.is_instance_of::<PyException>(py) {
-                        merge.get().state.borrow(py).want(key);
+                        merge.get().state.borrow(py).request_poll(key);
                         return Err(*error);
                     }
                     self.view.borrow(py).failed.push((key, *error));
                 }
-                Some((key, Outcome::End)) => merge.get().retire(py, key),
+                Some((key, Outcome::End)) => merge.get().forget(py, key),
                 None => {
                     let active = merge.get().state.borrow(py).active;
                     let failed = self.view.borrow(py).failed.len();
                     if failed == 0 || failed < active {
-                        return self.nothing(merge);
+                        return self.end_or_wait(merge);
                     }
-                    let failed = self.ask_failed_again(merge);
+                    let failed = self.retry_failed(merge);
                     let mut errors: Vec<PyErr> =
                         failed.into_iter().map(|(_, error)| error).collect();
                     return Err(match errors.len() {
@@ -275,13 +277,13 @@ impl MergeFeed {
         }
     }
 
-    /// Those that failed had their turn.
-    fn ask_failed_again(&self, merge: &Bound<'_, Merge>) -> Vec<(Key, PyErr)> {
+    /// Polls the failed sources again.
+    fn retry_failed(&self, merge: &Bound<'_, PyMerge>) -> Vec<(Key, PyErr)> {
         let py = merge.py();
         let failed = std::mem::take(&mut self.view.borrow(py).failed);
         let mut state = merge.get().state.borrow(py);
         for (key, _) in &failed {
-            state.want(*key);
+            state.request_poll(*key);
         }
         drop(state);
         failed

@@ -8,7 +8,7 @@
 //! | [`PyLinesSource`] | the lines of a file, read by other threads | the line stays in its batch |
 //! | [`PyBufferSource`] | a buffer of the core | the item stays in the buffer |
 //! | [`PyAsyncIterSource`] | any async iterable | defined by that source |
-//! | [`MergeFeed`] | many sources | items stay with their sources |
+//! | [`PyMergeView`] | many sources | items stay with their sources |
 
 pub(crate) mod async_gen;
 mod async_iter;
@@ -24,7 +24,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::coroutine::{Inner, Parked, Pending};
-use crate::merge::MergeFeed;
+use crate::merge::PyMergeView;
 use crate::object::gc::traverse;
 pub(crate) use async_iter::PyAsyncIterSource;
 pub(crate) use buffer::PyBufferSource;
@@ -82,7 +82,7 @@ pub(crate) enum AnySource {
     Iter(Py<PyIterSource>),
     Buffer(Py<PyBufferSource>),
     AsyncIter(Py<PyAsyncIterSource>),
-    Merge(Py<MergeFeed>),
+    Merge(Py<PyMergeView>),
 }
 
 impl AnySource {
@@ -99,7 +99,7 @@ impl AnySource {
             Ok(Self::Buffer(source.clone().unbind()))
         } else if let Ok(source) = object.cast_exact::<PyAsyncIterSource>() {
             Ok(Self::AsyncIter(source.clone().unbind()))
-        } else if let Ok(source) = object.cast_exact::<MergeFeed>() {
+        } else if let Ok(source) = object.cast_exact::<PyMergeView>() {
             Ok(Self::Merge(source.clone().unbind()))
         } else {
             Err(crate::errors::wrong_type(
@@ -146,18 +146,6 @@ impl AnySource {
             Self::Buffer(source) => Self::Buffer(source.clone_ref(py)),
             Self::AsyncIter(source) => Self::AsyncIter(source.clone_ref(py)),
             Self::Merge(source) => Self::Merge(source.clone_ref(py)),
-        }
-    }
-
-    pub(crate) fn as_any(&self) -> &Py<PyAny> {
-        match self {
-            Self::Deque(source) => source.as_any(),
-            Self::Once(source) => source.as_any(),
-            Self::Lines(source) => source.as_any(),
-            Self::Iter(source) => source.as_any(),
-            Self::Buffer(source) => source.as_any(),
-            Self::AsyncIter(source) => source.as_any(),
-            Self::Merge(source) => source.as_any(),
         }
     }
 
