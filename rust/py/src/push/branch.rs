@@ -16,7 +16,7 @@ use super::callbacks::PyCallbacks;
 use super::cycle;
 use super::deliver::{Delivered, Mode, RunResult, answer_nowait};
 use super::link::{Outlet, PyPushLink};
-use super::pipeline::{Pipeline, annotate};
+use super::pipeline::{End, Pipeline, annotate};
 use super::work_stack::PushState;
 use crate::coroutine::delegate::is_awaitable;
 use crate::kernel::call_one;
@@ -57,8 +57,8 @@ impl FusedBranch {
             None
         } else {
             match link.get().outlet(link.py()) {
-                Outlet::Collect(list, None) => Some(DirectSink::List(list)),
-                Outlet::Call(callbacks) => Some(DirectSink::Callbacks(callbacks)),
+                Outlet::End(End::Collect(list, None)) => Some(DirectSink::List(list)),
+                Outlet::End(End::Call(callbacks)) => Some(DirectSink::Callbacks(callbacks)),
                 _ => None,
             }
         };

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 
 use super::link::{PyPushLink, closed_error};
 use super::pipeline::{End, Pipeline};
-use super::wait::PendingWait;
+use super::wait::{Awaited, PendingWait};
 use super::work_stack::{Checkpoint, PushState, Retained};
 use crate::buffer::Buffer;
 use crate::errors;
@@ -143,11 +143,13 @@ impl Pipeline {
                 }
                 Ok(Output::Skip) => return Ok(Delivered::Accepted),
                 Ok(Output::Await(awaitable)) => {
-                    return Ok(Delivered::Pending(PendingWait::Callable {
-                        awaitable: awaitable.unbind(),
-                        item: item.unbind(),
-                        number,
-                    }));
+                    return Ok(Delivered::Pending(PendingWait::Await(
+                        awaitable.unbind(),
+                        Awaited::Callable {
+                            item: item.unbind(),
+                            number,
+                        },
+                    )));
                 }
                 Ok(flow) => match self.on_output(state, number, flow) {
                     Some(output) => {

@@ -20,7 +20,7 @@ use super::deliver::{Delivered, Mode};
 use super::link::PyPushLink;
 use super::nowait::{is_would_block, would_block};
 use super::pipeline::annotate;
-use super::wait::{Missing, PendingWait};
+use super::wait::{Awaited, Missing, PendingWait};
 use crate::coroutine::delegate::is_awaitable;
 use crate::errors;
 use crate::kernel::Callable;
@@ -192,10 +192,10 @@ impl PyFan {
                     .call(item)
                     .map_err(|raised| annotate(owner, raised.fetch(py), "selector"))?;
                 if is_awaitable(&choice) {
-                    return Ok(Delivered::Pending(PendingWait::Selector {
-                        awaitable: choice.unbind(),
-                        item: item.clone().unbind(),
-                    }));
+                    return Ok(Delivered::Pending(PendingWait::Await(
+                        choice.unbind(),
+                        Awaited::Selector(item.clone().unbind()),
+                    )));
                 }
                 self.deliver_by(owner, item, &choice, mode)
             }
@@ -420,13 +420,14 @@ impl<'py> FanOutcome<'py> {
         let missing = PyList::new(py, missing)?;
         let arguments = (item, &missing, accepted, errors, waiting, later);
         let settling = owner.call_method1(intern!(py, "_settle"), arguments)?;
-        Ok(Delivered::Pending(PendingWait::Sink {
-            awaitable: settling.unbind(),
-            missing: Some(Missing {
-                item: item.clone().unbind(),
-                branches: missing.unbind(),
-            }),
-        }))
+        let missing = Missing {
+            item: item.clone().unbind(),
+            branches: missing.unbind(),
+        };
+        Ok(Delivered::Pending(PendingWait::Await(
+            settling.unbind(),
+            Awaited::Sink(Some(missing)),
+        )))
     }
 }
 
