@@ -4,7 +4,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::callbacks::{LoopAction, LoopCallback};
+use super::callbacks::LoopAction;
 use super::merge::PyMerge;
 use super::source::{Key, Outcome, Status};
 use super::source_task::SourceTask;
@@ -74,22 +74,12 @@ impl PyMerge {
 
     /// Schedules [`Self::check_shutdown`] for the next iteration of the event loop.
     pub(super) fn check_shutdown_soon(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let py = slf.py();
-        let call_soon = {
-            let mut state = slf.get().state.borrow(py);
-            if std::mem::replace(&mut state.is_check_scheduled, true) {
-                return Ok(());
-            }
-            state.call_soon.as_ref().map(|call| call.clone_ref(py))
-        };
-        if let Some(call_soon) = call_soon {
-            let callback = LoopCallback {
-                merge: slf.clone().unbind(),
-                action: LoopAction::CheckShutdown,
-            };
-            call_soon.bind(py).call1((Py::new(py, callback)?,))?;
+        let mut state = slf.get().state.borrow(slf.py());
+        if std::mem::replace(&mut state.is_check_scheduled, true) {
+            return Ok(());
         }
-        Ok(())
+        drop(state);
+        Self::call_soon(slf, LoopAction::CheckShutdown)
     }
 
     /// Ends the sources with a pending cancellation if every task of the event loop is cancelled, as at the end of

@@ -13,52 +13,45 @@ impl PyMerge {
     /// Starts closing a source.
     pub(super) fn close(slf: &Bound<'_, Self>, key: Key) -> PyResult<()> {
         let py = slf.py();
-        let task = {
-            let mut state = slf.get().state.borrow(py);
-            let Some(entry) = state.sources.get_mut(key) else {
-                return Ok(());
-            };
+        let task = slf.get().with_source(py, key, |entry| {
             if entry.is_closing {
-                return Ok(());
+                return Ok(None);
             }
-            match (&entry.status, &entry.task_context) {
-                (Status::Running, _) => {
-                    drop(state);
-                    return Err(own_source_error());
-                }
-                // Cancelled in its own task, and closed when the cancelled step has ended.
-                (Status::Waiting { .. }, Some(task_context)) if entry.is_foreign => {
-                    let task = task_context.task.clone_ref(py);
-                    entry.is_closing = true;
-                    entry.was_cancelled = true;
-                    Some(task)
-                }
-                _ => {
-                    entry.is_closing = true;
-                    None
-                }
+            if matches!(entry.status, Status::Running) {
+                return Err(own_source_error());
             }
-        };
-        match task {
-            Some(task) => task.bind(py).call_method0(intern!(py, "cancel")).map(drop),
-            None => Self::release(slf, key),
+            entry.is_closing = true;
+            // Waiting: cancelled in its own task, and closed when the cancelled step has ended.
+            entry.was_cancelled = entry.is_foreign
+                && entry.task_context.is_some()
+                && matches!(entry.status, Status::Waiting { .. });
+            Ok(Some(entry.task(py).filter(|_| entry.was_cancelled)))
+        });
+        match task.transpose()?.flatten() {
+            None => Ok(()),
+            Some(Some(task)) => task.bind(py).call_method0(intern!(py, "cancel")).map(drop),
+            Some(None) => Self::release(slf, key),
         }
+    }
+
+    /// Closes each of several sources. An error of one does not stop the others from being closed.
+    fn close_each(slf: &Bound<'_, Self>, keys: Vec<Key>) -> PyResult<()> {
+        keys.into_iter()
+            .map(|key| Self::close(slf, key))
+            .fold(Ok(()), Result::and)
     }
 
     /// Closes a source that is at rest, in its task. Creates the task if there is none.
     pub(super) fn release(slf: &Bound<'_, Self>, key: Key) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        let (feed, has_task, parked_on) = {
-            let state = this.state.borrow(py);
-            let Some(entry) = state.sources.get(key) else {
-                return Ok(());
-            };
-            (
-                entry.feed.clone_ref(py),
-                entry.task_context.is_some(),
-                entry.parked_on.as_ref().map(|future| future.clone_ref(py)),
-            )
+        let found = this.with_source(py, key, |entry| {
+            let parked_on = entry.parked_on.as_ref().map(|future| future.clone_ref(py));
+            let has_task = entry.task_context.is_some();
+            (entry.feed.clone_ref(py), has_task, parked_on)
+        });
+        let Some((feed, has_task, parked_on)) = found else {
+            return Ok(());
         };
         match feed {
             AnySource::Iter(feed) => {
@@ -93,10 +86,7 @@ impl PyMerge {
         };
         drop(left);
         wake(py, futures);
-        // An error of one source does not stop the others from being closed.
-        keys.into_iter()
-            .map(|key| Self::close(slf, key))
-            .fold(Ok(()), Result::and)
+        Self::close_each(slf, keys)
     }
 
     /// Handles a dropped stream: closes the sources with a task, and stops polling the others, which may have other owners.
@@ -124,10 +114,7 @@ impl PyMerge {
             (left, foreign)
         };
         drop(left);
-        foreign
-            .into_iter()
-            .map(|key| Self::close(slf, key))
-            .fold(Ok(()), Result::and)
+        Self::close_each(slf, foreign)
     }
 
     /// Handles the end of closing a source.
@@ -203,12 +190,9 @@ impl PyMerge {
         let py = slf.py();
         let this = slf.get();
         let future = this.future(py)?;
-        let old = this
-            .state
-            .borrow(py)
-            .sources
-            .get_mut(key)
-            .and_then(|entry| entry.parked_on.replace(future.clone().unbind()));
+        let old = this.with_source(py, key, |entry| {
+            entry.parked_on.replace(future.clone().unbind())
+        });
         drop(old);
         Ok(future)
     }
@@ -216,10 +200,12 @@ impl PyMerge {
     /// Returns the awaitable that closes a source, if it needs closing.
     pub(super) fn begin_to_close(slf: &Bound<'_, Self>, key: Key) -> PyResult<Option<Inner>> {
         let py = slf.py();
-        let feed = match slf.get().state.borrow(py).sources.get(key) {
-            Some(entry) => entry.feed.clone_ref(py),
-            None => return Ok(None),
-        };
-        feed.close(py)?.map(Inner::of).transpose()
+        let feed = slf
+            .get()
+            .with_source(py, key, |entry| entry.feed.clone_ref(py));
+        match feed {
+            Some(feed) => feed.close(py)?.map(Inner::of).transpose(),
+            None => Ok(None),
+        }
     }
 }

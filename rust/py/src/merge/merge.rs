@@ -11,7 +11,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::callbacks::{LoopAction, LoopCallback};
 use super::source::{Key, SourceState, Status, adapt};
 use super::source_task::SourceTask;
-use super::state::{ErrorPolicy, Phase, State};
+use super::state::{ErrorPolicy, EventLoop, Phase, State};
 use super::task_context::{TaskContext, check_loop, wrong_loop};
 use crate::coroutine::{pin_to_loop, unpin};
 use crate::errors;
@@ -154,39 +154,23 @@ impl PyMerge {
     /// may be merges themselves.
     fn restarting<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         self.check_idle(py)?;
-        let streams: Vec<_> = {
-            let state = self.state.borrow(py);
-            state
-                .in_order()
-                .filter(|entry| {
-                    entry.is_given && entry.source.bind(py).is_instance_of::<PyPullLink>()
-                })
-                .map(|entry| entry.source.clone_ref(py))
-                .collect()
-        };
-        PyTuple::new(py, streams)
+        let is_stream = |entry: &SourceState| entry.source.bind(py).is_instance_of::<PyPullLink>();
+        let restarts = |entry: &SourceState| entry.is_given && is_stream(entry);
+        self.list(py, restarts, |entry| entry.source.clone_ref(py))
     }
 
     /// Lists the sources that have not ended, in the order in which they were added.
     fn sources<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        let sources: Vec<_> = self
-            .state
-            .borrow(py)
-            .present()
-            .map(|entry| entry.source.clone_ref(py))
-            .collect();
-        PyTuple::new(py, sources)
+        self.list(py, SourceState::is_present, |entry| {
+            entry.source.clone_ref(py)
+        })
     }
 
     /// Lists the labels of [`Self::sources`].
     fn labels<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        let labels: Vec<_> = self
-            .state
-            .borrow(py)
-            .present()
-            .map(|entry| entry.name.clone_ref(py))
-            .collect();
-        PyTuple::new(py, labels)
+        self.list(py, SourceState::is_present, |entry| {
+            entry.name.clone_ref(py)
+        })
     }
 
     /// Whether an object is one of the sources that have not ended.
@@ -198,7 +182,8 @@ impl PyMerge {
     /// The number of sources that have not ended.
     #[getter]
     fn size(&self, py: Python<'_>) -> usize {
-        self.state.borrow(py).present().count()
+        let state = self.state.borrow(py);
+        state.in_order().filter(|entry| entry.is_present()).count()
     }
 
     /// Whether a source has a task that has not ended.
@@ -243,9 +228,9 @@ impl PyMerge {
         drop(left);
         wake(py, futures);
         Self::close(slf, key)?;
-        let task = this.task(py, key);
+        let task = this.with_source(py, key, |entry| entry.task(py));
         this.forget(py, key);
-        Ok(task)
+        Ok(task.flatten())
     }
 
     /// Takes the error of closing a removed source.
@@ -265,12 +250,8 @@ impl PyMerge {
         slf.get().check(py)?;
         Self::close_all(slf)?;
         let state = slf.get().state.borrow(py);
-        let tasks: Vec<_> = state
-            .sources
-            .iter()
-            .filter_map(|entry| entry.task_context.as_ref())
-            .map(|task_context| task_context.task.clone_ref(py))
-            .collect();
+        let sources = state.sources.iter();
+        let tasks: Vec<_> = sources.filter_map(|entry| entry.task(py)).collect();
         drop(state);
         PyList::new(py, tasks)
     }
@@ -302,39 +283,15 @@ impl PyMerge {
         if asyncio::is_closed(&event_loop)? {
             return unpin(&event_loop, slf);
         }
-        let callback = LoopCallback {
-            merge: slf.clone().unbind(),
-            action: LoopAction::CloseAbandoned,
-        };
-        event_loop.call_method1(
-            intern!(py, "call_soon_threadsafe"),
-            (Py::new(py, callback)?,),
-        )?;
+        let callback = LoopCallback::make(slf, LoopAction::CloseAbandoned)?;
+        event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (callback,))?;
         Ok(())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.closer)?;
-        let Some(state) = self.state.peek_for_gc() else {
-            return Ok(());
-        };
         gc::visit(&visit, |visit| {
-            for entry in state.sources.iter() {
-                entry.traverse(visit)?;
-            }
-            for waiter in &state.waiters {
-                visit(&waiter.future)?;
-            }
-            for (source, _) in &state.removed_errors {
-                visit(source)?;
-            }
-            for reference in [&state.event_loop, &state.call_soon, &state.create_future]
-                .into_iter()
-                .flatten()
-            {
-                visit(reference)?;
-            }
-            Ok(())
+            self.closer.traverse(visit)?;
+            self.state.traverse(visit)
         })
     }
 
@@ -390,10 +347,8 @@ impl PyMerge {
 
     pub(super) fn known_loop<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let state = self.state.borrow(py);
-        state
-            .event_loop
-            .as_ref()
-            .map(|known| known.bind(py).clone())
+        let known = state.event_loop.as_ref()?;
+        Some(known.object.bind(py).clone())
     }
 
     /// Returns the event loop, if sources have tasks on it.
@@ -401,52 +356,79 @@ impl PyMerge {
     pub(super) fn busy_loop<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let state = self.state.borrow(py);
         let known = state.event_loop.as_ref()?;
-        (!state.tasks.is_empty()).then(|| known.bind(py).clone())
+        (!state.tasks.is_empty()).then(|| known.object.bind(py).clone())
     }
 
     /// Fails unless `event_loop`, which drives the merge, is running in this thread.
     pub(super) fn check_loop(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
-        let thread = self.state.borrow(event_loop.py()).thread;
+        let state = self.state.borrow(event_loop.py());
+        let thread = state.event_loop.as_ref().map_or(0, |known| known.thread);
+        drop(state);
         check_loop(event_loop, thread)
     }
 
     /// Returns the event loop that drives the merge: the running one of the first call.
     pub(super) fn event_loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        if let Some(known) = self.known_loop(py) {
-            return Ok(known);
+        self.loop_object(py, |known| &known.object)
+    }
+
+    /// Returns that event loop, or one of its methods.
+    pub(super) fn loop_object<'py>(
+        &self,
+        py: Python<'py>,
+        object: impl Fn(&EventLoop) -> &Py<PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(known) = &self.state.borrow(py).event_loop {
+            return Ok(object(known).bind(py).clone());
         }
         let running = asyncio::running_loop(py)?;
-        let call_soon = running.getattr(intern!(py, "call_soon"))?;
-        let create_future = running.getattr(intern!(py, "create_future"))?;
-        let mut state = self.state.borrow(py);
-        state.event_loop = Some(running.clone().unbind());
-        state.thread = this_thread();
-        state.call_soon = Some(call_soon.unbind());
-        state.create_future = Some(create_future.unbind());
-        Ok(running)
+        let event_loop = EventLoop {
+            thread: this_thread(),
+            call_soon: running.getattr(intern!(py, "call_soon"))?.unbind(),
+            create_future: running.getattr(intern!(py, "create_future"))?.unbind(),
+            object: running.unbind(),
+        };
+        let found = object(&event_loop).bind(py).clone();
+        self.state.borrow(py).event_loop = Some(event_loop);
+        Ok(found)
     }
 
     /// Creates a future of that loop, marked as being awaited.
     pub(super) fn future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let event_loop = self.event_loop(py)?;
-        let known = self
-            .state
-            .borrow(py)
-            .create_future
-            .as_ref()
-            .map(|create| create.clone_ref(py));
-        let future = match known {
-            Some(create) => create.bind(py).call0()?,
-            None => event_loop.call_method0(intern!(py, "create_future"))?,
-        };
+        let future = self
+            .loop_object(py, |known| &known.create_future)?
+            .call0()?;
         future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
         Ok(future)
     }
 
-    pub(super) fn task(&self, py: Python<'_>, key: Key) -> Option<Py<PyAny>> {
-        let state = self.state.borrow(py);
-        let task_context = state.sources.get(key)?.task_context.as_ref()?;
-        Some(task_context.task.clone_ref(py))
+    /// Applies a function to a source, in one borrow of the state. Returns `None` if the source was removed.
+    #[inline]
+    pub(super) fn with_source<T>(
+        &self,
+        py: Python<'_>,
+        key: Key,
+        apply: impl FnOnce(&mut SourceState) -> T,
+    ) -> Option<T> {
+        // On a removed source the borrow ends first, then the values in `apply` are dropped.
+        let mut state = self.state.borrow(py);
+        let entry = state.sources.get_mut(key)?;
+        Some(apply(entry))
+    }
+
+    /// Lists a part of each source that passes the filter, in the order in which the sources were added.
+    fn list<'py>(
+        &self,
+        py: Python<'py>,
+        filter: impl Fn(&SourceState) -> bool,
+        part: impl Fn(&SourceState) -> Py<PyAny>,
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        let parts: Vec<_> = {
+            let state = self.state.borrow(py);
+            let sources = state.in_order().filter(|entry| filter(entry));
+            sources.map(part).collect()
+        };
+        PyTuple::new(py, parts)
     }
 
     /// Returns the awaitable that closes the merge.

@@ -5,7 +5,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::callbacks::ResumeCallback;
+use super::callbacks::{LoopAction, LoopCallback};
 use super::cancel::cancel;
 use super::merge::PyMerge;
 use super::source::{Key, Status};
@@ -75,28 +75,22 @@ impl PyMerge {
     #[cold]
     fn callback(slf: &Bound<'_, Self>, key: Key) -> PyResult<(Py<PyTuple>, Option<Py<PyDict>>)> {
         let py = slf.py();
-        let merge = slf.clone().unbind();
-        let made = PyTuple::new(py, [Py::new(py, ResumeCallback { merge, key })?])?.unbind();
-        let context = slf
-            .get()
-            .state
-            .borrow(py)
-            .sources
-            .get(key)
-            .filter(|entry| entry.is_foreign)
-            .and_then(|entry| Some(entry.task_context.as_ref()?.context.clone_ref(py)));
-        let keywords = match context {
-            Some(context) => {
+        let this = slf.get();
+        let callback = LoopCallback::make(slf, LoopAction::Resume(key))?;
+        let made = PyTuple::new(py, [callback])?.unbind();
+        let task_context = this.with_source(py, key, |entry| entry.own_context(py));
+        let keywords = match task_context.flatten() {
+            Some(task_context) => {
                 let keywords = PyDict::new(py);
-                keywords.set_item(intern!(py, "context"), context)?;
+                keywords.set_item(intern!(py, "context"), task_context.context)?;
                 Some(keywords.unbind())
             }
             None => None,
         };
-        if let Some(entry) = slf.get().state.borrow(py).sources.get_mut(key) {
+        this.with_source(py, key, |entry| {
             entry.callback = Some(made.clone_ref(py));
             entry.keywords = keywords.as_ref().map(|keywords| keywords.clone_ref(py));
-        }
+        });
         Ok((made, keywords))
     }
 

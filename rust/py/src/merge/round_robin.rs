@@ -8,6 +8,21 @@ use super::source::{Key, Outcome, PollState};
 use super::state::State;
 use super::view::{Policy, PyMergeView, TakeResult, group};
 
+/// The choice of a policy among the current outcomes.
+enum Pick {
+    /// An item without a label.
+    Item(Py<PyAny>),
+    Outcome(Key, Outcome),
+    /// This entry of the list is outdated: pick again.
+    Next,
+    /// The source whose turn it is can be polled now.
+    Poll,
+    /// The policy waits for this source.
+    Wait(Key),
+    /// The list is empty.
+    None,
+}
+
 impl State {
     /// Maintains the list `ready` from now on.
     pub(super) fn keep_ready(&mut self) {
@@ -97,184 +112,156 @@ impl PyMergeView {
         }
     }
 
-    pub(super) fn take_first<'py>(&self, merge: &Bound<'py, PyMerge>) -> PyResult<TakeResult<'py>> {
+    /// Takes the outcomes that a policy picks, up to the first that gives the consumer a result.
+    fn take_by<'py>(
+        &self,
+        merge: &Bound<'py, PyMerge>,
+        pick: impl Fn(&mut State) -> Pick,
+    ) -> PyResult<TakeResult<'py>> {
         let py = merge.py();
         loop {
-            let next = {
-                let mut state = merge.get().state.borrow(py);
-                match state.ready.pop_front() {
-                    None => None,
-                    Some(key) => {
-                        if let Some(entry) = state.sources.get_mut(key) {
-                            entry.hints -= 1;
-                        }
-                        if let Some(item) = state.take_item(key) {
-                            return Ok(TakeResult::Item(item.into_bound(py)));
-                        }
-                        match state.take(key) {
-                            None => continue,
-                            Some(outcome) => Some((key, outcome)),
-                        }
-                    }
-                }
-            };
-            match next {
-                None => return self.end_or_wait(merge),
-                Some((key, outcome)) => match self.deliver(merge, key, outcome)? {
+            let picked = pick(&mut merge.get().state.borrow(py));
+            match picked {
+                Pick::Item(item) => return Ok(TakeResult::Item(item.into_bound(py))),
+                Pick::Outcome(key, outcome) => match self.deliver(merge, key, outcome)? {
                     TakeResult::Retry => {}
                     taken => return Ok(taken),
                 },
+                Pick::Next => {}
+                Pick::Poll => return Ok(TakeResult::Retry),
+                Pick::Wait(key) => return Ok(TakeResult::Wait(Some(key))),
+                Pick::None => return self.end_or_wait(merge),
             }
         }
     }
 
-    pub(super) fn take_fair<'py>(&self, merge: &Bound<'py, PyMerge>) -> PyResult<TakeResult<'py>> {
-        let py = merge.py();
-        loop {
-            let next = {
-                let mut view = self.view.borrow(py);
-                let mut state = merge.get().state.borrow(py);
-                if view.changes != state.changes {
-                    view.changes = state.changes;
-                    view.served = state.served(view.round);
-                }
-                if view.served >= state.active && !view.later.is_empty() {
-                    view.round += 1;
-                    view.served = 0;
-                    // The deferred sources became ready before those in `ready`.
-                    view.later.append(&mut state.ready);
-                    std::mem::swap(&mut view.later, &mut state.ready);
-                }
-                let Some(key) = state.ready.pop_front() else {
-                    break;
-                };
-                let Some(entry) = state.sources.get_mut(key) else {
-                    continue;
-                };
-                let is_served = entry.round == view.round;
-                let is_end = matches!(entry.queue.front(), Some(Outcome::End));
-                if is_served && !is_end {
-                    view.later.push_back(key);
-                    continue;
-                }
-                entry.hints -= 1;
-                entry.round = view.round;
-                let Some(outcome) = state.take(key) else {
-                    continue;
-                };
-                match (is_served, is_end) {
-                    (true, true) => view.served -= 1,
-                    (false, false) => view.served += 1,
-                    _ => {}
-                }
-                (key, outcome)
+    pub(super) fn take_first<'py>(&self, merge: &Bound<'py, PyMerge>) -> PyResult<TakeResult<'py>> {
+        self.take_by(merge, |state| {
+            let Some(key) = state.ready.pop_front() else {
+                return Pick::None;
             };
-            match self.deliver(merge, next.0, next.1)? {
-                TakeResult::Retry => {}
-                taken => return Ok(taken),
+            if let Some(entry) = state.sources.get_mut(key) {
+                entry.hints -= 1;
             }
-        }
-        self.end_or_wait(merge)
+            if let Some(item) = state.take_item(key) {
+                return Pick::Item(item);
+            }
+            let outcome = state.take(key);
+            outcome.map_or(Pick::Next, |outcome| Pick::Outcome(key, outcome))
+        })
+    }
+
+    pub(super) fn take_fair<'py>(&self, merge: &Bound<'py, PyMerge>) -> PyResult<TakeResult<'py>> {
+        self.take_by(merge, |state| {
+            let mut view = self.view.borrow(merge.py());
+            if view.changes != state.changes {
+                view.changes = state.changes;
+                view.served = state.served(view.round);
+            }
+            if view.served >= state.active && !view.later.is_empty() {
+                view.round += 1;
+                view.served = 0;
+                // The deferred sources became ready before those in `ready`.
+                view.later.append(&mut state.ready);
+                std::mem::swap(&mut view.later, &mut state.ready);
+            }
+            let Some(key) = state.ready.pop_front() else {
+                return Pick::None;
+            };
+            let Some(entry) = state.sources.get_mut(key) else {
+                return Pick::Next;
+            };
+            let is_served = entry.round == view.round;
+            let is_end = matches!(entry.queue.front(), Some(Outcome::End));
+            if is_served && !is_end {
+                view.later.push_back(key);
+                return Pick::Next;
+            }
+            entry.hints -= 1;
+            entry.round = view.round;
+            let Some(outcome) = state.take(key) else {
+                return Pick::Next;
+            };
+            match (is_served, is_end) {
+                (true, true) => view.served -= 1,
+                (false, false) => view.served += 1,
+                _ => {}
+            }
+            Pick::Outcome(key, outcome)
+        })
     }
 
     pub(super) fn take_round_robin<'py>(
         &self,
         merge: &Bound<'py, PyMerge>,
     ) -> PyResult<TakeResult<'py>> {
-        let py = merge.py();
         let keeps_head = matches!(self.policy, Policy::Concat);
-        loop {
-            let next = {
-                let mut state = merge.get().state.borrow(py);
-                let Some(key) = state.ring.front().copied() else {
-                    break;
-                };
-                if !keeps_head && let Some(item) = state.take_item(key) {
-                    state.ring.rotate_left(1);
-                    return Ok(TakeResult::Item(item.into_bound(py)));
-                }
-                let Some(outcome) = state.take(key) else {
-                    if state.sources.get(key).is_none_or(|entry| entry.is_done) {
-                        state.ring.pop_front();
-                        continue;
-                    }
-                    if state.can_poll_empty(key) {
-                        state.promote_some_idle();
-                        state.request_poll(key);
-                        return Ok(TakeResult::Retry);
-                    }
-                    return Ok(TakeResult::Wait(Some(key)));
-                };
-                let is_end = matches!(outcome, Outcome::End);
-                if is_end || !keeps_head {
-                    state.ring.pop_front();
-                }
-                if !is_end && !keeps_head {
-                    state.ring.push_back(key);
-                }
-                (key, outcome)
+        self.take_by(merge, |state| {
+            let Some(key) = state.ring.front().copied() else {
+                return Pick::None;
             };
-            match self.deliver(merge, next.0, next.1)? {
-                TakeResult::Retry => {}
-                taken => return Ok(taken),
+            if !keeps_head && let Some(item) = state.take_item(key) {
+                state.ring.rotate_left(1);
+                return Pick::Item(item);
             }
-        }
-        self.end_or_wait(merge)
+            let Some(outcome) = state.take(key) else {
+                if state.sources.get(key).is_none_or(|entry| entry.is_done) {
+                    state.ring.pop_front();
+                    return Pick::Next;
+                }
+                if state.can_poll_empty(key) {
+                    state.promote_some_idle();
+                    state.request_poll(key);
+                    return Pick::Poll;
+                }
+                return Pick::Wait(key);
+            };
+            if matches!(outcome, Outcome::End) {
+                state.ring.pop_front();
+            } else if !keeps_head {
+                state.ring.rotate_left(1);
+            }
+            Pick::Outcome(key, outcome)
+        })
     }
 
     pub(super) fn take_any<'py>(&self, merge: &Bound<'py, PyMerge>) -> PyResult<TakeResult<'py>> {
         let py = merge.py();
         loop {
-            let next = {
-                let mut state = merge.get().state.borrow(py);
-                match state.ready.pop_front() {
-                    None => None,
-                    Some(key) => {
-                        let Some(entry) = state.sources.get_mut(key) else {
-                            continue;
-                        };
-                        entry.hints -= 1;
-                        match entry.queue.pop_front() {
-                            None => continue,
-                            Some(Outcome::End) => {
-                                let _ = state.discard(key);
-                                Some((key, Outcome::End))
-                            }
-                            Some(outcome) => Some((key, outcome)),
-                        }
-                    }
-                }
-            };
-            match next {
-                Some((key, Outcome::Item(item))) => {
+            let key = merge.get().state.borrow(py).ready.pop_front();
+            let Some(key) = key else { break };
+            let outcome = merge.get().with_source(py, key, |entry| {
+                entry.hints -= 1;
+                entry.queue.pop_front()
+            });
+            match outcome.flatten() {
+                None => {}
+                Some(Outcome::Item(item)) => {
                     merge.get().state.borrow(py).request_poll(key);
                     self.retry_failed(merge);
                     return self.deliver(merge, key, Outcome::Item(item));
                 }
-                Some((key, Outcome::Error(error))) => {
-                    if !error.is_instance_of::<PyException>(py) {
-                        merge.get().state.borrow(py).request_poll(key);
-                        return Err(*error);
-                    }
+                Some(Outcome::Error(error)) if error.is_instance_of::<PyException>(py) => {
                     self.view.borrow(py).failed.push((key, *error));
                 }
-                Some((key, Outcome::End)) => merge.get().forget(py, key),
-                None => {
-                    let active = merge.get().state.borrow(py).active;
-                    let failed = self.view.borrow(py).failed.len();
-                    if failed == 0 || failed < active {
-                        return self.end_or_wait(merge);
-                    }
-                    let failed = self.retry_failed(merge);
-                    let mut errors: Vec<PyErr> =
-                        failed.into_iter().map(|(_, error)| error).collect();
-                    return Err(match errors.len() {
-                        1 => errors.remove(0),
-                        _ => group(py, "all sources failed", errors)?,
-                    });
+                Some(Outcome::Error(error)) => {
+                    merge.get().state.borrow(py).request_poll(key);
+                    return Err(*error);
+                }
+                Some(Outcome::End) => {
+                    let _ = merge.get().state.borrow(py).discard(key);
+                    merge.get().forget(py, key);
                 }
             }
         }
+        let active = merge.get().state.borrow(py).active;
+        let failed = self.view.borrow(py).failed.len();
+        if failed == 0 || failed < active {
+            return self.end_or_wait(merge);
+        }
+        let failed = self.retry_failed(merge);
+        let errors = failed.into_iter().map(|(_, error)| error).collect();
+        Err(group(py, "all sources failed", errors)?)
     }
 
     /// Polls the failed sources again.

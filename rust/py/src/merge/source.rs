@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::task_context::TaskContext;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 use crate::object::iterative_drop::IterativeDrop;
 use crate::pull::link::PyPullLink;
 use crate::source::{AnySource, PyAsyncIterSource, PyIterSource, Wait, async_gen};
@@ -248,6 +248,18 @@ impl SourceState {
         matches!(self.status, Status::Waiting { future: None, .. })
     }
 
+    /// Its task, if it has one.
+    pub(super) fn task(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let task_context = self.task_context.as_ref()?;
+        Some(task_context.task.clone_ref(py))
+    }
+
+    /// The task and context under which it is stepped. A source that is polled in place has a task only to be closed.
+    pub(super) fn own_context(&self, py: Python<'_>) -> Option<TaskContext> {
+        let task_context = self.task_context.as_ref().filter(|_| self.is_foreign)?;
+        Some(task_context.clone_ref(py))
+    }
+
     /// Marks a source as running and returns its generator, task and context. `None` unless it is a started async generator
     /// without a pending cancellation, which is paused or has yielded.
     #[expect(clippy::inline_always, reason = "it is part of two loops")]
@@ -294,38 +306,33 @@ impl SourceState {
     }
 }
 
-impl Traverse for SourceState {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        visit(&self.source)?;
-        self.name.traverse(visit)?;
-        self.feed.traverse(visit)?;
-        self.task_context.traverse(visit)?;
-        self.parked_on.traverse(visit)?;
-        self.callback.traverse(visit)?;
-        self.keywords.traverse(visit)?;
-        self.status.traverse(visit)?;
-        self.queue.traverse(visit)
-    }
-}
+traverse!(SourceState {
+    source,
+    name,
+    feed,
+    task_context,
+    parked_on,
+    callback,
+    keywords,
+    status,
+    queue
+});
 
-impl Traverse for Status {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        let Self::Waiting { wait, future } = self else {
-            return Ok(());
-        };
-        wait.traverse(visit)?;
-        future.traverse(visit)
+traverse!(
+    enum Status {
+        Paused,
+        Running,
+        Waiting { wait, future },
     }
-}
+);
 
-impl Traverse for Outcome {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        match self {
-            Self::Item(item) => visit(item),
-            Self::Error(_) | Self::End => Ok(()),
-        }
+traverse!(
+    enum Outcome {
+        Item(item),
+        Error(_),
+        End,
     }
-}
+);
 
 /// Adapts a source. Also returns whether it must be stepped under a task of its own.
 pub(super) fn adapt(source: &Bound<'_, PyAny>) -> PyResult<(AnySource, bool)> {

@@ -10,7 +10,7 @@ use super::merge::PyMerge;
 use super::source::Key;
 use crate::coroutine::{Class, Coroutine, Inner, Native, Step};
 use crate::errors::RaisedError;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 
 static CLASS: Class = Class::new();
 
@@ -105,12 +105,4 @@ impl Coroutine for SourceTask {
     }
 }
 
-impl Traverse for SourceTask {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        visit(self.merge.as_any())?;
-        match &self.closing {
-            Some(closing) => visit(closing.object()),
-            None => Ok(()),
-        }
-    }
-}
+traverse!(SourceTask { merge, closing });

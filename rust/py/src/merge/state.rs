@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::source::{Key, Outcome, PollState, SourceState, SourceTable, Status};
+use crate::object::gc::{Traverse, VisitError, Visitor, traverse};
 
 /// The treatment of a source's error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,24 @@ pub(super) struct Waiter {
     /// The only source that it waits for.
     pub(super) target: Option<Key>,
 }
+
+traverse!(Waiter { future });
+
+/// The event loop that drives a merge: the running one of the first call.
+#[derive(Debug)]
+pub(super) struct EventLoop {
+    pub(super) object: Py<PyAny>,
+    /// The thread of the first call. The loop may run in another thread later.
+    pub(super) thread: u64,
+    pub(super) call_soon: Py<PyAny>,
+    pub(super) create_future: Py<PyAny>,
+}
+
+traverse!(EventLoop {
+    object,
+    call_soon,
+    create_future
+});
 
 /// The mutable state of a merge.
 #[derive(Debug, Default)]
@@ -75,11 +94,7 @@ pub(super) struct State {
     /// Errors of closing removed sources.
     pub(super) removed_errors: Vec<(Py<PyAny>, PyErr)>,
     pub(super) phase: Phase,
-    pub(super) event_loop: Option<Py<PyAny>>,
-    /// The thread that ran the event loop at the first call. The loop may run in another thread later.
-    pub(super) thread: u64,
-    pub(super) call_soon: Option<Py<PyAny>>,
-    pub(super) create_future: Option<Py<PyAny>>,
+    pub(super) event_loop: Option<EventLoop>,
     /// The tasks of the sources, by address.
     pub(super) tasks: HashSet<usize>,
     /// The sources that have not ended, by the address of the user's object.
@@ -97,11 +112,6 @@ impl State {
     /// Iterates over all sources in the order in which they were added.
     pub(super) fn in_order(&self) -> impl Iterator<Item = &SourceState> {
         self.order.iter().filter_map(|key| self.sources.get(*key))
-    }
-
-    /// Iterates over the sources that have not ended.
-    pub(super) fn present(&self) -> impl Iterator<Item = &SourceState> {
-        self.in_order().filter(|entry| entry.is_present())
     }
 
     /// Takes the callbacks of paused sources.
@@ -319,5 +329,17 @@ impl State {
             self.active -= usize::from(!entry.is_cutoff);
         }
         std::mem::take(&mut entry.queue)
+    }
+}
+
+impl Traverse for State {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        self.sources
+            .iter()
+            .try_for_each(|entry| entry.traverse(visit))?;
+        self.waiters.traverse(visit)?;
+        let mut removed = self.removed_errors.iter();
+        removed.try_for_each(|(source, _)| visit(source))?;
+        self.event_loop.traverse(visit)
     }
 }

@@ -10,7 +10,7 @@ use pyo3::types::PyNone;
 use super::merge::{PyMerge, wake};
 use super::source::{Key, Outcome, Running, Status};
 use super::state::{ErrorPolicy, State};
-use super::task_context::{TaskContext, TaskGuard};
+use super::task_context::TaskGuard;
 use crate::runtime::asyncio;
 use crate::runtime::asyncio::InContext;
 use crate::runtime::yield_budget;
@@ -45,7 +45,10 @@ impl PyMerge {
             return Ok(false);
         }
         // Without an event loop no source has started.
-        let event_loop = state.event_loop.as_ref().map(|it| it.bind(py).clone());
+        let event_loop = state
+            .event_loop
+            .as_ref()
+            .map(|it| it.object.bind(py).clone());
         loop {
             let is_paid = state.use_prepaid();
             let Some((key, entry)) = state.next_to_poll(this.prefetch) else {
@@ -131,30 +134,35 @@ impl PyMerge {
         key: Key,
         stepped: PyResult<async_gen::Stepped<'_>>,
     ) -> PyResult<()> {
-        let py = slf.py();
-        let (feed, task_context) = {
-            let state = slf.get().state.borrow(py);
-            let Some(entry) = state.sources.get(key) else {
-                return Ok(());
-            };
-            let task_context = entry.task_context.as_ref();
-            (
-                entry.feed.clone_ref(py),
-                task_context.map(|task_context| task_context.clone_ref(py)),
-            )
-        };
+        let feed = slf
+            .get()
+            .with_source(slf.py(), key, |entry| entry.feed.clone_ref(slf.py()));
+        let Some(feed) = feed else { return Ok(()) };
         let AnySource::AsyncIter(foreign) = &feed else {
             unreachable!("only a foreign source is an async generator")
         };
-        match foreign.get().agen_step(stepped) {
-            Ok(SourcePoll::Wait(wait, object)) => match Self::suspend(slf, key, wait, &object)? {
-                None => Ok(()),
-                Some(error) => Self::step(slf, key, StepFrom::Pull, Some(error)),
-            },
-            Ok(SourcePoll::End) => Self::on_end(slf, key),
-            Ok(SourcePoll::Item(item)) => Self::on_outcome(slf, key, Outcome::Item(item.unbind())),
-            Err(error) => Self::on_failure(slf, key, task_context.as_ref(), &feed, error),
+        let polled = foreign.get().agen_step(stepped);
+        match Self::on_poll(slf, key, &feed, polled)? {
+            None => Ok(()),
+            Some(error) => Self::step(slf, key, StepFrom::Pull, Some(error)),
         }
+    }
+
+    /// Handles the result of polling a source. Returns the error to throw into it, if it waits for an object that cannot be
+    /// awaited.
+    fn on_poll(
+        slf: &Bound<'_, Self>,
+        key: Key,
+        feed: &AnySource,
+        polled: PyResult<SourcePoll<'_>>,
+    ) -> PyResult<Option<PyErr>> {
+        match polled {
+            Ok(SourcePoll::Item(item)) => Self::on_outcome(slf, key, Outcome::Item(item.unbind()))?,
+            Ok(SourcePoll::End) => Self::on_end(slf, key)?,
+            Ok(SourcePoll::Wait(wait, object)) => return Self::suspend(slf, key, wait, &object),
+            Err(error) => Self::on_failure(slf, key, feed, error)?,
+        }
+        Ok(None)
     }
 
     /// Steps a source to its next item, its end, or a wait.
@@ -167,28 +175,21 @@ impl PyMerge {
         let py = slf.py();
         let this = slf.get();
         loop {
-            let (feed, mut task_context, wait, is_foreign, cancellation) = {
-                let mut state = this.state.borrow(py);
-                let Some(entry) = state.sources.get_mut(key) else {
-                    return Ok(());
-                };
+            let found = this.with_source(py, key, |entry| {
                 if matches!(entry.status, Status::Running) {
-                    return Ok(());
+                    return None;
                 }
                 let status = std::mem::replace(&mut entry.status, Status::Running);
-                let task_context = match &entry.task_context {
-                    Some(task_context) if entry.is_foreign => Some(task_context.clone_ref(py)),
-                    _ => None,
-                };
-                (
-                    entry.feed.clone_ref(py),
-                    task_context,
-                    status,
-                    entry.is_foreign,
-                    entry.cancellation.take(),
-                )
+                let cancellation = entry.cancellation.take();
+                let feed = entry.feed.clone_ref(py);
+                let is_new = entry.is_foreign && entry.task_context.is_none();
+                Some((feed, entry.own_context(py), status, is_new, cancellation))
+            });
+            let Some((feed, mut task_context, status, is_new, cancellation)) = found.flatten()
+            else {
+                return Ok(());
             };
-            if is_foreign && task_context.is_none() {
+            if is_new {
                 match Self::create_task(slf, key) {
                     Ok(made) => task_context = Some(made),
                     Err(error) => {
@@ -207,7 +208,7 @@ impl PyMerge {
             }
             let error = thrown.take();
             let poll = || {
-                Ok(match (wait, error) {
+                Ok(match (status, error) {
                     (Status::Waiting { wait, .. }, None) => {
                         feed.resume(*wait, Ok(&py.None().into_bound(py)), py)
                     }
@@ -222,10 +223,8 @@ impl PyMerge {
                 })
             };
             let polled = match (&task_context, from) {
-                (
-                    Some(task_context),
-                    StepFrom::Pull | StepFrom::Callback | StepFrom::YieldCallback,
-                ) => {
+                (_, StepFrom::Task) => poll(),
+                (Some(task_context), _) => {
                     let event_loop = this.event_loop(py)?;
                     task_context.run(&event_loop, from, poll)
                 }
@@ -244,27 +243,15 @@ impl PyMerge {
                     return Err(error);
                 }
             };
-            match polled {
-                Ok(SourcePoll::Item(item)) => {
-                    return Self::on_outcome(slf, key, Outcome::Item(item.unbind()));
-                }
-                Ok(SourcePoll::End) => return Self::on_end(slf, key),
-                Ok(SourcePoll::Wait(wait, object)) => match Self::suspend(slf, key, wait, &object)?
-                {
-                    None => return Ok(()),
-                    Some(error) => thrown = Some(error),
-                },
-                Err(error) => {
-                    return Self::on_failure(slf, key, task_context.as_ref(), &feed, error);
-                }
+            thrown = Self::on_poll(slf, key, &feed, polled)?;
+            if thrown.is_none() {
+                return Ok(());
             }
         }
     }
 
     pub(super) fn set_paused(&self, py: Python<'_>, key: Key) {
-        if let Some(entry) = self.state.borrow(py).sources.get_mut(key) {
-            entry.status = Status::Paused;
-        }
+        self.with_source(py, key, |entry| entry.status = Status::Paused);
     }
 
     /// Handles an item, or an error that does not end its source.
@@ -322,21 +309,17 @@ impl PyMerge {
     pub(super) fn on_failure(
         slf: &Bound<'_, Self>,
         key: Key,
-        task_context: Option<&TaskContext>,
         feed: &AnySource,
         error: PyErr,
     ) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
         let is_cancelled = asyncio::is_cancelled_error(py, &error);
-        let (is_closing, was_cancelled) = this
-            .state
-            .borrow(py)
-            .sources
-            .get(key)
-            .map_or((true, false), |entry| {
-                (entry.is_closing, entry.was_cancelled)
-            });
+        let found = this.with_source(py, key, |entry| {
+            let task_context = entry.own_context(py);
+            (entry.is_closing, entry.was_cancelled, task_context)
+        });
+        let (is_closing, was_cancelled, task_context) = found.unwrap_or((true, false, None));
         if is_closing {
             // The cancellation that `close` requested is no error.
             let is_ours = is_cancelled && was_cancelled;
@@ -348,14 +331,12 @@ impl PyMerge {
             return Self::finish_cancelled_step(slf, key);
         }
         let was_cancelled_from_outside =
-            is_cancelled && task_context.is_some_and(|task_context| task_context.is_cancelled(py));
+            is_cancelled && task_context.is_some_and(|own| own.is_cancelled(py));
         let error = this.annotate(py, key, error);
         if this.error_policy == ErrorPolicy::Skip && error.is_instance_of::<PyException>(py) {
             let futures = {
+                this.set_paused(py, key);
                 let mut state = this.state.borrow(py);
-                if let Some(entry) = state.sources.get_mut(key) {
-                    entry.status = Status::Paused;
-                }
                 state.request_poll(key);
                 state.wake(Some(key))
             };
@@ -374,19 +355,14 @@ impl PyMerge {
     pub(super) fn finish_cancelled_step(slf: &Bound<'_, Self>, key: Key) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        let task = {
-            let mut state = this.state.borrow(py);
-            let Some(entry) = state.sources.get_mut(key) else {
-                return Ok(());
-            };
-            if !entry.is_foreign {
-                return Ok(());
-            }
+        let task = this.with_source(py, key, |entry| {
             let was_cancelled = std::mem::take(&mut entry.was_cancelled);
-            match &entry.task_context {
-                Some(task_context) if was_cancelled => Some(task_context.task.clone_ref(py)),
-                _ => None,
-            }
+            entry
+                .is_foreign
+                .then(|| entry.task(py).filter(|_| was_cancelled))
+        });
+        let Some(task) = task.flatten() else {
+            return Ok(());
         };
         if let Some(task) = task {
             // `aclose()` must run in a task without a pending cancellation.
@@ -396,16 +372,14 @@ impl PyMerge {
     }
 
     pub(super) fn can_poll(&self, py: Python<'_>, key: Key) -> bool {
-        let state = self.state.borrow(py);
-        let entry = state.sources.get(key);
-        entry.is_some_and(|entry| entry.can_poll(self.prefetch))
+        self.with_source(py, key, |entry| entry.can_poll(self.prefetch))
+            .unwrap_or(false)
     }
 
     pub(super) fn set_cancellation(&self, py: Python<'_>, key: Key, error: Option<PyErr>) {
-        let old = match self.state.borrow(py).sources.get_mut(key) {
-            Some(entry) => std::mem::replace(&mut entry.cancellation, error),
-            None => error,
-        };
+        let old = self.with_source(py, key, |entry| {
+            std::mem::replace(&mut entry.cancellation, error)
+        });
         drop(old);
     }
 }

@@ -122,7 +122,7 @@ impl<'py> TaskGuard<'py> {
         in_a_pull: bool,
     ) -> PyResult<()> {
         if let Some((swap, event_loop, known)) = &mut self.inside {
-            swap.switch(event_loop, known, &task)?;
+            swap.replace(event_loop, known, Some(&task))?;
             *known = task;
             return Ok(());
         }
@@ -142,7 +142,7 @@ impl<'py> TaskGuard<'py> {
     pub(super) fn leave(&mut self) {
         self.lent = None;
         if let Some((swap, event_loop, task)) = self.inside.take()
-            && let Err(error) = swap.leave(&event_loop, &task, self.outer.as_ref())
+            && let Err(error) = swap.replace(&event_loop, &task, self.outer.as_ref())
         {
             error.write_unraisable(event_loop.py(), Some(&task));
         }
@@ -211,7 +211,7 @@ pub(super) fn is_first_to_run(event_loop: &Py<PyAny>, thread: u64, py: Python<'_
 pub(super) fn wrong_loop(py: Python<'_>) -> PyErr {
     errors::wrong_loop(
         py,
-        "these sources are under swap on another event loop, where their first pull was; use them there, or close them there first",
+        "these sources are in use on another event loop, where their first pull was; use them there, or close them there first",
     )
 }
 
@@ -301,13 +301,15 @@ impl TaskSwap {
         let before = current()?;
         let marker = PyDict::new(py).into_any();
         let outer = self.enter(event_loop, &marker)?;
-        let guard = current()?.is_some_and(|task| task.is(&marker));
-        self.leave(event_loop, &marker, outer.as_ref())?;
+        let entered = current()?.is_some_and(|task| task.is(&marker));
+        self.replace(event_loop, &marker, outer.as_ref())?;
         let same = |one: Option<&Bound<'_, PyAny>>, other: Option<&Bound<'_, PyAny>>| {
             one.map(Bound::as_ptr) == other.map(Bound::as_ptr)
         };
         let after = current()?;
-        Ok(guard && same(before.as_ref(), outer.as_ref()) && same(before.as_ref(), after.as_ref()))
+        Ok(entered
+            && same(before.as_ref(), outer.as_ref())
+            && same(before.as_ref(), after.as_ref()))
     }
 
     /// Makes a task the current one, and returns the previous one.
@@ -345,42 +347,23 @@ impl TaskSwap {
         }
     }
 
-    /// Replaces one task of a source by another as the current one.
+    /// Replaces a task that was entered as the current one.
     #[inline]
-    fn switch(
+    fn replace(
         &self,
         event_loop: &Bound<'_, PyAny>,
         task: &Bound<'_, PyAny>,
-        next: &Bound<'_, PyAny>,
+        next: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let py = event_loop.py();
-        match self {
-            Self::Dict(tasks) => tasks.bind(py).set_item(event_loop, next),
-            Self::Swap(swap) => swap.bind(py).call1((event_loop, next)).map(drop),
-            Self::Calls { leave, enter } => {
-                leave.bind(py).call1((event_loop, task))?;
-                enter.bind(py).call1((event_loop, next)).map(drop)
-            }
-        }
-    }
-
-    /// Restores the previous current task.
-    #[inline]
-    fn leave(
-        &self,
-        event_loop: &Bound<'_, PyAny>,
-        task: &Bound<'_, PyAny>,
-        outer: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
-        let py = event_loop.py();
-        match (self, outer) {
-            (Self::Dict(tasks), Some(outer)) => tasks.bind(py).set_item(event_loop, outer),
+        match (self, next) {
+            (Self::Dict(tasks), Some(next)) => tasks.bind(py).set_item(event_loop, next),
             (Self::Dict(tasks), None) => tasks.bind(py).del_item(event_loop),
-            (Self::Swap(swap), outer) => swap.bind(py).call1((event_loop, outer)).map(drop),
-            (Self::Calls { leave, enter }, outer) => {
+            (Self::Swap(swap), next) => swap.bind(py).call1((event_loop, next)).map(drop),
+            (Self::Calls { leave, enter }, next) => {
                 leave.bind(py).call1((event_loop, task))?;
-                match outer {
-                    Some(outer) => enter.bind(py).call1((event_loop, outer)).map(drop),
+                match next {
+                    Some(next) => enter.bind(py).call1((event_loop, next)).map(drop),
                     None => Ok(()),
                 }
             }

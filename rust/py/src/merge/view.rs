@@ -174,7 +174,7 @@ impl PyMergeView {
             && !state
                 .event_loop
                 .as_ref()
-                .is_some_and(|known| is_first_to_run(known, state.thread, py))
+                .is_some_and(|known| is_first_to_run(&known.object, known.thread, py))
         {
             return None;
         }
@@ -193,8 +193,7 @@ impl PyMergeView {
         merge.get().state.borrow(py).prepay();
         loop {
             if depth.is_too_deep() || PyMerge::poll_requested(merge)? {
-                let wait = Wait::Merge { waiter: None };
-                return Ok(SourcePoll::Wait(Box::new(wait), py.None().into_bound(py)));
+                return Ok(Self::yield_once(py));
             }
             match self.take(merge)? {
                 TakeResult::Item(item) => return Ok(SourcePoll::Item(item)),
@@ -244,16 +243,20 @@ impl PyMergeView {
         };
         if yields {
             // The sources are resumed in the next iteration of the event loop, and so is this pull.
-            let wait = Wait::Merge { waiter: None };
-            return Ok(SourcePoll::Wait(Box::new(wait), py.None().into_bound(py)));
+            return Ok(Self::yield_once(py));
         }
-        let future = merge.get().future(py)?;
-        merge.get().state.borrow(py).waiters.push(Waiter {
-            future: future.clone().unbind(),
-            target,
-        });
-        let waiter = Some(future.clone().unbind());
-        Ok(SourcePoll::Wait(Box::new(Wait::Merge { waiter }), future))
+        let awaited = merge.get().future(py)?;
+        let future = awaited.clone().unbind();
+        let waiter = Some(future.clone_ref(py));
+        let waiting = Waiter { future, target };
+        merge.get().state.borrow(py).waiters.push(waiting);
+        Ok(SourcePoll::Wait(Box::new(Wait::Merge { waiter }), awaited))
+    }
+
+    /// Lets the pull yield to the event loop for one iteration.
+    fn yield_once(py: Python<'_>) -> SourcePoll<'_> {
+        let wait = Wait::Merge { waiter: None };
+        SourcePoll::Wait(Box::new(wait), py.None().into_bound(py))
     }
 
     pub(crate) fn restart(&self, py: Python<'_>) -> PyResult<()> {
@@ -311,32 +314,20 @@ impl PyMergeView {
     ) -> PyResult<Option<TakeResult<'py>>> {
         let py = merge.py();
         let this = merge.get();
-        let (is_ending, is_ended) = {
-            let view = self.view.borrow(py);
-            (
-                matches!(view.phase, Progress::Ending(_)),
-                matches!(view.phase, Progress::Ended),
-            )
-        };
-        if is_ended {
+        if matches!(self.view.borrow(py).phase, Progress::Ended) {
             return Ok(Some(TakeResult::End));
         }
-        if is_ending {
+        if matches!(self.view.borrow(py).phase, Progress::Ending(_)) {
             return self.finish(merge).map(Some);
         }
-        let failure = self.view.borrow(py).row_errors.pop_front();
-        let complaint = match failure {
-            Some(failure) => Some(failure),
-            None => this.state.borrow(py).close_errors.pop_front(),
-        };
-        if let Some(error) = complaint {
+        let row_error = self.view.borrow(py).row_errors.pop_front();
+        let error = row_error.or_else(|| this.state.borrow(py).close_errors.pop_front());
+        if let Some(error) = error {
             return self.raise(merge, error).map(Some);
         }
         if this.state.borrow(py).is_cut {
-            let error = self
-                .error
-                .as_ref()
-                .map(|error| PyErr::from_value(error.bind(py).clone()));
+            let error = self.error.as_ref();
+            let error = error.map(|error| PyErr::from_value(error.bind(py).clone()));
             return self.end(merge, error).map(Some);
         }
         if this.state.borrow(py).phase == Phase::Closed {
@@ -346,7 +337,7 @@ impl PyMergeView {
         Ok(None)
     }
 
-    /// Raises an error to the consumer, and ends the view if `on_error` is `Stop`.
+    /// Raises an error to the consumer, and ends the view if `error_policy` is `Stop`.
     pub(super) fn raise<'py>(
         &self,
         merge: &Bound<'py, PyMerge>,
@@ -381,7 +372,7 @@ impl PyMergeView {
             return Ok(TakeResult::Wait(None));
         }
         let phase = std::mem::replace(&mut self.view.borrow(py).phase, Progress::Ended);
-        let mut errors = merge.get().take_errors(py);
+        let errors = merge.get().take_errors(py);
         if let Progress::Ending(Some(error)) = phase {
             for closing in errors {
                 let note = format!("while closing: {:?}", closing.value(py));
@@ -389,11 +380,10 @@ impl PyMergeView {
             }
             return Err(error);
         }
-        match errors.len() {
-            0 => Ok(TakeResult::End),
-            1 => Err(errors.remove(0)),
-            _ => Err(group(py, "several sources failed to close", errors)?),
+        if errors.is_empty() {
+            return Ok(TakeResult::End);
         }
+        Err(group(py, "several sources failed to close", errors)?)
     }
 
     /// Handles an empty list: ends the view, polls idle sources, or waits.
@@ -428,18 +418,14 @@ impl PyMergeView {
         let py = merge.py();
         match outcome {
             Outcome::Item(item) => {
+                let label = merge.get().with_source(py, key, |entry| {
+                    entry.is_labelled.then(|| entry.name.clone_ref(py))
+                });
                 let item = item.into_bound(py);
-                let label = match merge.get().state.borrow(py).sources.get(key) {
-                    Some(entry) if entry.is_labelled => Some(entry.name.clone_ref(py)),
-                    _ => None,
-                };
-                match label {
-                    None => Ok(TakeResult::Item(item)),
-                    Some(label) => {
-                        let pair = PyTuple::new(py, [label.into_bound(py), item])?;
-                        Ok(TakeResult::Item(pair.into_any()))
-                    }
-                }
+                Ok(TakeResult::Item(match label.flatten() {
+                    None => item,
+                    Some(label) => PyTuple::new(py, [label.into_bound(py), item])?.into_any(),
+                }))
             }
             Outcome::Error(error) => self.raise(merge, *error),
             Outcome::End => {
@@ -460,8 +446,11 @@ fn is_plain(view: &ViewState, state: &State) -> bool {
         && state.phase == Phase::Open
 }
 
-/// Groups errors.
-pub(super) fn group(py: Python<'_>, message: &str, errors: Vec<PyErr>) -> PyResult<PyErr> {
+/// Groups several errors; returns a single one as it is.
+pub(super) fn group(py: Python<'_>, message: &str, mut errors: Vec<PyErr>) -> PyResult<PyErr> {
+    if errors.len() == 1 {
+        return Ok(errors.remove(0));
+    }
     static GROUP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let class = GROUP.get_or_try_init(py, || {
         PyResult::Ok(

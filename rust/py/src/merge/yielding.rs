@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 
-use super::callbacks::{LoopAction, LoopCallback};
+use super::callbacks::LoopAction;
 use super::merge::PyMerge;
 use super::source::Key;
 use super::state::State;
@@ -12,23 +12,14 @@ use super::task_context::TaskGuard;
 impl PyMerge {
     /// Registers a source to be resumed in the next iteration of the event loop.
     pub(super) fn yield_once(slf: &Bound<'_, Self>, key: Key) -> PyResult<()> {
-        let py = slf.py();
-        let call_soon = {
-            let mut state = slf.get().state.borrow(py);
+        {
+            let mut state = slf.get().state.borrow(slf.py());
             state.yielding.push(key);
             if state.yielding.len() > 1 {
                 return Ok(());
             }
-            state.call_soon.as_ref().map(|call| call.clone_ref(py))
-        };
-        let callback = LoopCallback {
-            merge: slf.clone().unbind(),
-            action: LoopAction::ResumeYielding,
-        };
-        if let Some(call_soon) = call_soon {
-            call_soon.bind(py).call1((Py::new(py, callback)?,))?;
         }
-        Ok(())
+        Self::call_soon(slf, LoopAction::ResumeYielding)
     }
 
     /// Resumes all sources that yielded in the last iteration.
@@ -54,7 +45,7 @@ impl PyMerge {
                 outcome = outcome.and(Self::resume(slf, key, StepFrom::YieldCallback));
                 continue;
             };
-            let event_loop = event_loop.bind(py).clone();
+            let event_loop = event_loop.object.bind(py).clone();
             drop(state);
             let mut stepped =
                 Self::run(slf, key, running, &mut guard, &event_loop, false).map(drop);
