@@ -1,4 +1,4 @@
-"""Cycle detection in a batch of nodes before it is added to a `DependencyGraph`.
+"""Checks of a batch of nodes before it is added to a `DependencyGraph`: the shape of its entries, and cycles.
 
 A new node depends on existing nodes or on nodes of the same batch. No existing node depends on a new one yet. So no cycle
 contains an existing node, and it is enough to check the batch itself: O(its nodes + their dependencies), regardless of
@@ -8,19 +8,54 @@ that cycle when the dependency is added.
 
 from __future__ import annotations
 
-from reprlib import repr as shown
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
-from headrace.errors import CycleError
+from headrace._internal.reprs import describe_value
+from headrace._internal.sentinels import NOTHING
+from headrace.graph._errors import cycle_error
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-_SHOWN = 12
-"""The number of keys of a cycle that a message shows."""
+
+def parse_entry(entry: tuple[Any, ...]) -> tuple[Hashable, Any, list[Hashable]]:
+    """Check the shape of an entry of `add_all` without looking at the graph."""
+    kind = type(cast("object", entry))
+    if not issubclass(kind, tuple) or len(entry) not in (2, 3):
+        raise TypeError(
+            f"nodes must be tuples (key, item) or (key, item, depends_on), got {describe_value(entry)}"
+        )
+    key, item, *rest = entry
+    depends_on = rest[0] if rest else ()
+    _check_hash("key", key)
+    return key, key if item is NOTHING else item, parse_keys(depends_on)
 
 
-def check(needs: Sequence[Sequence[int]], keys: Sequence[Hashable]) -> None:
+def parse_keys(depends_on: Any) -> list[Hashable]:
+    """Return the keys of the dependencies of a node, each once."""
+    kind = type(cast("object", depends_on))
+    is_text = issubclass(kind, (str, bytes))
+    if is_text or not hasattr(kind, "__iter__"):
+        hint = f"; write [{depends_on!r}]" if is_text else ""
+        raise TypeError(
+            f"depends_on must be an iterable of keys, got {describe_value(depends_on)}{hint}"
+        )
+    keys: list[Any] = list(depends_on)
+    for key in keys:
+        _check_hash("depends_on", key)
+    return list(dict.fromkeys(keys))
+
+
+def _check_hash(parameter: str, key: Any) -> None:
+    try:
+        hash(key)
+    except TypeError as error:
+        raise TypeError(
+            f"{parameter}: a key must be hashable, got {describe_value(key)}"
+        ) from error
+
+
+def check_acyclic(needs: Sequence[Sequence[int]], keys: Sequence[Hashable]) -> None:
     """Raise an error if the nodes of a batch depend on each other in a cycle.
 
     Args:
@@ -58,15 +93,3 @@ def _cycle(needs: Sequence[Sequence[int]], missing: Sequence[int]) -> list[int]:
         node = next(need for need in needs[node] if missing[need])
     nodes = list(walked)
     return [*nodes[nodes.index(node) :], node]
-
-
-def cycle_error(cycle: Sequence[Hashable]) -> CycleError:
-    """Return the error for a cycle, given with its first key repeated at the end."""
-    names = [shown(key) for key in cycle]
-    if len(names) > _SHOWN:
-        left_out = len(names) - _SHOWN
-        names[_SHOWN // 2 : -_SHOWN // 2] = [f"({left_out} more)"]
-    return CycleError(
-        f"depends_on must not close a cycle: {' -> '.join(names)}, where each depends on the next",
-        cycle=tuple(cycle),
-    )

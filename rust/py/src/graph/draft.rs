@@ -1,5 +1,6 @@
-//! A batch of nodes to add, and the results of adding nodes and dependencies.
+//! A batch of nodes to add, and the reasons why it is refused.
 
+use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 
 use super::node::{Number, Phase};
@@ -26,7 +27,7 @@ pub(super) enum Dependency {
     Draft(usize),
 }
 
-/// The reason why a batch is not added.
+/// The reason why nodes or dependencies are not added.
 #[derive(Debug)]
 pub(super) enum Refusal {
     Closed,
@@ -36,16 +37,24 @@ pub(super) enum Refusal {
     Task(usize, Py<PyAny>),
     /// The draft with the first index depends on a node that was forgotten, by the second index.
     Dependency(usize, usize),
-}
-
-/// The result of `depend`.
-#[derive(Debug)]
-pub(super) enum DependResult {
-    Done,
-    /// Nothing was done: the node was forgotten, or is in this phase.
-    WrongState(Option<Phase>),
-    /// The dependency with this index was forgotten.
-    Forgotten(usize),
+    /// The node was forgotten, or is in this phase.
+    State(Option<Phase>),
     /// The keys from one of the dependencies to the node, each of which depends on the next.
     Cycle(Vec<Py<PyAny>>),
+}
+
+/// A [`Refusal`] for Python: its name, the index of the draft, and the detail.
+pub(super) type RefusalTuple = (&'static str, usize, Py<PyAny>);
+
+impl Refusal {
+    pub(super) fn into_tuple(self, py: Python<'_>) -> PyResult<RefusalTuple> {
+        Ok(match self {
+            Self::Closed => ("closed", 0, py.None()),
+            Self::Key(index) => ("key", index, py.None()),
+            Self::Task(index, key) => ("task", index, key),
+            Self::Dependency(index, dependency) => ("need", index, dependency.into_py_any(py)?),
+            Self::State(phase) => ("state", 0, phase.map(Phase::index).into_py_any(py)?),
+            Self::Cycle(keys) => ("cycle", 0, keys.into_py_any(py)?),
+        })
+    }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use pyo3::prelude::*;
 
 use super::node::Number;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::{Traverse, VisitError, Visitor, traverse};
 
 /// A kind of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,14 +93,12 @@ impl EventDispatcher {
     }
 }
 
+traverse!(Event { key });
+
 impl Traverse for EventDispatcher {
     fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        for callback in self.listeners.iter().flat_map(BTreeMap::values) {
-            visit(callback)?;
-        }
-        for key in self.events.iter().filter_map(|event| event.key.as_ref()) {
-            visit(key)?;
-        }
-        Ok(())
+        let mut listeners = self.listeners.iter();
+        listeners.try_for_each(|callbacks| callbacks.traverse(visit))?;
+        self.events.traverse(visit)
     }
 }

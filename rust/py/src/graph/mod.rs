@@ -76,14 +76,13 @@ mod node;
 mod state;
 
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit, intern};
 
 use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
-use draft::{DependResult, Dependency, Draft, Refusal};
+use draft::{Dependency, Draft, Refusal, RefusalTuple};
 use events::EventKind;
-use node::{Number, Phase};
+use node::{Facts, Number, Phase};
 use state::State;
 
 /// The nodes, edges and listeners of a `DependencyGraph`, which documents the methods.
@@ -123,11 +122,7 @@ impl PyGraphCore {
 
     /// Adds nodes, all or none. Returns None, or the reason of the refusal: `"closed"`, `"key"`, `"task"` or `"need"`, the index
     /// of the entry, and the key of the node that has the task, or the index of the forgotten dependency.
-    fn insert<'py>(
-        &self,
-        py: Python<'py>,
-        entries: Vec<Entry<'py>>,
-    ) -> PyResult<Option<Bound<'py, PyTuple>>> {
+    fn insert(&self, py: Python<'_>, entries: Vec<Entry<'_>>) -> PyResult<Option<RefusalTuple>> {
         let mut drafts = Vec::with_capacity(entries.len());
         for (key, item, is_task, depends_on, dependencies) in entries {
             drafts.push(Draft {
@@ -140,40 +135,22 @@ impl PyGraphCore {
                 compared: 0,
             });
         }
-        let refusal = match self.insert_checked(py, drafts)? {
-            None => return Ok(None),
-            Some(Refusal::Closed) => ("closed", 0, py.None()),
-            Some(Refusal::Key(index)) => ("key", index, py.None()),
-            Some(Refusal::Task(index, key)) => ("task", index, key),
-            Some(Refusal::Dependency(index, dependency)) => {
-                let dependency = dependency.into_pyobject(py)?.into_any().unbind();
-                ("need", index, dependency)
-            }
-        };
-        refusal.into_pyobject(py).map(Some)
+        let refusal = self.insert_checked(py, drafts)?;
+        refusal.map(|refusal| refusal.into_tuple(py)).transpose()
     }
 
     /// Adds dependencies to a node, all or none. Returns None, or the reason of the refusal: `"state"` and the state of the
     /// node, or None if it was forgotten; `"need"` and the index of the forgotten dependency; or `"cycle"` and the keys from a
-    /// dependency to the node.
+    /// dependency to the node. The second entry of the tuple is unused.
     #[expect(clippy::needless_pass_by_value, reason = "extracted from Python")]
-    fn depend<'py>(
+    fn depend(
         &self,
-        py: Python<'py>,
+        py: Python<'_>,
         node: Number,
         dependencies: Vec<Number>,
-    ) -> PyResult<Option<(&'static str, Bound<'py, PyAny>)>> {
-        let (why, what) = match self.change(py, |state| state.depend(py, node, &dependencies))? {
-            DependResult::Done => return Ok(None),
-            DependResult::WrongState(phase) => {
-                ("state", phase.map(Phase::index).into_pyobject(py)?)
-            }
-            DependResult::Forgotten(dependency) => {
-                ("need", dependency.into_pyobject(py)?.into_any())
-            }
-            DependResult::Cycle(keys) => ("cycle", keys.into_pyobject(py)?),
-        };
-        Ok(Some((why, what)))
+    ) -> PyResult<Option<RefusalTuple>> {
+        let refusal = self.change(py, |state| state.depend(py, node, &dependencies))?;
+        refusal.map(|refusal| refusal.into_tuple(py)).transpose()
     }
 
     /// Returns the item of a node and its state; None if it was forgotten.
@@ -207,10 +184,7 @@ impl PyGraphCore {
         issued: &Bound<'_, PyAny>,
         value: Py<PyAny>,
     ) -> PyResult<bool> {
-        self.change(py, |state| match state.running_as(issued) {
-            Some(node) => state.complete(py, node, value).is_some(),
-            None => state.discard(value),
-        })
+        self.settle_issued(py, issued, value, State::complete)
     }
 
     /// Fails the running node for which this object was issued; false if there is none.
@@ -220,10 +194,7 @@ impl PyGraphCore {
         issued: &Bound<'_, PyAny>,
         error: Py<PyAny>,
     ) -> PyResult<bool> {
-        self.change(py, |state| match state.running_as(issued) {
-            Some(node) => state.fail(py, node, error).is_some(),
-            None => state.discard(error),
-        })
+        self.settle_issued(py, issued, error, State::fail)
     }
 
     /// Aborts a node and its dependants. Returns the keys of the aborted nodes; None if the node was forgotten.
@@ -286,28 +257,18 @@ impl PyGraphCore {
     }
 
     /// Lists all nodes, or those in one state, oldest first, each as the arguments of `DependencyNode`.
-    fn nodes<'py>(
-        &self,
-        py: Python<'py>,
-        state: Option<usize>,
-    ) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        let snapshots: Vec<_> = {
-            let graph = self.0.borrow(py);
-            let wanted = graph
-                .nodes()
-                .filter(|node| state.is_none_or(|state| state == node.phase.index()));
-            wanted.map(|node| node.snapshot(py)).collect()
-        };
-        snapshots
-            .into_iter()
-            .map(|snapshot| snapshot.into_tuple(py))
-            .collect()
+    fn nodes(&self, py: Python<'_>, state: Option<usize>) -> Vec<Facts> {
+        let graph = self.0.borrow(py);
+        let wanted = graph
+            .nodes()
+            .filter(|node| state.is_none_or(|state| state == node.phase.index()));
+        wanted.map(|node| node.facts(py)).collect()
     }
 
     /// Returns one node, as the arguments of `DependencyNode`; None if it was forgotten.
-    fn node<'py>(&self, py: Python<'py>, node: Number) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        let snapshot = self.0.borrow(py).get(node).map(|node| node.snapshot(py));
-        snapshot.map(|snapshot| snapshot.into_tuple(py)).transpose()
+    fn node(&self, py: Python<'_>, node: Number) -> Option<Facts> {
+        let state = self.0.borrow(py);
+        state.get(node).map(|node| node.facts(py))
     }
 
     fn __len__(&self, py: Python<'_>) -> usize {
@@ -315,10 +276,7 @@ impl PyGraphCore {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::visit(&visit, |visit| match self.0.peek_for_gc() {
-            Some(state) => state.traverse(visit),
-            None => Ok(()),
-        })
+        gc::visit(&visit, |visit| self.0.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -337,6 +295,24 @@ impl PyGraphCore {
         drop(garbage);
         self.dispatch(py)?;
         Ok(result)
+    }
+
+    /// Settles the running node for which this object was issued; false if there is none.
+    fn settle_issued(
+        &self,
+        py: Python<'_>,
+        issued: &Bound<'_, PyAny>,
+        result: Py<PyAny>,
+        settle: impl FnOnce(&mut State, Python<'_>, Number, Py<PyAny>) -> Option<Phase>,
+    ) -> PyResult<bool> {
+        self.change(py, |state| {
+            if let Some(node) = state.running_as(issued) {
+                settle(state, py, node, result).is_some()
+            } else {
+                state.garbage.push(result);
+                false
+            }
+        })
     }
 
     /// Adds a batch once each of its keys was compared with all nodes of its hash.
@@ -397,7 +373,7 @@ impl PyGraphCore {
         if errors.is_empty() {
             return Ok(());
         }
-        py.import(intern!(py, "headrace.graph.graph"))?
+        py.import(intern!(py, "headrace.graph._errors"))?
             .call_method1(intern!(py, "raise_callback_errors"), (errors,))?;
         Ok(())
     }

@@ -1,9 +1,8 @@
 //! One node of a graph, and its phases.
 
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 
 /// The state of a node, in the order of `headrace.DependencyState`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,61 +57,40 @@ pub(super) struct Node {
     pub(super) caused_by: Option<Py<PyAny>>,
 }
 
+/// The arguments of `headrace.DependencyNode`, with the index of the state. Converted to Python objects after the borrow, since
+/// that may run the garbage collector.
+pub(super) type Facts = (
+    Py<PyAny>,
+    Py<PyAny>,
+    Vec<Py<PyAny>>,
+    usize,
+    Option<Py<PyAny>>,
+    Option<Py<PyAny>>,
+    Option<Py<PyAny>>,
+);
+
 impl Node {
-    pub(super) fn snapshot(&self, py: Python<'_>) -> Snapshot {
+    pub(super) fn facts(&self, py: Python<'_>) -> Facts {
         let clone = |object: &Option<Py<PyAny>>| object.as_ref().map(|object| object.clone_ref(py));
-        Snapshot {
-            key: self.key.clone_ref(py),
-            item: self.item.clone_ref(py),
-            depends_on: self
-                .depends_on
-                .iter()
-                .map(|key| key.clone_ref(py))
-                .collect(),
-            phase: self.phase,
-            value: clone(&self.value),
-            error: clone(&self.error),
-            caused_by: clone(&self.caused_by),
-        }
-    }
-}
-
-impl Traverse for Node {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        visit(&self.key)?;
-        visit(&self.item)?;
-        self.depends_on.iter().try_for_each(&mut *visit)?;
-        [&self.issued, &self.value, &self.error, &self.caused_by]
-            .into_iter()
-            .flatten()
-            .try_for_each(visit)
-    }
-}
-
-/// A copy of a node's public fields. Converting it to Python objects may run the garbage collector, so that happens after the
-/// borrow.
-pub(super) struct Snapshot {
-    key: Py<PyAny>,
-    item: Py<PyAny>,
-    depends_on: Vec<Py<PyAny>>,
-    phase: Phase,
-    value: Option<Py<PyAny>>,
-    error: Option<Py<PyAny>>,
-    caused_by: Option<Py<PyAny>>,
-}
-
-impl Snapshot {
-    /// Returns the arguments of `headrace.DependencyNode`, with the index of the state.
-    pub(super) fn into_tuple(self, py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
+        let keys = self.depends_on.iter().map(|key| key.clone_ref(py));
         (
-            self.key,
-            self.item,
-            PyTuple::new(py, self.depends_on)?,
+            self.key.clone_ref(py),
+            self.item.clone_ref(py),
+            keys.collect(),
             self.phase.index(),
-            self.value,
-            self.error,
-            self.caused_by,
+            clone(&self.value),
+            clone(&self.error),
+            clone(&self.caused_by),
         )
-            .into_pyobject(py)
     }
 }
+
+traverse!(Node {
+    key,
+    item,
+    depends_on,
+    issued,
+    value,
+    error,
+    caused_by
+});

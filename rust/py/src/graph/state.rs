@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use pyo3::prelude::*;
 
-use super::draft::{DependResult, Dependency, Draft, Refusal};
+use super::draft::{Dependency, Draft, Refusal};
 use super::events::{EventDispatcher, EventKind};
 use super::node::{Node, Number, Phase};
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -55,6 +55,10 @@ impl State {
         self.nodes.get(&number)
     }
 
+    fn phase(&self, number: Number) -> Option<Phase> {
+        self.get(number).map(|node| node.phase)
+    }
+
     pub(super) fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values()
     }
@@ -88,11 +92,14 @@ impl State {
 
     /// Returns the reason why a batch cannot be added, apart from its keys.
     pub(super) fn refuse(&self, py: Python<'_>, drafts: &[Draft]) -> Option<Refusal> {
+        let mut owners = HashMap::new();
         for (index, draft) in drafts.iter().enumerate() {
-            if draft.is_task
-                && let Some(other) = self.tasks.get(&address(&draft.item))
-            {
-                return Some(Refusal::Task(index, self.nodes[other].key.clone_ref(py)));
+            if draft.is_task {
+                let task = address(&draft.item);
+                let other = self.tasks.get(&task).map(|node| &self.nodes[node].key);
+                if let Some(owner) = other.or_else(|| owners.insert(task, &draft.key)) {
+                    return Some(Refusal::Task(index, owner.clone_ref(py)));
+                }
             }
             let forgotten = draft.dependencies.iter().position(
                 |dependency| matches!(dependency, Dependency::Node(number) if !self.nodes.contains_key(number)),
@@ -146,28 +153,23 @@ impl State {
         }
     }
 
-    /// Adds dependencies to a node that was not taken yet.
+    /// Adds dependencies to a node that was not taken yet. Returns the reason if it does nothing.
     pub(super) fn depend(
         &mut self,
         py: Python<'_>,
         number: Number,
         dependencies: &[Number],
-    ) -> DependResult {
-        let Some(node) = self.nodes.get(&number) else {
-            return DependResult::WrongState(None);
-        };
-        let phase = node.phase;
-        if !matches!(phase, Phase::Pending | Phase::Ready) {
-            return DependResult::WrongState(Some(phase));
+    ) -> Option<Refusal> {
+        let phase = self.phase(number);
+        if !matches!(phase, Some(Phase::Pending | Phase::Ready)) {
+            return Some(Refusal::State(phase));
         }
-        if let Some(index) = dependencies
-            .iter()
-            .position(|dependency| !self.nodes.contains_key(dependency))
-        {
-            return DependResult::Forgotten(index);
+        let is_forgotten = |dependency| !self.nodes.contains_key(dependency);
+        if let Some(index) = dependencies.iter().position(is_forgotten) {
+            return Some(Refusal::Dependency(0, index));
         }
         if let Some(path) = self.path(py, number, dependencies) {
-            return DependResult::Cycle(path);
+            return Some(Refusal::Cycle(path));
         }
         let keys: Vec<_> = dependencies
             .iter()
@@ -176,14 +178,14 @@ impl State {
         self.node(number).depends_on.extend(keys);
         let completed = |dependency| self.nodes[dependency].phase == Phase::Completed;
         if dependencies.iter().all(completed) {
-            return DependResult::Done;
+            return None;
         }
-        if phase == Phase::Ready {
+        if phase == Some(Phase::Ready) {
             self.remove_position(number);
             self.set_phase(number, Phase::Pending);
         }
         self.add_edges(py, number, dependencies);
-        DependResult::Done
+        None
     }
 
     /// The keys from one of `goals` to `start`, each of which depends on the next, if any depends on `start`.
@@ -241,11 +243,7 @@ impl State {
     /// Takes a ready node, for which this object is issued; false if it is not ready.
     pub(super) fn take(&mut self, number: Number, issued: Py<PyAny>) -> bool {
         let position = self.number();
-        let ready = self
-            .nodes
-            .get(&number)
-            .is_some_and(|node| node.phase == Phase::Ready);
-        if !ready {
+        if self.phase(number) != Some(Phase::Ready) {
             self.garbage.push(issued);
             return false;
         }
@@ -265,12 +263,6 @@ impl State {
         range.next().map(|(_, &number)| number)
     }
 
-    /// Keeps an unused object, to be dropped after the borrow. Returns false.
-    pub(super) fn discard(&mut self, object: Py<PyAny>) -> bool {
-        self.garbage.push(object);
-        false
-    }
-
     /// Completes a node that is ready or running. Returns its previous phase.
     pub(super) fn complete(
         &mut self,
@@ -278,7 +270,7 @@ impl State {
         number: Number,
         value: Py<PyAny>,
     ) -> Option<Phase> {
-        let phase = self.nodes.get(&number).map(|node| node.phase);
+        let phase = self.phase(number);
         if !matches!(phase, Some(Phase::Ready | Phase::Running)) {
             self.garbage.push(value);
             return phase;
@@ -302,7 +294,7 @@ impl State {
         number: Number,
         error: Py<PyAny>,
     ) -> Option<Phase> {
-        let phase = self.nodes.get(&number).map(|node| node.phase);
+        let phase = self.phase(number);
         if !matches!(phase, Some(Phase::Ready | Phase::Running)) {
             self.garbage.push(error);
             return phase;
@@ -464,15 +456,11 @@ impl State {
     }
 }
 
-impl Traverse for State {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        for node in self.nodes.values() {
-            node.traverse(visit)?;
-        }
-        self.garbage.iter().try_for_each(&mut *visit)?;
-        self.events.traverse(visit)
-    }
-}
+traverse!(State {
+    nodes,
+    garbage,
+    events
+});
 
 fn address(object: &Py<PyAny>) -> usize {
     object.as_ptr().addr()

@@ -64,7 +64,7 @@ impl PyMerge {
                 }
             }
             AnySource::AsyncIter(feed) if !feed.get().can_close(py)? => {
-                Self::on_closed(slf, key, None)
+                Self::on_closed(slf, key, None);
             }
             _ => {
                 Self::create_task(slf, key)?;

@@ -448,10 +448,10 @@ fn is_plain(view: &ViewState, state: &State) -> bool {
 
 /// Groups several errors; returns a single one as it is.
 pub(super) fn group(py: Python<'_>, message: &str, mut errors: Vec<PyErr>) -> PyResult<PyErr> {
+    static GROUP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     if errors.len() == 1 {
         return Ok(errors.remove(0));
     }
-    static GROUP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let class = GROUP.get_or_try_init(py, || {
         PyResult::Ok(
             py.import("builtins")?
