@@ -55,11 +55,11 @@ def _check_hash(parameter: str, key: Any) -> None:
         ) from error
 
 
-def check_acyclic(needs: Sequence[Sequence[int]], keys: Sequence[Hashable]) -> None:
+def check_acyclic(dependencies: Sequence[Sequence[int]], keys: Sequence[Hashable]) -> None:
     """Raise an error if the nodes of a batch depend on each other in a cycle.
 
     Args:
-        needs: For each node, the indices of its dependencies in this batch.
+        dependencies: For each node, the indices of its dependencies in this batch.
         keys: The keys of the nodes.
 
     Raises:
@@ -67,13 +67,13 @@ def check_acyclic(needs: Sequence[Sequence[int]], keys: Sequence[Hashable]) -> N
 
     Cost: O(nodes + dependencies), without recursion.
     """
-    dependants: list[list[int]] = [[] for _ in needs]
-    missing = [len(each) for each in needs]
-    for node, each in enumerate(needs):
-        for need in each:
-            dependants[need].append(node)
+    dependants: list[list[int]] = [[] for _ in dependencies]
+    missing = [len(each) for each in dependencies]
+    for node, each in enumerate(dependencies):
+        for other in each:
+            dependants[other].append(node)
     free = [node for node, number in enumerate(missing) if not number]
-    left = len(needs)
+    left = len(dependencies)
     while free:
         left -= 1
         for dependant in dependants[free.pop()]:
@@ -81,15 +81,15 @@ def check_acyclic(needs: Sequence[Sequence[int]], keys: Sequence[Hashable]) -> N
             if not missing[dependant]:
                 free.append(dependant)
     if left:
-        raise cycle_error([keys[node] for node in _cycle(needs, missing)])
+        raise cycle_error([keys[node] for node in _cycle(dependencies, missing)])
 
 
-def _cycle(needs: Sequence[Sequence[int]], missing: Sequence[int]) -> list[int]:
+def _cycle(dependencies: Sequence[Sequence[int]], missing: Sequence[int]) -> list[int]:
     """Return a cycle among the nodes with missing dependencies, each of which depends on another such node."""
     node = next(node for node, number in enumerate(missing) if number)
     walked: dict[int, None] = {}
     while node not in walked:
         walked[node] = None
-        node = next(need for need in needs[node] if missing[need])
+        node = next(other for other in dependencies[node] if missing[other])
     nodes = list(walked)
     return [*nodes[nodes.index(node) :], node]

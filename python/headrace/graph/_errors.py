@@ -35,9 +35,9 @@ def unknown_key(key: Hashable) -> ValueError:
     return ValueError(f"key must be that of a node of this graph, got {describe_value(key)}")
 
 
-def unknown_dependency(key: Hashable, need: Hashable) -> ValueError:
+def unknown_dependency(key: Hashable, other: Hashable) -> ValueError:
     return ValueError(
-        f"depends_on of node {key!r} names {need!r}, which is no node of this graph: add that one before it, "
+        f"depends_on of node {key!r} names {other!r}, which is no node of this graph: add that one before it, "
         "or both in one add_all"
     )
 

@@ -136,12 +136,13 @@ class DependencyGraph(Uncopied):
                 item,
                 isinstance(item, Task),
                 keys,
-                [self._need(key, need, indices) for need in keys],
+                [self._number(key, other, indices) for other in keys],
             )
             for key, item, keys in batch
         ]
         check_acyclic(
-            [[~need for need in needs if need < 0] for *_, needs in entries], list(indices)
+            [[~number for number in numbers if number < 0] for *_, numbers in entries],
+            list(indices),
         )
         refusal = self._core.insert(entries)
         if refusal is None:
@@ -161,13 +162,13 @@ class DependencyGraph(Uncopied):
             hint = "" if self._keep_open else "; keep_open=True leaves it open until close()"
             raise ClosedError(f"the graph is closed: no node can be added any more{hint}")
 
-    def _need(self, key: Hashable, need: Hashable, batch: Mapping[Hashable, int]) -> int:
+    def _number(self, key: Hashable, other: Hashable, batch: Mapping[Hashable, int]) -> int:
         """Return the number of a dependency, or `~n` for entry `n` of the batch."""
-        if (index := batch.get(need)) is not None:
+        if (index := batch.get(other)) is not None:
             return ~index
-        if (number := self._core.find(need)) is not None:
+        if (number := self._core.find(other)) is not None:
             return number
-        raise unknown_dependency(key, need)
+        raise unknown_dependency(key, other)
 
     def depend(self, key: Hashable, *depends_on: Hashable) -> bool:
         """Add dependencies to a node that was not taken yet, all of them or, on an error, none.
@@ -195,13 +196,13 @@ class DependencyGraph(Uncopied):
         node = self._find(key)
         if self._state(key, node) is DependencyState.ABORTED:
             return False
-        refusal = self._core.depend(node, [self._need(key, need, {}) for need in keys])
+        refusal = self._core.depend(node, [self._number(key, other, {}) for other in keys])
         if refusal is None:
             return True
         reason, _, detail = refusal
         if reason == "cycle":
             raise cycle_error([key, *detail])
-        if reason == "need":
+        if reason == "dependency":
             raise unknown_dependency(key, keys[cast("int", detail)])
         state = _state(key, detail)
         if state is DependencyState.ABORTED:
@@ -248,11 +249,11 @@ class DependencyGraph(Uncopied):
         node = self._core.find(key)
         found = None if node is None else self._core.item(node)
         if node is not None and found is not None and _STATES[found[1]] is DependencyState.READY:
-            given = found[0]
-            if callable(given) and not isinstance(given, Task):
-                given = Task(given, key=key)
-            if self._core.take(node, given):
-                return given
+            issued = found[0]
+            if callable(issued) and not isinstance(issued, Task):
+                issued = Task(issued, key=key)
+            if self._core.take(node, issued):
+                return issued
             # Another caller was faster.
             found = self._core.item(node)
         if default is not NOTHING:
@@ -466,8 +467,8 @@ class DependencyGraph(Uncopied):
 def _snapshot(facts: NodeFacts) -> DependencyNode:
     key, item, depends_on, state, value, error, caused_by = facts
     # The core lists a dependency twice if `depend` was called with it twice.
-    needs = tuple(dict.fromkeys(depends_on))
-    return DependencyNode(key, item, needs, _STATES[state], value, error, caused_by)
+    keys = tuple(dict.fromkeys(depends_on))
+    return DependencyNode(key, item, keys, _STATES[state], value, error, caused_by)
 
 
 def _state(key: Hashable, number: int | None) -> DependencyState:

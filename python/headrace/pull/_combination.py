@@ -1,7 +1,7 @@
 """`Combination`: many sources as one, the state behind the combiner and the operators with many sources.
 
 A native `Merge` holds the sources, polls them and closes them. A view of it, a `MergeView`, takes their items by a
-policy: in turn, in the order of arrival, or in rows.
+policy: round-robin, in order of arrival, or in rows.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Combination(Generic[T]):
                 raise ValueError(
                     f"{owner}: {place} must not be {first} again, {source!r}: its items would be split; give each a branch of its tee()"
                 )
-        # Source numbers by label: the given sources, with which a new cycle begins, and the added ones, of which some
+        # Source numbers by label: the sources given at construction, which a restart keeps, and the added ones, of which some
         # may have ended. `_most_added` is the number of added ones at which the ended ones are removed.
         self._given: dict[Any, int] = {}
         self._added: dict[Any, int] = {}
@@ -134,16 +134,16 @@ class Combination(Generic[T]):
         self._most_added = max(64, 2 * len(self._added))
 
     async def remove(self, source: Source[T]) -> None:
-        """Takes a source out and closes it, in its own task."""
+        """Remove a source and close it, in its own task."""
         task = self.merge.remove(source)
         cancellation = None if task is None else await wait_until_done(task)
-        error = self.merge.parting_error(source)
+        error = self.merge.take_removal_error(source)
         if cancellation is not None:
             raise cancellation from error
         if error is not None:
             raise error
 
-    def feed(self, policy: str, title: str, **options: Any) -> MergeView:
+    def view(self, policy: str, title: str, **options: Any) -> MergeView:
         """Return a view of the merge."""
         self._title = title
         return MergeView(self.merge, policy, **options)
@@ -162,8 +162,8 @@ class Combination(Generic[T]):
 
 async def _closed(merge: Merge) -> None:
     """Close the remaining sources and raise their errors."""
-    cancellation = await wait_until_done(*merge.shut())
-    errors = merge.errors()
+    cancellation = await wait_until_done(*merge.start_closing())
+    errors = merge.closing_errors()
     error = as_group(errors, "several sources raised when they were closed") if errors else None
     if cancellation is not None:
         raise cancellation from error
@@ -175,7 +175,7 @@ def check_unpacked(owner: str, source: object) -> None:
     """Refuse a list of streams where each stream is an argument of its own.
 
     Raises:
-        TypeError: `source` is one.
+        TypeError: `source` is such a list.
     """
     if not isinstance(source, (list, tuple, set, frozenset)):
         return
@@ -191,7 +191,7 @@ def check(owner: str, parameter: str, source: object) -> None:
     """Check that a source can be iterated.
 
     Raises:
-        TypeError: it cannot be iterated.
+        TypeError: It cannot be iterated.
     """
     kind = type(source)
     # Not `isinstance(..., Iterable)`: a class with `__getitem__` alone can be iterated too.

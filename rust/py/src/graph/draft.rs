@@ -52,7 +52,9 @@ impl Refusal {
             Self::Closed => ("closed", 0, py.None()),
             Self::Key(index) => ("key", index, py.None()),
             Self::Task(index, key) => ("task", index, key),
-            Self::Dependency(index, dependency) => ("need", index, dependency.into_py_any(py)?),
+            Self::Dependency(index, dependency) => {
+                ("dependency", index, dependency.into_py_any(py)?)
+            }
             Self::State(phase) => ("state", 0, phase.map(Phase::index).into_py_any(py)?),
             Self::Cycle(keys) => ("cycle", 0, keys.into_py_any(py)?),
         })

@@ -120,7 +120,7 @@ impl PyGraphCore {
         Ok(None)
     }
 
-    /// Adds nodes, all or none. Returns None, or the reason of the refusal: `"closed"`, `"key"`, `"task"` or `"need"`, the index
+    /// Adds nodes, all or none. Returns None, or the reason of the refusal: `"closed"`, `"key"`, `"task"` or `"dependency"`, the index
     /// of the entry, and the key of the node that has the task, or the index of the forgotten dependency.
     fn insert(&self, py: Python<'_>, entries: Vec<Entry<'_>>) -> PyResult<Option<RefusalTuple>> {
         let mut drafts = Vec::with_capacity(entries.len());
@@ -140,7 +140,7 @@ impl PyGraphCore {
     }
 
     /// Adds dependencies to a node, all or none. Returns None, or the reason of the refusal: `"state"` and the state of the
-    /// node, or None if it was forgotten; `"need"` and the index of the forgotten dependency; or `"cycle"` and the keys from a
+    /// node, or None if it was forgotten; `"dependency"` and the index of the forgotten dependency; or `"cycle"` and the keys from a
     /// dependency to the node. The second entry of the tuple is unused.
     #[expect(clippy::needless_pass_by_value, reason = "extracted from Python")]
     fn depend(

@@ -15,61 +15,45 @@ impl PyMerge {
     /// Handles the cancellation of a source's task: cancels the future that the source waits for, throws the error into the
     /// source, or keeps the error for the next step.
     pub(super) fn cancel_source(slf: &Bound<'_, Self>, key: Key, error: PyErr) -> PyResult<()> {
-        enum CancelAction {
-            Cancel(Py<PyAny>),
-            Defer,
-            Throw,
-            DeferAndCheck,
-        }
         let py = slf.py();
         let this = slf.get();
-        let (task_context, action, feed) = {
-            let state = this.state.borrow(py);
-            let Some(entry) = state.sources.get(key) else {
-                return Ok(());
+        let found = this.with_source(py, key, |entry| {
+            let task_context = entry.own_context(py)?;
+            let is_paused = matches!(entry.status, Status::Paused);
+            if is_paused && (entry.has_ended || entry.is_closing) {
+                return None;
+            }
+            let future = match &entry.status {
+                Status::Waiting { future, .. } => future.as_ref().map(|it| it.clone_ref(py)),
+                Status::Running | Status::Paused => None,
             };
-            let Some(task_context) = &entry.task_context else {
-                return Ok(());
-            };
-            let action = match &entry.status {
-                _ if !entry.is_foreign => return Ok(()),
-                Status::Waiting {
-                    future: Some(future),
-                    ..
-                } => CancelAction::Cancel(future.clone_ref(py)),
-                Status::Waiting { future: None, .. } | Status::Running => CancelAction::Defer,
-                Status::Paused if entry.has_ended || entry.is_closing => return Ok(()),
-                // A source that catches the error continues to its next `yield`. With an item in the queue it would run ahead
-                // by two.
-                Status::Paused if entry.queue.is_empty() => CancelAction::Throw,
-                Status::Paused => CancelAction::DeferAndCheck,
-            };
-            (task_context.clone_ref(py), action, entry.feed.clone_ref(py))
+            // A source that catches the error continues to its next `yield`. With an item in the queue it would run ahead by
+            // two.
+            let is_throwable = is_paused && entry.queue.is_empty();
+            let adapter = is_throwable.then(|| entry.adapter.clone_ref(py));
+            Some((task_context, is_paused, future, adapter))
+        });
+        let Some((task_context, is_paused, future, adapter)) = found.flatten() else {
+            return Ok(());
         };
         if !task_context.is_cancelled(py) {
             // Withdrawn meanwhile by `uncancel()`, as when an `asyncio.timeout` ends.
             this.set_cancellation(py, key, None);
             return Ok(());
         }
-        match action {
-            CancelAction::Cancel(future) => {
-                if !cancel(future.bind(py), &error)? {
-                    this.set_cancellation(py, key, Some(error));
-                }
-                Ok(())
-            }
-            CancelAction::Defer => {
-                this.set_cancellation(py, key, Some(error));
-                Ok(())
-            }
-            CancelAction::Throw if feed.can_throw(py) => {
-                Self::step(slf, key, StepFrom::Task, Some(error))
-            }
-            CancelAction::Throw | CancelAction::DeferAndCheck => {
-                this.set_cancellation(py, key, Some(error));
-                Self::check_shutdown_soon(slf)
-            }
+        if let Some(future) = future
+            && cancel(future.bind(py), &error)?
+        {
+            return Ok(());
         }
+        if adapter.is_some_and(|adapter| adapter.can_throw(py)) {
+            return Self::step(slf, key, StepFrom::Task, Some(error));
+        }
+        this.set_cancellation(py, key, Some(error));
+        if is_paused {
+            Self::check_shutdown_soon(slf)?;
+        }
+        Ok(())
     }
 
     /// Schedules [`Self::check_shutdown`] for the next iteration of the event loop.

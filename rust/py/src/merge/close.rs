@@ -48,14 +48,14 @@ impl PyMerge {
         let found = this.with_source(py, key, |entry| {
             let parked_on = entry.parked_on.as_ref().map(|future| future.clone_ref(py));
             let has_task = entry.task_context.is_some();
-            (entry.feed.clone_ref(py), has_task, parked_on)
+            (entry.adapter.clone_ref(py), has_task, parked_on)
         });
-        let Some((feed, has_task, parked_on)) = found else {
+        let Some((adapter, has_task, parked_on)) = found else {
             return Ok(());
         };
-        match feed {
-            AnySource::Iter(feed) => {
-                let error = feed.get().close(py).err();
+        match adapter {
+            AnySource::Iter(adapter) => {
+                let error = adapter.get().close(py).err();
                 Self::on_closed(slf, key, error);
             }
             _ if has_task => {
@@ -63,7 +63,7 @@ impl PyMerge {
                     resolve(parked_on.bind(py));
                 }
             }
-            AnySource::AsyncIter(feed) if !feed.get().can_close(py)? => {
+            AnySource::AsyncIter(adapter) if !adapter.get().can_close(py)? => {
                 Self::on_closed(slf, key, None);
             }
             _ => {
@@ -200,11 +200,11 @@ impl PyMerge {
     /// Returns the awaitable that closes a source, if it needs closing.
     pub(super) fn begin_to_close(slf: &Bound<'_, Self>, key: Key) -> PyResult<Option<Inner>> {
         let py = slf.py();
-        let feed = slf
+        let adapter = slf
             .get()
-            .with_source(py, key, |entry| entry.feed.clone_ref(py));
-        match feed {
-            Some(feed) => feed.close(py)?.map(Inner::of).transpose(),
+            .with_source(py, key, |entry| entry.adapter.clone_ref(py));
+        match adapter {
+            Some(adapter) => adapter.close(py)?.map(Inner::of).transpose(),
             None => Ok(None),
         }
     }

@@ -100,11 +100,11 @@ impl PyMerge {
         let this = slf.get();
         this.home.check(py, "stream")?;
         // Marks the source as attached. Afterwards a source that reads from this merge can be recognised.
-        let (feed, is_foreign) = adapt(source)?;
+        let (adapter, is_foreign) = adapt(source)?;
         if let Ok(link) = source.cast::<PyPullLink>() {
             cycle::reject_cycle(slf, link)?;
         }
-        let number = this.state.borrow(py).given;
+        let number = this.state.borrow(py).added;
         let is_labelled = !label.is_empty();
         let name = if is_labelled {
             label.get_item(0)?
@@ -116,7 +116,7 @@ impl PyMerge {
             number,
             name.unbind(),
             is_labelled,
-            feed,
+            adapter,
             is_foreign,
         );
         entry.is_given = is_given;
@@ -134,7 +134,7 @@ impl PyMerge {
                     source.clone(),
                 ));
             }
-            state.given += 1;
+            state.added += 1;
             state.add_source(entry);
             state.wake(None)
         };
@@ -234,18 +234,18 @@ impl PyMerge {
     }
 
     /// Takes the error of closing a removed source.
-    fn parting_error(&self, source: &Bound<'_, PyAny>) -> Option<PyErr> {
+    fn take_removal_error(&self, source: &Bound<'_, PyAny>) -> Option<PyErr> {
         let mut state = self.state.borrow(source.py());
-        let place = state
+        let index = state
             .removed_errors
             .iter()
-            .position(|(removed_errors, _)| removed_errors.is(source))?;
-        let (_, error) = state.removed_errors.swap_remove(place);
+            .position(|(removed, _)| removed.is(source))?;
+        let (_, error) = state.removed_errors.swap_remove(index);
         Some(error)
     }
 
     /// Starts closing all sources, and returns the tasks that close them.
-    fn shut<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyList>> {
+    fn start_closing<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyList>> {
         let py = slf.py();
         slf.get().check(py)?;
         Self::close_all(slf)?;
@@ -257,7 +257,7 @@ impl PyMerge {
     }
 
     /// Takes the errors of closing all sources.
-    fn errors<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+    fn closing_errors<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let errors = self.take_errors(py);
         PyList::new(py, errors.into_iter().map(|error| error.into_value(py)))
     }

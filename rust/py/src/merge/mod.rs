@@ -18,7 +18,6 @@
 //! | [`view`] | `PyMergeView`: reads the merged items by one policy |
 //! | [`round_robin`] | policies that deliver one source's item at a time |
 //! | [`zip`] | the policy that delivers a tuple of one item of each source |
-//! | [`nesting`] | limits how deeply merges are polled inside merges |
 //!
 //! # Algorithm
 //!
@@ -66,7 +65,6 @@ mod cancel;
 mod close;
 #[expect(clippy::module_inception, reason = "one noun, one file")]
 mod merge;
-mod nesting;
 mod pending;
 mod restart;
 mod round_robin;

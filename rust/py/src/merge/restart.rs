@@ -35,11 +35,11 @@ impl PyMerge {
         for entry in &sources {
             let source = entry.source.bind(py);
             if source.is_instance_of::<PyPullLink>() {
-                if let AnySource::AsyncIter(feed) = &entry.feed {
-                    feed.get().forget(py);
+                if let AnySource::AsyncIter(adapter) = &entry.adapter {
+                    adapter.get().forget(py);
                 }
             } else {
-                entry.feed.restart(py)?;
+                entry.adapter.restart(py)?;
             }
         }
         let old = {
@@ -48,7 +48,7 @@ impl PyMerge {
                 keeps_ready: state.keeps_ready,
                 keeps_ring: state.keeps_ring,
                 polls_head_only: state.polls_head_only,
-                given: state.given,
+                added: state.added,
                 ..State::default()
             };
             let old = std::mem::replace(&mut *state, fresh);

@@ -15,7 +15,7 @@ enum Pick {
     Outcome(Key, Outcome),
     /// This entry of the list is outdated: pick again.
     Next,
-    /// The source whose turn it is can be polled now.
+    /// The next source has no outcome, but can be polled now.
     Poll,
     /// The policy waits for this source.
     Wait(Key),

@@ -146,7 +146,7 @@ pub(super) struct SourceState {
     pub(super) is_cutoff: bool,
     /// Given at construction: a restart keeps it.
     pub(super) is_given: bool,
-    pub(super) feed: AnySource,
+    pub(super) adapter: AnySource,
     /// Stepped under a task of its own.
     pub(super) is_foreign: bool,
     pub(super) task_context: Option<TaskContext>,
@@ -191,7 +191,7 @@ impl SourceState {
         number: usize,
         name: Py<PyAny>,
         is_labelled: bool,
-        feed: AnySource,
+        adapter: AnySource,
         is_foreign: bool,
     ) -> Self {
         Self {
@@ -200,7 +200,7 @@ impl SourceState {
             is_labelled,
             is_cutoff: false,
             is_given: false,
-            feed,
+            adapter,
             is_foreign,
             task_context: None,
             parked_on: None,
@@ -265,7 +265,7 @@ impl SourceState {
     #[expect(clippy::inline_always, reason = "it is part of two loops")]
     #[inline(always)]
     pub(super) fn run<'py>(&mut self, py: Python<'py>) -> Option<Running<'py>> {
-        let AnySource::AsyncIter(feed) = &self.feed else {
+        let AnySource::AsyncIter(adapter) = &self.adapter else {
             return None;
         };
         let task_context = self.task_context.as_ref()?;
@@ -277,7 +277,7 @@ impl SourceState {
             Status::Waiting { wait, future: None } if matches!(**wait, Wait::Agen) => true,
             Status::Waiting { .. } | Status::Running => return None,
         };
-        let agen = feed.get().running_agen(py)?;
+        let agen = adapter.get().running_agen(py)?;
         if has_yielded {
             async_gen::wake(&agen);
         }
@@ -296,7 +296,7 @@ impl SourceState {
             self.number,
             self.name.clone_ref(py),
             self.is_labelled,
-            self.feed.clone_ref(py),
+            self.adapter.clone_ref(py),
             self.is_foreign,
         );
         fresh.is_cutoff = self.is_cutoff;
@@ -309,7 +309,7 @@ impl SourceState {
 traverse!(SourceState {
     source,
     name,
-    feed,
+    adapter,
     task_context,
     parked_on,
     callback,
@@ -338,13 +338,13 @@ traverse!(
 pub(super) fn adapt(source: &Bound<'_, PyAny>) -> PyResult<(AnySource, bool)> {
     let py = source.py();
     if let Ok(link) = source.cast::<PyPullLink>() {
-        let feed = Py::new(py, PyAsyncIterSource::over(source))?;
-        return Ok((AnySource::AsyncIter(feed), !PyPullLink::is_plain(link)?));
+        let adapter = Py::new(py, PyAsyncIterSource::over(source))?;
+        return Ok((AnySource::AsyncIter(adapter), !PyPullLink::is_plain(link)?));
     }
     let kind = source.get_type();
     if kind.hasattr(intern!(py, "__aiter__"))? {
-        let feed = Py::new(py, PyAsyncIterSource::over(source))?;
-        return Ok((AnySource::AsyncIter(feed), true));
+        let adapter = Py::new(py, PyAsyncIterSource::over(source))?;
+        return Ok((AnySource::AsyncIter(adapter), true));
     }
     Ok((
         AnySource::Iter(Py::new(py, PyIterSource::over(source))?),

@@ -28,11 +28,7 @@ impl PyMerge {
             .getattr(intern!(py, "__qualname__"))
             .or_else(|_| source.get_type().qualname().map(Bound::into_any));
         let kind = kind.map_or_else(|_| String::new(), |kind| kind.to_string());
-        let name = name
-            .bind(py)
-            .repr()
-            .map_or_else(|_| "?".to_owned(), |name| name.to_string());
-        format!("source {name} of {}, {kind}", self.owner)
+        format!("source {} of {}, {kind}", repr(&name, py), self.owner)
     }
 
     /// Adds a note that names the source. A `CancelledError` is wrapped: raised as it is, it would look like a cancellation of
@@ -77,4 +73,10 @@ impl PyMerge {
         };
         wake(py, futures);
     }
+}
+
+/// Formats the name of a source for a message, even if its `repr` raises.
+pub(super) fn repr(name: &Py<PyAny>, py: Python<'_>) -> String {
+    let repr = name.bind(py).repr();
+    repr.map_or_else(|_| "?".to_owned(), |repr| repr.to_string())
 }

@@ -102,7 +102,7 @@ pub(super) struct State {
     /// The number of sources with an end in their queue.
     pub(super) ends: usize,
     /// The number of sources that were ever added.
-    pub(super) given: usize,
+    pub(super) added: usize,
     /// Incremented at each change of the list of sources.
     pub(super) changes: u64,
     pub(super) is_check_scheduled: bool,
@@ -144,8 +144,8 @@ impl State {
     /// Removes a source from the order.
     pub(super) fn remove_from_order(&mut self, key: Key) {
         let number = self.sources.get(key).map(|entry| entry.number);
-        if let Some(place) = number.and_then(|number| self.index_of(number)) {
-            self.order.remove(place);
+        if let Some(index) = number.and_then(|number| self.index_of(number)) {
+            self.order.remove(index);
         }
     }
 

@@ -134,15 +134,17 @@ impl PyMerge {
         key: Key,
         stepped: PyResult<async_gen::Stepped<'_>>,
     ) -> PyResult<()> {
-        let feed = slf
+        let adapter = slf
             .get()
-            .with_source(slf.py(), key, |entry| entry.feed.clone_ref(slf.py()));
-        let Some(feed) = feed else { return Ok(()) };
-        let AnySource::AsyncIter(foreign) = &feed else {
+            .with_source(slf.py(), key, |entry| entry.adapter.clone_ref(slf.py()));
+        let Some(adapter) = adapter else {
+            return Ok(());
+        };
+        let AnySource::AsyncIter(foreign) = &adapter else {
             unreachable!("only a foreign source is an async generator")
         };
         let polled = foreign.get().agen_step(stepped);
-        match Self::on_poll(slf, key, &feed, polled)? {
+        match Self::on_poll(slf, key, &adapter, polled)? {
             None => Ok(()),
             Some(error) => Self::step(slf, key, StepFrom::Pull, Some(error)),
         }
@@ -153,14 +155,14 @@ impl PyMerge {
     fn on_poll(
         slf: &Bound<'_, Self>,
         key: Key,
-        feed: &AnySource,
+        adapter: &AnySource,
         polled: PyResult<SourcePoll<'_>>,
     ) -> PyResult<Option<PyErr>> {
         match polled {
             Ok(SourcePoll::Item(item)) => Self::on_outcome(slf, key, Outcome::Item(item.unbind()))?,
             Ok(SourcePoll::End) => Self::on_end(slf, key)?,
             Ok(SourcePoll::Wait(wait, object)) => return Self::suspend(slf, key, wait, &object),
-            Err(error) => Self::on_failure(slf, key, feed, error)?,
+            Err(error) => Self::on_failure(slf, key, adapter, error)?,
         }
         Ok(None)
     }
@@ -181,11 +183,11 @@ impl PyMerge {
                 }
                 let status = std::mem::replace(&mut entry.status, Status::Running);
                 let cancellation = entry.cancellation.take();
-                let feed = entry.feed.clone_ref(py);
+                let adapter = entry.adapter.clone_ref(py);
                 let is_new = entry.is_foreign && entry.task_context.is_none();
-                Some((feed, entry.own_context(py), status, is_new, cancellation))
+                Some((adapter, entry.own_context(py), status, is_new, cancellation))
             });
-            let Some((feed, mut task_context, status, is_new, cancellation)) = found.flatten()
+            let Some((adapter, mut task_context, status, is_new, cancellation)) = found.flatten()
             else {
                 return Ok(());
             };
@@ -210,16 +212,16 @@ impl PyMerge {
             let poll = || {
                 Ok(match (status, error) {
                     (Status::Waiting { wait, .. }, None) => {
-                        feed.resume(*wait, Ok(&py.None().into_bound(py)), py)
+                        adapter.resume(*wait, Ok(&py.None().into_bound(py)), py)
                     }
                     (Status::Waiting { wait, .. }, Some(error)) => {
-                        feed.resume(*wait, Err(error), py)
+                        adapter.resume(*wait, Err(error), py)
                     }
-                    (_, None) => match feed.ready(py) {
+                    (_, None) => match adapter.ready(py) {
                         Some(item) => Ok(SourcePoll::Item(item)),
-                        None => feed.poll_next(py),
+                        None => adapter.poll_next(py),
                     },
-                    (_, Some(error)) => feed.throw(py, error),
+                    (_, Some(error)) => adapter.throw(py, error),
                 })
             };
             let polled = match (&task_context, from) {
@@ -243,7 +245,7 @@ impl PyMerge {
                     return Err(error);
                 }
             };
-            thrown = Self::on_poll(slf, key, &feed, polled)?;
+            thrown = Self::on_poll(slf, key, &adapter, polled)?;
             if thrown.is_none() {
                 return Ok(());
             }
@@ -309,7 +311,7 @@ impl PyMerge {
     pub(super) fn on_failure(
         slf: &Bound<'_, Self>,
         key: Key,
-        feed: &AnySource,
+        adapter: &AnySource,
         error: PyErr,
     ) -> PyResult<()> {
         let py = slf.py();
@@ -345,7 +347,7 @@ impl PyMerge {
             Self::on_outcome(slf, key, Outcome::Error(Box::new(error)))?;
         }
         // A source that cannot start would raise for ever. One that was cancelled from outside must not be polled again.
-        if was_cancelled_from_outside || !feed.has_begun(py) {
+        if was_cancelled_from_outside || !adapter.has_begun(py) {
             return Self::on_end(slf, key);
         }
         Ok(())

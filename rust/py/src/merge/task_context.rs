@@ -194,12 +194,12 @@ pub(super) fn is_first_to_run(event_loop: &Py<PyAny>, thread: u64, py: Python<'_
     let Some(TaskSwap::Dict(tasks)) = TASK_SWAP.get(py) else {
         return false;
     };
-    let (mut place, mut key) = (0, std::ptr::null_mut());
+    let (mut position, mut key) = (0, std::ptr::null_mut());
     // SAFETY: a live dictionary, of which the first key is borrowed, and only compared.
     let is_there = unsafe {
         ffi::PyDict_Next(
             tasks.as_ptr(),
-            &raw mut place,
+            &raw mut position,
             &raw mut key,
             std::ptr::null_mut(),
         )

@@ -1,5 +1,6 @@
 //! `PyMergeView`: reads the items of a merge by one policy.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 use pyo3::exceptions::{PyBaseException, PyException, PyValueError};
@@ -9,7 +10,6 @@ use pyo3::types::{PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::merge::PyMerge;
-use super::nesting::Depth;
 use super::source::{Key, Outcome, SourceState};
 use super::state::{ErrorPolicy, Phase, State, Waiter};
 use super::task_context::is_first_to_run;
@@ -17,7 +17,16 @@ use super::zip::ZipEnd;
 use crate::errors;
 use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
+use crate::runtime::nesting::Nesting;
 use crate::source::{SourcePoll, Wait};
+
+thread_local! {
+    /// The number of merges that are being polled on this thread's stack.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Beyond this depth a merge yields to the event loop, which resumes it with an empty stack.
+const MAX_DEPTH: usize = 100;
 
 /// The choice of the next item.
 #[derive(Debug)]
@@ -186,13 +195,13 @@ impl PyMergeView {
     /// Polls for the next item.
     pub(crate) fn poll_next<'py>(&self, py: Python<'py>) -> PyResult<SourcePoll<'py>> {
         let merge = self.merge.bind(py);
-        let depth = Depth::enter();
+        let nesting = Nesting::enter(&DEPTH);
         if let Some(event_loop) = merge.get().busy_loop(py) {
             merge.get().check_loop(&event_loop)?;
         }
         merge.get().state.borrow(py).prepay();
         loop {
-            if depth.is_too_deep() || PyMerge::poll_requested(merge)? {
+            if nesting.depth >= MAX_DEPTH || PyMerge::poll_requested(merge)? {
                 return Ok(Self::yield_once(py));
             }
             match self.take(merge)? {
@@ -221,11 +230,11 @@ impl PyMergeView {
         let Some(waiter) = waiter else { return };
         let gone = {
             let mut state = self.merge.get().state.borrow(py);
-            let place = state
+            let index = state
                 .waiters
                 .iter()
                 .position(|other| other.future.is(waiter));
-            place.map(|place| state.waiters.swap_remove(place))
+            index.map(|index| state.waiters.swap_remove(index))
         };
         drop(gone);
     }

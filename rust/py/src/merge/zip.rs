@@ -8,6 +8,7 @@ use pyo3::types::PyTuple;
 
 use super::merge::PyMerge;
 use super::source::{Key, Outcome, PollState, SourceState};
+use super::source_error::repr;
 use super::state::State;
 use super::view::{PyMergeView, TakeResult};
 
@@ -249,19 +250,9 @@ impl PyMerge {
             (ended, others)
         };
         let list = |names: Vec<Py<PyAny>>| {
-            let noun = if names.len() == 1 {
-                "source"
-            } else {
-                "sources"
-            };
-            let names: Vec<String> = names
-                .iter()
-                .map(|name| {
-                    let name = name.bind(py).repr();
-                    name.map_or_else(|_| "?".to_owned(), |name| name.to_string())
-                })
-                .collect();
-            format!("{noun} {}", names.join(", "))
+            let plural = if names.len() == 1 { "" } else { "s" };
+            let names: Vec<String> = names.iter().map(|name| repr(name, py)).collect();
+            format!("source{plural} {}", names.join(", "))
         };
         PyValueError::new_err(format!(
             "zip with strict=True: {} ended after {rows} {}, {} did not",

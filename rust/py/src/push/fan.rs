@@ -2,7 +2,7 @@
 //!
 //! Branches run one after the other, each as far as possible without waiting. Branches that must
 //! wait are passed, as awaitables that have not started, to the fan's push object. It awaits them
-//! concurrently, each in its own task (`_settle` in `headrace/push/_fan.py`).
+//! concurrently, each in its own task (`_settle` in `headrace/push/fanout.py`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -62,7 +62,7 @@ traverse!(
 );
 
 /// The branches' results for an item, if not all accepted it at once.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct FanOutcome<'py> {
     accepted: Vec<usize>,
     waiting: Vec<(usize, Option<Bound<'py, PyAny>>)>,
@@ -185,7 +185,7 @@ impl PyFan {
                 if mode == Mode::NoWait && !self.has_room(py) {
                     return Err(would_block(item));
                 }
-                self.deliver_to_branches(owner, item, &(0..self.branches.len()), mode)
+                self.deliver_to(owner, item, &(0..self.branches.len()), mode)
             }
             Selector::Callable(selector) => {
                 let choice = selector
@@ -203,8 +203,7 @@ impl PyFan {
                 let Some(number) = self.next_round_robin(next) else {
                     return Ok(Delivered::Done);
                 };
-                let delivered =
-                    self.deliver_to_branches(owner, item, &std::iter::once(number), mode);
+                let delivered = self.deliver_to(owner, item, &std::iter::once(number), mode);
                 if let Err(error) = &delivered
                     && is_would_block(py, error)
                 {
@@ -228,23 +227,12 @@ impl PyFan {
             return Ok(self.delivered());
         }
         let number = self.selected_branch(item, choice)?;
-        self.deliver_to_branches(owner, item, &std::iter::once(number), mode)
+        self.deliver_to(owner, item, &std::iter::once(number), mode)
     }
 
     /// Deliver an item to these branches.
-    pub(super) fn deliver_to<'py>(
-        &self,
-        owner: &Bound<'py, PyPushLink>,
-        item: &Bound<'py, PyAny>,
-        numbers: &[usize],
-        mode: Mode,
-    ) -> PyResult<Delivered<'py>> {
-        self.deliver_to_branches(owner, item, &numbers.iter().copied(), mode)
-    }
-
-    /// Push an item into these branches.
     #[inline]
-    fn deliver_to_branches<'py>(
+    pub(super) fn deliver_to<'py>(
         &self,
         owner: &Bound<'py, PyPushLink>,
         item: &Bound<'py, PyAny>,
@@ -269,7 +257,10 @@ impl PyFan {
                     let outcome = outcome.get_or_insert_with(|| {
                         let before = numbers.clone().take_while(|before| *before != number);
                         let skipped: HashSet<usize> = skipped.iter().copied().collect();
-                        FanOutcome::new(before.filter(|before| !skipped.contains(before)))
+                        FanOutcome {
+                            accepted: before.filter(|it| !skipped.contains(it)).collect(),
+                            ..FanOutcome::default()
+                        }
                     });
                     if outcome.record(self, item.py(), number, pushed)? && !self.is_concurrent {
                         break;
@@ -351,15 +342,6 @@ impl PyFan {
 }
 
 impl<'py> FanOutcome<'py> {
-    #[cold]
-    fn new(accepted: impl Iterator<Item = usize>) -> Self {
-        Self {
-            accepted: accepted.collect(),
-            waiting: Vec::new(),
-            errors: Vec::new(),
-        }
-    }
-
     /// Record the result of pushing into a branch. Return whether the branch must wait.
     fn record(
         &mut self,

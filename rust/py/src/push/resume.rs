@@ -6,7 +6,7 @@ use pyo3::exceptions::PyGeneratorExit;
 use pyo3::prelude::*;
 
 use super::awaitable::CancelBaseline;
-use super::deliver::{Delivered, Entry, Mode, RunResult, answer};
+use super::deliver::{Delivered, Entry, Mode, answer};
 use super::link::PyPushLink;
 use super::nowait::has_acceptors;
 use super::pipeline::{End, Pipeline, annotate};
@@ -46,8 +46,8 @@ impl Pipeline {
         entry: Option<Entry<'py>>,
     ) -> PyResult<Advance<'py>> {
         match self.run_until_wait(head, state, entry, Mode::Await)? {
-            RunResult::Done => Ok(Advance::Done),
-            RunResult::Pending(wait) => self.start_wait(head, state, wait),
+            None => Ok(Advance::Done),
+            Some(wait) => self.start_wait(head, state, wait),
         }
     }
 
@@ -59,23 +59,23 @@ impl Pipeline {
         state: &mut PushState,
         wait: PendingWait,
     ) -> PyResult<Advance<'py>> {
-        let on_step = self.begin_wait(head, state, wait)?;
-        self.continue_run(head, state, on_step)
+        let resumed = self.begin_wait(head, state, wait)?;
+        self.continue_run(head, state, resumed)
     }
 
     fn continue_run<'py>(
         &self,
         head: &Bound<'py, PyPushLink>,
         state: &mut PushState,
-        mut on_step: Resumed<'py>,
+        mut resumed: Resumed<'py>,
     ) -> PyResult<Advance<'py>> {
         loop {
-            let entry = match on_step {
+            let entry = match resumed {
                 Resumed::Item(entry) => Some(entry),
                 Resumed::NoItem => None,
                 Resumed::Suspended(point, object) => return Ok(Advance::Suspend(point, object)),
                 Resumed::Delivered(Delivered::Pending(wait)) => {
-                    on_step = self.begin_wait(head, state, wait)?;
+                    resumed = self.begin_wait(head, state, wait)?;
                     continue;
                 }
                 Resumed::Delivered(delivered) => {
@@ -87,8 +87,8 @@ impl Pipeline {
                 }
             };
             match self.run_until_wait(head, state, entry, Mode::Await)? {
-                RunResult::Done => return Ok(Advance::Done),
-                RunResult::Pending(wait) => on_step = self.begin_wait(head, state, wait)?,
+                None => return Ok(Advance::Done),
+                Some(wait) => resumed = self.begin_wait(head, state, wait)?,
             }
         }
     }
@@ -113,8 +113,8 @@ impl Pipeline {
             }
             PendingWait::Space(putting) => Self::put_or_wait(py, state, putting),
             PendingWait::Source(source, entry) => {
-                let drawn = source.poll_next(py);
-                self.on_source(head, state, source, entry, drawn)
+                let polled = source.poll_next(py);
+                self.on_source(head, state, source, entry, polled)
             }
         }
     }
@@ -142,7 +142,7 @@ impl Pipeline {
             asyncio::is_cancelled_error(py, error)
                 && baseline.is_some_and(|cancels| cancels.rose_since(py))
         };
-        let on_step = self
+        let resumed = self
             .on_step(head, state, point, sent, baseline)
             .map_err(|error| {
                 let was_cancelled = is_cancelled || is_cancellation(&error);
@@ -157,7 +157,7 @@ impl Pipeline {
                     was_cancelled,
                 }
             })?;
-        self.continue_run(head, state, on_step)
+        self.continue_run(head, state, resumed)
             .map_err(|error| Failure {
                 was_cancelled: is_cancellation(&error),
                 error,
@@ -167,11 +167,7 @@ impl Pipeline {
     /// Clean up a suspended push that will never be resumed.
     pub(super) fn abandon(&self, py: Python<'_>, state: &mut PushState, point: SuspendPoint) {
         match point {
-            SuspendPoint::Source {
-                wait,
-                source,
-                entry,
-            } => {
+            SuspendPoint::Source(wait, source, entry) => {
                 source.abandon(py, wait);
                 state.push(entry, Retained::Inner(source), false);
             }
@@ -236,21 +232,17 @@ impl Pipeline {
                 };
                 self.on_await(head, state, inner, awaited, step)
             }
-            SuspendPoint::Source {
-                wait,
-                source,
-                entry,
-            } => {
-                let drawn = source.resume(wait, sent, py);
-                if let Err(error) = &drawn
+            SuspendPoint::Source(wait, source, entry) => {
+                let polled = source.resume(wait, sent, py);
+                if let Err(error) = &polled
                     && asyncio::is_cancelled_error(py, error)
                     && baseline.is_some_and(|cancels| cancels.rose_since(py))
                 {
                     source.cancelled(py);
                     state.push(entry, Retained::Inner(source), false);
-                    return Err(drawn.expect_err("matched as an error above"));
+                    return Err(polled.expect_err("matched as an error above"));
                 }
-                self.on_source(head, state, source, entry, drawn)
+                self.on_source(head, state, source, entry, polled)
             }
         }
     }
@@ -367,22 +359,15 @@ impl Pipeline {
         state: &mut PushState,
         source: AnySource,
         entry: usize,
-        drawn: PyResult<SourcePoll<'py>>,
+        polled: PyResult<SourcePoll<'py>>,
     ) -> PyResult<Resumed<'py>> {
-        match drawn.map_err(|error| self.stages[entry - 1].annotate(head, error))? {
+        match polled.map_err(|error| self.stages[entry - 1].annotate(head, error))? {
             SourcePoll::Item(item) => Ok(Resumed::Item(state.on_inner_item(source, item, entry))),
             SourcePoll::End => Ok(Resumed::NoItem),
             SourcePoll::Wait(wait, object) => {
                 state.mark_consumed();
-                let wait = *wait;
-                Ok(Resumed::Suspended(
-                    SuspendPoint::Source {
-                        wait,
-                        source,
-                        entry,
-                    },
-                    object,
-                ))
+                let point = SuspendPoint::Source(*wait, source, entry);
+                Ok(Resumed::Suspended(point, object))
             }
         }
     }

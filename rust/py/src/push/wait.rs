@@ -102,11 +102,7 @@ pub(super) enum SuspendPoint {
     Yield(Option<Py<PyAny>>),
     Await(Inner, Awaited),
     Space(Box<Putting>),
-    Source {
-        wait: Wait,
-        source: AnySource,
-        entry: usize,
-    },
+    Source(Wait, AnySource, usize),
 }
 
 impl SuspendPoint {
@@ -116,9 +112,11 @@ impl SuspendPoint {
     }
 }
 
-traverse!(enum SuspendPoint {
-    Yield(item),
-    Await(inner, awaited),
-    Space(putting),
-    Source { wait, source },
-});
+traverse!(
+    enum SuspendPoint {
+        Yield(item),
+        Await(inner, awaited),
+        Space(putting),
+        Source(wait, source, _),
+    }
+);
