@@ -247,7 +247,7 @@ impl PyPullLink {
             link = match link.get().origin(py) {
                 Origin::Stage { source, .. } => source.bind(py).clone(),
                 Origin::Source(AnySource::Merge(feed)) if feed.get().merge(py).get().is_own(py) => {
-                    return Err(merge::own_source());
+                    return Err(merge::own_source_error());
                 }
                 Origin::Source(_) | Origin::Unset => return Ok(()),
             };

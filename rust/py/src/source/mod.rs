@@ -8,7 +8,7 @@
 //! | [`PyLinesSource`] | the lines of a file, read by other threads | the line stays in its batch |
 //! | [`PyBufferSource`] | a buffer of the core | the item stays in the buffer |
 //! | [`PyAsyncIterSource`] | any async iterable | defined by that source |
-//! | [`MergeFeed`] | many sources | items stay with their sources |
+//! | [`PyMergeView`] | many sources | items stay with their sources |
 
 pub(crate) mod async_gen;
 mod async_iter;
@@ -24,7 +24,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::coroutine::{Inner, Parked, Pending};
-use crate::merge::MergeFeed;
+use crate::merge::PyMergeView;
 use crate::object::class_enum::class_enum;
 use crate::object::gc::traverse;
 pub(crate) use async_iter::PyAsyncIterSource;
@@ -71,7 +71,7 @@ class_enum! {
         Iter(PyIterSource),
         Buffer(PyBufferSource),
         AsyncIter(PyAsyncIterSource),
-        Merge(MergeFeed),
+        Merge(PyMergeView),
     }
 }
 
