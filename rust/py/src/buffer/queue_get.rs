@@ -6,8 +6,8 @@ use std::sync::Arc;
 use headrace_core::buffer::{Ended, Get, TryGetError};
 use pyo3::prelude::*;
 
-use super::asking::{Errand, Refused};
 use super::queue::{Core, shut_down};
+use super::queue_ops::{Errand, Refused};
 use crate::coroutine::Class;
 use crate::object::gc::traverse;
 

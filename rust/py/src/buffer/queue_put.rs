@@ -6,8 +6,8 @@ use std::sync::Arc;
 use headrace_core::buffer::{Put, PutError};
 use pyo3::prelude::*;
 
-use super::asking::{Errand, Refused};
 use super::queue::{Core, refusal};
+use super::queue_ops::{Errand, Refused};
 use crate::coroutine::Class;
 use crate::object::gc::{Traverse, VisitError, Visitor, traverse};
 

@@ -10,11 +10,13 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::asking::Asking;
-use super::get::Taking;
-use super::join::Join;
-use super::put::Storing;
-use crate::buffer::{by_priority, incomparable, show_items, take_sync};
+use super::buffer::show_items;
+use super::get_sync::take_sync;
+use super::order::{by_priority, incomparable};
+use super::queue_get::Taking;
+use super::queue_join::Join;
+use super::queue_ops::Asking;
+use super::queue_put::Storing;
 use crate::coroutine::Native;
 use crate::coroutine::operation::Ready;
 use crate::errors::{self, RaisedError};
