@@ -806,7 +806,7 @@ def test_a_parent_must_be_a_capacity_and_no_descendant() -> None:
     for parent in (leaf, root):
         with pytest.raises(ValueError, match="parent must not be the capacity itself or below it"):
             root.__init__(1, parent)  # type: ignore[misc]
-    with pytest.raises(RuntimeError, match="initialised before"):
+    with pytest.raises(RuntimeError, match="initialised already"):
         root.__init__(1)  # type: ignore[misc]
 
 

@@ -1,83 +1,92 @@
-//! `Asking`: one `get()` or `put()`, which differ in their [`Errand`] alone.
+//! The awaitables of a queue: one `get()`, `put()` or `join()`. They differ in their [`QueueOp`].
 
 use std::ffi::CStr;
 use std::future::Future;
 use std::sync::Arc;
 
+use headrace_core::buffer::{Ended, Get, Join, Put, PutError, TryGetError};
 use pyo3::prelude::*;
 
-use super::queue::{Core, Queue};
+use super::ops::Core;
+use super::queue::{PyQueue, put_error, shut_down};
 use crate::coroutine::pending::Placed;
-use crate::coroutine::{Class, Coroutine, Pending, Step};
+use crate::coroutine::{Class, Coroutine, Native, Pending, Step};
 use crate::errors::RaisedError;
-use crate::object::gc::{Traverse, traverse};
+use crate::object::gc::{Traverse, VisitError, Visitor, traverse};
 
-/// What somebody wants of a queue.
-pub(super) trait Errand: Traverse + Sized + Send + 'static {
+pub(super) fn register(py: Python<'_>) -> PyResult<()> {
+    Native::<QueueAwaitable<GetOp>>::register(py)?;
+    Native::<QueueAwaitable<PutOp>>::register(py)?;
+    Native::<QueueAwaitable<JoinOp>>::register(py)
+}
+
+/// An operation on a queue that may have to wait.
+pub(super) trait QueueOp: Traverse + Sized + Send + 'static {
     /// The full name of the Python type.
     const NAME: &'static CStr;
 
-    /// What to warn of if nobody awaited it.
-    const NEGLECTED: Option<&'static CStr> = None;
+    /// The warning if the operation was never awaited.
+    const NEVER_AWAITED: Option<&'static CStr> = None;
 
-    /// What waits, if it cannot be done at once.
+    /// The core's future if the operation has to wait.
     type Future: Placed + Traverse + Send;
 
     fn class() -> &'static Class;
 
-    /// Does it now; or gives what waits for it, or the error.
+    /// Performs the operation now, or returns the future to wait for or the error.
     fn attempt<'py>(
         self,
         py: Python<'py>,
         core: &Arc<Core>,
-    ) -> Result<Bound<'py, PyAny>, Refused<Self::Future>>;
+    ) -> Result<Bound<'py, PyAny>, NotDone<Self::Future>>;
 
-    /// What the wait came to.
+    /// Converts the output of the future.
     fn conclude(
         py: Python<'_>,
         output: <Self::Future as Future>::Output,
     ) -> PyResult<Bound<'_, PyAny>>;
 }
 
-/// Why an errand was not done.
-pub(super) enum Refused<F> {
-    /// It has to wait.
-    Waits(F),
+/// Why an operation has no result yet.
+pub(super) enum NotDone<F> {
+    Pending(F),
     Failed(PyErr),
 }
 
-/// One errand.
+/// One operation, as Python awaits it.
 #[derive(Debug)]
-pub(super) struct Asking<E: Errand> {
-    /// `None` while a step runs, which then holds it, and once it is finished.
-    queue: Option<Py<Queue>>,
-    /// Until the first step.
-    errand: Option<E>,
-    waiting: Option<Box<Pending<E::Future>>>,
+pub(super) struct QueueAwaitable<O: QueueOp> {
+    /// `None` while a step runs, which then holds it, and after the end.
+    queue: Option<Py<PyQueue>>,
+    /// `None` from the first step on.
+    op: Option<O>,
+    pending: Option<Box<Pending<O::Future>>>,
 }
 
-impl<E: Errand> Asking<E> {
+impl<O: QueueOp> QueueAwaitable<O> {
+    /// Creates an awaitable that has not started.
     #[inline]
-    pub(super) fn new(queue: Bound<'_, Queue>, errand: E) -> Self {
-        Self {
+    pub(super) fn make<'py>(queue: Bound<'py, PyQueue>, op: O) -> PyResult<Bound<'py, PyAny>> {
+        let py = queue.py();
+        Native::alloc(py, || Self {
             queue: Some(queue.unbind()),
-            errand: Some(errand),
-            waiting: None,
-        }
+            op: Some(op),
+            pending: None,
+        })
     }
 
     #[cold]
     fn wait<'py>(
         &mut self,
-        queue: Bound<'py, Queue>,
-        mut waiting: Box<Pending<E::Future>>,
+        queue: Bound<'py, PyQueue>,
+        mut pending: Box<Pending<O::Future>>,
     ) -> PyResult<Step<'py>> {
         let py = queue.py();
         queue.get().core(py)?;
-        match waiting.step(py)? {
-            Ok(output) => E::conclude(py, output).map(Step::Return),
+        match pending.step(py)? {
+            Ok(output) => O::conclude(py, output).map(Step::Return),
             Err(object) => {
-                self.waiting = Some(waiting);
+                self.pending = Some(pending);
                 self.queue = Some(queue.unbind());
                 Ok(Step::Yield(object))
             }
@@ -85,15 +94,15 @@ impl<E: Errand> Asking<E> {
     }
 }
 
-impl<E: Errand> Coroutine for Asking<E> {
-    const NAME: &'static CStr = E::NAME;
+impl<O: QueueOp> Coroutine for QueueAwaitable<O> {
+    const NAME: &'static CStr = O::NAME;
 
     fn never_awaited_warning(&self) -> Option<&'static CStr> {
-        self.errand.as_ref().and(E::NEGLECTED)
+        self.op.as_ref().and(O::NEVER_AWAITED)
     }
 
     fn class() -> &'static Class {
-        E::class()
+        O::class()
     }
 
     #[inline]
@@ -103,29 +112,162 @@ impl<E: Errand> Coroutine for Asking<E> {
             unreachable!("a finished awaitable is not stepped again")
         };
         let queue = queue.into_bound(py);
-        let waiting = match self.errand.take() {
-            None => self.waiting.take().expect("it waits if it has begun"),
-            Some(errand) => match errand.attempt(py, queue.get().usable(py)?) {
+        let pending = match self.op.take() {
+            None => self.pending.take().expect("a started awaitable is pending"),
+            Some(op) => match op.attempt(py, queue.get().usable(py)?) {
                 Ok(result) => return Ok(Step::Return(result)),
-                Err(Refused::Waits(future)) => Box::new(Pending::new(future)),
-                Err(Refused::Failed(error)) => return Err(RaisedError::set(py, error)),
+                Err(NotDone::Pending(future)) => Box::new(Pending::new(future)),
+                Err(NotDone::Failed(error)) => return Err(RaisedError::set(py, error)),
             },
         };
-        RaisedError::set_from(py, self.wait(queue, waiting))
+        RaisedError::set_from(py, self.wait(queue, pending))
+    }
+
+    fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
+        self.abandon(py);
+        Err(error)
     }
 
     #[inline]
     fn is_empty(&self) -> bool {
-        self.queue.is_none() && self.errand.is_none() && self.waiting.is_none()
+        self.queue.is_none() && self.op.is_none() && self.pending.is_none()
     }
 
     fn abandon(&mut self, _py: Python<'_>) {
-        // Dropping the future gives up its place; what it would have taken is still in the queue, and what it would have
-        // stored never left the caller.
-        self.waiting = None;
-        self.errand = None;
+        // Dropping the future gives up its queue position. The item of a get is still in the queue; the item of a put never
+        // left the caller.
+        self.pending = None;
+        self.op = None;
         self.queue = None;
     }
 }
 
-traverse!([E: Errand] Asking<E> { queue, errand, waiting });
+traverse!([O: QueueOp] QueueAwaitable<O> { queue, op, pending });
+
+/// `get()`.
+#[derive(Debug)]
+pub(super) struct GetOp;
+
+impl QueueOp for GetOp {
+    const NAME: &'static CStr = c"headrace._core.QueueGet";
+
+    type Future = Get<Py<PyAny>>;
+
+    fn class() -> &'static Class {
+        static CLASS: Class = Class::new();
+        &CLASS
+    }
+
+    #[inline]
+    fn attempt<'py>(
+        self,
+        py: Python<'py>,
+        core: &Arc<Core>,
+    ) -> Result<Bound<'py, PyAny>, NotDone<Self::Future>> {
+        match core.try_get() {
+            Ok(item) => Ok(item.into_bound(py)),
+            Err(TryGetError::Empty) => Err(NotDone::Pending(core.get())),
+            Err(TryGetError::Ended) => Err(NotDone::Failed(shut_down(py))),
+        }
+    }
+
+    fn conclude(py: Python<'_>, output: Result<Py<PyAny>, Ended>) -> PyResult<Bound<'_, PyAny>> {
+        match output {
+            Ok(item) => Ok(item.into_bound(py)),
+            Err(Ended) => Err(shut_down(py)),
+        }
+    }
+}
+
+traverse!(GetOp {});
+traverse!(Get<Py<PyAny>> {});
+
+/// `put()` of this item.
+#[derive(Debug)]
+pub(super) struct PutOp(pub(super) Py<PyAny>);
+
+impl QueueOp for PutOp {
+    const NAME: &'static CStr = c"headrace._core.QueuePut";
+
+    const NEVER_AWAITED: Option<&'static CStr> = Some(
+        c"put() was never awaited, and its item is not in the queue: write `await queue.put(item)`",
+    );
+
+    type Future = Put<Py<PyAny>>;
+
+    fn class() -> &'static Class {
+        static CLASS: Class = Class::new();
+        &CLASS
+    }
+
+    #[inline]
+    fn attempt<'py>(
+        self,
+        py: Python<'py>,
+        core: &Arc<Core>,
+    ) -> Result<Bound<'py, PyAny>, NotDone<Self::Future>> {
+        match core.try_put(self.0) {
+            Ok(()) => Ok(py.None().into_bound(py)),
+            Err(PutError::Full(item)) => Err(NotDone::Pending(core.put(item))),
+            Err(refused) => Err(NotDone::Failed(put_error(py, refused))),
+        }
+    }
+
+    fn conclude(
+        py: Python<'_>,
+        output: Result<(), PutError<Py<PyAny>>>,
+    ) -> PyResult<Bound<'_, PyAny>> {
+        match output {
+            Ok(()) => Ok(py.None().into_bound(py)),
+            Err(refused) => Err(put_error(py, refused)),
+        }
+    }
+}
+
+traverse!(PutOp { 0 });
+
+impl Traverse for Put<Py<PyAny>> {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        self.item().map_or(Ok(()), visit)
+    }
+}
+
+/// `join()`.
+#[derive(Debug)]
+pub(super) struct JoinOp;
+
+impl QueueOp for JoinOp {
+    const NAME: &'static CStr = c"headrace._core.QueueJoin";
+
+    type Future = Join<Py<PyAny>>;
+
+    fn class() -> &'static Class {
+        static CLASS: Class = Class::new();
+        &CLASS
+    }
+
+    fn attempt<'py>(
+        self,
+        py: Python<'py>,
+        core: &Arc<Core>,
+    ) -> Result<Bound<'py, PyAny>, NotDone<Self::Future>> {
+        if core.unfinished() == 0 {
+            return Ok(py.None().into_bound(py));
+        }
+        Err(NotDone::Pending(core.join()))
+    }
+
+    fn conclude(py: Python<'_>, (): ()) -> PyResult<Bound<'_, PyAny>> {
+        Ok(py.None().into_bound(py))
+    }
+}
+
+traverse!(JoinOp {});
+traverse!(Join<Py<PyAny>> {});
+
+impl Placed for Join<Py<PyAny>> {
+    /// A joiner holds nothing that another waiter could take over.
+    fn forward(&self) -> Option<Box<dyn FnOnce() + Send>> {
+        None
+    }
+}

@@ -1,7 +1,7 @@
-//! The awaitable that gives a lease.
+//! The awaitable that returns a lease.
 //!
-//! Its first step asks the tree once: what can be had now comes back in that very call. Only what has to wait gets a place
-//! on the loop, an alarm and a timer.
+//! Its first step tries the tree once and returns available capacity in that call. Only a request that has to wait is
+//! queued, and gets a future and a timer of the event loop.
 
 use std::ffi::CStr;
 use std::future::Future;
@@ -18,11 +18,11 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::lease::Lease;
-use super::node::Capacity;
-use super::queued::Standing;
-use super::timer::LoopAlarm;
-use super::tree::Shared;
+use super::lease::PyLease;
+use super::node::PyCapacity;
+use super::queued::Queued;
+use super::timer::LoopTimer;
+use super::tree::TreeHandle;
 use crate::coroutine::async_context;
 use crate::coroutine::async_context::Context;
 use crate::coroutine::{Class, Coroutine, Native, Parked, Step};
@@ -31,118 +31,118 @@ use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::runtime::asyncio;
 use crate::runtime::task_id;
 
-/// One wait for a lease.
+/// One `acquire()`, as Python awaits it.
 #[derive(Debug)]
-pub(super) struct Acquiring {
-    /// `None` while a step runs, which then holds it, and once it is finished.
-    source: Option<Py<Capacity>>,
-    /// What is asked for; `None` for one slot at priority 0, which nearly everybody asks for.
+pub(super) struct AcquireAwaitable {
+    /// `None` while a step runs, which then holds it, and after the end.
+    capacity: Option<Py<PyCapacity>>,
+    /// The request; `None` for one slot at priority 0, the most common one.
     ask: Option<Box<AcquireRequest>>,
-    /// Whether what is granted counts as held by the task that asks.
+    /// Whether the awaiting task owns the lease.
     is_owned: bool,
-    /// For how many seconds it may wait.
+    /// The longest wait, in seconds.
     timeout: Option<f64>,
-    waiting: Option<Box<Waiting>>,
-    entered: Entered,
+    queued: Option<Box<QueuedAcquire>>,
+    usage: Usage,
 }
 
-/// Whether it is used as a context manager.
+/// The use of the awaitable: awaited, or entered as a context manager.
 #[derive(Debug)]
-enum Entered {
-    No,
-    Yes,
-    /// And this is what leaving it releases.
-    Holding(Py<Lease>),
+enum Usage {
+    Awaited,
+    Entered,
+    /// Entered; leaving the block releases this lease.
+    Holding(Py<PyLease>),
 }
 
-/// What has to wait.
+/// A queued request.
 #[derive(Debug)]
-pub(super) struct Waiting {
-    future: Standing<core::Acquire>,
+pub(super) struct QueuedAcquire {
+    future: Queued<core::Acquire>,
     parked: Parked,
-    timer: Option<Timer>,
-    /// As long as this waits, the loop's timer is seen to.
-    _alarm: Arc<LoopAlarm>,
+    timer: Option<Timeout>,
+    /// Keeps the timer of the event loop alive during the wait.
+    _timer: Arc<LoopTimer>,
 }
 
-/// A timer of the loop that ends a wait.
+/// A timer of the event loop that ends a wait.
 #[derive(Debug)]
-struct Timer {
-    expiry: Py<Expiry>,
+struct Timeout {
+    callback: Py<TimeoutCallback>,
     handle: Py<PyAny>,
 }
 
-/// What that timer calls.
+/// The callback of that timer.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
-struct Expiry {
+struct TimeoutCallback {
     is_over: AtomicBool,
     waker: Waker,
 }
 
 #[pymethods]
-impl Expiry {
+impl TimeoutCallback {
     fn __call__(&self) {
         self.is_over.store(true, Ordering::Relaxed);
         self.waker.wake_by_ref();
     }
 }
 
-impl Timer {
+impl Timeout {
     fn new(py: Python<'_>, seconds: f64, waker: Waker) -> PyResult<Self> {
-        let expiry = Py::new(
+        let callback = Py::new(
             py,
-            Expiry {
+            TimeoutCallback {
                 is_over: AtomicBool::new(false),
                 waker,
             },
         )?;
         let handle = asyncio::running_loop(py)?
-            .call_method1(intern!(py, "call_later"), (seconds, expiry.clone_ref(py)))?
+            .call_method1(intern!(py, "call_later"), (seconds, callback.clone_ref(py)))?
             .unbind();
-        Ok(Self { expiry, handle })
+        Ok(Self { callback, handle })
     }
 
     fn is_over(&self) -> bool {
-        self.expiry.get().is_over.load(Ordering::Relaxed)
+        self.callback.get().is_over.load(Ordering::Relaxed)
     }
 }
 
-/// What came of asking.
+/// The result of starting a request.
 #[derive(Debug)]
-pub(super) enum Begun {
-    Waits(Box<Waiting>),
+pub(super) enum Started {
+    Pending(Box<QueuedAcquire>),
     Granted(PermitId),
     Refused(core::AcquireError),
 }
 
-impl Waiting {
-    /// Takes a place in line.
-    pub(super) fn begin(
+impl QueuedAcquire {
+    /// Starts a request: queues it unless it is granted or refused at once.
+    pub(super) fn start(
         py: Python<'_>,
-        shared: &Arc<Shared>,
+        handle: &Arc<TreeHandle>,
         mut ask: AcquireRequest,
         parked: Parked,
-        alarm: Arc<LoopAlarm>,
-    ) -> PyResult<Begun> {
+        alarm: Arc<LoopTimer>,
+    ) -> PyResult<Started> {
         ask.alarm = Some(alarm.id());
-        let mut waiting = Box::new(Self {
-            future: Standing::new(shared, shared.enter(py)?.acquire(ask)),
+        let mut queued = Box::new(Self {
+            future: Queued::new(handle, handle.enter(py)?.acquire(ask)),
             parked,
             timer: None,
-            _alarm: alarm,
+            _timer: alarm,
         });
-        Ok(match waiting.poll() {
-            Poll::Ready(Ok(permit)) => Begun::Granted(permit.into_id()),
-            Poll::Ready(Err(error)) => Begun::Refused(error),
+        Ok(match queued.poll() {
+            Poll::Ready(Ok(permit)) => Started::Granted(permit.into_id()),
+            Poll::Ready(Err(error)) => Started::Refused(error),
             Poll::Pending => {
-                waiting.forward(py);
-                Begun::Waits(waiting)
+                queued.forward(py);
+                Started::Pending(queued)
             }
         })
     }
 
-    /// It is over: nothing of it is left on the loop.
+    /// Cancels the timer at the end of the wait.
     fn end(self, py: Python<'_>) -> PyResult<()> {
         match &self.timer {
             Some(timer) if !timer.is_over() => {
@@ -156,45 +156,48 @@ impl Waiting {
 
 static CLASS: Class = Class::new();
 
-impl Acquiring {
-    /// An awaitable that has not started.
+impl AcquireAwaitable {
+    /// Creates an awaitable that has not started.
     #[inline]
     pub(super) fn make(
-        source: Bound<'_, Capacity>,
+        capacity: Bound<'_, PyCapacity>,
         ask: Option<Box<AcquireRequest>>,
         is_owned: bool,
         timeout: Option<f64>,
     ) -> PyResult<Bound<'_, PyAny>> {
-        Native::alloc(source.py(), || Self {
-            source: Some(source.unbind()),
+        Native::alloc(capacity.py(), || Self {
+            capacity: Some(capacity.unbind()),
             ask,
             is_owned,
             timeout,
-            waiting: None,
-            entered: Entered::No,
+            queued: None,
+            usage: Usage::Awaited,
         })
     }
 
-    /// One that stands in line already, for one slot on nobody's account.
-    pub(super) fn standing(
-        source: Bound<'_, Capacity>,
-        waiting: Box<Waiting>,
+    /// Creates an awaitable for a queued request of one slot, without an owner.
+    pub(super) fn queued(
+        capacity: Bound<'_, PyCapacity>,
+        queued: Box<QueuedAcquire>,
     ) -> PyResult<Bound<'_, PyAny>> {
-        Native::alloc(source.py(), || Self {
-            source: Some(source.unbind()),
+        Native::alloc(capacity.py(), || Self {
+            capacity: Some(capacity.unbind()),
             ask: None,
             is_owned: false,
             timeout: None,
-            waiting: Some(waiting),
-            entered: Entered::No,
+            queued: Some(queued),
+            usage: Usage::Awaited,
         })
     }
 
-    /// The first step.
+    /// Runs the first step: tries the tree, and queues the request if it has to wait.
     #[inline]
-    fn start<'py>(&mut self, source: &Bound<'py, Capacity>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let py = source.py();
-        let (tree, node) = source.get().enter(py)?;
+    fn start<'py>(
+        &mut self,
+        capacity: &Bound<'py, PyCapacity>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = capacity.py();
+        let (tree, node) = capacity.get().enter(py)?;
         let mut ask = match self.ask.as_deref() {
             None => one_slot(node),
             Some(ask) => ask.clone(),
@@ -204,89 +207,89 @@ impl Acquiring {
         }
         let owner = ask.owner;
         match tree.try_take(&ask) {
-            Ok(Some(permit)) => self.grant(source, permit).map(Some),
-            Ok(None) => self.join(source, owner),
-            Err(error) => Err(self.refuse(source, &error)),
+            Ok(Some(permit)) => self.grant(capacity, permit).map(Some),
+            Ok(None) => self.enqueue(capacity, owner),
+            Err(error) => Err(self.acquire_error(capacity, &error)),
         }
     }
 
     #[cold]
-    fn join<'py>(
+    fn enqueue<'py>(
         &mut self,
-        source: &Bound<'py, Capacity>,
+        capacity: &Bound<'py, PyCapacity>,
         owner: Option<OwnerId>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let py = source.py();
+        let py = capacity.py();
         let timeout = self.timeout.filter(|timeout| timeout.is_finite());
         if timeout.is_some_and(|timeout| timeout <= 0.0) {
-            return Err(self.late());
+            return Err(self.timeout_error());
         }
-        let shared = source.get().shared()?;
+        let handle = capacity.get().handle()?;
         let event_loop = match asyncio::running_here(py) {
             Some(event_loop) => event_loop,
-            // Says that there is none.
+            // Raises the error of a missing event loop.
             None => asyncio::running_loop(py)?,
         };
-        let alarm = shared.alarm(&event_loop)?;
+        let alarm = handle.alarm(&event_loop)?;
         let parked = Parked::on(&event_loop)?;
-        let mut ask = self.asked(source)?;
+        let mut ask = self.request(capacity)?;
         ask.owner = owner;
-        let mut waiting = match Waiting::begin(py, shared, ask, parked, alarm)? {
-            Begun::Waits(waiting) => waiting,
-            Begun::Granted(permit) => return self.grant(source, permit).map(Some),
-            Begun::Refused(error) => return Err(self.refuse(source, &error)),
+        let mut queued = match QueuedAcquire::start(py, handle, ask, parked, alarm)? {
+            Started::Pending(queued) => queued,
+            Started::Granted(permit) => return self.grant(capacity, permit).map(Some),
+            Started::Refused(error) => return Err(self.acquire_error(capacity, &error)),
         };
         if let Some(timeout) = timeout {
-            waiting.timer = Some(Timer::new(py, timeout, waiting.parked.waker())?);
+            queued.timer = Some(Timeout::new(py, timeout, queued.parked.waker())?);
         }
-        self.waiting = Some(waiting);
+        self.queued = Some(queued);
         Ok(None)
     }
 
-    /// A later step.
-    fn go_on<'py>(
+    /// Runs a later step: polls the queued request.
+    fn resume<'py>(
         &mut self,
-        source: &Bound<'py, Capacity>,
-        mut waiting: Box<Waiting>,
+        capacity: &Bound<'py, PyCapacity>,
+        mut queued: Box<QueuedAcquire>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let py = source.py();
-        source.get().shared()?.enter(py)?;
-        let mut polled = waiting.poll();
+        let py = capacity.py();
+        capacity.get().handle()?.enter(py)?;
+        let mut polled = queued.poll();
         if polled.is_pending() {
-            if waiting.timer.as_ref().is_some_and(Timer::is_over) {
-                return Err(self.late());
+            if queued.timer.as_ref().is_some_and(Timeout::is_over) {
+                return Err(self.timeout_error());
             }
-            waiting.parked.arm(py)?;
-            // Making the future was Python code, and the grant may have come meanwhile.
-            polled = waiting.poll();
+            queued.parked.arm(py)?;
+            // Creating the future ran Python code, and the request may have been granted meanwhile.
+            polled = queued.poll();
         }
         let Poll::Ready(outcome) = polled else {
-            waiting.forward(py);
-            self.waiting = Some(waiting);
+            queued.forward(py);
+            self.queued = Some(queued);
             return Ok(None);
         };
-        waiting.end(py)?;
+        queued.end(py)?;
         match outcome {
-            Ok(permit) => self.grant(source, permit.into_id()).map(Some),
-            Err(error) => Err(self.refuse(source, &error)),
+            Ok(permit) => self.grant(capacity, permit.into_id()).map(Some),
+            Err(error) => Err(self.acquire_error(capacity, &error)),
         }
     }
 
     #[inline]
     fn grant<'py>(
         &mut self,
-        source: &Bound<'py, Capacity>,
+        capacity: &Bound<'py, PyCapacity>,
         permit: PermitId,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let lease = Lease::make(source, permit)?;
-        if matches!(self.entered, Entered::Yes) {
-            self.entered = Entered::Holding(lease.clone().unbind());
+        let lease = PyLease::make(capacity, permit)?;
+        if matches!(self.usage, Usage::Entered) {
+            self.usage = Usage::Holding(lease.clone().unbind());
         }
         Ok(lease.into_any())
     }
 
     #[cold]
-    fn late(&self) -> PyErr {
+    fn timeout_error(&self) -> PyErr {
         let timeout = self.timeout.unwrap_or_default();
         PyTimeoutError::new_err(format!(
             "the lease could not be had within {timeout} seconds"
@@ -294,30 +297,30 @@ impl Acquiring {
     }
 
     #[cold]
-    fn asked(&self, source: &Bound<'_, Capacity>) -> PyResult<AcquireRequest> {
+    fn request(&self, capacity: &Bound<'_, PyCapacity>) -> PyResult<AcquireRequest> {
         match self.ask.as_deref() {
-            None => Ok(one_slot(source.get().place()?.1)),
+            None => Ok(one_slot(capacity.get().tree_and_node()?.1)),
             Some(ask) => Ok(ask.clone()),
         }
     }
 
     #[cold]
-    fn refuse(&self, source: &Bound<'_, Capacity>, error: &core::AcquireError) -> PyErr {
-        match self.asked(source) {
-            Ok(ask) => source.get().refuse(source.py(), &ask, error),
+    fn acquire_error(&self, capacity: &Bound<'_, PyCapacity>, error: &core::AcquireError) -> PyErr {
+        match self.request(capacity) {
+            Ok(ask) => capacity.get().acquire_error(capacity.py(), &ask, error),
             Err(error) => error,
         }
     }
 
     #[inline]
     fn step<'py>(&mut self, py: Python<'py>) -> PyResult<Step<'py>> {
-        let source = self.source.take();
-        let source = source
+        let capacity = self.capacity.take();
+        let capacity = capacity
             .expect("a finished awaitable is not stepped again")
             .into_bound(py);
-        let lease = match self.waiting.take() {
-            None => self.start(&source),
-            Some(waiting) => self.go_on(&source, waiting),
+        let lease = match self.queued.take() {
+            None => self.start(&capacity),
+            Some(queued) => self.resume(&capacity, queued),
         };
         match lease {
             Ok(Some(lease)) => {
@@ -329,9 +332,12 @@ impl Acquiring {
                 Err(error)
             }
             Ok(None) => {
-                self.source = Some(source.unbind());
-                let waiting = self.waiting.as_ref().expect("it waits, having no lease");
-                Ok(Step::Yield(waiting.parked.hand_up(py)?))
+                self.capacity = Some(capacity.unbind());
+                let queued = self
+                    .queued
+                    .as_ref()
+                    .expect("a request without a lease is queued");
+                Ok(Step::Yield(queued.parked.hand_up(py)?))
             }
         }
     }
@@ -340,16 +346,16 @@ impl Acquiring {
 #[inline]
 pub(super) fn one_slot(node: NodeId) -> AcquireRequest {
     let cost = Cost::of(ResourceId::SLOTS, Amount::ONE);
-    AcquireRequest::new(node, cost.expect("one is more than nothing"))
+    AcquireRequest::new(node, cost.expect("a cost of one slot is valid"))
 }
 
-impl Waiting {
+impl QueuedAcquire {
     pub(super) fn poll(&mut self) -> Poll<Result<Permit, core::AcquireError>> {
         let mut context = TaskContext::from_waker(self.parked.as_waker());
         Pin::new(&mut self.future).poll(&mut context)
     }
 
-    /// Has its place given up if its loop is dead when it is to be woken.
+    /// Registers that the queue position is given up if the event loop is closed when the waiter is woken.
     fn forward(&self, py: Python<'_>) {
         if let Some(forward) = self.future.forward() {
             self.parked.forward(py, forward);
@@ -357,11 +363,11 @@ impl Waiting {
     }
 }
 
-impl Coroutine for Acquiring {
+impl Coroutine for AcquireAwaitable {
     const NAME: &'static CStr = c"headrace._core.Acquire";
 
     fn never_awaited_warning(&self) -> Option<&'static CStr> {
-        (self.source.is_some() && self.waiting.is_none() && matches!(self.entered, Entered::No))
+        (self.capacity.is_some() && self.queued.is_none() && matches!(self.usage, Usage::Awaited))
             .then_some(c"acquire() was never awaited, and nothing is held: write `async with capacity.acquire():`, or `lease = await capacity.acquire()`")
     }
 
@@ -388,49 +394,49 @@ impl Coroutine for Acquiring {
 
     #[inline]
     fn is_empty(&self) -> bool {
-        self.source.is_none()
+        self.capacity.is_none()
             && self.ask.is_none()
-            && self.waiting.is_none()
-            && !matches!(self.entered, Entered::Holding(_))
+            && self.queued.is_none()
+            && !matches!(self.usage, Usage::Holding(_))
     }
 
     fn abandon(&mut self, py: Python<'_>) {
-        if let Some(waiting) = self.waiting.take()
-            && let Err(error) = waiting.end(py)
+        if let Some(queued) = self.queued.take()
+            && let Err(error) = queued.end(py)
         {
             error.write_unraisable(py, None);
         }
-        self.source = None;
+        self.capacity = None;
         self.ask = None;
     }
 }
 
-impl Traverse for Acquiring {
+impl Traverse for AcquireAwaitable {
     fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        if let Some(source) = &self.source {
-            visit(source.as_any())?;
+        if let Some(capacity) = &self.capacity {
+            visit(capacity.as_any())?;
         }
-        let Some(waiting) = &self.waiting else {
+        let Some(queued) = &self.queued else {
             return Ok(());
         };
-        if let Some(timer) = &waiting.timer {
-            visit(timer.expiry.as_any())?;
+        if let Some(timer) = &queued.timer {
+            visit(timer.callback.as_any())?;
             visit(&timer.handle)?;
         }
-        waiting.parked.traverse(visit)
+        queued.parked.traverse(visit)
     }
 }
 
-impl Context for Acquiring {
+impl Context for AcquireAwaitable {
     fn enter(&mut self, _py: Python<'_>) {
-        self.entered = Entered::Yes;
+        self.usage = Usage::Entered;
     }
 
     #[inline]
     fn exit(&mut self, py: Python<'_>) -> PyResult<()> {
-        match std::mem::replace(&mut self.entered, Entered::No) {
-            Entered::Holding(lease) => lease.get().release(py),
-            Entered::No | Entered::Yes => Ok(()),
+        match std::mem::replace(&mut self.usage, Usage::Awaited) {
+            Usage::Holding(lease) => lease.get().release(py),
+            Usage::Awaited | Usage::Entered => Ok(()),
         }
     }
 }

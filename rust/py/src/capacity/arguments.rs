@@ -1,4 +1,4 @@
-//! Numbers and costs that a user gave, and numbers that a user gets.
+//! Parses amounts, costs, priorities and weights, and converts amounts for Python.
 
 use headrace_core::capacity::{Amount, AmountError, Cost, CostError, ResourceId, Weight};
 use pyo3::Borrowed;
@@ -8,14 +8,14 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyMapping, PyString};
 
 use crate::errors;
 
-/// An argument whose default is not `None`, which is refused like any other wrong value.
+/// An argument whose default is not `None`: `None` is refused like any other wrong value.
 #[derive(Clone, Copy)]
-pub(super) enum Given<'a, 'py> {
-    No,
+pub(super) enum Argument<'a, 'py> {
+    Default,
     Value(Borrowed<'a, 'py, PyAny>),
 }
 
-impl<'a, 'py> FromPyObject<'a, 'py> for Given<'a, 'py> {
+impl<'a, 'py> FromPyObject<'a, 'py> for Argument<'a, 'py> {
     type Error = std::convert::Infallible;
 
     fn extract(value: Borrowed<'a, 'py, PyAny>) -> Result<Self, Self::Error> {
@@ -23,12 +23,12 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Given<'a, 'py> {
     }
 }
 
-/// Whether a lease belongs to the current task (the default), and not to none (`owner=None`).
-pub(super) fn is_owned(owner: Given<'_, '_>) -> PyResult<bool> {
+/// Parses `owner`: whether a lease belongs to the current task (the default) or to no task (`None`).
+pub(super) fn is_owned(owner: Argument<'_, '_>) -> PyResult<bool> {
     match owner {
-        Given::No => Ok(true),
-        Given::Value(value) if value.is_none() => Ok(false),
-        Given::Value(value) => Err(errors::wrong_type(
+        Argument::Default => Ok(true),
+        Argument::Value(value) if value.is_none() => Ok(false),
+        Argument::Value(value) => Err(errors::wrong_type(
             "owner",
             "None, or left out for the current task",
             &value,
@@ -36,7 +36,7 @@ pub(super) fn is_owned(owner: Given<'_, '_>) -> PyResult<bool> {
     }
 }
 
-/// An amount from 0 on.
+/// Parses an amount, which must not be negative.
 pub(super) fn amount(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<Amount> {
     let too_large = || refused(parameter, "be at most 10**12", value);
     if let Ok(number) = value.cast::<PyInt>()
@@ -72,7 +72,7 @@ fn refused(parameter: &str, must: &str, value: &Bound<'_, PyAny>) -> PyErr {
     ))
 }
 
-/// An amount as Python's number: an integer where it is one.
+/// Converts an amount to an `int` if it is whole, and otherwise to a `float`.
 pub(super) fn number(py: Python<'_>, amount: Amount) -> Bound<'_, PyAny> {
     let (micros, one) = (amount.as_micros(), Amount::ONE.as_micros());
     if micros % one == 0 {
@@ -82,7 +82,7 @@ pub(super) fn number(py: Python<'_>, amount: Amount) -> Bound<'_, PyAny> {
     }
 }
 
-/// A cost: so many slots, or a mapping of resource to number. `known` tells the resource of a name.
+/// Parses a cost: a number of slots, or a mapping of resource to number. `known` finds a resource by its name.
 pub(super) fn cost(
     value: &Bound<'_, PyAny>,
     known: impl Fn(&str) -> PyResult<ResourceId>,
@@ -129,7 +129,7 @@ fn part(
     Ok((known(&text)?, amount))
 }
 
-/// A priority.
+/// Parses a priority.
 pub(super) fn priority(value: &Bound<'_, PyAny>) -> PyResult<i32> {
     if !value.is_instance_of::<PyInt>() || value.is_instance_of::<PyBool>() {
         return Err(errors::wrong_type("priority", "an integer", value));
@@ -139,7 +139,7 @@ pub(super) fn priority(value: &Bound<'_, PyAny>) -> PyResult<i32> {
         .map_err(|_| refused("priority", "be between -2**31 and 2**31 - 1", value))
 }
 
-/// A share beside others'.
+/// Parses a weight.
 pub(super) fn weight(weight: &Bound<'_, PyAny>) -> PyResult<Weight> {
     let is_number = weight.is_instance_of::<PyInt>() || weight.is_instance_of::<PyFloat>();
     if !is_number || weight.is_instance_of::<PyBool>() {

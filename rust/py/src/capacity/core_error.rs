@@ -1,4 +1,4 @@
-//! The core's errors as Python's: with names for numbers, and what to do.
+//! Converts the core's errors to exceptions that name nodes and resources, and the way out.
 
 use headrace_core::capacity::{
     AcquireError, Amount, Limit, NodeError, NodeId, PermitError, ResourceId, Tree,
@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use crate::errors;
 
-/// What a node is called in a message.
+/// Returns the name of a node for a message.
 pub(super) fn name(tree: &Tree, node: NodeId) -> String {
     match tree.name(node) {
         Some(name) => format!("'{name}'"),
@@ -16,14 +16,14 @@ pub(super) fn name(tree: &Tree, node: NodeId) -> String {
     }
 }
 
-/// Why an ask will never be granted. `asked` is how much of a resource it asks for.
+/// Creates the error of a request that can never be granted. `requested` returns the requested amount of a resource.
 #[cold]
-pub(super) fn of_ask(
+pub(super) fn acquire_error(
     py: Python<'_>,
     tree: &Tree,
     node: NodeId,
     error: &AcquireError,
-    asked: impl Fn(ResourceId) -> Amount,
+    requested: impl Fn(ResourceId) -> Amount,
 ) -> PyErr {
     let called = |resource: &ResourceId| tree.resource_name(*resource);
     match error {
@@ -33,7 +33,7 @@ pub(super) fn of_ask(
             ceiling,
         } => PyValueError::new_err(format!(
             "a cost of {} {} can never be had: the limit of {} is {ceiling}; lower the cost or raise that limit",
-            asked(*resource),
+            requested(*resource),
             called(resource),
             name(tree, *node)
         )),
@@ -54,21 +54,21 @@ pub(super) fn of_ask(
                 "the budget of {} of {} has {left} left, which does not cover {}; resize() raises it",
                 called(resource),
                 name(tree, *node),
-                asked(*resource)
+                requested(*resource)
             ),
         ),
         AcquireError::Closed => closed(py, tree, node),
-        AcquireError::WouldDeadlock { .. } => would_deadlock(py, tree, error, asked),
+        AcquireError::WouldDeadlock { .. } => would_deadlock(py, tree, error, requested),
     }
 }
 
-/// That somebody would wait for itself, and by which lease.
+/// Creates the error of a task that would wait for itself; it names the lease.
 #[cold]
 fn would_deadlock(
     py: Python<'_>,
     tree: &Tree,
     error: &AcquireError,
-    asked: impl Fn(ResourceId) -> Amount,
+    requested: impl Fn(ResourceId) -> Amount,
 ) -> PyErr {
     let AcquireError::WouldDeadlock {
         node,
@@ -80,7 +80,7 @@ fn would_deadlock(
         acquired,
     } = error
     else {
-        unreachable!("it is told of this one alone");
+        unreachable!("the caller matched this error");
     };
     let (called, lease) = (tree.resource_name(*resource), name(tree, *acquired));
     let lease = match leases {
@@ -90,29 +90,29 @@ fn would_deadlock(
     let what = if *leases == 1 { "it" } else { "them" };
     let is_budget = (tree.limits(*node).iter())
         .any(|(limited, limit)| limited == resource && matches!(limit, Limit::Budget(_)));
-    let (node, asked) = (name(tree, *node), asked(*resource));
+    let (node, requested) = (name(tree, *node), requested(*resource));
     let message = if is_budget {
         format!(
             "this task or thread holds {lease}, with {held} {called} of the {limit} that the budget of {node} has left, and would \
-             wait for itself to settle {what} to less: {asked} more can never be had; settle first what was not needed \
-             (lease.settle()), or acquire what somebody else is to settle with owner=None"
+             wait for itself to settle {what} to less: {requested} more can never be had; settle first what was not needed \
+             (lease.settle()), or acquire with owner=None what another task settles"
         )
     } else {
         format!(
             "this task or thread holds {lease}, with {held} of the {limit} {called} of {node}, and would wait for itself to \
-             release {what}: {asked} more can never be had; release first, or give back for a while (lease.suspended()), or \
-             acquire what somebody else is to release with owner=None"
+             release {what}: {requested} more can never be had; release first, or give back for a while (lease.suspended()), or \
+             acquire with owner=None what another task releases"
         )
     };
     errors::would_deadlock(py, &message)
 }
 
-/// A resource that nobody on the path limits.
+/// Creates the error of a resource that no node on the path limits.
 #[cold]
 pub(super) fn unknown(tree: &Tree, node: NodeId, resource: &str, mut known: Vec<String>) -> PyErr {
     known.sort_unstable();
     known.dedup();
-    // A bare number asks for slots without naming them, and so does who names no cost at all.
+    // A bare number, and the default cost, request slots without naming them.
     let hint = match known.first() {
         Some(first) if resource == "slots" => {
             format!(
@@ -137,9 +137,9 @@ pub(super) fn closed(py: Python<'_>, tree: &Tree, node: NodeId) -> PyErr {
     errors::closed(py, &format!("{name} was closed, or one above it"))
 }
 
-/// Why a node cannot be made or changed so; `node` is that one, or the one that it would be below.
+/// Creates the error of a node that cannot be created or changed. `node` is that node, or its parent.
 #[cold]
-pub(super) fn of_node(
+pub(super) fn node_error(
     py: Python<'_>,
     tree: &Tree,
     node: Option<NodeId>,
@@ -184,9 +184,9 @@ pub(super) fn of_node(
     PyValueError::new_err(message)
 }
 
-/// Why a lease cannot be settled, given back or taken again.
+/// Creates the error of a lease that cannot be settled, suspended or resumed.
 #[cold]
-pub(super) fn of_permit(tree: &Tree, error: PermitError) -> PyErr {
+pub(super) fn permit_error(tree: &Tree, error: PermitError) -> PyErr {
     match error {
         PermitError::Released => PyRuntimeError::new_err("this lease was released"),
         PermitError::Suspended => {

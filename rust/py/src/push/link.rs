@@ -15,7 +15,7 @@ use super::cycle;
 use super::fan::PyFan;
 use super::pipeline::{End, Pipeline};
 use super::work_stack::{PushState, Retained};
-use crate::buffer::Buffer;
+use crate::buffer::PyBuffer;
 use crate::errors;
 use crate::kernel::AnyKernel;
 use crate::object::gc::{self, Traverse, traverse};
@@ -37,7 +37,7 @@ pub(crate) enum Outlet {
     /// A list, and the maximum number of its items.
     Collect(Py<PyList>, Option<usize>),
     /// A buffer.
-    Queue(Py<Buffer>),
+    Queue(Py<PyBuffer>),
     /// Callables.
     Call(Py<PyCallbacks>),
     /// Many push objects.
@@ -129,7 +129,7 @@ impl PyPushLink {
             (Some(store), None) => {
                 if let Ok(list) = store.cast_exact::<PyList>() {
                     Outlet::Collect(list.clone().unbind(), maxsize)
-                } else if let Ok(buffer) = store.cast_exact::<Buffer>() {
+                } else if let Ok(buffer) = store.cast_exact::<PyBuffer>() {
                     Outlet::Queue(buffer.clone().unbind())
                 } else if let Ok(callbacks) = store.cast_exact::<PyCallbacks>() {
                     Outlet::Call(callbacks.clone().unbind())
@@ -266,7 +266,7 @@ impl PyPushLink {
 
     /// The buffer at the end, if an item enters it without stages or checks.
     #[inline]
-    pub(super) fn direct_buffer(&self, py: Python<'_>) -> Option<Py<Buffer>> {
+    pub(super) fn direct_buffer(&self, py: Python<'_>) -> Option<Py<PyBuffer>> {
         if self.is_closed() || !self.home.is_current() {
             return None;
         }

@@ -12,7 +12,7 @@ use super::callbacks::PyCallbacks;
 use super::fan::PyFan;
 use super::link::{Outlet, PyPushLink};
 use super::work_stack::{PushState, Retained};
-use crate::buffer::Buffer;
+use crate::buffer::PyBuffer;
 use crate::errors;
 use crate::kernel::AnyKernel;
 use crate::object::gc::traverse;
@@ -34,7 +34,7 @@ pub(super) enum End {
     Implementation,
     /// A list, and the maximum number of its items.
     Collect(Py<PyList>, Option<usize>),
-    Queue(Py<Buffer>),
+    Queue(Py<PyBuffer>),
     Call(Py<PyCallbacks>),
     Fan(Py<PyFan>),
     /// `sink.next(item)` of a sink that is not fused.

@@ -9,7 +9,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use crate::buffer::Putting;
+use crate::buffer::PendingPut;
 use crate::coroutine::Inner;
 use crate::object::gc::traverse;
 use crate::source::{AnySource, Wait};
@@ -26,7 +26,7 @@ pub(super) enum PendingWait {
         number: usize,
     },
     /// Wait for space in the buffer at the end.
-    Space(Box<Putting>),
+    Space(Box<PendingPut>),
     /// Await a push into a sink that is not fused. For a fan, `missing` names the branches that
     /// still lack the item.
     Sink {
@@ -111,7 +111,7 @@ pub(super) enum SuspendPoint {
         item: Py<PyAny>,
         number: usize,
     },
-    Space(Box<Putting>),
+    Space(Box<PendingPut>),
     Sink {
         inner: Inner,
         missing: Option<Missing>,

@@ -1,0 +1,140 @@
+//! Access to a node's tree, and the acquire requests of a node.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use headrace_core::capacity::{AcquireError, AcquireRequest, NodeId, PermitId, Tree, Usage};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+use super::acquire::one_slot;
+use super::arguments::Argument;
+use super::node::{Initialized, PyCapacity};
+use super::tree::{TreeHandle, TreeRef};
+use super::{arguments, core_error};
+
+impl PyCapacity {
+    #[inline]
+    pub(super) fn initialized(&self) -> PyResult<&Initialized> {
+        self.initialized.get().ok_or_else(uninitialised)
+    }
+
+    #[inline]
+    pub(super) fn handle(&self) -> PyResult<&Arc<TreeHandle>> {
+        Ok(&self.initialized()?.handle)
+    }
+
+    /// Returns the reference to the tree, and the node.
+    #[inline]
+    pub(super) fn tree_and_node(&self) -> PyResult<(&Py<TreeRef>, NodeId)> {
+        let made = self.initialized()?;
+        Ok((&made.tree_ref, made.node))
+    }
+
+    /// Checks the tree, reads its clock, and returns the tree and the node.
+    #[inline]
+    pub(super) fn enter(&self, py: Python<'_>) -> PyResult<(&Arc<Tree>, NodeId)> {
+        let made = self.initialized()?;
+        Ok((made.handle.enter(py)?, made.node))
+    }
+
+    pub(super) fn usage(&self, py: Python<'_>) -> PyResult<Usage> {
+        let (tree, node) = self.enter(py)?;
+        tree.usage(node)
+            .ok_or_else(|| core_error::closed(py, tree, node))
+    }
+
+    /// Creates a request from arguments.
+    #[inline]
+    pub(super) fn request(
+        &self,
+        py: Python<'_>,
+        cost: Argument<'_, '_>,
+        priority: Argument<'_, '_>,
+    ) -> PyResult<AcquireRequest> {
+        let made = self.initialized()?;
+        let (handle, node) = (&made.handle, made.node);
+        handle.check(py)?;
+        let cost = match cost {
+            Argument::Default => one_slot(node).cost,
+            Argument::Value(cost) => arguments::cost(&cost, |name| {
+                let tree = handle.peek();
+                let resource = handle.resource(py, name);
+                resource.ok_or_else(|| core_error::unknown(tree, node, name, known(tree, node)))
+            })?,
+        };
+        let mut ask = AcquireRequest::new(node, cost);
+        if let Argument::Value(priority) = priority {
+            ask.priority = arguments::priority(&priority)?;
+        }
+        Ok(ask)
+    }
+
+    /// Creates a request, and fails if it can never be granted.
+    #[inline]
+    pub(super) fn checked_request(
+        &self,
+        py: Python<'_>,
+        cost: Argument<'_, '_>,
+        priority: Argument<'_, '_>,
+    ) -> PyResult<AcquireRequest> {
+        let ask = self.request(py, cost, priority)?;
+        let checked = self.handle()?.peek().check_request(&ask);
+        match checked {
+            Ok(()) => Ok(ask),
+            Err(error) => Err(self.acquire_error(py, &ask, &error)),
+        }
+    }
+
+    /// Fails if one slot can never be granted. The result is cached until a limit changes.
+    #[inline]
+    pub(super) fn check_one_slot(&self, py: Python<'_>) -> PyResult<()> {
+        let made = self.initialized()?;
+        made.handle.home.check(py, "capacity")?;
+        let revision = made.handle.revision();
+        if made.slot_checked_at.load(Ordering::Relaxed) != revision {
+            self.checked_request(py, Argument::Default, Argument::Default)?;
+            made.slot_checked_at.store(revision, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn try_take(
+        &self,
+        py: Python<'_>,
+        ask: &AcquireRequest,
+    ) -> PyResult<Option<PermitId>> {
+        let tree = self.handle()?.enter(py)?;
+        (tree.try_take(ask)).map_err(|error| self.acquire_error(py, ask, &error))
+    }
+
+    #[cold]
+    pub(super) fn acquire_error(
+        &self,
+        py: Python<'_>,
+        ask: &AcquireRequest,
+        error: &AcquireError,
+    ) -> PyErr {
+        match self.handle() {
+            Ok(handle) => {
+                let requested = |resource| ask.cost.get(resource);
+                core_error::acquire_error(py, handle.peek(), ask.node, error, requested)
+            }
+            Err(error) => error,
+        }
+    }
+}
+
+#[cold]
+fn uninitialised() -> PyErr {
+    PyRuntimeError::new_err("this capacity was not initialised: call super().__init__() first")
+}
+
+/// Lists the resources that are limited at a node or above it.
+#[cold]
+fn known(tree: &Tree, node: NodeId) -> Vec<String> {
+    (tree.known(node).iter())
+        .map(|&resource| tree.resource_name(resource).to_string())
+        .collect()
+}
