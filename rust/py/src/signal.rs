@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::coroutine::operation::{Operation, Ready};
+use crate::coroutine::pending::Placed;
 use crate::coroutine::{Native, own_class};
 use crate::errors;
 use crate::object::gc::{self, traverse};
@@ -225,8 +226,7 @@ impl Operation for Wait {
     }
 
     fn forward(&self) -> Option<Box<dyn FnOnce() + Send>> {
-        let position = self.future.queue_position()?;
-        Some(Box::new(move || position.give_up()))
+        Placed::forward(&self.future)
     }
 }
 

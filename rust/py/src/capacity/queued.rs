@@ -5,38 +5,21 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use headrace_core::capacity::{Acquire, QueuePosition, Resume};
+use headrace_core::capacity::Tree;
+use headrace_core::sync::QueuedFuture;
 
 use super::tree::TreeHandle;
-
-/// A future that may have a queue position.
-pub(super) trait HasPosition: Future + Unpin {
-    /// The queue position. A granted future keeps it until it is polled.
-    fn position(&self) -> Option<QueuePosition>;
-}
-
-impl HasPosition for Acquire {
-    fn position(&self) -> Option<QueuePosition> {
-        Self::position(self)
-    }
-}
-
-impl HasPosition for Resume {
-    fn position(&self) -> Option<QueuePosition> {
-        Self::position(self)
-    }
-}
 
 /// A future that reads the clock before it leaves the wait queue. Leaving may grant other requests at that moment, so the tree
 /// needs the current time; the core's future does not read a user's clock.
 #[derive(Debug)]
-pub(super) struct Queued<F: HasPosition> {
+pub(super) struct Queued<F: QueuedFuture<Owner = Tree>> {
     handle: Arc<TreeHandle>,
     /// `None` during the drop.
     future: Option<F>,
 }
 
-impl<F: HasPosition> Queued<F> {
+impl<F: QueuedFuture<Owner = Tree>> Queued<F> {
     pub(super) fn new(handle: &Arc<TreeHandle>, future: F) -> Self {
         Self {
             handle: Arc::clone(handle),
@@ -46,7 +29,7 @@ impl<F: HasPosition> Queued<F> {
 
     /// Returns the function that gives up the queue position, if there is one. It is called if the waiter cannot be woken.
     pub(super) fn forward(&self) -> Option<Box<dyn FnOnce() + Send>> {
-        let position = self.future.as_ref()?.position()?;
+        let position = self.future.as_ref()?.queue_position()?;
         // Weak, since the waker in the wait queue may own this.
         let handle = Arc::downgrade(&self.handle);
         Some(Box::new(move || {
@@ -58,7 +41,7 @@ impl<F: HasPosition> Queued<F> {
 }
 
 /// The first poll queues the request, so the tree must be [entered](TreeHandle::enter).
-impl<F: HasPosition> Future for Queued<F> {
+impl<F: QueuedFuture<Owner = Tree>> Future for Queued<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -67,12 +50,12 @@ impl<F: HasPosition> Future for Queued<F> {
     }
 }
 
-impl<F: HasPosition> Drop for Queued<F> {
+impl<F: QueuedFuture<Owner = Tree>> Drop for Queued<F> {
     fn drop(&mut self) {
         let future = self
             .future
             .take()
-            .filter(|future| future.position().is_some());
+            .filter(|future| future.queue_position().is_some());
         let Some(future) = future else {
             return;
         };
@@ -80,7 +63,7 @@ impl<F: HasPosition> Drop for Queued<F> {
         self.handle.in_destructor(|_| drop(future.take()));
         // In a forked child a thread that does not exist there may hold the lock of the tree.
         if let Some(future) = future
-            && !self.handle.home.is_current()
+            && !self.handle.process.is_current()
         {
             std::mem::forget(future);
         }
