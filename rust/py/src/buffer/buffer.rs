@@ -33,7 +33,7 @@ const PUT: Blocking = Blocking {
 #[pyclass(name = "Buffer", generic, frozen, weakref, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct PyBuffer {
-    home: ProcessId,
+    process: ProcessId,
     core: Arc<Core>,
     /// The treatment of an item when the buffer is full.
     overflow: Overflow,
@@ -71,7 +71,7 @@ impl PyBuffer {
         }
         let is_sorted = matches!(order, Order::Sorted(_));
         Ok(Self {
-            home: ProcessId::current(),
+            process: ProcessId::current(),
             is_sorted,
             core: core::Buffer::with(maxsize, overflow, order),
             overflow,
@@ -113,7 +113,7 @@ impl PyBuffer {
         self.check(py)?;
         let held = self.hold(item)?.unbind();
         let waits = self.overflow == Overflow::Block;
-        match ops::put_blocking(py, &self.core, held, waits, PUT, timeout)? {
+        match ops::block_on(py, PUT, timeout, || ops::put(&self.core, held, waits))? {
             Some(stored) => {
                 stored.map_err(|refused| self.refused(py, refused).into_error(py, None))
             }
@@ -132,7 +132,7 @@ impl PyBuffer {
         timeout: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         self.check(py)?;
-        match ops::get_blocking(py, &self.core, GET, timeout)? {
+        match ops::block_on(py, GET, timeout, || ops::get(&self.core))? {
             Some(Ok(item)) => Ok(self.reveal(item.into_bound(py))),
             Some(Err(core::Ended)) => Err(self.ended(py)),
             None => Err(blocking_wait::late("no item came", timeout)),
@@ -220,25 +220,20 @@ fn bound(maxsize: &Bound<'_, PyAny>) -> PyResult<NonZeroUsize> {
         .extract::<usize>()
         .ok()
         .and_then(NonZeroUsize::new)
-        .ok_or_else(|| {
-            PyValueError::new_err(format!(
-                "maxsize must be a positive integer or None, got {}",
-                errors::describe(maxsize)
-            ))
-        })
+        .ok_or_else(|| errors::wrong_value("maxsize", "be a positive integer or None", maxsize))
 }
 
 impl PyBuffer {
     /// Fails in a forked child, and after a panic inside.
     #[inline]
     pub(crate) fn check(&self, py: Python<'_>) -> PyResult<()> {
-        ops::check(py, &self.home, &self.core, "buffer")
+        ops::check(py, self.process, &self.core, "buffer")
     }
 
     /// Whether the buffer can be used in this process and stores items unsorted and without keys.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        !self.is_sorted && self.home.is_current() && !self.core.is_broken()
+        !self.is_sorted && self.process.is_current() && !self.core.is_broken()
     }
 
     #[inline]
@@ -282,13 +277,13 @@ impl PyBuffer {
         let this = slf.get();
         this.check(py).map_err(Refused::Failed)?;
         let held = this.hold(item).map_err(Refused::Failed)?;
-        match this.core.try_put(held.unbind()) {
-            Ok(()) => Ok(None),
-            Err(PutError::Full(held)) if this.overflow == Overflow::Block => Ok(Some(PendingPut {
+        match ops::put(&this.core, held.unbind(), this.overflow == Overflow::Block) {
+            Ok(Ok(())) => Ok(None),
+            Ok(Err(refused)) => Err(this.refused(py, refused)),
+            Err(put) => Ok(Some(PendingPut {
                 buffer: slf.clone().unbind(),
-                put: Pending::new(this.core.put(held)),
+                put: Pending::new(put),
             })),
-            Err(refused) => Err(this.refused(py, refused)),
         }
     }
 

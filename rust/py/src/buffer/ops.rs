@@ -1,8 +1,9 @@
 //! Operations shared by [`PyBuffer`](super::PyBuffer) and [`PyQueue`](super::queue::PyQueue).
 
+use std::future::Future;
 use std::sync::Arc;
 
-use headrace_core::buffer::{self as core, Ended, PutError, TryGetError};
+use headrace_core::buffer::{self as core, Ended, Get, Put, PutError, TryGetError};
 use pyo3::prelude::*;
 
 use crate::errors;
@@ -13,52 +14,54 @@ use crate::runtime::fork_guard::ProcessId;
 /// The core's buffer of Python objects.
 pub(crate) type Core = core::Buffer<Py<PyAny>>;
 
+/// The output of an operation that is complete, or the future that waits for it.
+pub(super) type Attempt<F> = Result<<F as Future>::Output, F>;
+
 /// Fails in a forked child, and after a panic inside the core. `name` is the noun of the error message.
 #[inline]
 pub(super) fn check(
     py: Python<'_>,
-    home: &ProcessId,
+    process: ProcessId,
     core: &Core,
     name: &'static str,
 ) -> PyResult<()> {
-    home.check(py, name)?;
+    process.check(py, name)?;
     if core.is_broken() {
         return Err(errors::broken(py, name));
     }
     Ok(())
 }
 
-/// Returns the next item, or that no more will come; `None` after the timeout. Blocks the thread.
-pub(super) fn get_blocking(
-    py: Python<'_>,
-    core: &Arc<Core>,
-    call: Blocking,
-    timeout: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Option<Result<Py<PyAny>, Ended>>> {
-    let deadline = timeout.map(blocking_wait::deadline).transpose()?.flatten();
+/// Takes the next item.
+#[inline]
+pub(super) fn get(core: &Arc<Core>) -> Attempt<Get<Py<PyAny>>> {
     match core.try_get() {
-        Ok(item) => Ok(Some(Ok(item))),
-        Err(TryGetError::Ended) => Ok(Some(Err(Ended))),
-        Err(TryGetError::Empty) => blocking_wait::wait(py, call, core.get(), deadline),
+        Ok(item) => Ok(Ok(item)),
+        Err(TryGetError::Ended) => Ok(Err(Ended)),
+        Err(TryGetError::Empty) => Err(core.get()),
     }
 }
 
-/// Stores an item, or returns why it was refused; `None` after the timeout. Blocks the thread while the buffer is full if
-/// `waits` is set, and otherwise refuses the item.
-pub(super) fn put_blocking(
+/// Stores an item. If the buffer is full, waits for space or, unless `waits`, refuses the item.
+#[inline]
+pub(super) fn put(core: &Arc<Core>, item: Py<PyAny>, waits: bool) -> Attempt<Put<Py<PyAny>>> {
+    match core.try_put(item) {
+        Err(PutError::Full(item)) if waits => Err(core.put(item)),
+        stored => Ok(stored),
+    }
+}
+
+/// Completes an operation, and blocks the thread if it must wait; `None` after the timeout.
+pub(super) fn block_on<F: Future + Unpin>(
     py: Python<'_>,
-    core: &Arc<Core>,
-    item: Py<PyAny>,
-    waits: bool,
     call: Blocking,
     timeout: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Option<Result<(), PutError<Py<PyAny>>>>> {
+    attempt: impl FnOnce() -> Attempt<F>,
+) -> PyResult<Option<F::Output>> {
     let deadline = timeout.map(blocking_wait::deadline).transpose()?.flatten();
-    match core.try_put(item) {
-        Err(PutError::Full(item)) if waits => {
-            blocking_wait::wait(py, call, core.put(item), deadline)
-        }
-        result => Ok(Some(result)),
+    match attempt() {
+        Ok(output) => Ok(Some(output)),
+        Err(future) => blocking_wait::wait(py, call, future, deadline),
     }
 }
 

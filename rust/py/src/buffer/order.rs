@@ -46,8 +46,7 @@ fn parse_name<T: Copy>(
         if text.is_none() {
             return errors::wrong_type(parameter, &expected, value);
         }
-        let value = errors::describe(value);
-        PyValueError::new_err(format!("{parameter} must be {expected}, got {value}"))
+        errors::wrong_value(parameter, &format!("be {expected}"), value)
     })
 }
 

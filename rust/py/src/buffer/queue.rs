@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use headrace_core::buffer::{self as core, Order, Overflow, PutError, TryGetError};
+use headrace_core::buffer::{Ended, Order, Overflow, PutError, TryGetError};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -39,7 +39,7 @@ const PUT: Blocking = Blocking {
 )]
 #[derive(Debug)]
 pub(crate) struct PyQueue {
-    home: ProcessId,
+    process: ProcessId,
     /// Set by `__init__`, which a subclass may override.
     core: OnceLock<Initialized>,
 }
@@ -57,7 +57,7 @@ impl PyQueue {
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self {
-            home: ProcessId::current(),
+            process: ProcessId::current(),
             core: OnceLock::new(),
         }
     }
@@ -99,16 +99,15 @@ impl PyQueue {
     fn get_nowait<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         match self.core(py)?.try_get() {
             Ok(item) => Ok(item.into_bound(py)),
-            Err(TryGetError::Empty) => Err(empty(py)),
-            Err(TryGetError::Ended) => Err(shut_down(py)),
+            Err(TryGetError::Empty) => Err(error(py, "QueueEmpty")),
+            Err(TryGetError::Ended) => Err(error(py, "QueueShutDown")),
         }
     }
 
     /// Stores an item, or raises `QueueFull`.
     fn put_nowait(&self, item: Bound<'_, PyAny>) -> PyResult<()> {
         let py = item.py();
-        let stored = self.core(py)?.try_put(item.unbind());
-        stored.map_err(|refused| put_error(py, refused))
+        stored(py, self.core(py)?.try_put(item.unbind()))
     }
 
     /// Removes and returns the next item in a thread without an event loop, waiting at most `timeout` seconds.
@@ -118,10 +117,10 @@ impl PyQueue {
         py: Python<'py>,
         timeout: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        match ops::get_blocking(py, self.core(py)?, GET, timeout)? {
-            Some(Ok(item)) => Ok(item.into_bound(py)),
-            Some(Err(core::Ended)) => Err(shut_down(py)),
-            None => Err(empty(py)),
+        let core = self.core(py)?;
+        match ops::block_on(py, GET, timeout, || ops::get(core))? {
+            Some(output) => received(py, output),
+            None => Err(error(py, "QueueEmpty")),
         }
     }
 
@@ -129,8 +128,9 @@ impl PyQueue {
     #[pyo3(signature = (item, timeout = None))]
     fn put_sync(&self, item: Bound<'_, PyAny>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let py = item.py();
-        match ops::put_blocking(py, self.core(py)?, item.unbind(), true, PUT, timeout)? {
-            Some(stored) => stored.map_err(|refused| put_error(py, refused)),
+        let core = self.core(py)?;
+        match ops::block_on(py, PUT, timeout, || ops::put(core, item.unbind(), true))? {
+            Some(output) => stored(py, output),
             None => Err(error(py, "QueueFull")),
         }
     }
@@ -221,7 +221,9 @@ impl PyQueue {
     #[inline]
     pub(super) fn usable(&self, py: Python<'_>) -> Result<&Arc<Core>, RaisedError> {
         match self.core.get() {
-            Some(initialized) if ops::check(py, &self.home, &initialized.core, "queue").is_ok() => {
+            Some(initialized)
+                if ops::check(py, self.process, &initialized.core, "queue").is_ok() =>
+            {
                 Ok(&initialized.core)
             }
             _ => self.unusable(py),
@@ -235,9 +237,9 @@ impl PyQueue {
 
     /// Returns the core, or an error if it cannot be used.
     pub(super) fn core(&self, py: Python<'_>) -> PyResult<&Arc<Core>> {
-        self.home.check(py, "queue")?;
+        self.process.check(py, "queue")?;
         let core = &self.initialized()?.core;
-        ops::check(py, &self.home, core, "queue")?;
+        ops::check(py, self.process, core, "queue")?;
         Ok(core)
     }
 }
@@ -277,20 +279,24 @@ fn error(py: Python<'_>, name: &str) -> PyErr {
     }
 }
 
-fn empty(py: Python<'_>) -> PyErr {
-    error(py, "QueueEmpty")
-}
-
-pub(super) fn shut_down(py: Python<'_>) -> PyErr {
-    error(py, "QueueShutDown")
-}
-
-/// Creates the error of a refused item. The item is dropped, as in `asyncio.Queue`: the caller has it.
-#[cold]
-pub(super) fn put_error(py: Python<'_>, refused: PutError<Py<PyAny>>) -> PyErr {
-    match refused {
-        PutError::Full(_) => error(py, "QueueFull"),
-        PutError::Closed(_) => shut_down(py),
-        PutError::Unranked(_, fault) => incomparable(py, fault),
+/// Converts the output of a `get()`.
+#[inline]
+pub(super) fn received(
+    py: Python<'_>,
+    output: Result<Py<PyAny>, Ended>,
+) -> PyResult<Bound<'_, PyAny>> {
+    match output {
+        Ok(item) => Ok(item.into_bound(py)),
+        Err(Ended) => Err(error(py, "QueueShutDown")),
     }
+}
+
+/// Converts the output of a `put()`. A refused item is dropped, as in `asyncio.Queue`: the caller has it.
+#[inline]
+pub(super) fn stored(py: Python<'_>, output: Result<(), PutError<Py<PyAny>>>) -> PyResult<()> {
+    output.map_err(|refused| match refused {
+        PutError::Full(_) => error(py, "QueueFull"),
+        PutError::Closed(_) => error(py, "QueueShutDown"),
+        PutError::Unranked(_, fault) => incomparable(py, fault),
+    })
 }

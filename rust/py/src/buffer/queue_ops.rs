@@ -4,13 +4,13 @@ use std::ffi::CStr;
 use std::future::Future;
 use std::sync::Arc;
 
-use headrace_core::buffer::{Ended, Get, Join, Put, PutError, TryGetError};
+use headrace_core::buffer::{Ended, Get, Join, Put, PutError};
 use pyo3::prelude::*;
 
-use super::ops::Core;
-use super::queue::{PyQueue, put_error, shut_down};
+use super::ops::{self, Attempt, Core};
+use super::queue::{self, PyQueue};
 use crate::coroutine::pending::Placed;
-use crate::coroutine::{Class, Coroutine, Native, Pending, Step};
+use crate::coroutine::{Class, Coroutine, Native, Pending, Step, own_class};
 use crate::errors::RaisedError;
 use crate::object::gc::{Traverse, VisitError, Visitor, traverse};
 
@@ -33,24 +33,14 @@ pub(super) trait QueueOp: Traverse + Sized + Send + 'static {
 
     fn class() -> &'static Class;
 
-    /// Performs the operation now, or returns the future to wait for or the error.
-    fn attempt<'py>(
-        self,
-        py: Python<'py>,
-        core: &Arc<Core>,
-    ) -> Result<Bound<'py, PyAny>, NotDone<Self::Future>>;
+    /// Performs the operation now, or returns the future to wait for.
+    fn attempt(self, core: &Arc<Core>) -> Attempt<Self::Future>;
 
-    /// Converts the output of the future.
+    /// Converts the output for Python.
     fn conclude(
         py: Python<'_>,
         output: <Self::Future as Future>::Output,
     ) -> PyResult<Bound<'_, PyAny>>;
-}
-
-/// Why an operation has no result yet.
-pub(super) enum NotDone<F> {
-    Pending(F),
-    Failed(PyErr),
 }
 
 /// One operation, as Python awaits it.
@@ -66,7 +56,7 @@ pub(super) struct QueueAwaitable<O: QueueOp> {
 impl<O: QueueOp> QueueAwaitable<O> {
     /// Creates an awaitable that has not started.
     #[inline]
-    pub(super) fn make<'py>(queue: Bound<'py, PyQueue>, op: O) -> PyResult<Bound<'py, PyAny>> {
+    pub(super) fn make(queue: Bound<'_, PyQueue>, op: O) -> PyResult<Bound<'_, PyAny>> {
         let py = queue.py();
         Native::alloc(py, || Self {
             queue: Some(queue.unbind()),
@@ -114,18 +104,14 @@ impl<O: QueueOp> Coroutine for QueueAwaitable<O> {
         let queue = queue.into_bound(py);
         let pending = match self.op.take() {
             None => self.pending.take().expect("a started awaitable is pending"),
-            Some(op) => match op.attempt(py, queue.get().usable(py)?) {
-                Ok(result) => return Ok(Step::Return(result)),
-                Err(NotDone::Pending(future)) => Box::new(Pending::new(future)),
-                Err(NotDone::Failed(error)) => return Err(RaisedError::set(py, error)),
+            Some(op) => match op.attempt(queue.get().usable(py)?) {
+                Ok(output) => {
+                    return RaisedError::set_from(py, O::conclude(py, output).map(Step::Return));
+                }
+                Err(future) => Box::new(Pending::new(future)),
             },
         };
         RaisedError::set_from(py, self.wait(queue, pending))
-    }
-
-    fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
-        self.abandon(py);
-        Err(error)
     }
 
     #[inline]
@@ -153,29 +139,16 @@ impl QueueOp for GetOp {
 
     type Future = Get<Py<PyAny>>;
 
-    fn class() -> &'static Class {
-        static CLASS: Class = Class::new();
-        &CLASS
+    own_class!();
+
+    #[inline]
+    fn attempt(self, core: &Arc<Core>) -> Attempt<Self::Future> {
+        ops::get(core)
     }
 
     #[inline]
-    fn attempt<'py>(
-        self,
-        py: Python<'py>,
-        core: &Arc<Core>,
-    ) -> Result<Bound<'py, PyAny>, NotDone<Self::Future>> {
-        match core.try_get() {
-            Ok(item) => Ok(item.into_bound(py)),
-            Err(TryGetError::Empty) => Err(NotDone::Pending(core.get())),
-            Err(TryGetError::Ended) => Err(NotDone::Failed(shut_down(py))),
-        }
-    }
-
     fn conclude(py: Python<'_>, output: Result<Py<PyAny>, Ended>) -> PyResult<Bound<'_, PyAny>> {
-        match output {
-            Ok(item) => Ok(item.into_bound(py)),
-            Err(Ended) => Err(shut_down(py)),
-        }
+        queue::received(py, output)
     }
 }
 
@@ -195,32 +168,19 @@ impl QueueOp for PutOp {
 
     type Future = Put<Py<PyAny>>;
 
-    fn class() -> &'static Class {
-        static CLASS: Class = Class::new();
-        &CLASS
+    own_class!();
+
+    #[inline]
+    fn attempt(self, core: &Arc<Core>) -> Attempt<Self::Future> {
+        ops::put(core, self.0, true)
     }
 
     #[inline]
-    fn attempt<'py>(
-        self,
-        py: Python<'py>,
-        core: &Arc<Core>,
-    ) -> Result<Bound<'py, PyAny>, NotDone<Self::Future>> {
-        match core.try_put(self.0) {
-            Ok(()) => Ok(py.None().into_bound(py)),
-            Err(PutError::Full(item)) => Err(NotDone::Pending(core.put(item))),
-            Err(refused) => Err(NotDone::Failed(put_error(py, refused))),
-        }
-    }
-
     fn conclude(
         py: Python<'_>,
         output: Result<(), PutError<Py<PyAny>>>,
     ) -> PyResult<Bound<'_, PyAny>> {
-        match output {
-            Ok(()) => Ok(py.None().into_bound(py)),
-            Err(refused) => Err(put_error(py, refused)),
-        }
+        queue::stored(py, output).map(|()| py.None().into_bound(py))
     }
 }
 
@@ -241,20 +201,13 @@ impl QueueOp for JoinOp {
 
     type Future = Join<Py<PyAny>>;
 
-    fn class() -> &'static Class {
-        static CLASS: Class = Class::new();
-        &CLASS
-    }
+    own_class!();
 
-    fn attempt<'py>(
-        self,
-        py: Python<'py>,
-        core: &Arc<Core>,
-    ) -> Result<Bound<'py, PyAny>, NotDone<Self::Future>> {
+    fn attempt(self, core: &Arc<Core>) -> Attempt<Self::Future> {
         if core.unfinished() == 0 {
-            return Ok(py.None().into_bound(py));
+            return Ok(());
         }
-        Err(NotDone::Pending(core.join()))
+        Err(core.join())
     }
 
     fn conclude(py: Python<'_>, (): ()) -> PyResult<Bound<'_, PyAny>> {
@@ -264,10 +217,3 @@ impl QueueOp for JoinOp {
 
 traverse!(JoinOp {});
 traverse!(Join<Py<PyAny>> {});
-
-impl Placed for Join<Py<PyAny>> {
-    /// A joiner holds nothing that another waiter could take over.
-    fn forward(&self) -> Option<Box<dyn FnOnce() + Send>> {
-        None
-    }
-}

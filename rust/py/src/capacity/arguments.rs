@@ -2,11 +2,11 @@
 
 use headrace_core::capacity::{Amount, AmountError, Cost, CostError, ResourceId, Weight};
 use pyo3::Borrowed;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyMapping, PyString};
 
-use crate::errors;
+use crate::errors::{self, wrong_value};
 
 /// An argument whose default is not `None`: `None` is refused like any other wrong value.
 #[derive(Clone, Copy)]
@@ -38,7 +38,7 @@ pub(super) fn is_owned(owner: Argument<'_, '_>) -> PyResult<bool> {
 
 /// Parses an amount, which must not be negative.
 pub(super) fn amount(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<Amount> {
-    let too_large = || refused(parameter, "be at most 10**12", value);
+    let too_large = || wrong_value(parameter, "be at most 10**12", value);
     if let Ok(number) = value.cast::<PyInt>()
         && !value.is_instance_of::<PyBool>()
     {
@@ -46,7 +46,7 @@ pub(super) fn amount(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<Amou
             Ok(units) if units <= Amount::MAX.as_micros() / Amount::ONE.as_micros() => {
                 Ok(Amount::units(units))
             }
-            _ if number.lt(0)? => Err(refused(parameter, "not be negative", value)),
+            _ if number.lt(0)? => Err(wrong_value(parameter, "not be negative", value)),
             _ => Err(too_large()),
         };
     }
@@ -55,21 +55,13 @@ pub(super) fn amount(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<Amou
     };
     let units = number.value();
     if units.is_infinite() {
-        return Err(refused(parameter, "be finite", value));
+        return Err(wrong_value(parameter, "be finite", value));
     }
     Amount::from_f64(units).map_err(|error| match error {
-        AmountError::NotANumber => refused(parameter, "be finite", value),
-        AmountError::Negative => refused(parameter, "not be negative", value),
+        AmountError::NotANumber => wrong_value(parameter, "be finite", value),
+        AmountError::Negative => wrong_value(parameter, "not be negative", value),
         AmountError::TooLarge | AmountError::TooSmall => too_large(),
     })
-}
-
-#[cold]
-fn refused(parameter: &str, must: &str, value: &Bound<'_, PyAny>) -> PyErr {
-    PyValueError::new_err(format!(
-        "{parameter} must {must}, got {}",
-        errors::describe(value)
-    ))
 }
 
 /// Converts an amount to an `int` if it is whole, and otherwise to a `float`.
@@ -108,8 +100,8 @@ pub(super) fn cost(
         ));
     };
     made.map_err(|error| match error {
-        CostError::Zero => refused("cost", "have a positive amount", value),
-        CostError::Twice(_) => refused("cost", "name each resource once", value),
+        CostError::Zero => wrong_value("cost", "have a positive amount", value),
+        CostError::Twice(_) => wrong_value("cost", "name each resource once", value),
     })
 }
 
@@ -136,7 +128,7 @@ pub(super) fn priority(value: &Bound<'_, PyAny>) -> PyResult<i32> {
     }
     value
         .extract()
-        .map_err(|_| refused("priority", "be between -2**31 and 2**31 - 1", value))
+        .map_err(|_| wrong_value("priority", "be between -2**31 and 2**31 - 1", value))
 }
 
 /// Parses a weight.
@@ -147,11 +139,7 @@ pub(super) fn weight(weight: &Bound<'_, PyAny>) -> PyResult<Weight> {
     }
     let number: f64 = weight.extract().unwrap_or(f64::INFINITY);
     Weight::from_f64(number).map_err(|_| {
-        PyValueError::new_err(format!(
-            "weight must be between {} and {}, got {}",
-            Weight::MIN.as_f64(),
-            Weight::MAX.as_f64(),
-            errors::describe(weight)
-        ))
+        let (least, most) = (Weight::MIN.as_f64(), Weight::MAX.as_f64());
+        wrong_value("weight", &format!("be between {least} and {most}"), weight)
     })
 }

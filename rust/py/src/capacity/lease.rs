@@ -266,7 +266,7 @@ impl Drop for PyLease {
     fn drop(&mut self) {
         // A forked child releases nothing.
         let is_held = !*self.is_released.get_mut();
-        if is_held && self.handle().home.is_current() {
+        if is_held && self.handle().process.is_current() {
             self.release_in_destructor();
             warn();
         }

@@ -90,7 +90,7 @@ impl PyCapacity {
     #[inline]
     pub(super) fn check_one_slot(&self, py: Python<'_>) -> PyResult<()> {
         let made = self.initialized()?;
-        made.handle.home.check(py, "capacity")?;
+        made.handle.process.check(py, "capacity")?;
         let revision = made.handle.revision();
         if made.slot_checked_at.load(Ordering::Relaxed) != revision {
             self.checked_request(py, Argument::Default, Argument::Default)?;

@@ -38,7 +38,7 @@ const LATENESS: Duration = Duration::from_millis(50);
 /// A future of the tree is wrapped in a [`Queued`](super::queued::Queued), which leaves its wait queue by the third.
 #[derive(Debug)]
 pub(super) struct TreeHandle {
-    pub(super) home: ProcessId,
+    pub(super) process: ProcessId,
     core: Arc<Tree>,
     clock: Option<UserClock>,
     /// The resources that nodes of the tree limit, by name.
@@ -76,7 +76,7 @@ impl TreeHandle {
         };
         settings.lateness = LATENESS;
         Ok(Self {
-            home: ProcessId::current(),
+            process: ProcessId::current(),
             core: Tree::new(settings),
             clock,
             resources: GilCell::default(),
@@ -93,7 +93,7 @@ impl TreeHandle {
     /// Fails in a forked child, and after a panic inside the core.
     #[inline]
     pub(super) fn check(&self, py: Python<'_>) -> PyResult<()> {
-        self.home.check(py, "capacity")?;
+        self.process.check(py, "capacity")?;
         if self.core.is_broken() {
             return Err(errors::broken(py, "capacity"));
         }
@@ -118,7 +118,7 @@ impl TreeHandle {
         what: &str,
         action: impl FnOnce(&Tree),
     ) -> PyResult<()> {
-        self.home.check(py, what)?;
+        self.process.check(py, what)?;
         let entered = self.enter(py);
         action(&self.core);
         entered.map(drop)
@@ -127,7 +127,7 @@ impl TreeHandle {
     /// Runs an operation that has no caller to raise an error to. Does nothing in a forked child and in a broken tree. Must be
     /// called without a lock held or a borrow open.
     pub(super) fn in_destructor(&self, action: impl FnOnce(&Tree)) {
-        if !self.home.is_current() || self.core.is_broken() {
+        if !self.process.is_current() || self.core.is_broken() {
             return;
         }
         if let Some(user_clock) = &self.clock {
@@ -145,7 +145,7 @@ impl TreeHandle {
     /// Removes a node that is no longer referenced. Waiters reference their node, so there are none, and the removal grants
     /// nothing: the time does not matter.
     pub(super) fn remove_node(&self, node: NodeId) {
-        if self.home.is_current() && !self.core.is_broken() {
+        if self.process.is_current() && !self.core.is_broken() {
             self.core.remove(node);
         }
     }
