@@ -92,7 +92,7 @@ async def test_what_cannot_be_compared_is_refused_and_the_buffer_is_as_before(pu
         else:
             buffer.sink.next_nowait("text")
     (note,) = caught.value.__notes__
-    assert "place in order of priority" in note
+    assert "compared with another to find its position" in note
     assert buffer.statistics().size == 3
     assert await drain(buffer) == [1, 2, 3]
 

@@ -792,7 +792,9 @@ def test_an_unknown_resource_is_told_from_those_that_are_known() -> None:
 def test_a_cost_above_the_ceiling_fails_at_once_and_names_the_node() -> None:
     leaf = CapacitySource(9, CapacitySource(3, name="machine"))
     for use in (leaf.acquire, leaf.acquire_nowait, leaf.acquire_sync):
-        with pytest.raises(ValueError, match=r"cost of 4 slots can never be had.*'machine'.* 3"):
+        with pytest.raises(
+            ValueError, match=r"cost of 4 slots can never be granted.*'machine'.* 3"
+        ):
             use(4)
     with pytest.raises(ValueError, match="cost of 11 slots"):
         _ = CapacitySource(Rate(60, burst=10)).acquire(11)

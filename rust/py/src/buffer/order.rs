@@ -86,8 +86,7 @@ pub(super) fn incomparable(py: Python<'_>, fault: Fault) -> PyErr {
             let _ = errors::note(
                 py,
                 &error,
-                "raised when an item was compared with another, to find its place in order of priority; \
-                 it was not accepted",
+                "raised while an item was compared with another to find its position; it was not accepted",
             );
             *error
         }

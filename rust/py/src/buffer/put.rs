@@ -55,7 +55,7 @@ impl<'py> Refused<'py> {
             Self::Closed(item) => errors::refused(
                 py,
                 "ClosedError",
-                "the buffer takes nothing more: it was ended, or its source was closed; the item is in this error's `item`",
+                "the buffer accepts no more items: it was ended, or its source was closed; the item is in this error's `item`",
                 original.unwrap_or(item),
             ),
             Self::Failed(error) => error,

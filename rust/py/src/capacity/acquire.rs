@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use headrace_core::capacity::{
-    self as core, AcquireRequest, Amount, Cost, NodeId, OwnerId, Permit, PermitId, ResourceId,
+    self as core, AcquireRequest, Amount, Cost, NodeId, Permit, PermitId, ResourceId,
 };
 use pyo3::exceptions::PyTimeoutError;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 
+use super::arguments::current_owner;
 use super::lease::PyLease;
 use super::node::PyCapacity;
 use super::queued::Queued;
@@ -25,11 +26,10 @@ use super::timer::LoopTimer;
 use super::tree::TreeHandle;
 use crate::coroutine::async_context;
 use crate::coroutine::async_context::Context;
-use crate::coroutine::{Class, Coroutine, Native, Parked, Step};
+use crate::coroutine::{Coroutine, Native, Parked, Step, own_class};
 use crate::errors::RaisedError;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 use crate::runtime::asyncio;
-use crate::runtime::task_id;
 
 /// One `acquire()`, as Python awaits it.
 #[derive(Debug)]
@@ -37,18 +37,18 @@ pub(super) struct AcquireAwaitable {
     /// `None` while a step runs, which then holds it, and after the end.
     capacity: Option<Py<PyCapacity>>,
     /// The request; `None` for one slot at priority 0, the most common one.
-    ask: Option<Box<AcquireRequest>>,
+    request: Option<Box<AcquireRequest>>,
     /// Whether the awaiting task owns the lease.
     is_owned: bool,
     /// The longest wait, in seconds.
     timeout: Option<f64>,
     queued: Option<Box<QueuedAcquire>>,
-    usage: Usage,
+    context: ContextState,
 }
 
-/// The use of the awaitable: awaited, or entered as a context manager.
+/// Whether the awaitable is used as a context manager.
 #[derive(Debug)]
-enum Usage {
+enum ContextState {
     Awaited,
     Entered,
     /// Entered; leaving the block releases this lease.
@@ -60,7 +60,7 @@ enum Usage {
 pub(super) struct QueuedAcquire {
     future: Queued<core::Acquire>,
     parked: Parked,
-    timer: Option<Timeout>,
+    timeout: Option<Timeout>,
     /// Keeps the timer of the event loop alive during the wait.
     _timer: Arc<LoopTimer>,
 }
@@ -68,20 +68,20 @@ pub(super) struct QueuedAcquire {
 /// A timer of the event loop that ends a wait.
 #[derive(Debug)]
 struct Timeout {
-    callback: Py<TimeoutCallback>,
+    callback: Py<PyTimeoutCallback>,
     handle: Py<PyAny>,
 }
 
 /// The callback of that timer.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "TimeoutCallback", frozen, module = "headrace._core")]
 #[derive(Debug)]
-struct TimeoutCallback {
+struct PyTimeoutCallback {
     is_over: AtomicBool,
     waker: Waker,
 }
 
 #[pymethods]
-impl TimeoutCallback {
+impl PyTimeoutCallback {
     fn __call__(&self) {
         self.is_over.store(true, Ordering::Relaxed);
         self.waker.wake_by_ref();
@@ -89,15 +89,11 @@ impl TimeoutCallback {
 }
 
 impl Timeout {
-    fn new(py: Python<'_>, seconds: f64, waker: Waker) -> PyResult<Self> {
-        let callback = Py::new(
-            py,
-            TimeoutCallback {
-                is_over: AtomicBool::new(false),
-                waker,
-            },
-        )?;
-        let handle = asyncio::running_loop(py)?
+    fn new(event_loop: &Bound<'_, PyAny>, seconds: f64, waker: Waker) -> PyResult<Self> {
+        let py = event_loop.py();
+        let is_over = AtomicBool::new(false);
+        let callback = Py::new(py, PyTimeoutCallback { is_over, waker })?;
+        let handle = event_loop
             .call_method1(intern!(py, "call_later"), (seconds, callback.clone_ref(py)))?
             .unbind();
         Ok(Self { callback, handle })
@@ -121,16 +117,16 @@ impl QueuedAcquire {
     pub(super) fn start(
         py: Python<'_>,
         handle: &Arc<TreeHandle>,
-        mut ask: AcquireRequest,
+        mut request: AcquireRequest,
         parked: Parked,
-        alarm: Arc<LoopTimer>,
+        timer: Arc<LoopTimer>,
     ) -> PyResult<Started> {
-        ask.alarm = Some(alarm.id());
+        request.alarm = Some(timer.id());
         let mut queued = Box::new(Self {
-            future: Queued::new(handle, handle.enter(py)?.acquire(ask)),
+            future: Queued::new(handle, handle.enter(py)?.acquire(request)),
             parked,
-            timer: None,
-            _timer: alarm,
+            timeout: None,
+            _timer: timer,
         });
         Ok(match queued.poll() {
             Poll::Ready(Ok(permit)) => Started::Granted(permit.into_id()),
@@ -142,36 +138,56 @@ impl QueuedAcquire {
         })
     }
 
-    /// Cancels the timer at the end of the wait.
+    /// Cancels the timeout at the end of the wait.
     fn end(self, py: Python<'_>) -> PyResult<()> {
-        match &self.timer {
-            Some(timer) if !timer.is_over() => {
-                timer.handle.bind(py).call_method0(intern!(py, "cancel"))?;
-                Ok(())
-            }
-            _ => Ok(()),
+        if let Some(timeout) = &self.timeout
+            && !timeout.is_over()
+        {
+            timeout.handle.call_method0(py, intern!(py, "cancel"))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn poll(&mut self) -> Poll<Result<Permit, core::AcquireError>> {
+        let mut context = TaskContext::from_waker(self.parked.as_waker());
+        Pin::new(&mut self.future).poll(&mut context)
+    }
+
+    /// Registers that the queue position is given up if the event loop is closed when the waiter is woken.
+    fn forward(&self, py: Python<'_>) {
+        if let Some(forward) = self.future.forward() {
+            self.parked.forward(py, forward);
         }
     }
 }
 
-static CLASS: Class = Class::new();
-
 impl AcquireAwaitable {
+    /// One slot for no owner, without a timeout.
+    #[inline]
+    fn new(capacity: Bound<'_, PyCapacity>) -> Self {
+        Self {
+            capacity: Some(capacity.unbind()),
+            request: None,
+            is_owned: false,
+            timeout: None,
+            queued: None,
+            context: ContextState::Awaited,
+        }
+    }
+
     /// Creates an awaitable that has not started.
     #[inline]
     pub(super) fn make(
         capacity: Bound<'_, PyCapacity>,
-        ask: Option<Box<AcquireRequest>>,
+        request: Option<Box<AcquireRequest>>,
         is_owned: bool,
         timeout: Option<f64>,
     ) -> PyResult<Bound<'_, PyAny>> {
         Native::alloc(capacity.py(), || Self {
-            capacity: Some(capacity.unbind()),
-            ask,
+            request,
             is_owned,
             timeout,
-            queued: None,
-            usage: Usage::Awaited,
+            ..Self::new(capacity)
         })
     }
 
@@ -181,13 +197,17 @@ impl AcquireAwaitable {
         queued: Box<QueuedAcquire>,
     ) -> PyResult<Bound<'_, PyAny>> {
         Native::alloc(capacity.py(), || Self {
-            capacity: Some(capacity.unbind()),
-            ask: None,
-            is_owned: false,
-            timeout: None,
             queued: Some(queued),
-            usage: Usage::Awaited,
+            ..Self::new(capacity)
         })
+    }
+
+    #[inline]
+    fn request(&self, node: NodeId) -> AcquireRequest {
+        match self.request.as_deref() {
+            None => one_slot(node),
+            Some(request) => request.clone(),
+        }
     }
 
     /// Runs the first step: tries the tree, and queues the request if it has to wait.
@@ -198,18 +218,14 @@ impl AcquireAwaitable {
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = capacity.py();
         let (tree, node) = capacity.get().enter(py)?;
-        let mut ask = match self.ask.as_deref() {
-            None => one_slot(node),
-            Some(ask) => ask.clone(),
-        };
+        let mut request = self.request(node);
         if self.is_owned {
-            ask.owner = Some(OwnerId(task_id::current(py)?.get()));
+            request.owner = Some(current_owner(py)?);
         }
-        let owner = ask.owner;
-        match tree.try_take(&ask) {
+        match tree.try_take(&request) {
             Ok(Some(permit)) => self.grant(capacity, permit).map(Some),
-            Ok(None) => self.enqueue(capacity, owner),
-            Err(error) => Err(self.acquire_error(capacity, &error)),
+            Ok(None) => self.enqueue(capacity, request),
+            Err(error) => Err(capacity.get().acquire_error(py, &request, &error)),
         }
     }
 
@@ -217,7 +233,7 @@ impl AcquireAwaitable {
     fn enqueue<'py>(
         &mut self,
         capacity: &Bound<'py, PyCapacity>,
-        owner: Option<OwnerId>,
+        request: AcquireRequest,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = capacity.py();
         let timeout = self.timeout.filter(|timeout| timeout.is_finite());
@@ -230,17 +246,16 @@ impl AcquireAwaitable {
             // Raises the error of a missing event loop.
             None => asyncio::running_loop(py)?,
         };
-        let alarm = handle.alarm(&event_loop)?;
+        let timer = handle.loop_timer(&event_loop)?;
         let parked = Parked::on(&event_loop)?;
-        let mut ask = self.request(capacity)?;
-        ask.owner = owner;
-        let mut queued = match QueuedAcquire::start(py, handle, ask, parked, alarm)? {
+        let mut queued = match QueuedAcquire::start(py, handle, request, parked, timer)? {
             Started::Pending(queued) => queued,
             Started::Granted(permit) => return self.grant(capacity, permit).map(Some),
             Started::Refused(error) => return Err(self.acquire_error(capacity, &error)),
         };
         if let Some(timeout) = timeout {
-            queued.timer = Some(Timeout::new(py, timeout, queued.parked.waker())?);
+            let waker = queued.parked.waker();
+            queued.timeout = Some(Timeout::new(&event_loop, timeout, waker)?);
         }
         self.queued = Some(queued);
         Ok(None)
@@ -256,7 +271,7 @@ impl AcquireAwaitable {
         capacity.get().handle()?.enter(py)?;
         let mut polled = queued.poll();
         if polled.is_pending() {
-            if queued.timer.as_ref().is_some_and(Timeout::is_over) {
+            if queued.timeout.as_ref().is_some_and(Timeout::is_over) {
                 return Err(self.timeout_error());
             }
             queued.parked.arm(py)?;
@@ -282,8 +297,8 @@ impl AcquireAwaitable {
         permit: PermitId,
     ) -> PyResult<Bound<'py, PyAny>> {
         let lease = PyLease::make(capacity, permit)?;
-        if matches!(self.usage, Usage::Entered) {
-            self.usage = Usage::Holding(lease.clone().unbind());
+        if matches!(self.context, ContextState::Entered) {
+            self.context = ContextState::Holding(lease.clone().unbind());
         }
         Ok(lease.into_any())
     }
@@ -292,22 +307,17 @@ impl AcquireAwaitable {
     fn timeout_error(&self) -> PyErr {
         let timeout = self.timeout.unwrap_or_default();
         PyTimeoutError::new_err(format!(
-            "the lease could not be had within {timeout} seconds"
+            "the lease was not granted within {timeout} seconds"
         ))
     }
 
     #[cold]
-    fn request(&self, capacity: &Bound<'_, PyCapacity>) -> PyResult<AcquireRequest> {
-        match self.ask.as_deref() {
-            None => Ok(one_slot(capacity.get().tree_and_node()?.1)),
-            Some(ask) => Ok(ask.clone()),
-        }
-    }
-
-    #[cold]
     fn acquire_error(&self, capacity: &Bound<'_, PyCapacity>, error: &core::AcquireError) -> PyErr {
-        match self.request(capacity) {
-            Ok(ask) => capacity.get().acquire_error(capacity.py(), &ask, error),
+        match capacity.get().tree_and_node() {
+            Ok((_, node)) => {
+                let request = self.request(node);
+                (capacity.get()).acquire_error(capacity.py(), &request, error)
+            }
             Err(error) => error,
         }
     }
@@ -319,27 +329,17 @@ impl AcquireAwaitable {
             .expect("a finished awaitable is not stepped again")
             .into_bound(py);
         let lease = match self.queued.take() {
-            None => self.start(&capacity),
-            Some(queued) => self.resume(&capacity, queued),
+            None => self.start(&capacity)?,
+            Some(queued) => self.resume(&capacity, queued)?,
         };
-        match lease {
-            Ok(Some(lease)) => {
-                self.ask = None;
-                Ok(Step::Return(lease))
-            }
-            Err(error) => {
-                self.ask = None;
-                Err(error)
-            }
-            Ok(None) => {
-                self.capacity = Some(capacity.unbind());
-                let queued = self
-                    .queued
-                    .as_ref()
-                    .expect("a request without a lease is queued");
-                Ok(Step::Yield(queued.parked.hand_up(py)?))
-            }
+        if let Some(lease) = lease {
+            self.request = None;
+            return Ok(Step::Return(lease));
         }
+        self.capacity = Some(capacity.unbind());
+        let queued = self.queued.as_ref();
+        let queued = queued.expect("a request without a lease is queued");
+        Ok(Step::Yield(queued.parked.hand_up(py)?))
     }
 }
 
@@ -349,33 +349,17 @@ pub(super) fn one_slot(node: NodeId) -> AcquireRequest {
     AcquireRequest::new(node, cost.expect("a cost of one slot is valid"))
 }
 
-impl QueuedAcquire {
-    pub(super) fn poll(&mut self) -> Poll<Result<Permit, core::AcquireError>> {
-        let mut context = TaskContext::from_waker(self.parked.as_waker());
-        Pin::new(&mut self.future).poll(&mut context)
-    }
-
-    /// Registers that the queue position is given up if the event loop is closed when the waiter is woken.
-    fn forward(&self, py: Python<'_>) {
-        if let Some(forward) = self.future.forward() {
-            self.parked.forward(py, forward);
-        }
-    }
-}
-
 impl Coroutine for AcquireAwaitable {
     const NAME: &'static CStr = c"headrace._core.Acquire";
 
     fn never_awaited_warning(&self) -> Option<&'static CStr> {
-        (self.capacity.is_some() && self.queued.is_none() && matches!(self.usage, Usage::Awaited))
+        (self.capacity.is_some() && self.queued.is_none() && matches!(self.context, ContextState::Awaited))
             .then_some(c"acquire() was never awaited, and nothing is held: write `async with capacity.acquire():`, or `lease = await capacity.acquire()`")
     }
 
     const KEEPS_VALUE: bool = true;
 
-    fn class() -> &'static Class {
-        &CLASS
-    }
+    own_class!();
 
     fn methods() -> Vec<ffi::PyMethodDef> {
         async_context::methods::<Self>()
@@ -387,17 +371,12 @@ impl Coroutine for AcquireAwaitable {
         RaisedError::set_from(py, self.step(py))
     }
 
-    fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
-        self.abandon(py);
-        Err(error)
-    }
-
     #[inline]
     fn is_empty(&self) -> bool {
         self.capacity.is_none()
-            && self.ask.is_none()
+            && self.request.is_none()
             && self.queued.is_none()
-            && !matches!(self.usage, Usage::Holding(_))
+            && !matches!(self.context, ContextState::Holding(_))
     }
 
     fn abandon(&mut self, py: Python<'_>) {
@@ -407,36 +386,24 @@ impl Coroutine for AcquireAwaitable {
             error.write_unraisable(py, None);
         }
         self.capacity = None;
-        self.ask = None;
+        self.request = None;
     }
 }
 
-impl Traverse for AcquireAwaitable {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        if let Some(capacity) = &self.capacity {
-            visit(capacity.as_any())?;
-        }
-        let Some(queued) = &self.queued else {
-            return Ok(());
-        };
-        if let Some(timer) = &queued.timer {
-            visit(timer.callback.as_any())?;
-            visit(&timer.handle)?;
-        }
-        queued.parked.traverse(visit)
-    }
-}
+traverse!(AcquireAwaitable { capacity, queued });
+traverse!(QueuedAcquire { timeout, parked });
+traverse!(Timeout { callback, handle });
 
 impl Context for AcquireAwaitable {
     fn enter(&mut self, _py: Python<'_>) {
-        self.usage = Usage::Entered;
+        self.context = ContextState::Entered;
     }
 
     #[inline]
     fn exit(&mut self, py: Python<'_>) -> PyResult<()> {
-        match std::mem::replace(&mut self.usage, Usage::Awaited) {
-            Usage::Holding(lease) => lease.get().release(py),
-            Usage::Awaited | Usage::Entered => Ok(()),
+        match std::mem::replace(&mut self.context, ContextState::Awaited) {
+            ContextState::Holding(lease) => lease.get().release(py),
+            ContextState::Awaited | ContextState::Entered => Ok(()),
         }
     }
 }

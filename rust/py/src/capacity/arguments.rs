@@ -1,12 +1,15 @@
 //! Parses amounts, costs, priorities and weights, and converts amounts for Python.
 
-use headrace_core::capacity::{Amount, AmountError, Cost, CostError, ResourceId, Weight};
+use std::borrow::Cow;
+
+use headrace_core::capacity::{Amount, AmountError, Cost, CostError, OwnerId, ResourceId, Weight};
 use pyo3::Borrowed;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyMapping, PyString};
 
 use crate::errors::{self, wrong_value};
+use crate::runtime::task_id;
 
 /// An argument whose default is not `None`: `None` is refused like any other wrong value.
 #[derive(Clone, Copy)]
@@ -34,6 +37,25 @@ pub(super) fn is_owned(owner: Argument<'_, '_>) -> PyResult<bool> {
             &value,
         )),
     }
+}
+
+/// Returns the owner of a lease that belongs to the current task, or to this thread if no task runs.
+#[inline]
+pub(super) fn current_owner(py: Python<'_>) -> PyResult<OwnerId> {
+    Ok(OwnerId(task_id::current(py)?.get()))
+}
+
+/// Parses a string or `None`.
+pub(super) fn text<'a>(
+    parameter: &str,
+    value: Option<&'a Bound<'_, PyAny>>,
+) -> PyResult<Option<Cow<'a, str>>> {
+    value
+        .map(|value| match value.cast::<PyString>() {
+            Ok(text) => errors::text(parameter, text),
+            Err(_) => Err(errors::wrong_type(parameter, "a string or None", value)),
+        })
+        .transpose()
 }
 
 /// Parses an amount, which must not be negative.

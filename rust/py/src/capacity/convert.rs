@@ -19,8 +19,10 @@ pub(super) type LimitTuples<'py> = Vec<(
     Option<Bound<'py, PyAny>>,
 )>;
 
-/// The kinds of limits.
-const KINDS: [&str; 3] = ["number", "rate", "budget"];
+// The kinds of limits.
+const NUMBER: &str = "number";
+const RATE: &str = "rate";
+const BUDGET: &str = "budget";
 
 /// Converts limits for the core.
 pub(super) fn limits_to_core(
@@ -30,17 +32,15 @@ pub(super) fn limits_to_core(
 ) -> PyResult<Vec<(ResourceId, Limit)>> {
     let limits = limits.into_iter().map(|(name, kind, number, per, burst)| {
         let number = arguments::amount("limit", &number)?;
-        let limit = if kind == KINDS[0] {
-            Limit::Slots(number)
-        } else if kind == KINDS[1] {
-            Limit::Rate {
+        let limit = match kind.as_str() {
+            NUMBER => Limit::Slots(number),
+            RATE => Limit::Rate {
                 amount: number,
                 // The core refuses a period that is too long, with the name of the resource.
                 per: Duration::try_from_secs_f64(per).unwrap_or(Duration::MAX),
                 burst: (burst.map(|burst| arguments::amount("burst", &burst))).transpose()?,
-            }
-        } else {
-            Limit::Budget(number)
+            },
+            _ => Limit::Budget(number),
         };
         let name = errors::text("a resource of limit", &name)?;
         Ok((handle.intern_resource(py, &name), limit))
@@ -51,14 +51,14 @@ pub(super) fn limits_to_core(
 /// Converts a limit to such a tuple, without its resource.
 fn limit_to_python<'py>(py: Python<'py>, limit: &Limit) -> PyResult<Bound<'py, PyTuple>> {
     match *limit {
-        Limit::Slots(held) => (KINDS[0], arguments::number(py, held), 0.0, py.None()),
+        Limit::Slots(held) => (NUMBER, arguments::number(py, held), 0.0, py.None()),
         Limit::Rate { amount, per, burst } => (
-            KINDS[1],
+            RATE,
             arguments::number(py, amount),
             per.as_secs_f64(),
             burst.map_or_else(|| py.None(), |burst| arguments::number(py, burst).unbind()),
         ),
-        Limit::Budget(spent) => (KINDS[2], arguments::number(py, spent), 0.0, py.None()),
+        Limit::Budget(spent) => (BUDGET, arguments::number(py, spent), 0.0, py.None()),
     }
     .into_pyobject(py)
 }

@@ -32,7 +32,7 @@ pub(super) fn acquire_error(
             resource,
             ceiling,
         } => PyValueError::new_err(format!(
-            "a cost of {} {} can never be had: the limit of {} is {ceiling}; lower the cost or raise that limit",
+            "a cost of {} {} can never be granted: the limit of {} is {ceiling}; lower the cost or raise that limit",
             requested(*resource),
             called(resource),
             name(tree, *node)
@@ -58,53 +58,42 @@ pub(super) fn acquire_error(
             ),
         ),
         AcquireError::Closed => closed(py, tree, node),
-        AcquireError::WouldDeadlock { .. } => would_deadlock(py, tree, error, requested),
+        // A task that would wait for itself.
+        AcquireError::WouldDeadlock {
+            node,
+            resource,
+            limit,
+            held,
+            permits,
+            permit: _,
+            acquired,
+        } => {
+            let lease = name(tree, *acquired);
+            let lease = match permits {
+                1 => format!("a lease of {lease}"),
+                several => format!("{several} leases, the latest of {lease}"),
+            };
+            let them = if *permits == 1 { "it" } else { "them" };
+            let is_budget = (tree.limits(*node).iter())
+                .any(|(limited, limit)| limited == resource && matches!(limit, Limit::Budget(_)));
+            let (node, called, requested) =
+                (name(tree, *node), called(resource), requested(*resource));
+            let message = if is_budget {
+                format!(
+                    "this task or thread holds {lease}, with {held} {called} of the {limit} that the budget of {node} has left, and would \
+                     wait for itself to settle {them} to less: {requested} more can never be granted; first settle {them} to the amount \
+                     used (lease.settle()), or acquire {them} with owner=None if another task settles {them}"
+                )
+            } else {
+                format!(
+                    "this task or thread holds {lease}, with {held} of the {limit} {called} of {node}, and would wait for itself to \
+                     release {them}: {requested} more can never be granted; first release {them}, or suspend {them} (lease.suspended()), \
+                     or acquire {them} with owner=None if another task releases {them}"
+                )
+            };
+            errors::would_deadlock(py, &message)
+        }
     }
-}
-
-/// Creates the error of a task that would wait for itself; it names the lease.
-#[cold]
-fn would_deadlock(
-    py: Python<'_>,
-    tree: &Tree,
-    error: &AcquireError,
-    requested: impl Fn(ResourceId) -> Amount,
-) -> PyErr {
-    let AcquireError::WouldDeadlock {
-        node,
-        resource,
-        limit,
-        held,
-        permits: leases,
-        permit: _,
-        acquired,
-    } = error
-    else {
-        unreachable!("the caller matched this error");
-    };
-    let (called, lease) = (tree.resource_name(*resource), name(tree, *acquired));
-    let lease = match leases {
-        1 => format!("a lease of {lease}"),
-        several => format!("{several} leases, the latest of {lease}"),
-    };
-    let what = if *leases == 1 { "it" } else { "them" };
-    let is_budget = (tree.limits(*node).iter())
-        .any(|(limited, limit)| limited == resource && matches!(limit, Limit::Budget(_)));
-    let (node, requested) = (name(tree, *node), requested(*resource));
-    let message = if is_budget {
-        format!(
-            "this task or thread holds {lease}, with {held} {called} of the {limit} that the budget of {node} has left, and would \
-             wait for itself to settle {what} to less: {requested} more can never be had; settle first what was not needed \
-             (lease.settle()), or acquire with owner=None what another task settles"
-        )
-    } else {
-        format!(
-            "this task or thread holds {lease}, with {held} of the {limit} {called} of {node}, and would wait for itself to \
-             release {what}: {requested} more can never be had; release first, or give back for a while (lease.suspended()), or \
-             acquire with owner=None what another task releases"
-        )
-    };
-    errors::would_deadlock(py, &message)
 }
 
 /// Creates the error of a resource that no node on the path limits.
@@ -146,6 +135,7 @@ pub(super) fn node_error(
     error: NodeError,
 ) -> PyErr {
     let named = || node.map_or_else(|| "it".to_owned(), |node| name(tree, node));
+    let called = |resource| tree.resource_name(resource);
     let message = match error {
         NodeError::Closed => {
             return match node {
@@ -160,26 +150,24 @@ pub(super) fn node_error(
         ),
         // A resource is looked up in the tree that it is used in.
         NodeError::Foreign(_) => error.to_string(),
-        NodeError::Twice(resource) => {
-            format!("limit names '{}' twice", tree.resource_name(resource))
-        }
+        NodeError::Twice(resource) => format!("limit names '{}' twice", called(resource)),
         NodeError::Per(resource) => format!(
             "per of the rate of '{}' must be between a microsecond and a year",
-            tree.resource_name(resource)
+            called(resource)
         ),
-        NodeError::Burst(resource) => format!(
-            "burst of the rate of '{}' must be above 0",
-            tree.resource_name(resource)
-        ),
+        NodeError::Burst(resource) => {
+            format!(
+                "burst of the rate of '{}' must be above 0",
+                called(resource)
+            )
+        }
         NodeError::Kind(resource) => format!(
             "'{}' is another kind of limit elsewhere in this tree: a number, a Rate and a Budget do not mix",
-            tree.resource_name(resource)
+            called(resource)
         ),
-        NodeError::Unlimited(resource) => format!(
-            "{} does not limit '{}'",
-            named(),
-            tree.resource_name(resource)
-        ),
+        NodeError::Unlimited(resource) => {
+            format!("{} does not limit '{}'", named(), called(resource))
+        }
     };
     PyValueError::new_err(message)
 }
@@ -187,23 +175,23 @@ pub(super) fn node_error(
 /// Creates the error of a lease that cannot be settled, suspended or resumed.
 #[cold]
 pub(super) fn permit_error(tree: &Tree, error: PermitError) -> PyErr {
+    let called = |resource| tree.resource_name(resource);
     match error {
         PermitError::Released => PyRuntimeError::new_err("this lease was released"),
         PermitError::Suspended => {
-            PyRuntimeError::new_err("this lease was given back for a while; take it again first")
+            PyRuntimeError::new_err("this lease is suspended; leave the block of suspended() first")
         }
-        PermitError::Held => PyRuntimeError::new_err("this lease was not given back for a while"),
-        PermitError::Unasked(resource) => PyValueError::new_err(format!(
-            "this lease holds no '{}'",
-            tree.resource_name(resource)
-        )),
+        PermitError::Held => PyRuntimeError::new_err("this lease is not suspended"),
+        PermitError::Unasked(resource) => {
+            PyValueError::new_err(format!("this lease holds no '{}'", called(resource)))
+        }
         PermitError::Twice(resource) => PyValueError::new_err(format!(
             "'{}' is settled twice in one call",
-            tree.resource_name(resource)
+            called(resource)
         )),
         PermitError::Grows(resource) => PyValueError::new_err(format!(
-            "'{}' can be settled to less, not to more: acquire another lease for that",
-            tree.resource_name(resource)
+            "'{}' can be settled to a smaller amount only: acquire another lease for more",
+            called(resource)
         )),
     }
 }

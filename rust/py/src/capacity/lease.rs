@@ -7,24 +7,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use headrace_core::capacity::{self as core, Amount, NodeId, OwnerId, PermitId, ResourceId, Tree};
+use headrace_core::capacity::{self as core, AlarmId, Amount, NodeId, PermitId, ResourceId, Tree};
 use pyo3::exceptions::{PyResourceWarning, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
+use super::arguments::current_owner;
 use super::node::PyCapacity;
 use super::queued::Queued;
 use super::timer::LoopTimer;
-use super::tree::{TreeHandle, TreeRef};
+use super::tree::{PyTreeRef, TreeHandle};
 use super::{arguments, convert, core_error, timer};
 use crate::coroutine::operation::{Operation, Ready};
-use crate::coroutine::{Class, async_context};
+use crate::coroutine::{async_context, own_class, with_saved_exception};
 use crate::errors;
 use crate::object::freelist::{Dropped, Filling, FreeList, Pooled};
 use crate::object::gc::traverse;
 use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::Blocking;
-use crate::runtime::task_id;
 
 /// Holds an amount of a capacity, and of every ancestor, until it is released.
 ///
@@ -41,7 +41,7 @@ pub(super) struct PyLease {
 #[derive(Debug)]
 struct LeasePermit {
     /// `None` only in a freed object.
-    tree_ref: Option<Py<TreeRef>>,
+    tree_ref: Option<Py<PyTreeRef>>,
     node: NodeId,
     id: PermitId,
 }
@@ -190,12 +190,12 @@ impl PyLease {
             .collect();
         let of = (tree.name(self.permit.get().node))
             .map_or(String::new(), |name| format!(" of '{name}'"));
-        let away = if tree.is_suspended(self.id()) {
-            ", given back for a while"
+        let suspended = if tree.is_suspended(self.id()) {
+            ", suspended"
         } else {
             ""
         };
-        format!("<Lease of {}{of}{away}>", parts.join(", "))
+        format!("<Lease of {}{of}{suspended}>", parts.join(", "))
     }
 }
 
@@ -277,20 +277,11 @@ impl Drop for PyLease {
 /// propagating through the frame that dropped the lease.
 #[cold]
 fn warn() {
-    Python::attach(|py| {
-        let pending = PyErr::take(py);
+    with_saved_exception(|py| {
         let category = py.get_type::<PyResourceWarning>();
-        let warned = PyErr::warn(
-            py,
-            &category,
-            c"a lease was collected before it was released; use `with lease:`",
-            1,
-        );
-        if let Err(error) = warned {
+        let message = c"a lease was collected before it was released; use `with lease:`";
+        if let Err(error) = PyErr::warn(py, &category, message, 1) {
             error.write_unraisable(py, None);
-        }
-        if let Some(pending) = pending {
-            pending.restore(py);
         }
     });
 }
@@ -345,6 +336,19 @@ impl PySuspended {
 }
 
 impl PyLease {
+    /// Creates the future that resumes the lease for the current task or thread.
+    fn resume(
+        &self,
+        py: Python<'_>,
+        tree: &Arc<Tree>,
+        alarm: AlarmId,
+    ) -> PyResult<Queued<core::Resume>> {
+        let future = (tree.take_again(self.id(), Some(alarm)))
+            .map_err(|error| core_error::permit_error(tree, error))?;
+        let future = future.by(current_owner(py)?);
+        Ok(Queued::new(self.handle(), future))
+    }
+
     /// Resumes the lease in a thread without an event loop. Does nothing if it is released before or meanwhile.
     fn resume_blocking(&self, py: Python<'_>, call: Blocking) -> PyResult<()> {
         let handle = self.handle();
@@ -353,10 +357,7 @@ impl PyLease {
             return Ok(());
         }
         let alarm = tree.alarm();
-        let future = (tree.take_again(self.id(), Some(alarm.id())))
-            .map_err(|error| core_error::permit_error(tree, error))?
-            .by(OwnerId(task_id::current(py)?.get()));
-        let future = Queued::new(handle, future);
+        let future = self.resume(py, tree, alarm.id())?;
         match timer::wait(py, call, handle, &alarm, future, None)? {
             Some(Err(error)) if !self.is_released() => Err(self.acquire_error(py, &error)),
             // Without a deadline the wait cannot time out.
@@ -382,14 +383,10 @@ pub(super) struct ResumeAwaitable {
     is_over: bool,
 }
 
-static CLASS: Class = Class::new();
-
 impl Operation for ResumeAwaitable {
     const NAME: &'static CStr = c"headrace._core.Retaking";
 
-    fn class() -> &'static Class {
-        &CLASS
-    }
+    own_class!();
 
     fn poll<'py>(
         &mut self,
@@ -417,11 +414,9 @@ impl ResumeAwaitable {
         let handle = lease.handle();
         let tree = handle.enter(py)?;
         if self.future.is_none() {
-            let alarm = handle.alarm(&asyncio::running_loop(py)?)?;
-            let future = (tree.take_again(lease.id(), Some(alarm.id())))
-                .map_err(|error| core_error::permit_error(tree, error))?
-                .by(OwnerId(task_id::current(py)?.get()));
-            self.future = Some((Queued::new(handle, future), alarm));
+            let timer = handle.loop_timer(&asyncio::running_loop(py)?)?;
+            let future = lease.resume(py, tree, timer.id())?;
+            self.future = Some((future, timer));
         }
         let Some((future, _)) = &mut self.future else {
             unreachable!("the future was set above")

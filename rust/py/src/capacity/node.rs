@@ -4,22 +4,21 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use headrace_core::capacity::{NodeId, NodeOptions, OwnerId};
+use headrace_core::capacity::{NodeId, NodeOptions, Tree};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::acquire::AcquireAwaitable;
-use super::arguments::{Argument, is_owned};
+use super::arguments::{Argument, current_owner, is_owned};
 use super::lease::PyLease;
 use super::queued::Queued;
-use super::tree::{GcAnchor, TreeHandle, TreeRef};
+use super::tree::{PyGcAnchor, PyTreeRef, TreeHandle};
 use super::{arguments, convert, core_error, timer};
 use crate::errors;
 use crate::runtime::blocking_wait;
 use crate::runtime::blocking_wait::Blocking;
-use crate::runtime::task_id;
 
 /// The native part of a `CapacitySource`.
 #[pyclass(
@@ -39,9 +38,9 @@ pub(super) struct PyCapacity {
 pub(super) struct Initialized {
     pub(super) handle: Arc<TreeHandle>,
     /// Shows the tree's Python objects to the garbage collector.
-    pub(super) gc_anchor: Py<GcAnchor>,
+    pub(super) gc_anchor: Py<PyGcAnchor>,
     /// Shared by all nodes and leases of the tree.
-    pub(super) tree_ref: Py<TreeRef>,
+    pub(super) tree_ref: Py<PyTreeRef>,
     pub(super) node: NodeId,
     /// The tree's revision at which a request for one slot was valid.
     pub(super) slot_checked_at: AtomicU64,
@@ -67,17 +66,7 @@ impl PyCapacity {
     ) -> PyResult<()> {
         let py = weight.py();
         let weight = arguments::weight(weight)?;
-        let name = match name.map(|name| name.cast::<PyString>()) {
-            None => None,
-            Some(Ok(name)) => Some(Arc::from(&*errors::text("name", name)?)),
-            Some(Err(_)) => {
-                return Err(errors::wrong_type(
-                    "name",
-                    "a string or None",
-                    name.expect("a failed cast has a value"),
-                ));
-            }
-        };
+        let name = arguments::text("name", name)?.map(Arc::from);
         let options = |handle: &TreeHandle| {
             PyResult::Ok(NodeOptions {
                 limits: convert::limits_to_core(py, handle, limits)?,
@@ -85,7 +74,7 @@ impl PyCapacity {
                 name,
             })
         };
-        let made = match parent {
+        let (handle, gc_anchor, tree_ref, node) = match parent {
             Some(_) if clock.is_some() => {
                 return Err(PyValueError::new_err(
                     "clock is for a root alone: a capacity with a parent uses the clock of its parent",
@@ -93,34 +82,37 @@ impl PyCapacity {
             }
             Some(parent) => {
                 let parent = parent.get().initialized()?;
-                let tree = parent.handle.enter(py)?;
+                let handle = Arc::clone(&parent.handle);
+                let tree = handle.enter(py)?;
                 let node = tree
-                    .add(parent.node, options(&parent.handle)?)
+                    .add(parent.node, options(&handle)?)
                     .map_err(|error| core_error::node_error(py, tree, Some(parent.node), error))?;
-                Initialized {
-                    handle: Arc::clone(&parent.handle),
-                    gc_anchor: parent.gc_anchor.clone_ref(py),
-                    tree_ref: parent.tree_ref.clone_ref(py),
+                let (gc_anchor, tree_ref) = (&parent.gc_anchor, &parent.tree_ref);
+                (
+                    handle,
+                    gc_anchor.clone_ref(py),
+                    tree_ref.clone_ref(py),
                     node,
-                    slot_checked_at: AtomicU64::new(0),
-                }
+                )
             }
             None => {
                 let handle = Arc::new(TreeHandle::new(clock)?);
-                let node = handle.root(options(&handle)?);
-                let node =
-                    node.map_err(|error| core_error::node_error(py, handle.peek(), None, error))?;
-                Initialized {
-                    gc_anchor: GcAnchor::new(py, &handle)?,
-                    tree_ref: Py::new(py, TreeRef(Arc::clone(&handle)))?,
-                    handle,
-                    node,
-                    slot_checked_at: AtomicU64::new(0),
-                }
+                let node = (handle.root(options(&handle)?))
+                    .map_err(|error| core_error::node_error(py, handle.peek(), None, error))?;
+                let gc_anchor = PyGcAnchor::new(py, &handle)?;
+                let tree_ref = Py::new(py, PyTreeRef(Arc::clone(&handle)))?;
+                (handle, gc_anchor, tree_ref, node)
             }
         };
-        let made = self.initialized.set(made);
-        made.map_err(|_| PyRuntimeError::new_err("this capacity is initialised already"))
+        let initialized = Initialized {
+            handle,
+            gc_anchor,
+            tree_ref,
+            node,
+            slot_checked_at: AtomicU64::new(0),
+        };
+        (self.initialized.set(initialized))
+            .map_err(|_| PyRuntimeError::new_err("this capacity is initialised already"))
     }
 
     /// Waits for a lease: `lease = await capacity.acquire()`, or `async with capacity.acquire() as lease:`.
@@ -153,7 +145,7 @@ impl PyCapacity {
         owner: Argument<'_, 'py>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        let ask = match (cost, priority) {
+        let request = match (cost, priority) {
             (Argument::Default, Argument::Default) => {
                 slf.get().check_one_slot(py)?;
                 None
@@ -163,7 +155,7 @@ impl PyCapacity {
         let timeout = timeout
             .map(|timeout| blocking_wait::seconds("timeout", timeout))
             .transpose()?;
-        AcquireAwaitable::make(slf, ask, is_owned(owner)?, timeout)
+        AcquireAwaitable::make(slf, request, is_owned(owner)?, timeout)
     }
 
     /// Returns a lease, or `None` if it is not available now. Never waits, and never overtakes waiting requests.
@@ -179,11 +171,11 @@ impl PyCapacity {
         owner: Argument<'_, 'py>,
     ) -> PyResult<Option<Bound<'py, PyLease>>> {
         let py = slf.py();
-        let mut ask = slf.get().request(py, cost, Argument::Default)?;
+        let mut request = slf.get().request(py, cost, Argument::Default)?;
         if is_owned(owner)? {
-            ask.owner = Some(OwnerId(task_id::current(py)?.get()));
+            request.owner = Some(current_owner(py)?);
         }
-        let permit = slf.get().try_take(py, &ask)?;
+        let permit = slf.get().try_take(py, &request)?;
         permit.map(|permit| PyLease::make(slf, permit)).transpose()
     }
 
@@ -216,35 +208,33 @@ impl PyCapacity {
         };
         let py = slf.py();
         let this = slf.get();
-        let mut ask = this.request(py, cost, priority)?;
+        let mut request = this.request(py, cost, priority)?;
         let until = timeout.map(blocking_wait::deadline).transpose()?.flatten();
         if is_owned(owner)? {
-            ask.owner = Some(OwnerId(task_id::current(py)?.get()));
+            request.owner = Some(current_owner(py)?);
         }
-        if let Some(permit) = this.try_take(py, &ask)? {
+        if let Some(permit) = this.try_take(py, &request)? {
             return PyLease::make(slf, permit);
         }
         let handle = this.handle()?;
         let alarm = handle.core_alarm();
-        ask.alarm = Some(alarm.id());
-        let future = Queued::new(handle, handle.enter(py)?.acquire(ask.clone()));
+        request.alarm = Some(alarm.id());
+        let future = Queued::new(handle, handle.enter(py)?.acquire(request.clone()));
         match timer::wait(py, CALL, handle, &alarm, future, until)? {
             Some(Ok(permit)) => PyLease::make(slf, permit.into_id()),
-            Some(Err(error)) => Err(this.acquire_error(py, &ask, &error)),
-            None => Err(blocking_wait::late("the lease could not be had", timeout)),
+            Some(Err(error)) => Err(this.acquire_error(py, &request, &error)),
+            None => Err(blocking_wait::late("the lease was not granted", timeout)),
         }
     }
 
     /// Grants nothing, here and below, until `resume()`. Held leases stay valid. Idempotent.
     fn pause(&self, py: Python<'_>) -> PyResult<()> {
-        let (tree, node) = self.enter(py)?;
-        (tree.pause(node)).map_err(|error| core_error::node_error(py, tree, Some(node), error))
+        self.change(py, Tree::pause)
     }
 
     /// Ends a pause, and grants waiting requests that fit. Idempotent.
     fn resume(&self, py: Python<'_>) -> PyResult<()> {
-        let (tree, node) = self.enter(py)?;
-        (tree.resume(node)).map_err(|error| core_error::node_error(py, tree, Some(node), error))
+        self.change(py, Tree::resume)
     }
 
     /// Grants nothing, here and below, for a number of seconds, such as the delay of a server's `Retry-After`. A later call may
@@ -274,27 +264,16 @@ impl PyCapacity {
         }
         // A duration that overflows is longer than the life of any process.
         let delay = Duration::try_from_secs_f64(delay).unwrap_or(Duration::MAX);
-        let resource = resource
-            .map(|resource| match resource.cast::<PyString>() {
-                Ok(name) => errors::text("resource", name),
-                Err(_) => Err(errors::wrong_type("resource", "a string or None", resource)),
+        let (tree, node) = self.enter(py)?;
+        let resource = arguments::text("resource", resource)?
+            .map(|name| {
+                (self.handle()?.resource(py, &name)).ok_or_else(|| {
+                    let node = core_error::name(tree, node);
+                    PyValueError::new_err(format!("{node} does not limit '{name}'"))
+                })
             })
             .transpose()?;
-        let (tree, node) = self.enter(py)?;
-        let resource = match resource.as_deref() {
-            None => None,
-            Some(name) => match self.handle()?.resource(py, name) {
-                Some(resource) => Some(resource),
-                None => {
-                    return Err(PyValueError::new_err(format!(
-                        "{} does not limit '{name}'",
-                        core_error::name(tree, node)
-                    )));
-                }
-            },
-        };
-        (tree.retry_after(node, resource, delay))
-            .map_err(|error| core_error::node_error(py, tree, Some(node), error))
+        self.change(py, |tree, node| tree.retry_after(node, resource, delay))
     }
 
     /// Closes this node and all below: waiting and later requests raise `ClosedError`. Leases stay valid. Idempotent.
@@ -334,20 +313,15 @@ impl PyCapacity {
     #[setter]
     fn set_weight(&self, py: Python<'_>, weight: &Bound<'_, PyAny>) -> PyResult<()> {
         let weight = arguments::weight(weight)?;
-        let (tree, node) = self.enter(py)?;
-        (tree.reweigh(node, weight))
-            .map_err(|error| core_error::node_error(py, tree, Some(node), error))
+        self.change(py, |tree, node| tree.reweigh(node, weight))
     }
 
     /// The name in messages and displays.
     #[getter]
     fn name(&self) -> PyResult<Option<String>> {
-        let made = self.initialized()?;
-        Ok(made
-            .handle
-            .peek()
-            .name(made.node)
-            .map(|name| name.to_string()))
+        let initialized = self.initialized()?;
+        let name = initialized.handle.peek().name(initialized.node);
+        Ok(name.map(|name| name.to_string()))
     }
 
     /// Raises the errors that `acquire(cost, priority=priority)` raises at once.
@@ -382,8 +356,7 @@ impl PyCapacity {
         limits.retain(|(resource, _)| !changed.iter().any(|(named, _)| named == resource));
         limits.extend(changed);
         self.handle()?.bump_revision();
-        (tree.resize(node, &limits))
-            .map_err(|error| core_error::node_error(py, tree, Some(node), error))?;
+        self.change(py, |tree, node| tree.resize(node, &limits))?;
         current.set_item(0, after)?;
         Ok(true)
     }
@@ -419,7 +392,7 @@ impl PyCapacity {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self.initialized.get() {
-            Some(made) => visit.call(&made.gc_anchor),
+            Some(initialized) => visit.call(&initialized.gc_anchor),
             None => Ok(()),
         }
     }
@@ -427,8 +400,8 @@ impl PyCapacity {
 
 impl Drop for PyCapacity {
     fn drop(&mut self) {
-        if let Some(made) = self.initialized.get() {
-            made.handle.remove_node(made.node);
+        if let Some(initialized) = self.initialized.get() {
+            initialized.handle.remove_node(initialized.node);
         }
     }
 }

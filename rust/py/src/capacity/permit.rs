@@ -10,7 +10,7 @@ use pyo3::types::{PyDict, PyFloat, PyInt};
 use super::acquire::{AcquireAwaitable, one_slot};
 use super::arguments::Argument;
 use super::node::PyCapacity;
-use super::prefetch::{PermitPrefetch, RunUsage};
+use super::prefetch::{PyPermitPrefetch, RunUsage};
 use super::tree::TreeHandle;
 use crate::object::gc::traverse;
 
@@ -19,7 +19,7 @@ use crate::object::gc::traverse;
 pub(crate) struct CapacityClient {
     capacity: Py<PyCapacity>,
     /// Permits of one slot.
-    prefetch: Py<PermitPrefetch>,
+    prefetch: Py<PyPermitPrefetch>,
     /// The capacity's `acquire_nowait`.
     method: Py<PyAny>,
     /// Whether no subclass overrides `acquire_nowait` or `acquire`.
@@ -27,7 +27,10 @@ pub(crate) struct CapacityClient {
 }
 
 impl CapacityClient {
-    pub(crate) fn new(capacity: &Bound<'_, PyAny>, prefetch: Py<PermitPrefetch>) -> PyResult<Self> {
+    pub(crate) fn new(
+        capacity: &Bound<'_, PyAny>,
+        prefetch: Py<PyPermitPrefetch>,
+    ) -> PyResult<Self> {
         let py = capacity.py();
         let capacity = capacity.cast::<PyCapacity>()?;
         let name = intern!(py, "acquire_nowait");
@@ -50,7 +53,7 @@ impl CapacityClient {
         cost: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Option<TaskPermit>> {
         let capacity = self.capacity.get();
-        let ask = match cost {
+        let request = match cost {
             _ if !self.is_native => return self.acquire_nowait(py, cost),
             None => one_slot(capacity.tree_and_node()?.1),
             Some(cost) if is_one(cost) => one_slot(capacity.tree_and_node()?.1),
@@ -59,7 +62,7 @@ impl CapacityClient {
             }
             Some(_) => return self.acquire_nowait(py, cost),
         };
-        let id = capacity.try_take(py, &ask)?;
+        let id = capacity.try_take(py, &request)?;
         let handle = capacity.handle()?;
         Ok(id.map(|id| TaskPermit::Native(TreePermit::new(handle, id))))
     }
@@ -74,7 +77,7 @@ impl CapacityClient {
             return Ok(None);
         }
         let capacity = self.capacity.bind(py);
-        let ask = match cost {
+        let request = match cost {
             Some(cost) if !is_one(cost) => {
                 let cost = Argument::Value(cost.as_borrowed());
                 Some(Box::new(capacity.get().checked_request(
@@ -88,7 +91,7 @@ impl CapacityClient {
                 None
             }
         };
-        AcquireAwaitable::make(capacity.clone(), ask, false, None).map(Some)
+        AcquireAwaitable::make(capacity.clone(), request, false, None).map(Some)
     }
 
     #[cold]
@@ -216,7 +219,7 @@ impl TreePermit {
         }
     }
 
-    /// Passes the permit to the caller, who must release it.
+    /// Passes the permit to the caller, which must release it.
     pub(super) fn into_id(mut self) -> PermitId {
         self.handle = None;
         self.id

@@ -17,7 +17,7 @@
 //!
 //! A run has one set of prefetched permits, which its puller uses: the fast path of the pool, or the admission in Python. No
 //! task waits for them. So they may be queued only while the puller waits for its own request, which is ahead of them, or
-//! returns for the next permit by itself. They are [cleared](PermitPrefetch::clear) in the step in which the puller waits for
+//! returns for the next permit by itself. They are [cleared](PyPermitPrefetch::clear) in the step in which the puller waits for
 //! anything else, or ends. Granted permits that were not taken are then released, and go to other requests. A task that is
 //! retried takes over the first queued request.
 
@@ -41,9 +41,9 @@ use crate::runtime::asyncio;
 const LIMIT: usize = 1024;
 
 /// The prefetched permits of a run, of one slot each.
-#[pyclass(name = "Asks", frozen, module = "headrace._core")]
+#[pyclass(name = "PermitPrefetch", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct PermitPrefetch {
+pub(crate) struct PyPermitPrefetch {
     capacity: Py<PyCapacity>,
     prefetched: GilCell<Prefetched>,
     /// The number of calls to `clear`.
@@ -67,7 +67,7 @@ pub(crate) struct RunUsage {
     pub(crate) waiting: usize,
 }
 
-impl PermitPrefetch {
+impl PyPermitPrefetch {
     /// Takes one slot, if it is available now. `more`: count it as used, since more tasks are about to be pulled.
     #[inline]
     pub(super) fn take_one(&self, py: Python<'_>, more: bool) -> PyResult<Option<TreePermit>> {
@@ -124,12 +124,12 @@ impl PermitPrefetch {
         let Some(first) = self.take_first(py)? else {
             return AcquireAwaitable::make(capacity.clone(), None, false, None);
         };
-        let (asking, used) = {
+        let (requesting, used) = {
             let mut prefetched = self.prefetched.borrow(py);
             prefetched.used += 1;
             (prefetched.queue.len() + 1, prefetched.used)
         };
-        if let Some(running) = self.running_if_shared(py, asking, least, usage)? {
+        if let Some(running) = self.running_if_shared(py, requesting, least, usage)? {
             let wanted = used.min(2 * running.max(1)).min(LIMIT);
             self.change(py, |prefetched| {
                 while prefetched.queue.len() < wanted
@@ -157,8 +157,8 @@ impl PermitPrefetch {
         let capacity = self.capacity.get();
         let (_, node) = capacity.enter(py)?;
         let handle = capacity.handle()?;
-        let alarm = handle.alarm(&asyncio::running_loop(py)?)?;
-        match QueuedAcquire::start(py, handle, one_slot(node), Parked::resting(py)?, alarm)? {
+        let timer = handle.loop_timer(&asyncio::running_loop(py)?)?;
+        match QueuedAcquire::start(py, handle, one_slot(node), Parked::resting(py)?, timer)? {
             Started::Pending(waiting) => Ok(Some(waiting)),
             // Suspended: the next request is granted it, or gets the error.
             Started::Granted(permit) => {
@@ -173,7 +173,7 @@ impl PermitPrefetch {
     fn running_if_shared(
         &self,
         py: Python<'_>,
-        asking: usize,
+        requesting: usize,
         least: RunUsage,
         usage: impl FnOnce() -> PyResult<RunUsage>,
     ) -> PyResult<Option<usize>> {
@@ -189,7 +189,7 @@ impl PermitPrefetch {
         // Requests at the same node share one wait queue, where many requests would get more than a fair share. A permit that
         // was granted to a task of the run, and not taken yet, counts as held and not as waiting.
         let is_all = |usage: RunUsage| {
-            let ours = (usage.running + usage.waiting + asking).checked_sub(waiting);
+            let ours = (usage.running + usage.waiting + requesting).checked_sub(waiting);
             ours.is_some_and(|ours| held == Amount::units(ours as u64))
         };
         let usage = if is_all(least) { least } else { usage()? };
@@ -210,7 +210,7 @@ impl PermitPrefetch {
 }
 
 #[pymethods]
-impl PermitPrefetch {
+impl PyPermitPrefetch {
     #[new]
     fn new(capacity: Py<PyCapacity>) -> Self {
         Self {

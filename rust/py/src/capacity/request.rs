@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use headrace_core::capacity::{AcquireError, AcquireRequest, NodeId, PermitId, Tree, Usage};
+use headrace_core::capacity::{
+    AcquireError, AcquireRequest, NodeError, NodeId, PermitId, Tree, Usage,
+};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use super::acquire::one_slot;
 use super::arguments::Argument;
 use super::node::{Initialized, PyCapacity};
-use super::tree::{TreeHandle, TreeRef};
+use super::tree::{PyTreeRef, TreeHandle};
 use super::{arguments, core_error};
 
 impl PyCapacity {
@@ -26,22 +28,32 @@ impl PyCapacity {
 
     /// Returns the reference to the tree, and the node.
     #[inline]
-    pub(super) fn tree_and_node(&self) -> PyResult<(&Py<TreeRef>, NodeId)> {
-        let made = self.initialized()?;
-        Ok((&made.tree_ref, made.node))
+    pub(super) fn tree_and_node(&self) -> PyResult<(&Py<PyTreeRef>, NodeId)> {
+        let initialized = self.initialized()?;
+        Ok((&initialized.tree_ref, initialized.node))
     }
 
     /// Checks the tree, reads its clock, and returns the tree and the node.
     #[inline]
     pub(super) fn enter(&self, py: Python<'_>) -> PyResult<(&Arc<Tree>, NodeId)> {
-        let made = self.initialized()?;
-        Ok((made.handle.enter(py)?, made.node))
+        let initialized = self.initialized()?;
+        Ok((initialized.handle.enter(py)?, initialized.node))
     }
 
     pub(super) fn usage(&self, py: Python<'_>) -> PyResult<Usage> {
         let (tree, node) = self.enter(py)?;
         tree.usage(node)
             .ok_or_else(|| core_error::closed(py, tree, node))
+    }
+
+    /// Changes the node, and converts the error.
+    pub(super) fn change(
+        &self,
+        py: Python<'_>,
+        change: impl FnOnce(&Tree, NodeId) -> Result<(), NodeError>,
+    ) -> PyResult<()> {
+        let (tree, node) = self.enter(py)?;
+        change(tree, node).map_err(|error| core_error::node_error(py, tree, Some(node), error))
     }
 
     /// Creates a request from arguments.
@@ -52,8 +64,8 @@ impl PyCapacity {
         cost: Argument<'_, '_>,
         priority: Argument<'_, '_>,
     ) -> PyResult<AcquireRequest> {
-        let made = self.initialized()?;
-        let (handle, node) = (&made.handle, made.node);
+        let initialized = self.initialized()?;
+        let (handle, node) = (&initialized.handle, initialized.node);
         handle.check(py)?;
         let cost = match cost {
             Argument::Default => one_slot(node).cost,
@@ -63,11 +75,11 @@ impl PyCapacity {
                 resource.ok_or_else(|| core_error::unknown(tree, node, name, known(tree, node)))
             })?,
         };
-        let mut ask = AcquireRequest::new(node, cost);
+        let mut request = AcquireRequest::new(node, cost);
         if let Argument::Value(priority) = priority {
-            ask.priority = arguments::priority(&priority)?;
+            request.priority = arguments::priority(&priority)?;
         }
-        Ok(ask)
+        Ok(request)
     }
 
     /// Creates a request, and fails if it can never be granted.
@@ -78,23 +90,25 @@ impl PyCapacity {
         cost: Argument<'_, '_>,
         priority: Argument<'_, '_>,
     ) -> PyResult<AcquireRequest> {
-        let ask = self.request(py, cost, priority)?;
-        let checked = self.handle()?.peek().check_request(&ask);
+        let request = self.request(py, cost, priority)?;
+        let checked = self.handle()?.peek().check_request(&request);
         match checked {
-            Ok(()) => Ok(ask),
-            Err(error) => Err(self.acquire_error(py, &ask, &error)),
+            Ok(()) => Ok(request),
+            Err(error) => Err(self.acquire_error(py, &request, &error)),
         }
     }
 
     /// Fails if one slot can never be granted. The result is cached until a limit changes.
     #[inline]
     pub(super) fn check_one_slot(&self, py: Python<'_>) -> PyResult<()> {
-        let made = self.initialized()?;
-        made.handle.process.check(py, "capacity")?;
-        let revision = made.handle.revision();
-        if made.slot_checked_at.load(Ordering::Relaxed) != revision {
+        let initialized = self.initialized()?;
+        initialized.handle.process.check(py, "capacity")?;
+        let revision = initialized.handle.revision();
+        if initialized.slot_checked_at.load(Ordering::Relaxed) != revision {
             self.checked_request(py, Argument::Default, Argument::Default)?;
-            made.slot_checked_at.store(revision, Ordering::Relaxed);
+            initialized
+                .slot_checked_at
+                .store(revision, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -103,23 +117,23 @@ impl PyCapacity {
     pub(super) fn try_take(
         &self,
         py: Python<'_>,
-        ask: &AcquireRequest,
+        request: &AcquireRequest,
     ) -> PyResult<Option<PermitId>> {
         let tree = self.handle()?.enter(py)?;
-        (tree.try_take(ask)).map_err(|error| self.acquire_error(py, ask, &error))
+        (tree.try_take(request)).map_err(|error| self.acquire_error(py, request, &error))
     }
 
     #[cold]
     pub(super) fn acquire_error(
         &self,
         py: Python<'_>,
-        ask: &AcquireRequest,
+        request: &AcquireRequest,
         error: &AcquireError,
     ) -> PyErr {
         match self.handle() {
             Ok(handle) => {
-                let requested = |resource| ask.cost.get(resource);
-                core_error::acquire_error(py, handle.peek(), ask.node, error, requested)
+                let requested = |resource| request.cost.get(resource);
+                core_error::acquire_error(py, handle.peek(), request.node, error, requested)
             }
             Err(error) => error,
         }

@@ -43,7 +43,7 @@ pub(super) struct LoopTimer {
     is_coarse: bool,
     /// The tree uses the real clock and the event loop a virtual one, which offers timers by the real clock.
     is_by_real_clock: bool,
-    timer: GilCell<TimerState>,
+    state: GilCell<TimerState>,
     waker: Waker,
 }
 
@@ -58,21 +58,21 @@ struct TimerState {
 
 impl TreeHandle {
     /// Returns the timer of an event loop that runs in this thread.
-    pub(super) fn alarm(
+    pub(super) fn loop_timer(
         self: &Arc<Self>,
         event_loop: &Bound<'_, PyAny>,
     ) -> PyResult<Arc<LoopTimer>> {
-        let known = (self.alarms.borrow(event_loop.py()).iter())
-            .find(|alarm| alarm.is_of(event_loop))
+        let known = (self.loop_timers.borrow(event_loop.py()).iter())
+            .find(|timer| timer.is_of(event_loop))
             .map(Arc::clone);
         match known {
-            Some(alarm) => Ok(alarm),
-            None => self.new_alarm(event_loop),
+            Some(timer) => Ok(timer),
+            None => self.new_loop_timer(event_loop),
         }
     }
 
     #[cold]
-    fn new_alarm(self: &Arc<Self>, event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<LoopTimer>> {
+    fn new_loop_timer(self: &Arc<Self>, event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<LoopTimer>> {
         let py = event_loop.py();
         self.forget_closed_loops(py)?;
         let module = event_loop.get_type().module()?;
@@ -80,34 +80,34 @@ impl TreeHandle {
         let is_by_real_clock =
             self.has_real_clock() && event_loop.hasattr(intern!(py, "call_later_real"))?;
         let weak = PyWeakrefReference::new(event_loop)?.unbind();
-        let alarm = Arc::new_cyclic(|alarm| LoopTimer {
+        let timer = Arc::new_cyclic(|timer| LoopTimer {
             handle: Arc::downgrade(self),
             core: self.core_alarm(),
             thread: this_thread(),
             event_loop: weak,
             is_coarse,
             is_by_real_clock,
-            timer: GilCell::default(),
-            waker: Waker::from(Arc::new(TimerWaker(Weak::clone(alarm)))),
+            state: GilCell::default(),
+            waker: Waker::from(Arc::new(TimerWaker(Weak::clone(timer)))),
         });
-        self.alarms.borrow(py).push(Arc::clone(&alarm));
-        alarm.set(py)?;
-        Ok(alarm)
+        self.loop_timers.borrow(py).push(Arc::clone(&timer));
+        timer.set(py)?;
+        Ok(timer)
     }
 
     /// Drops the timers of closed event loops.
     fn forget_closed_loops(&self, py: Python<'_>) -> PyResult<()> {
-        let alarms: Vec<_> = self.alarms.borrow(py).clone();
+        let timers: Vec<_> = self.loop_timers.borrow(py).clone();
         let mut closed = Vec::new();
-        for alarm in alarms {
-            if alarm.is_closed(py)? {
-                closed.push(alarm);
+        for timer in timers {
+            if timer.is_closed(py)? {
+                closed.push(timer);
             }
         }
         // Dropped after the borrow, by `closed`.
-        self.alarms
+        self.loop_timers
             .borrow(py)
-            .retain(|alarm| !closed.iter().any(|closed| Arc::ptr_eq(closed, alarm)));
+            .retain(|timer| !closed.iter().any(|closed| Arc::ptr_eq(closed, timer)));
         Ok(())
     }
 }
@@ -132,17 +132,17 @@ impl LoopTimer {
 
     /// Sets the timer, on the event loop's thread. If the clock fails, sets a timer to retry and returns the error.
     fn set(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
-        let mut timer = self.timer.borrow(py);
-        if std::mem::replace(&mut timer.is_setting, true) {
-            timer.set_again = true;
+        let mut state = self.state.borrow(py);
+        if std::mem::replace(&mut state.is_setting, true) {
+            state.set_again = true;
             return Ok(());
         }
-        drop(timer);
+        drop(state);
         loop {
             let outcome = self.set_once(py);
-            let mut timer = self.timer.borrow(py);
-            if outcome.is_err() || !std::mem::take(&mut timer.set_again) {
-                timer.is_setting = false;
+            let mut state = self.state.borrow(py);
+            if outcome.is_err() || !std::mem::take(&mut state.set_again) {
+                state.is_setting = false;
                 return outcome;
             }
         }
@@ -156,7 +156,7 @@ impl LoopTimer {
         let Some(deadline) = self.core.deadline(&self.waker) else {
             return Ok(());
         };
-        let armed = self.timer.borrow(py).armed.as_ref().map(|(at, _)| *at);
+        let armed = self.state.borrow(py).armed.as_ref().map(|(at, _)| *at);
         if armed.is_some_and(|at| at <= deadline) {
             return Ok(());
         }
@@ -169,51 +169,65 @@ impl LoopTimer {
             let millis = left.as_nanos().div_ceil(1_000_000);
             left = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
         }
-        let callback = Py::new(
-            py,
-            TimerCallback {
-                alarm: Arc::downgrade(self),
-                is_timer: true,
-            },
-        )?;
+        let callback = PyTimerCallback::new(self, true);
         let call_later = if self.is_by_real_clock {
             intern!(py, "call_later_real")
         } else {
             intern!(py, "call_later")
         };
         let handle = event_loop.call_method1(call_later, (left.as_secs_f64(), callback))?;
-        let old = (self.timer.borrow(py).armed).replace((deadline, handle.unbind()));
+        let old = (self.state.borrow(py).armed).replace((deadline, handle.unbind()));
         if let Some((_, old)) = old {
             old.bind(py).call_method0(intern!(py, "cancel"))?;
         }
         now.map(drop)
     }
+
+    /// Requests that the event loop sets its timer. A closed loop has no waiters to serve.
+    fn notify_loop(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        let Some(event_loop) = self.event_loop.bind(py).upgrade() else {
+            return Ok(());
+        };
+        let callback = PyTimerCallback::new(self, false);
+        match event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (callback,)) {
+            Err(error) if !error.is_instance_of::<PyRuntimeError>(py) => Err(error),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The callback of the event loop: when the timer fires, or on request of another thread.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "TimerCallback", frozen, module = "headrace._core")]
 #[derive(Debug)]
-struct TimerCallback {
-    alarm: Weak<LoopTimer>,
-    is_timer: bool,
+struct PyTimerCallback {
+    timer: Weak<LoopTimer>,
+    /// Whether the timer fired.
+    is_fired: bool,
+}
+
+impl PyTimerCallback {
+    fn new(timer: &Arc<LoopTimer>, is_fired: bool) -> Self {
+        let timer = Arc::downgrade(timer);
+        Self { timer, is_fired }
+    }
 }
 
 #[pymethods]
-impl TimerCallback {
+impl PyTimerCallback {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
-        let Some(alarm) = self.alarm.upgrade() else {
+        let Some(timer) = self.timer.upgrade() else {
             return Ok(());
         };
         let mut ticked = Ok(());
-        if self.is_timer {
-            let spent = alarm.timer.borrow(py).armed.take();
+        if self.is_fired {
+            let spent = timer.state.borrow(py).armed.take();
             drop(spent);
-            if let Some(handle) = alarm.handle.upgrade() {
+            if let Some(handle) = timer.handle.upgrade() {
                 ticked = handle.enter(py).map(|tree| tree.tick());
             }
         }
         // If the clock failed, waiters are served next time, so the timer is always set.
-        let set = alarm.set(py);
+        let set = timer.set(py);
         ticked.and(set)
     }
 }
@@ -229,38 +243,18 @@ impl Wake for TimerWaker {
 
     fn wake_by_ref(self: &Arc<Self>) {
         Python::attach(|py| {
-            let Some(alarm) = self.0.upgrade() else {
+            let Some(timer) = self.0.upgrade() else {
                 return;
             };
-            let result = if alarm.thread == this_thread() {
-                alarm.set(py)
+            let result = if timer.thread == this_thread() {
+                timer.set(py)
             } else {
-                alarm.notify_loop(py)
+                timer.notify_loop(py)
             };
             if let Err(error) = result {
                 error.write_unraisable(py, None);
             }
         });
-    }
-}
-
-impl LoopTimer {
-    /// Requests that the event loop sets its timer. A closed loop has no waiters to serve.
-    fn notify_loop(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
-        let Some(event_loop) = self.event_loop.bind(py).upgrade() else {
-            return Ok(());
-        };
-        let callback = Py::new(
-            py,
-            TimerCallback {
-                alarm: Arc::downgrade(self),
-                is_timer: false,
-            },
-        )?;
-        match event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (callback,)) {
-            Err(error) if !error.is_instance_of::<PyRuntimeError>(py) => Err(error),
-            _ => Ok(()),
-        }
     }
 }
 

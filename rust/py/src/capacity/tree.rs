@@ -43,7 +43,7 @@ pub(super) struct TreeHandle {
     clock: Option<UserClock>,
     /// The resources that nodes of the tree limit, by name.
     resources: GilCell<HashMap<String, ResourceId>>,
-    pub(super) alarms: GilCell<Vec<Arc<LoopTimer>>>,
+    pub(super) loop_timers: GilCell<Vec<Arc<LoopTimer>>>,
     /// Incremented by each change after which a valid request may have become invalid.
     revision: AtomicU64,
 }
@@ -51,9 +51,9 @@ pub(super) struct TreeHandle {
 /// A user's clock, and the time that was read last.
 #[derive(Debug)]
 struct UserClock {
-    /// The garbage collector visits it through the [`GcAnchor`], and may clear it when that is garbage.
+    /// The garbage collector visits it through the [`PyGcAnchor`], and may clear it when that is garbage.
     callable: GilCell<Option<Py<PyAny>>>,
-    /// A weak reference to the [`GcAnchor`]. The collector clears weak references to garbage before it clears objects.
+    /// A weak reference to the [`PyGcAnchor`]. The collector clears weak references to garbage before it clears objects.
     gc_anchor: OnceLock<Py<PyWeakrefReference>>,
     shown: Arc<ManualClock>,
 }
@@ -80,7 +80,7 @@ impl TreeHandle {
             core: Tree::new(settings),
             clock,
             resources: GilCell::default(),
-            alarms: GilCell::default(),
+            loop_timers: GilCell::default(),
             revision: AtomicU64::new(1),
         })
     }
@@ -232,17 +232,17 @@ impl UserClock {
 /// instruction each time, which costs more than creating and dropping the rest of a lease.
 ///
 /// Neither this nor a lease is tracked by the garbage collector.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "TreeRef", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(super) struct TreeRef(pub(super) Arc<TreeHandle>);
+pub(super) struct PyTreeRef(pub(super) Arc<TreeHandle>);
 
 /// Shows the Python objects of a tree to the garbage collector. Each node holds one reference to it; the collector cannot see
 /// the `Arc` of the tree itself.
-#[pyclass(frozen, weakref, module = "headrace._core")]
+#[pyclass(name = "GcAnchor", frozen, weakref, module = "headrace._core")]
 #[derive(Debug)]
-pub(super) struct GcAnchor(Arc<TreeHandle>);
+pub(super) struct PyGcAnchor(Arc<TreeHandle>);
 
-impl GcAnchor {
+impl PyGcAnchor {
     pub(super) fn new(py: Python<'_>, handle: &Arc<TreeHandle>) -> PyResult<Py<Self>> {
         let gc_anchor = Bound::new(py, Self(Arc::clone(handle)))?;
         if let Some(user_clock) = &handle.clock {
@@ -257,7 +257,7 @@ impl GcAnchor {
 }
 
 #[pymethods]
-impl GcAnchor {
+impl PyGcAnchor {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         gc::visit(&visit, |visit| {
             let Some(user_clock) = &self.0.clock else {

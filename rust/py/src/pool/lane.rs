@@ -21,7 +21,7 @@ use super::ticket::Ticket;
 use super::waiting::Waiting;
 use super::work::Work;
 use super::worker::Job;
-use crate::capacity::{CapacityClient, Next, PermitPrefetch, RunUsage, TaskPermit, is_number};
+use crate::capacity::{CapacityClient, Next, PyPermitPrefetch, RunUsage, TaskPermit, is_number};
 use crate::coroutine::{Native, delegate};
 use crate::merge::task_context::Entered;
 use crate::object::gc::{self, Traverse};
@@ -93,7 +93,7 @@ impl Lane {
         name: String,
         source: Py<PyAny>,
         capacity: &Bound<'_, PyAny>,
-        asks: Py<PermitPrefetch>,
+        asks: Py<PyPermitPrefetch>,
         event_loop: Py<PyAny>,
         clock: &Bound<'_, PyAny>,
         context: Py<PyAny>,
