@@ -28,7 +28,7 @@ def files(tmp_path: Path) -> Files:
     return files_in(tmp_path)
 
 
-async def given(tasks: Iterable[tuple[str, Task]]) -> AsyncIterator[tuple[str, Task]]:
+async def as_source(tasks: Iterable[tuple[str, Task]]) -> AsyncIterator[tuple[str, Task]]:
     for task in tasks:
         yield task
 
@@ -90,7 +90,7 @@ async def test_limits_and_group_order_hold(seed: int) -> None:
 
 @pytest.mark.virtual
 async def test_no_group_starves_another() -> None:
-    """An earlier group with a hundred times as many tasks does not delay the others."""
+    """Serve all groups alike, although the first one has a hundred times as many tasks."""
     done: list[str] = []
 
     async def work(name: str) -> None:
@@ -99,7 +99,7 @@ async def test_no_group_starves_another() -> None:
 
     order = ["big"] * 500 + ["small", "tiny"] * 5
     root = CapacitySource(3)
-    await Groups(root, 3, 10_000, {}).run(given((name, Task(work, name)) for name in order))
+    await Groups(root, 3, 10_000, {}).run(as_source((name, Task(work, name)) for name in order))
     # The first three tasks have no competition, unless the machine is busy. Then each group has a third of the slots
     # for the five rounds in which it has tasks.
     assert Counter(done[: 3 + 5 * 3]) == {"big": 8, "small": 5, "tiny": 5}
@@ -159,7 +159,7 @@ async def test_cancelling_run_stops_all_tasks() -> None:
             ended.append(name)
 
     groups = Groups(root, 2, 5, {})
-    tasks = given((name, Task(work, name)) for name in "abcabcabcabc")
+    tasks = as_source((name, Task(work, name)) for name in "abcabcabcabc")
     running = asyncio.create_task(groups.run(tasks))
     await until(lambda: groups.waiting == 5)
     running.cancel()

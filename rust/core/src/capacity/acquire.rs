@@ -177,7 +177,7 @@ impl Acquire {
         Self { request, pending }
     }
 
-    /// The request.
+    /// Return the request.
     #[inline]
     pub fn request(&self) -> &AcquireRequest {
         &self.request
