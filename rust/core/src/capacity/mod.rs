@@ -139,8 +139,8 @@
 //!
 //! One lock guards the tree. An operation that frees capacity also grants it, in the same step, to futures that have not been
 //! polled yet, so a newcomer cannot take it first. Wakers are called after unlocking. A grant that is never collected, because
-//! its future was dropped or [gave up its position](crate::sync::QueuePosition::give_up), is annulled: slots, quota and budget are as if it
-//! had never been made.
+//! its future was dropped or gave up its [position](crate::sync::QueuePosition), is annulled: slots, quota and budget are as
+//! if it had never been made.
 //!
 //! # Invariants
 //!

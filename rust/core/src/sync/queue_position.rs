@@ -18,8 +18,8 @@ pub trait QueuedFuture: Future + Unpin {
     /// The structure that it waits for.
     type Owner: WaitQueues;
 
-    /// The position in the wait queue. `None` before the first poll that has to wait, after completion, and for a future that
-    /// cannot be promised anything.
+    /// Return the position in the wait queue. `None` before the first poll that has to wait, after completion, and for a
+    /// future that cannot be promised anything.
     fn queue_position(&self) -> Option<QueuePosition<Self::Owner>>;
 }
 

@@ -86,14 +86,14 @@ impl PyBuffer {
         self.core.maxsize().map(NonZeroUsize::get)
     }
 
-    /// Ends the supply: consumers drain the stored items, then the stream ends.
+    /// End the supply: consumers drain the stored items, then the stream ends.
     fn finish(&self, py: Python<'_>) -> PyResult<()> {
         self.check(py)?;
         self.core.finish();
         Ok(())
     }
 
-    /// Ends the supply like `finish`; after the last item one consumer raises `error` before the stream ends.
+    /// End the supply like `finish`; after the last item one consumer raises `error` before the stream ends.
     fn fail(&self, error: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = error.py();
         self.check(py)?;
@@ -106,7 +106,7 @@ impl PyBuffer {
         Ok(())
     }
 
-    /// Stores an item from a thread without an event loop, waiting for space at most `timeout` seconds.
+    /// Store an item from a thread without an event loop, waiting for space at most `timeout` seconds.
     #[pyo3(signature = (item, timeout = None))]
     fn put_sync(&self, item: Bound<'_, PyAny>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let py = item.py();
@@ -124,7 +124,7 @@ impl PyBuffer {
         }
     }
 
-    /// Removes and returns the next item in a thread without an event loop, waiting at most `timeout` seconds.
+    /// Remove and return the next item in a thread without an event loop, waiting at most `timeout` seconds.
     #[pyo3(signature = (timeout = None))]
     fn get_sync<'py>(
         &self,
@@ -139,7 +139,7 @@ impl PyBuffer {
         }
     }
 
-    /// Returns the next item without removing it.
+    /// Return the next item without removing it.
     fn peek<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.check(py)?;
         let next = self
@@ -152,7 +152,7 @@ impl PyBuffer {
         }
     }
 
-    /// Returns size, high-water mark, number of dropped items, waiting consumers, waiting producers.
+    /// Return size, high-water mark, number of dropped items, waiting consumers, waiting producers.
     fn statistics(&self, py: Python<'_>) -> PyResult<(usize, usize, u64, usize, usize)> {
         self.check(py)?;
         let now = self.core.statistics();
@@ -202,12 +202,12 @@ impl PyBuffer {
     }
 }
 
-/// Creates the error of a read after the end.
+/// Create the error of a read after the end.
 fn no_more(py: Python<'_>) -> PyErr {
     errors::closed(py, "the buffer has ended: no item will come")
 }
 
-/// Parses `maxsize`.
+/// Parse `maxsize`.
 fn bound(maxsize: &Bound<'_, PyAny>) -> PyResult<NonZeroUsize> {
     if !maxsize.is_instance_of::<PyInt>() || maxsize.is_instance_of::<PyBool>() {
         return Err(errors::wrong_type(
@@ -224,7 +224,7 @@ fn bound(maxsize: &Bound<'_, PyAny>) -> PyResult<NonZeroUsize> {
 }
 
 impl PyBuffer {
-    /// Fails in a forked child, and after a panic inside.
+    /// Fail in a forked child, and after a panic inside.
     #[inline]
     pub(crate) fn check(&self, py: Python<'_>) -> PyResult<()> {
         ops::check(py, self.process, &self.core, "buffer")
@@ -241,7 +241,7 @@ impl PyBuffer {
         &self.core
     }
 
-    /// Extracts the item from the stored object.
+    /// Extract the item from the stored object.
     #[inline]
     pub(crate) fn reveal<'py>(&self, held: Bound<'py, PyAny>) -> Bound<'py, PyAny> {
         if self.key.is_none() {
@@ -250,7 +250,7 @@ impl PyBuffer {
         held.get_item(1).unwrap_or(held)
     }
 
-    /// Returns the object to store for an item: the item, or a tuple of its key and the item.
+    /// Return the object to store for an item: the item, or a tuple of its key and the item.
     #[inline]
     fn hold<'py>(&self, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         match &self.key {
@@ -268,7 +268,7 @@ impl PyBuffer {
         }
     }
 
-    /// Stores an item, or returns the put that waits for space. If it fails, the caller keeps the item.
+    /// Store an item, or return the put that waits for space. If it fails, the caller keeps the item.
     pub(crate) fn offer<'py>(
         slf: &Bound<'py, Self>,
         item: Bound<'py, PyAny>,
@@ -310,12 +310,12 @@ impl PyBuffer {
         }
     }
 
-    /// Returns the error of a blocking read after the end: the producers' error, or the end.
+    /// Return the error of a blocking read after the end: the producers' error, or the end.
     fn ended(&self, py: Python<'_>) -> PyErr {
         self.take_error(py).unwrap_or_else(|| no_more(py))
     }
 
-    /// Takes the producers' error; `None` from the second call on.
+    /// Take the producers' error; `None` from the second call on.
     pub(crate) fn take_error(&self, py: Python<'_>) -> Option<PyErr> {
         let error = self.error.borrow(py).take()?;
         Some(PyErr::from_value(error.into_bound(py)))

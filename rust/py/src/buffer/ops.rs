@@ -17,7 +17,7 @@ pub(crate) type Core = core::Buffer<Py<PyAny>>;
 /// The output of an operation that is complete, or the future that waits for it.
 pub(super) type Attempt<F> = Result<<F as Future>::Output, F>;
 
-/// Fails in a forked child, and after a panic inside the core. `name` is the noun of the error message.
+/// Fail in a forked child, and after a panic inside the core. `name` is the noun of the error message.
 #[inline]
 pub(super) fn check(
     py: Python<'_>,
@@ -32,7 +32,7 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Takes the next item.
+/// Take the next item.
 #[inline]
 pub(super) fn get(core: &Arc<Core>) -> Attempt<Get<Py<PyAny>>> {
     match core.try_get() {
@@ -42,7 +42,7 @@ pub(super) fn get(core: &Arc<Core>) -> Attempt<Get<Py<PyAny>>> {
     }
 }
 
-/// Stores an item. If the buffer is full, waits for space or, unless `waits`, refuses the item.
+/// Store an item. If the buffer is full, wait for space or, unless `waits`, refuse the item.
 #[inline]
 pub(super) fn put(core: &Arc<Core>, item: Py<PyAny>, waits: bool) -> Attempt<Put<Py<PyAny>>> {
     match core.try_put(item) {
@@ -51,7 +51,7 @@ pub(super) fn put(core: &Arc<Core>, item: Py<PyAny>, waits: bool) -> Attempt<Put
     }
 }
 
-/// Completes an operation, and blocks the thread if it must wait; `None` after the timeout.
+/// Complete an operation, and block the thread if it must wait; `None` after the timeout.
 pub(super) fn block_on<F: Future + Unpin>(
     py: Python<'_>,
     call: Blocking,
@@ -65,7 +65,7 @@ pub(super) fn block_on<F: Future + Unpin>(
     }
 }
 
-/// Passes each stored item to the garbage collector.
+/// Pass each stored item to the garbage collector.
 pub(super) fn visit_items(core: &Core, visit: Visitor<'_>) -> Result<(), VisitError> {
     let mut result = Ok(());
     core.visit(&mut |item| {

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 
 use crate::errors;
 
-/// Parses `overflow`.
+/// Parse `overflow`.
 pub(super) fn parse_overflow(overflow: &Bound<'_, PyAny>) -> PyResult<Overflow> {
     const NAMES: [(&str, Overflow); 4] = [
         ("block", Overflow::Block),
@@ -17,7 +17,7 @@ pub(super) fn parse_overflow(overflow: &Bound<'_, PyAny>) -> PyResult<Overflow> 
     parse_name("overflow", overflow, &NAMES)
 }
 
-/// Parses `order`.
+/// Parse `order`.
 pub(super) fn parse_order(order: &Bound<'_, PyAny>, keyed: bool) -> PyResult<Order<Py<PyAny>>> {
     type Make = fn(bool) -> Order<Py<PyAny>>;
     const NAMES: [(&str, Make); 3] = [
@@ -28,7 +28,7 @@ pub(super) fn parse_order(order: &Bound<'_, PyAny>, keyed: bool) -> PyResult<Ord
     Ok(parse_name("order", order, &NAMES)?(keyed))
 }
 
-/// Orders by `<` of the items, or of their keys.
+/// Order by `<` of the items, or of their keys.
 pub(super) fn by_priority(keyed: bool) -> Order<Py<PyAny>> {
     Order::Sorted(Box::new(ByValue { keyed }))
 }
@@ -78,7 +78,7 @@ impl Rank<Py<PyAny>> for ByValue {
     }
 }
 
-/// Returns the error of a failed comparison, with a note.
+/// Return the error of a failed comparison, with a note.
 pub(super) fn incomparable(py: Python<'_>, fault: Fault) -> PyErr {
     match fault.downcast::<PyErr>() {
         Ok(error) => {

@@ -17,7 +17,7 @@ pub(crate) struct PendingPut {
 }
 
 impl PendingPut {
-    /// Stores the item, or returns the object to yield to the task before the next step.
+    /// Store the item, or return the object to yield to the task before the next step.
     pub(crate) fn step<'py>(
         &mut self,
         py: Python<'py>,
@@ -42,7 +42,7 @@ pub(crate) enum Refused<'py> {
 }
 
 impl<'py> Refused<'py> {
-    /// Creates the error to raise. It carries `original` if given, and otherwise the item.
+    /// Create the error to raise. It carries `original` if given, and otherwise the item.
     #[cold]
     pub(crate) fn into_error(self, py: Python<'py>, original: Option<Bound<'py, PyAny>>) -> PyErr {
         match self {

@@ -62,7 +62,7 @@ impl PyQueue {
         }
     }
 
-    /// Reads the order from the class attribute `_order`.
+    /// Read the order from the class attribute `_order`.
     fn __init__(slf: &Bound<'_, Self>, maxsize: Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
         let order: String = slf.getattr(intern!(py, "_order"))?.extract()?;
@@ -85,17 +85,17 @@ impl PyQueue {
         "fifo"
     }
 
-    /// Removes and returns the next item, waiting for one.
+    /// Remove and return the next item, waiting for one.
     fn get(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
         QueueAwaitable::make(slf, GetOp)
     }
 
-    /// Stores an item, waiting for space.
+    /// Store an item, waiting for space.
     fn put<'py>(slf: Bound<'py, Self>, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         QueueAwaitable::make(slf, PutOp(item.unbind()))
     }
 
-    /// Removes and returns the next item, or raises `QueueEmpty`.
+    /// Remove and return the next item, or raise `QueueEmpty`.
     fn get_nowait<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         match self.core(py)?.try_get() {
             Ok(item) => Ok(item.into_bound(py)),
@@ -104,13 +104,13 @@ impl PyQueue {
         }
     }
 
-    /// Stores an item, or raises `QueueFull`.
+    /// Store an item, or raise `QueueFull`.
     fn put_nowait(&self, item: Bound<'_, PyAny>) -> PyResult<()> {
         let py = item.py();
         stored(py, self.core(py)?.try_put(item.unbind()))
     }
 
-    /// Removes and returns the next item in a thread without an event loop, waiting at most `timeout` seconds.
+    /// Remove and return the next item in a thread without an event loop, waiting at most `timeout` seconds.
     #[pyo3(signature = (timeout = None))]
     fn get_sync<'py>(
         &self,
@@ -124,7 +124,7 @@ impl PyQueue {
         }
     }
 
-    /// Stores an item from a thread without an event loop, waiting for space at most `timeout` seconds.
+    /// Store an item from a thread without an event loop, waiting for space at most `timeout` seconds.
     #[pyo3(signature = (item, timeout = None))]
     fn put_sync(&self, item: Bound<'_, PyAny>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let py = item.py();
@@ -135,7 +135,7 @@ impl PyQueue {
         }
     }
 
-    /// Counts the items that are not promised to a waiting `get()`.
+    /// Count the items that are not promised to a waiting `get()`.
     fn qsize(&self, py: Python<'_>) -> PyResult<usize> {
         Ok(self.core(py)?.available())
     }
@@ -154,7 +154,7 @@ impl PyQueue {
         Ok(self.initialized()?.maxsize.clone_ref(py))
     }
 
-    /// Marks one received item as processed.
+    /// Mark one received item as processed.
     fn task_done(&self, py: Python<'_>) -> PyResult<()> {
         if self.core(py)?.task_done() {
             Ok(())
@@ -163,13 +163,13 @@ impl PyQueue {
         }
     }
 
-    /// Waits until all items are processed.
+    /// Wait until all items are processed.
     fn join(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
         slf.get().core(slf.py())?;
         QueueAwaitable::make(slf, JoinOp)
     }
 
-    /// Ends the queue: refuses further items and, if `immediate`, drops the stored ones.
+    /// End the queue: refuse further items and, if `immediate`, drop the stored ones.
     #[pyo3(signature = (immediate = false))]
     fn shutdown(&self, py: Python<'_>, immediate: bool) -> PyResult<()> {
         let core = self.core(py)?;
@@ -181,7 +181,7 @@ impl PyQueue {
         Ok(())
     }
 
-    /// Returns the numbers of `repr`: waiting getters, waiting putters, unfinished items, whether it was shut down.
+    /// Return the numbers of `repr`: waiting getters, waiting putters, unfinished items, whether it was shut down.
     fn _figures(&self, py: Python<'_>) -> PyResult<(usize, usize, usize, bool)> {
         let core = self.core(py)?;
         let now = core.statistics();
@@ -216,7 +216,7 @@ impl PyQueue {
         self.core.get().ok_or_else(uninitialised)
     }
 
-    /// Returns the core, or an error if it cannot be used. The small error type is returned in registers, a `PyErr` would not
+    /// Return the core, or an error if it cannot be used. The small error type is returned in registers, a `PyErr` would not
     /// be.
     #[inline]
     pub(super) fn usable(&self, py: Python<'_>) -> Result<&Arc<Core>, RaisedError> {
@@ -235,7 +235,7 @@ impl PyQueue {
         RaisedError::set_from(py, self.core(py))
     }
 
-    /// Returns the core, or an error if it cannot be used.
+    /// Return the core, or an error if it cannot be used.
     pub(super) fn core(&self, py: Python<'_>) -> PyResult<&Arc<Core>> {
         self.process.check(py, "queue")?;
         let core = &self.initialized()?.core;
@@ -249,7 +249,7 @@ fn uninitialised() -> PyErr {
     PyRuntimeError::new_err("this queue was not initialised: call super().__init__() first")
 }
 
-/// Converts `maxsize` as `asyncio.Queue` does: the queue is full with that many items or more, and unbounded if the number
+/// Convert `maxsize` as `asyncio.Queue` does: the queue is full with that many items or more, and unbounded if the number
 /// is not positive.
 fn bound(maxsize: &Bound<'_, PyAny>) -> PyResult<Option<std::num::NonZeroUsize>> {
     let number: f64 = maxsize
@@ -268,7 +268,7 @@ fn bound(maxsize: &Bound<'_, PyAny>) -> PyResult<Option<std::num::NonZeroUsize>>
     Ok(std::num::NonZeroUsize::new(least).filter(|bound| bound.get() < usize::MAX))
 }
 
-/// Creates an error of `headrace.queue`.
+/// Create an error of `headrace.queue`.
 #[cold]
 fn error(py: Python<'_>, name: &str) -> PyErr {
     static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
@@ -279,7 +279,7 @@ fn error(py: Python<'_>, name: &str) -> PyErr {
     }
 }
 
-/// Converts the output of a `get()`.
+/// Convert the output of a `get()`.
 #[inline]
 pub(super) fn received(
     py: Python<'_>,
@@ -291,7 +291,7 @@ pub(super) fn received(
     }
 }
 
-/// Converts the output of a `put()`. A refused item is dropped, as in `asyncio.Queue`: the caller has it.
+/// Convert the output of a `put()`. A refused item is dropped, as in `asyncio.Queue`: the caller has it.
 #[inline]
 pub(super) fn stored(py: Python<'_>, output: Result<(), PutError<Py<PyAny>>>) -> PyResult<()> {
     output.map_err(|refused| match refused {

@@ -33,10 +33,10 @@ pub(super) trait QueueOp: Traverse + Sized + Send + 'static {
 
     fn class() -> &'static Class;
 
-    /// Performs the operation now, or returns the future to wait for.
+    /// Perform the operation now, or return the future to wait for.
     fn attempt(self, core: &Arc<Core>) -> Attempt<Self::Future>;
 
-    /// Converts the output for Python.
+    /// Convert the output for Python.
     fn conclude(
         py: Python<'_>,
         output: <Self::Future as Future>::Output,
@@ -54,7 +54,7 @@ pub(super) struct QueueAwaitable<O: QueueOp> {
 }
 
 impl<O: QueueOp> QueueAwaitable<O> {
-    /// Creates an awaitable that has not started.
+    /// Create an awaitable that has not started.
     #[inline]
     pub(super) fn make(queue: Bound<'_, PyQueue>, op: O) -> PyResult<Bound<'_, PyAny>> {
         let py = queue.py();

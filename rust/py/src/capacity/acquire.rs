@@ -113,7 +113,7 @@ pub(super) enum Started {
 }
 
 impl QueuedAcquire {
-    /// Starts a request: queues it unless it is granted or refused at once.
+    /// Start a request: queue it unless it is granted or refused at once.
     pub(super) fn start(
         py: Python<'_>,
         handle: &Arc<TreeHandle>,
@@ -138,7 +138,7 @@ impl QueuedAcquire {
         })
     }
 
-    /// Cancels the timeout at the end of the wait.
+    /// Cancel the timeout at the end of the wait.
     fn end(self, py: Python<'_>) -> PyResult<()> {
         if let Some(timeout) = &self.timeout
             && !timeout.is_over()
@@ -153,7 +153,7 @@ impl QueuedAcquire {
         Pin::new(&mut self.future).poll(&mut context)
     }
 
-    /// Registers that the queue position is given up if the event loop is closed when the waiter is woken.
+    /// Register that the queue position is given up if the event loop is closed when the waiter is woken.
     fn forward(&self, py: Python<'_>) {
         if let Some(forward) = self.future.forward() {
             self.parked.forward(py, forward);
@@ -175,7 +175,7 @@ impl AcquireAwaitable {
         }
     }
 
-    /// Creates an awaitable that has not started.
+    /// Create an awaitable that has not started.
     #[inline]
     pub(super) fn make(
         capacity: Bound<'_, PyCapacity>,
@@ -191,7 +191,7 @@ impl AcquireAwaitable {
         })
     }
 
-    /// Creates an awaitable for a queued request of one slot, without an owner.
+    /// Create an awaitable for a queued request of one slot, without an owner.
     pub(super) fn queued(
         capacity: Bound<'_, PyCapacity>,
         queued: Box<QueuedAcquire>,
@@ -210,7 +210,7 @@ impl AcquireAwaitable {
         }
     }
 
-    /// Runs the first step: tries the tree, and queues the request if it has to wait.
+    /// Run the first step: try the tree, and queue the request if it has to wait.
     #[inline]
     fn start<'py>(
         &mut self,
@@ -261,7 +261,7 @@ impl AcquireAwaitable {
         Ok(None)
     }
 
-    /// Runs a later step: polls the queued request.
+    /// Run a later step: poll the queued request.
     fn resume<'py>(
         &mut self,
         capacity: &Bound<'py, PyCapacity>,

@@ -26,7 +26,7 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Argument<'a, 'py> {
     }
 }
 
-/// Parses `owner`: whether a lease belongs to the current task (the default) or to no task (`None`).
+/// Parse `owner`: whether a lease belongs to the current task (the default) or to no task (`None`).
 pub(super) fn is_owned(owner: Argument<'_, '_>) -> PyResult<bool> {
     match owner {
         Argument::Default => Ok(true),
@@ -39,13 +39,13 @@ pub(super) fn is_owned(owner: Argument<'_, '_>) -> PyResult<bool> {
     }
 }
 
-/// Returns the owner of a lease that belongs to the current task, or to this thread if no task runs.
+/// Return the owner of a lease that belongs to the current task, or to this thread if no task runs.
 #[inline]
 pub(super) fn current_owner(py: Python<'_>) -> PyResult<OwnerId> {
     Ok(OwnerId(task_id::current(py)?.get()))
 }
 
-/// Parses a string or `None`.
+/// Parse a string or `None`.
 pub(super) fn text<'a>(
     parameter: &str,
     value: Option<&'a Bound<'_, PyAny>>,
@@ -58,7 +58,7 @@ pub(super) fn text<'a>(
         .transpose()
 }
 
-/// Parses an amount, which must not be negative.
+/// Parse an amount, which must not be negative.
 pub(super) fn amount(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<Amount> {
     let too_large = || wrong_value(parameter, "be at most 10**12", value);
     if let Ok(number) = value.cast::<PyInt>()
@@ -86,7 +86,7 @@ pub(super) fn amount(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<Amou
     })
 }
 
-/// Converts an amount to an `int` if it is whole, and otherwise to a `float`.
+/// Convert an amount to an `int` if it is whole, and otherwise to a `float`.
 pub(super) fn number(py: Python<'_>, amount: Amount) -> Bound<'_, PyAny> {
     let (micros, one) = (amount.as_micros(), Amount::ONE.as_micros());
     if micros % one == 0 {
@@ -96,7 +96,7 @@ pub(super) fn number(py: Python<'_>, amount: Amount) -> Bound<'_, PyAny> {
     }
 }
 
-/// Parses a cost: a number of slots, or a mapping of resource to number. `known` finds a resource by its name.
+/// Parse a cost: a number of slots, or a mapping of resource to number. `known` finds a resource by its name.
 pub(super) fn cost(
     value: &Bound<'_, PyAny>,
     known: impl Fn(&str) -> PyResult<ResourceId>,
@@ -143,7 +143,7 @@ fn part(
     Ok((known(&text)?, amount))
 }
 
-/// Parses a priority.
+/// Parse a priority.
 pub(super) fn priority(value: &Bound<'_, PyAny>) -> PyResult<i32> {
     if !value.is_instance_of::<PyInt>() || value.is_instance_of::<PyBool>() {
         return Err(errors::wrong_type("priority", "an integer", value));
@@ -153,7 +153,7 @@ pub(super) fn priority(value: &Bound<'_, PyAny>) -> PyResult<i32> {
         .map_err(|_| wrong_value("priority", "be between -2**31 and 2**31 - 1", value))
 }
 
-/// Parses a weight.
+/// Parse a weight.
 pub(super) fn weight(weight: &Bound<'_, PyAny>) -> PyResult<Weight> {
     let is_number = weight.is_instance_of::<PyInt>() || weight.is_instance_of::<PyFloat>();
     if !is_number || weight.is_instance_of::<PyBool>() {

@@ -24,7 +24,7 @@ const NUMBER: &str = "number";
 const RATE: &str = "rate";
 const BUDGET: &str = "budget";
 
-/// Converts limits for the core.
+/// Convert limits for the core.
 pub(super) fn limits_to_core(
     py: Python<'_>,
     handle: &TreeHandle,
@@ -48,7 +48,7 @@ pub(super) fn limits_to_core(
     limits.collect()
 }
 
-/// Converts a limit to such a tuple, without its resource.
+/// Convert a limit to such a tuple, without its resource.
 fn limit_to_python<'py>(py: Python<'py>, limit: &Limit) -> PyResult<Bound<'py, PyTuple>> {
     match *limit {
         Limit::Slots(held) => (NUMBER, arguments::number(py, held), 0.0, py.None()),
@@ -63,7 +63,7 @@ fn limit_to_python<'py>(py: Python<'py>, limit: &Limit) -> PyResult<Bound<'py, P
     .into_pyobject(py)
 }
 
-/// Creates a dictionary of resource to number.
+/// Create a dictionary of resource to number.
 pub(super) fn by_name<'py>(
     py: Python<'py>,
     tree: &Tree,
@@ -76,7 +76,7 @@ pub(super) fn by_name<'py>(
     Ok(named)
 }
 
-/// Converts a snapshot to nested tuples. The recursion is as deep as the tree, which is bounded.
+/// Convert a snapshot to nested tuples. The recursion is as deep as the tree, which is bounded.
 pub(super) fn snapshot_to_python<'py>(
     py: Python<'py>,
     tree: &Tree,

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use crate::errors;
 
-/// Returns the name of a node for a message.
+/// Return the name of a node for a message.
 pub(super) fn name(tree: &Tree, node: NodeId) -> String {
     match tree.name(node) {
         Some(name) => format!("'{name}'"),
@@ -16,7 +16,7 @@ pub(super) fn name(tree: &Tree, node: NodeId) -> String {
     }
 }
 
-/// Creates the error of a request that can never be granted. `requested` returns the requested amount of a resource.
+/// Create the error of a request that can never be granted. `requested` returns the requested amount of a resource.
 #[cold]
 pub(super) fn acquire_error(
     py: Python<'_>,
@@ -96,7 +96,7 @@ pub(super) fn acquire_error(
     }
 }
 
-/// Creates the error of a resource that no node on the path limits.
+/// Create the error of a resource that no node on the path limits.
 #[cold]
 pub(super) fn unknown(tree: &Tree, node: NodeId, resource: &str, mut known: Vec<String>) -> PyErr {
     known.sort_unstable();
@@ -126,7 +126,7 @@ pub(super) fn closed(py: Python<'_>, tree: &Tree, node: NodeId) -> PyErr {
     errors::closed(py, &format!("{name} was closed, or one above it"))
 }
 
-/// Creates the error of a node that cannot be created or changed. `node` is that node, or its parent.
+/// Create the error of a node that cannot be created or changed. `node` is that node, or its parent.
 #[cold]
 pub(super) fn node_error(
     py: Python<'_>,
@@ -172,7 +172,7 @@ pub(super) fn node_error(
     PyValueError::new_err(message)
 }
 
-/// Creates the error of a lease that cannot be settled, suspended or resumed.
+/// Create the error of a lease that cannot be settled, suspended or resumed.
 #[cold]
 pub(super) fn permit_error(tree: &Tree, error: PermitError) -> PyErr {
     let called = |resource| tree.resource_name(resource);

@@ -98,7 +98,7 @@ impl PyLease {
 #[expect(clippy::doc_markdown, reason = "these docstrings are Python's")]
 #[pymethods]
 impl PyLease {
-    /// Refuses to be copied and pickled; see `headrace.copying`.
+    /// Refuse to be copied and pickled; see `headrace.copying`.
     #[expect(clippy::unused_self, reason = "Python calls it as a method")]
     fn __reduce__(&self) -> PyResult<()> {
         Err(PyTypeError::new_err(
@@ -106,13 +106,13 @@ impl PyLease {
         ))
     }
 
-    /// Releases the lease: slots are returned at once, a rate refills with time, and a budget stays spent. Idempotent.
+    /// Release the lease: slots are returned at once, a rate refills with time, and a budget stays spent. Idempotent.
     pub(super) fn release(&self, py: Python<'_>) -> PyResult<()> {
         self.handle()
             .give_back(py, "lease", |tree| self.release_in(tree))
     }
 
-    /// Corrects the requested amounts of the named resources to the actual ones.
+    /// Correct the requested amounts of the named resources to the actual ones.
     ///
     /// - Rate: a greater amount makes a debt, which later requests wait for. A smaller amount is refunded as if it had been
     ///   requested from the start: nothing is refunded if the rate has refilled since.
@@ -134,7 +134,7 @@ impl PyLease {
         (tree.settle(self.id(), &actual)).map_err(|error| core_error::permit_error(tree, error))
     }
 
-    /// Suspends the lease for a block: returns its slots, and acquires them again at the end of the block, queued like any
+    /// Suspend the lease for a block: return its slots, and acquire them again at the end of the block, queued like any
     /// other request. Use `async with lease.suspended():`, or `with` in a thread without an event loop. Rates and budgets stay
     /// charged.
     ///
@@ -212,7 +212,7 @@ impl PyLease {
         self.permit.get().id
     }
 
-    /// Releases the permit, unless it is released already.
+    /// Release the permit, unless it is released already.
     #[inline]
     fn release_in(&self, tree: &Tree) {
         // The GIL is held between the load and the store.
@@ -222,7 +222,7 @@ impl PyLease {
         }
     }
 
-    /// Releases the permit in a place that cannot raise an error of the clock.
+    /// Release the permit in a place that cannot raise an error of the clock.
     fn release_in_destructor(&self) {
         if !self.is_released.load(Ordering::Relaxed) {
             self.handle().in_destructor(|tree| self.release_in(tree));
@@ -273,7 +273,7 @@ impl Drop for PyLease {
     }
 }
 
-/// Warns about a lease that was not released. The warning runs Python code, which must not see an exception that is
+/// Warn about a lease that was not released. The warning runs Python code, which must not see an exception that is
 /// propagating through the frame that dropped the lease.
 #[cold]
 fn warn() {
@@ -336,7 +336,7 @@ impl PySuspended {
 }
 
 impl PyLease {
-    /// Creates the future that resumes the lease for the current task or thread.
+    /// Create the future that resumes the lease for the current task or thread.
     fn resume(
         &self,
         py: Python<'_>,
@@ -349,7 +349,7 @@ impl PyLease {
         Ok(Queued::new(self.handle(), future))
     }
 
-    /// Resumes the lease in a thread without an event loop. Does nothing if it is released before or meanwhile.
+    /// Resume the lease in a thread without an event loop. Does nothing if it is released before or meanwhile.
     fn resume_blocking(&self, py: Python<'_>, call: Blocking) -> PyResult<()> {
         let handle = self.handle();
         let tree = handle.enter(py)?;

@@ -115,7 +115,7 @@ impl PyCapacity {
             .map_err(|_| PyRuntimeError::new_err("this capacity is initialised already"))
     }
 
-    /// Waits for a lease: `lease = await capacity.acquire()`, or `async with capacity.acquire() as lease:`.
+    /// Wait for a lease: `lease = await capacity.acquire()`, or `async with capacity.acquire() as lease:`.
     ///
     /// Args:
     ///     cost: A number of slots, or a mapping of resource to number; one of them must be above 0.
@@ -158,7 +158,7 @@ impl PyCapacity {
         AcquireAwaitable::make(slf, request, is_owned(owner)?, timeout)
     }
 
-    /// Returns a lease, or `None` if it is not available now. Never waits, and never overtakes waiting requests.
+    /// Return a lease, or `None` if it is not available now. Never waits, and never overtakes waiting requests.
     ///
     /// Raises the errors of `acquire`, except `WouldDeadlock` and `TimeoutError`.
     #[pyo3(
@@ -179,7 +179,7 @@ impl PyCapacity {
         permit.map(|permit| PyLease::make(slf, permit)).transpose()
     }
 
-    /// Waits for a lease in a thread without an event loop.
+    /// Wait for a lease in a thread without an event loop.
     ///
     /// Args:
     ///     cost: As in `acquire`; `priority` and `owner` too.
@@ -227,17 +227,17 @@ impl PyCapacity {
         }
     }
 
-    /// Grants nothing, here and below, until `resume()`. Held leases stay valid. Idempotent.
+    /// Grant nothing, here and below, until `resume()`. Held leases stay valid. Idempotent.
     fn pause(&self, py: Python<'_>) -> PyResult<()> {
         self.change(py, Tree::pause)
     }
 
-    /// Ends a pause, and grants waiting requests that fit. Idempotent.
+    /// End a pause, and grant waiting requests that fit. Idempotent.
     fn resume(&self, py: Python<'_>) -> PyResult<()> {
         self.change(py, Tree::resume)
     }
 
-    /// Grants nothing, here and below, for a number of seconds, such as the delay of a server's `Retry-After`. A later call may
+    /// Grant nothing, here and below, for a number of seconds, such as the delay of a server's `Retry-After`. A later call may
     /// extend it, and never shortens it.
     ///
     /// Args:
@@ -276,7 +276,7 @@ impl PyCapacity {
         self.change(py, |tree, node| tree.retry_after(node, resource, delay))
     }
 
-    /// Closes this node and all below: waiting and later requests raise `ClosedError`. Leases stay valid. Idempotent.
+    /// Close this node and all below: waiting and later requests raise `ClosedError`. Leases stay valid. Idempotent.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let (tree, node) = self.enter(py)?;
         self.handle()?.bump_revision();
@@ -324,7 +324,7 @@ impl PyCapacity {
         Ok(name.map(|name| name.to_string()))
     }
 
-    /// Raises the errors that `acquire(cost, priority=priority)` raises at once.
+    /// Raise the errors that `acquire(cost, priority=priority)` raises at once.
     fn _check(
         &self,
         py: Python<'_>,
@@ -334,7 +334,7 @@ impl PyCapacity {
         self.checked_request(py, cost, priority).map(drop)
     }
 
-    /// Replaces the limits of some resources.
+    /// Replace the limits of some resources.
     ///
     /// `current` is a list of one element, the limits as Python shows them. If that element is not `before`, does nothing and
     /// returns `False`; otherwise replaces it by `after`.
@@ -361,7 +361,7 @@ impl PyCapacity {
         Ok(true)
     }
 
-    /// Returns the held amounts by resource.
+    /// Return the held amounts by resource.
     fn _held<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let (tree, _) = self.enter(py)?;
         let held = self.usage(py)?.resources;
@@ -372,7 +372,7 @@ impl PyCapacity {
         )
     }
 
-    /// Returns the amounts that are left along the path, by resource.
+    /// Return the amounts that are left along the path, by resource.
     fn _left<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let (tree, node) = self.enter(py)?;
         if tree.is_closed(node) {
@@ -381,7 +381,7 @@ impl PyCapacity {
         convert::by_name(py, tree, tree.peek(node).into_iter())
     }
 
-    /// Returns a snapshot of the node and all below, as nested tuples.
+    /// Return a snapshot of the node and all below, as nested tuples.
     fn _snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let (tree, node) = self.enter(py)?;
         match tree.snapshot(node) {

@@ -44,7 +44,7 @@ impl CapacityClient {
         })
     }
 
-    /// Returns a permit for a cost (one slot by default) if it is available now. A cost with named resources is granted as a
+    /// Return a permit for a cost (one slot by default) if it is available now. A cost with named resources is granted as a
     /// lease.
     #[inline]
     fn try_permit(
@@ -67,7 +67,7 @@ impl CapacityClient {
         Ok(id.map(|id| TaskPermit::Native(TreePermit::new(handle, id))))
     }
 
-    /// Returns the awaitable of a lease; `None` if a subclass overrides the methods.
+    /// Return the awaitable of a lease; `None` if a subclass overrides the methods.
     fn acquire<'py>(
         &self,
         py: Python<'py>,
@@ -110,7 +110,7 @@ impl CapacityClient {
         Ok((!lease.is_none()).then(|| TaskPermit::Lease(lease.unbind())))
     }
 
-    /// Returns the permit for the next task, or the awaitable of its lease.
+    /// Return the permit for the next task, or the awaitable of its lease.
     ///
     /// `least` returns a cheap lower bound of the run's usage of its node, and `own` the exact usage.
     #[inline]
@@ -137,7 +137,7 @@ impl CapacityClient {
             .map_or(Next::Unsupported, Next::Pending))
     }
 
-    /// Cancels the prefetched requests.
+    /// Cancel the prefetched requests.
     #[inline]
     pub(crate) fn clear(&self, py: Python<'_>) {
         self.prefetch.get().clear(py);
@@ -181,7 +181,7 @@ pub(crate) enum TaskPermit {
 }
 
 impl TaskPermit {
-    /// Releases the capacity.
+    /// Release the capacity.
     #[inline]
     pub(crate) fn release(&mut self, py: Python<'_>) -> PyResult<()> {
         match self {
@@ -193,7 +193,7 @@ impl TaskPermit {
         }
     }
 
-    /// Returns the lease, if it is one.
+    /// Return the lease, if it is one.
     pub(crate) fn lease(&self) -> Option<&Py<PyAny>> {
         match self {
             Self::Native(_) => None,
@@ -219,7 +219,7 @@ impl TreePermit {
         }
     }
 
-    /// Passes the permit to the caller, which must release it.
+    /// Pass the permit to the caller, which must release it.
     pub(super) fn into_id(mut self) -> PermitId {
         self.handle = None;
         self.id

@@ -68,7 +68,7 @@ pub(crate) struct RunUsage {
 }
 
 impl PyPermitPrefetch {
-    /// Takes one slot, if it is available now. `more`: count it as used, since more tasks are about to be pulled.
+    /// Take one slot, if it is available now. `more`: count it as used, since more tasks are about to be pulled.
     #[inline]
     pub(super) fn take_one(&self, py: Python<'_>, more: bool) -> PyResult<Option<TreePermit>> {
         let this = self.capacity.get();
@@ -85,7 +85,7 @@ impl PyPermitPrefetch {
         Ok(Some(TreePermit::new(this.handle()?, id)))
     }
 
-    /// Takes the permit of the first queued request, if it was granted.
+    /// Take the permit of the first queued request, if it was granted.
     #[cold]
     fn take_granted(&self, py: Python<'_>) -> PyResult<Option<PermitId>> {
         let capacity = self.capacity.get();
@@ -110,7 +110,7 @@ impl PyPermitPrefetch {
         }
     }
 
-    /// Queues the puller's request for one slot now, and prefetched requests behind it. Returns the awaitable of the lease.
+    /// Queue the puller's request for one slot now, and prefetched requests behind it. Returns the awaitable of the lease.
     ///
     /// `least` is a lower bound of the run's usage of its node, and `usage` returns the exact usage.
     #[cold]
@@ -143,7 +143,7 @@ impl PyPermitPrefetch {
         AcquireAwaitable::queued(capacity.clone(), first)
     }
 
-    /// Takes the first queued request, or queues a new one; `None` if that need not wait.
+    /// Take the first queued request, or queue a new one; `None` if that need not wait.
     fn take_first(&self, py: Python<'_>) -> PyResult<Option<Box<QueuedAcquire>>> {
         self.capacity.get().check_one_slot(py)?;
         let first = self.prefetched.borrow(py).queue.pop_front();
@@ -169,7 +169,7 @@ impl PyPermitPrefetch {
         }
     }
 
-    /// Returns the number of the run's running tasks if it alone uses its node, and others use other nodes of the tree.
+    /// Return the number of the run's running tasks if it alone uses its node, and others use other nodes of the tree.
     fn running_if_shared(
         &self,
         py: Python<'_>,
@@ -196,7 +196,7 @@ impl PyPermitPrefetch {
         Ok(is_all(usage).then_some(usage.running))
     }
 
-    /// Changes the queue. If it is cleared meanwhile, drops the result.
+    /// Change the queue. If it is cleared meanwhile, drop the result.
     fn change<T>(&self, py: Python<'_>, change: impl FnOnce(&mut Prefetched) -> T) -> T {
         let clear_count = self.clear_count.load(Relaxed);
         let mut prefetched = std::mem::take(&mut *self.prefetched.borrow(py));
@@ -220,7 +220,7 @@ impl PyPermitPrefetch {
         }
     }
 
-    /// Returns a lease of one slot, if it is available now. `more`: count it as used, since more tasks are about to be pulled.
+    /// Return a lease of one slot, if it is available now. `more`: count it as used, since more tasks are about to be pulled.
     #[pyo3(signature = (*, more))]
     fn take<'py>(&self, py: Python<'py>, more: bool) -> PyResult<Option<Bound<'py, PyLease>>> {
         self.take_one(py, more)?
@@ -228,7 +228,7 @@ impl PyPermitPrefetch {
             .transpose()
     }
 
-    /// Queues the puller's request for one slot now, and prefetched requests behind it. Returns the awaitable of the lease.
+    /// Queue the puller's request for one slot now, and prefetched requests behind it. Returns the awaitable of the lease.
     fn wait<'py>(
         &self,
         py: Python<'py>,
@@ -239,7 +239,7 @@ impl PyPermitPrefetch {
         self.wait_for_one(py, usage, || Ok(usage))
     }
 
-    /// Returns the awaitable of a lease for a task that is retried. It takes over the first queued request, if there is one.
+    /// Return the awaitable of a lease for a task that is retried. It takes over the first queued request, if there is one.
     fn stand<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let capacity = self.capacity.bind(py);
         match self.take_first(py)? {
@@ -253,7 +253,7 @@ impl PyPermitPrefetch {
         self.prefetched.borrow(py).queue.len()
     }
 
-    /// Cancels all requests, and releases the permits that were granted and not taken.
+    /// Cancel all requests, and release the permits that were granted and not taken.
     #[inline]
     pub(crate) fn clear(&self, py: Python<'_>) {
         self.clear_count.fetch_add(1, Relaxed);

@@ -27,7 +27,7 @@ impl<F: QueuedFuture<Owner = Tree>> Queued<F> {
         }
     }
 
-    /// Returns the function that gives up the queue position, if there is one. It is called if the waiter cannot be woken.
+    /// Return the function that gives up the queue position, if there is one. It is called if the waiter cannot be woken.
     pub(super) fn forward(&self) -> Option<Box<dyn FnOnce() + Send>> {
         let position = self.future.as_ref()?.queue_position()?;
         // Weak, since the waker in the wait queue may own this.

@@ -26,14 +26,14 @@ impl PyCapacity {
         Ok(&self.initialized()?.handle)
     }
 
-    /// Returns the reference to the tree, and the node.
+    /// Return the reference to the tree, and the node.
     #[inline]
     pub(super) fn tree_and_node(&self) -> PyResult<(&Py<PyTreeRef>, NodeId)> {
         let initialized = self.initialized()?;
         Ok((&initialized.tree_ref, initialized.node))
     }
 
-    /// Checks the tree, reads its clock, and returns the tree and the node.
+    /// Check the tree, read its clock, and return the tree and the node.
     #[inline]
     pub(super) fn enter(&self, py: Python<'_>) -> PyResult<(&Arc<Tree>, NodeId)> {
         let initialized = self.initialized()?;
@@ -46,7 +46,7 @@ impl PyCapacity {
             .ok_or_else(|| core_error::closed(py, tree, node))
     }
 
-    /// Changes the node, and converts the error.
+    /// Change the node, and convert the error.
     pub(super) fn change(
         &self,
         py: Python<'_>,
@@ -56,7 +56,7 @@ impl PyCapacity {
         change(tree, node).map_err(|error| core_error::node_error(py, tree, Some(node), error))
     }
 
-    /// Creates a request from arguments.
+    /// Create a request from arguments.
     #[inline]
     pub(super) fn request(
         &self,
@@ -82,7 +82,7 @@ impl PyCapacity {
         Ok(request)
     }
 
-    /// Creates a request, and fails if it can never be granted.
+    /// Create a request, and fail if it can never be granted.
     #[inline]
     pub(super) fn checked_request(
         &self,
@@ -98,7 +98,7 @@ impl PyCapacity {
         }
     }
 
-    /// Fails if one slot can never be granted. The result is cached until a limit changes.
+    /// Fail if one slot can never be granted. The result is cached until a limit changes.
     #[inline]
     pub(super) fn check_one_slot(&self, py: Python<'_>) -> PyResult<()> {
         let initialized = self.initialized()?;
@@ -145,7 +145,7 @@ fn uninitialised() -> PyErr {
     PyRuntimeError::new_err("this capacity was not initialised: call super().__init__() first")
 }
 
-/// Lists the resources that are limited at a node or above it.
+/// List the resources that are limited at a node or above it.
 #[cold]
 fn known(tree: &Tree, node: NodeId) -> Vec<String> {
     (tree.known(node).iter())

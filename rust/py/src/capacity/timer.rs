@@ -57,7 +57,7 @@ struct TimerState {
 }
 
 impl TreeHandle {
-    /// Returns the timer of an event loop that runs in this thread.
+    /// Return the timer of an event loop that runs in this thread.
     pub(super) fn loop_timer(
         self: &Arc<Self>,
         event_loop: &Bound<'_, PyAny>,
@@ -95,7 +95,7 @@ impl TreeHandle {
         Ok(timer)
     }
 
-    /// Drops the timers of closed event loops.
+    /// Drop the timers of closed event loops.
     fn forget_closed_loops(&self, py: Python<'_>) -> PyResult<()> {
         let timers: Vec<_> = self.loop_timers.borrow(py).clone();
         let mut closed = Vec::new();
@@ -130,7 +130,7 @@ impl LoopTimer {
         }
     }
 
-    /// Sets the timer, on the event loop's thread. If the clock fails, sets a timer to retry and returns the error.
+    /// Set the timer, on the event loop's thread. If the clock fails, set a timer to retry and return the error.
     fn set(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
         let mut state = self.state.borrow(py);
         if std::mem::replace(&mut state.is_setting, true) {
@@ -183,7 +183,7 @@ impl LoopTimer {
         now.map(drop)
     }
 
-    /// Requests that the event loop sets its timer. A closed loop has no waiters to serve.
+    /// Request that the event loop sets its timer. A closed loop has no waiters to serve.
     fn notify_loop(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
         let Some(event_loop) = self.event_loop.bind(py).upgrade() else {
             return Ok(());
@@ -258,7 +258,7 @@ impl Wake for TimerWaker {
     }
 }
 
-/// Blocks a thread without an event loop until the future is ready. The thread serves the tree's deadlines meanwhile.
+/// Block a thread without an event loop until the future is ready. The thread serves the tree's deadlines meanwhile.
 pub(super) fn wait<F: Future + Unpin>(
     py: Python<'_>,
     call: Blocking,

@@ -59,7 +59,7 @@ struct UserClock {
 }
 
 impl TreeHandle {
-    /// Creates a tree. `clock` is a callable that returns seconds.
+    /// Create a tree. `clock` is a callable that returns seconds.
     pub(super) fn new(clock: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
         let (mut settings, clock) = match clock {
             None => (Settings::default(), None),
@@ -90,7 +90,7 @@ impl TreeHandle {
         self.clock.is_none()
     }
 
-    /// Fails in a forked child, and after a panic inside the core.
+    /// Fail in a forked child, and after a panic inside the core.
     #[inline]
     pub(super) fn check(&self, py: Python<'_>) -> PyResult<()> {
         self.process.check(py, "capacity")?;
@@ -100,7 +100,7 @@ impl TreeHandle {
         Ok(())
     }
 
-    /// Checks the tree, reads the clock, and returns the tree.
+    /// Check the tree, read the clock, and return the tree.
     #[inline]
     pub(super) fn enter(&self, py: Python<'_>) -> PyResult<&Arc<Tree>> {
         self.check(py)?;
@@ -110,7 +110,7 @@ impl TreeHandle {
         Ok(&self.core)
     }
 
-    /// Releases something, even if the clock fails. Fails in a forked child.
+    /// Release something, even if the clock fails. Fails in a forked child.
     #[inline]
     pub(super) fn give_back(
         &self,
@@ -124,7 +124,7 @@ impl TreeHandle {
         entered.map(drop)
     }
 
-    /// Runs an operation that has no caller to raise an error to. Does nothing in a forked child and in a broken tree. Must be
+    /// Run an operation that has no caller to raise an error to. Does nothing in a forked child and in a broken tree. Must be
     /// called without a lock held or a borrow open.
     pub(super) fn in_destructor(&self, action: impl FnOnce(&Tree)) {
         if !self.process.is_current() || self.core.is_broken() {
@@ -142,7 +142,7 @@ impl TreeHandle {
         action(&self.core);
     }
 
-    /// Removes a node that is no longer referenced. Waiters reference their node, so there are none, and the removal grants
+    /// Remove a node that is no longer referenced. Waiters reference their node, so there are none, and the removal grants
     /// nothing: the time does not matter.
     pub(super) fn remove_node(&self, node: NodeId) {
         if self.process.is_current() && !self.core.is_broken() {
@@ -150,19 +150,19 @@ impl TreeHandle {
         }
     }
 
-    /// Returns the tree without reading the clock, for reads of names, held amounts and limits; not for operations that may
+    /// Return the tree without reading the clock, for reads of names, held amounts and limits; not for operations that may
     /// grant.
     #[inline]
     pub(super) fn peek(&self) -> &Tree {
         &self.core
     }
 
-    /// Creates a timer of the core.
+    /// Create a timer of the core.
     pub(super) fn core_alarm(&self) -> Alarm {
         self.core.alarm()
     }
 
-    /// Creates the root of a new tree.
+    /// Create the root of a new tree.
     pub(super) fn root(&self, options: NodeOptions) -> Result<NodeId, NodeError> {
         self.core.root(options)
     }
@@ -172,12 +172,12 @@ impl TreeHandle {
         self.revision.load(Ordering::Relaxed)
     }
 
-    /// Records that a limit changed or a node was closed. Readers and writers hold the GIL.
+    /// Record that a limit changed or a node was closed. Readers and writers hold the GIL.
     pub(super) fn bump_revision(&self) {
         self.revision.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns the resource of a name that a node limits; creates it if it is new.
+    /// Return the resource of a name that a node limits; create it if it is new.
     pub(super) fn intern_resource(&self, py: Python<'_>, name: &str) -> ResourceId {
         let resource = self.core.resource(name);
         let mut resources = self.resources.borrow(py);
@@ -185,7 +185,7 @@ impl TreeHandle {
         resource
     }
 
-    /// Returns the resource of a name, if a node of the tree limits it.
+    /// Return the resource of a name, if a node of the tree limits it.
     pub(super) fn resource(&self, py: Python<'_>, name: &str) -> Option<ResourceId> {
         self.resources.borrow(py).get(name).copied()
     }
