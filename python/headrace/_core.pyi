@@ -34,7 +34,6 @@ from headrace.abc import PushProtocol
 from headrace.pool.events import EnvelopeType
 
 __all__ = [
-    "Asks",
     "AsyncIterSource",
     "Buffer",
     "BufferKernel",
@@ -64,6 +63,7 @@ __all__ = [
     "MergeView",
     "Meter",
     "OnceSource",
+    "PermitPrefetch",
     "PullLink",
     "PushLink",
     "Queue",
@@ -535,8 +535,8 @@ class Suspended:
     def __aexit__(self, *_exception: object) -> Coroutine[Any, Any, None]: ...
 
 @final
-class Asks:
-    def __new__(cls, capacity: Capacity) -> Asks: ...
+class PermitPrefetch:
+    def __new__(cls, capacity: Capacity) -> PermitPrefetch: ...
     def take(self, *, more: bool) -> Lease | None: ...
     def wait(self, running: int, waiting: int) -> Coroutine[Any, Any, Lease]: ...
     def stand(self) -> Coroutine[Any, Any, Lease]: ...
@@ -686,7 +686,7 @@ class Lane:
         name: str,
         source: object,
         capacity: Capacity,
-        asks: Asks,
+        asks: PermitPrefetch,
         event_loop: AbstractEventLoop,
         clock: Callable[[], float],
         context: Context,

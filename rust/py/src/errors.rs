@@ -216,6 +216,15 @@ pub(crate) fn wrong_type(parameter: &str, expected: &str, value: &Bound<'_, PyAn
     ))
 }
 
+/// `ValueError: <parameter> must <condition>, got 3 (int)`.
+#[cold]
+pub(crate) fn wrong_value(parameter: &str, condition: &str, value: &Bound<'_, PyAny>) -> PyErr {
+    PyValueError::new_err(format!(
+        "{parameter} must {condition}, got {}",
+        describe(value)
+    ))
+}
+
 /// The text of a string parameter. A string with a lone surrogate cannot be encoded.
 pub(crate) fn text<'a>(parameter: &str, value: &'a Bound<'_, PyString>) -> PyResult<Cow<'a, str>> {
     value.to_cow().map_err(|_| {

@@ -13,7 +13,7 @@ use super::awaitable::{Pull, ResultFormat};
 use super::cycle;
 use super::fusion::FusionGuard;
 use super::state::{Label, LinkState, Origin, Phase};
-use crate::buffer::Buffer;
+use crate::buffer::PyBuffer;
 use crate::coroutine::Parked;
 use crate::errors;
 use crate::kernel::AnyKernel;
@@ -386,7 +386,7 @@ impl PyPullLink {
 
     /// The buffer that is this link's source, if the link consists of that alone. The result is
     /// cached.
-    pub(super) fn find_buffer(link: &Bound<'_, Self>) -> PyResult<Option<Py<Buffer>>> {
+    pub(super) fn find_buffer(link: &Bound<'_, Self>) -> PyResult<Option<Py<PyBuffer>>> {
         let py = link.py();
         let feed = match &link.get().state.borrow(py).origin {
             Origin::Source(AnySource::Buffer(feed)) => feed.clone_ref(py),
