@@ -1,4 +1,4 @@
-"""`ConcurrentSource`: the results of concurrent calls, as the source of the stream of a `map` with a `concurrency`."""
+"""`ConcurrentSource`: the source that a `PullMapObj` with a `concurrency` pulls; it yields the results of the calls."""
 
 from __future__ import annotations
 
@@ -17,49 +17,49 @@ OUT = TypeVar("OUT")
 
 
 class ConcurrentSource(SourceObj[OUT]):
-    """The results of a `ConcurrentMap`, as the source of the stream that the user sees.
+    """A source of the results of a `ConcurrentMap`.
 
-    It refers to the state, and nothing in the state refers to it, so that dropping the stream finalises it.
+    The map holds no reference to this object. So dropping the stream finalizes it, and `__del__` cancels the calls.
     """
 
-    def __init__(self, state: ConcurrentMap[OUT]) -> None:
+    def __init__(self, calls: ConcurrentMap[OUT]) -> None:
         super().__init__()
-        self._state = state
+        self._calls = calls
 
     @property
     def source(self) -> PullObj[Any]:
-        """The source."""
-        return self._state.source
+        """The stream whose items are the arguments of the calls."""
+        return self._calls.source
 
     def __anext__(self) -> Coroutine[Any, Any, OUT]:
         """Return the next result."""
-        return self._state.pull()
+        return self._calls.pull()
 
     async def aclose(self) -> None:
         """Cancel the calls, wait for them, and close the source."""
-        await self._state.close(self._state.source.aclose)
+        await self._calls.close(self._calls.source.aclose)
 
     async def return_(self, value: Any = None) -> Any:
         """Close, and end the source with `return_`."""
-        return await self._state.close(lambda: self._state.source.return_(value))
+        return await self._calls.close(lambda: self._calls.source.return_(value))
 
     async def throw(self, error: BaseException) -> Any:
         """Close, and end the source with `throw`."""
         if not isinstance(error, Exception):
-            # Raised to the caller: raised by a task, it would end the loop or that task.
+            # Not thrown into the source: the driver's task would raise it, and thereby stop the event loop or be cancelled.
             await self.aclose()
             raise error
-        return await self._state.close(lambda: self._state.source.throw(error))
+        return await self._calls.close(lambda: self._calls.source.throw(error))
 
     def _restarting(self) -> Generator[PullObj[Any], None, None]:
-        return self._state.restarting()
+        return self._calls.restarting()
 
     def __del__(self) -> None:
-        # There is no `_state` after an `__init__` that raised.
-        state: ConcurrentMap[Any] | None = getattr(self, "_state", None)
-        if state is not None and state.is_driven:
-            state.on_dropped()
+        # If `__init__` raised, there is no `_calls`.
+        calls: ConcurrentMap[Any] | None = getattr(self, "_calls", None)
+        if calls is not None and calls.is_driven:
+            calls.on_dropped()
             warn_unclosed(self)
 
     def __repr__(self) -> str:
-        return repr(self._state)
+        return repr(self._calls)

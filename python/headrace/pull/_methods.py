@@ -1,7 +1,7 @@
-"""`Fluent`: the methods of a pull stream that build operators over it, and those that run it to its end.
+"""`Fluent`: the methods of `PullObj` that return an operator over the stream, or consume it (`collect()`, `reduce()`, ...).
 
-`source.filter(f).map(g)` makes the same objects as `PullMapObj(PullFilterObj(source, f), g)`. The classes are imported late, since each
-of them is a pull stream itself.
+`source.filter(f).map(g)` creates the same objects as `PullMapObj(PullFilterObj(source, f), g)`. The operator classes are
+imported late, since each is a subclass of `PullObj`, which is a subclass of `Fluent`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ U = TypeVar("U")
 
 
 class Fluent(MergeMethods[T_co]):
-    """Methods of every pull stream; use `PullObj`."""
+    """The base class that gives `PullObj` its operators; use `PullObj` itself."""
 
     @overload
     def map(
@@ -263,9 +263,9 @@ class Fluent(MergeMethods[T_co]):
     ) -> tuple[PullObj[T_co], ...]:
         """Split this stream into `n` streams, each of which yields all items.
 
-        Law: each is `[x async for x in self]`, errors and the end in their places. An item is pulled when
-        the first of them needs it, by the pull that needs it.
-        Order: the stream's, in each.
+        Law: each branch yields the items, the errors and the end of this stream. The first branch that needs an item
+        pulls it.
+        Order: the stream's, in each branch.
         Bound: `maxsize` items for each branch that lags; the items themselves are shared.
         Cost: O(`n`) per item, in total for all branches.
         Cancel safety: as this stream's. A cancelled pull of a branch loses no item: if it was pulling this stream, the
@@ -275,8 +275,8 @@ class Fluent(MergeMethods[T_co]):
         started works for up to `maxsize` items; one more raises `WouldBlock`. Closed or dropped branches are not waited
         for; closing the last branch closes this stream.
 
-        Depth: at most 100 branches, gates and bridges may be nested; a link whose task pulls the source, such as
-        `.prefetch(1)`, resets the count.
+        Depth: at most 100 branches, gates and bridges may be nested. An operator that pulls its source in a task,
+        such as `.prefetch(1)`, resets the count.
 
         Args:
             n: The number of branches, a positive integer, at most 100,000.
@@ -303,14 +303,14 @@ class Fluent(MergeMethods[T_co]):
         Cancel safety: a `collect()` ended by a cancellation or an error returns its items to the stream: the next pull
         gets them first. A class with its own `__anext__` takes no items back.
         """
-        return _core.collect(_driven(self))
+        return _core.collect(_native(self))
 
     def count(self) -> Coroutine[Any, Any, int]:
         """Count the items up to the end.
 
         Bound: nothing is held. Cancel safety: the items counted so far are lost; the stream stays usable.
         """
-        return _core.count(_driven(self))
+        return _core.count(_native(self))
 
     @overload
     async def first(self) -> T_co: ...
@@ -343,7 +343,7 @@ class Fluent(MergeMethods[T_co]):
         Raises:
             TypeError: `function` is not callable.
         """
-        return _core.for_each(_driven(self), function)
+        return _core.for_each(_native(self), function)
 
     @overload
     def reduce(self, reducer: Callable[[T_co, T_co], T_co]) -> Coroutine[Any, Any, T_co]: ...
@@ -371,7 +371,7 @@ class Fluent(MergeMethods[T_co]):
         Raises:
             TypeError: `reducer` is not callable; when awaited: there is no item and no `initial`.
         """
-        return _core.reduce(_driven(self), reducer, *(() if initial is NOTHING else (initial,)))
+        return _core.reduce(_native(self), reducer, *(() if initial is NOTHING else (initial,)))
 
     def prefetch(self, buffer_size: int = 1) -> PullEagerObj[T_co]:
         """Prefetch items in a background task; see `PullEagerObj`."""
@@ -466,8 +466,8 @@ class Fluent(MergeMethods[T_co]):
         return PullMapPoolObj(self, fn, capacity, **options)
 
 
-def _driven(stream: PullLink[Any]) -> PullLink[Any]:
-    """Return the stream for a terminal to pull: itself, or a wrapper if its class overrides `__anext__`."""
+def _native(stream: PullLink[Any]) -> PullLink[Any]:
+    """Return the link that native code pulls: the stream, or a wrapper if its class overrides `__anext__`."""
     name = "__anext__"
     if getattr(type(stream), name) is getattr(PullLink, name):
         return stream

@@ -1,4 +1,4 @@
-"""`SinkWriterObj`: writes items as lines of a file."""
+"""`SinkWriterObj`: a sink, created by the user, that writes each item as a line of a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from headrace._internal.validate import Path
 
-# Made once: `json.dumps` would make one an item.
+# Shared: `json.dumps` would create an encoder for each item.
 _COMPACT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -28,10 +28,10 @@ T_contra = TypeVar("T_contra", contravariant=True)
 class SinkWriterObj(SinkObj[T_contra], stock=True):
     r"""Write each item as a line of a file, outside of the event loop's thread.
 
-    Law: the file has one line for each item that was accepted: its JSON, compact and in UTF-8; with
-    `format="text"` the item, a str, and a `\n`. The file is opened by the first push, or otherwise created by
-    `return_()`, which returns when all lines are passed to the operating system and the file is closed.
-    Order: of the pushes, including overlapping ones.
+    Law: the file has one line for each accepted item: its compact JSON in UTF-8, or with `format="text"` the str itself.
+    The first push opens the file; without a push, `return_()` creates it. `return_()` returns when all lines are passed
+    to the operating system and the file is closed.
+    Order: that of the pushes, including overlapping ones.
     Bound: `maxsize` unwritten bytes, or one longer line, and as much again of reusable memory. A push that finds no
     space waits.
     Cost: O(1) and the encoding per item, in the event loop's thread; one write for all lines that arrived during the
@@ -39,11 +39,11 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
     Cancel safety: a push that is cancelled while it waits for space has written nothing. A cancelled `return_()`
     continues when it is called again; the file is closed in any case.
 
-    An item that cannot be encoded raises at its push; no other item is affected. An error of the file (it cannot be
-    opened, the disk is full) reaches the producer once, as an `OSError` with the name of the file, at the next push,
-    whose item is not accepted, or at the end: lines accepted before that may be lost. Every later push raises
-    `ClosedError`. `throw(error)` and dropping the object keep the accepted lines too. At the end of the process,
-    accepted lines are written for at most one second. After a kill, only the last line may be truncated.
+    An item that cannot be encoded raises at its push; no other item is affected. If the file cannot be opened or
+    written, the next push or the end raises an `OSError` with the name of the file, once; that push accepts no item, and
+    lines accepted before may be lost. Every later push raises `ClosedError`. `throw(error)` and dropping the object keep
+    the accepted lines too. At the end of the process, accepted lines are written for at most one second. After a kill,
+    only the last line may be truncated.
 
     Args:
         path: The file, as a str, bytes or `os.PathLike`; a relative path is resolved when the file is opened.
@@ -52,18 +52,17 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
         maxsize: The maximum number of unwritten bytes, a positive integer.
 
     Raises:
-        TypeError: `path`, `append` or `maxsize` is of another type; at a push: an item has no JSON
-            form, or is no str.
-        ValueError: `format` is neither of the two, `path` has a null character, or `maxsize` is not
-            positive; at a push: an item has no JSON form (it is not finite, or holds itself), or none in
-            UTF-8.
+        TypeError: `path`, `append` or `maxsize` is of another type; at a push: an item has no JSON form, or is not a str
+            with `format="text"`.
+        ValueError: `format` is neither of the two, `path` has a null character, or `maxsize` is not positive; at a push:
+            an item contains itself, a number that is not finite, or a character that UTF-8 cannot encode.
     """
 
     def __init__(
         self,
         path: Path,
         *,
-        format: Literal["jsonl", "text"] = "jsonl",  # noqa: A002 - what it is
+        format: Literal["jsonl", "text"] = "jsonl",  # noqa: A002 - the format of a line
         append: bool = False,
         maxsize: int = 1 << 20,
     ) -> None:
@@ -109,12 +108,12 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
 
     async def next_impl(self, item: T_contra) -> IteratorResult[Any]:
         """Accept one item when there is space for its line."""
-        line = self._line(item)
-        if self._waiting or not self._take(line, item):
-            await self._wait_and_take(line, item)
+        line = self._encode(item)
+        if self._waiting or not self._push(line, item):
+            await self._wait_and_push(line, item)
         return IteratorResult(None, False)
 
-    async def _wait_and_take(self, line: bytes, item: T_contra) -> None:
+    async def _wait_and_push(self, line: bytes, item: T_contra) -> None:
         """Wait for space, behind earlier waiters."""
         if not self._waiting:
             # A lock is bound to the event loop of its first waiter, and the next waiter may run on another one.
@@ -122,7 +121,7 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
         self._waiting += 1
         try:
             async with self._lock:
-                while not self._take(line, item):
+                while not self._push(line, item):
                     await self._writer.room(len(line), self._maxsize)
         finally:
             self._waiting -= 1
@@ -134,8 +133,8 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
             WouldBlock: There is no space for its line, or other pushes wait for space.
         """
         refuse_after_end(self, item)
-        line = self._line(item)
-        if self._waiting or not self._take(line, item):
+        line = self._encode(item)
+        if self._waiting or not self._push(line, item):
             raise WouldBlock(
                 "too much waits to be written; await next(item), or give a larger maxsize",
                 item=item,
@@ -150,16 +149,18 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
         """Write the accepted lines and close the file."""
         await self._writer.close(False)
 
-    def _take(self, line: bytes, item: T_contra) -> bool:
-        taken = self._writer.push(line, self._maxsize)
-        if taken is None:
+    def _push(self, line: bytes, item: T_contra) -> bool:
+        """Pass a line to the writer's thread. Return whether there was space for it."""
+        is_accepted = self._writer.push(line, self._maxsize)
+        if is_accepted is None:
             raise ClosedError(
                 f"{os.fsdecode(self._path)} is closed; the item is in this error's `item`",
                 item=item,
             )
-        return taken
+        return is_accepted
 
-    def _line(self, item: T_contra) -> bytes:
+    def _encode(self, item: T_contra) -> bytes:
+        """Return the line of an item."""
         if self._format == "jsonl":
             text = _COMPACT.encode(item)
         elif isinstance(item, str):

@@ -1,8 +1,8 @@
-"""`current_lease`: gives a pool task access to the lease that it holds while it runs.
+"""`current_lease()`: returns the lease of the pool task that calls it.
 
-The lease is stored in a context variable, in the copy of the context in which an attempt runs. It is therefore available
-in all coroutines that the task awaits, in the asyncio tasks that it starts, and in threads that get a copy of its context.
-Work that is meant to run under another lease, or without one, gets a context without the variable.
+The pool runs each attempt in a copy of its task's context in which a context variable holds the lease (`leased`). So the
+lease is available in all coroutines that the task awaits, in the asyncio tasks that it starts, and in threads that get a
+copy of its context. A new `Task` or pool run holds no lease yet: it copies the context without the lease (`unleased`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def current_lease() -> Lease:
 
         answers = prompts.map_pool(ask, capacity, cost={"slots": 1, "tokens": 1_500})
 
-    It is available to tasks whose cost names its resources: `{"slots": 1}` in place of 1. A bare number has nothing to
-    settle, and has no overhead for this. Call it anywhere in such a task, including asyncio tasks that it starts and
-    threads that run in its context. Each attempt has its own lease. The pool releases it when the attempt has stopped.
+    The cost of the task must name its resources: `{"slots": 1}`, not `1`. A bare number has nothing to settle, so its task
+    has no current lease, and no overhead for one. Call it anywhere in the task, including asyncio tasks that it starts
+    and threads that run in its context. Each attempt has its own lease. The pool releases it when the attempt has stopped.
 
     Raises:
         RuntimeError: The caller is not in a pool task, or the cost of the task is a bare number.

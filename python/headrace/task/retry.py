@@ -1,8 +1,8 @@
-"""`Retry`: whether and when a failed task is called again."""
+"""`Retry`: decides whether and when a failed task runs again. `Task` and the pools take one as `retry`."""
 
 from __future__ import annotations
 
-import random as chance
+import random as random_module
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace._internal.reprs import ReprMixin, describe_value
@@ -25,8 +25,8 @@ class Retry(ReprMixin):
     """The retry policy of a task: the number of retries, the errors to retry, and the back-off.
 
     The delay before attempt `n + 1` is `backoff * factor ** (n - 1)`, at most `max_backoff`. With `jitter` each delay is
-    drawn at random between half of that and all of it, which spreads the retries of tasks that failed together. The task
-    holds no capacity during the delay, and then joins the end of the wait queue again.
+    a random number between half of this and all of this, which spreads the retries of tasks that failed together. The
+    task holds no capacity during the delay, and joins the end of the wait queue after it.
 
     Args:
         retries: The maximum number of calls after the first one; an integer, 0 or more. 0 never retries.
@@ -82,10 +82,10 @@ class Retry(ReprMixin):
         self.jitter: bool = check_flag("Retry: jitter", jitter)
         check_callable_or_none("Retry: retry_after", retry_after)
         self.retry_after: Callable[[Exception], float | None] | None = retry_after
-        if random is not None and not isinstance(cast("object", random), chance.Random):
+        if random is not None and not isinstance(cast("object", random), random_module.Random):
             raise TypeError(f"Retry: random must be a random.Random or None, got {random!r}")
         self._random = random
-        self._draw = chance.uniform if random is None else random.uniform
+        self._draw = random_module.uniform if random is None else random.uniform
 
     def applies(self, error: BaseException, attempt: int) -> bool:
         """Return whether to retry a task whose `attempt`-th call raised `error`."""
@@ -133,7 +133,7 @@ class Retry(ReprMixin):
         return mine.getstate() == others.getstate()
 
     def __hash__(self) -> int:
-        # Without the callables, which may be unhashable.
+        # Not of `on` and `retry_after`: a callable may be unhashable.
         return hash((self.retries, self.backoff, self.factor, self.max_backoff, self.jitter))
 
     def __getstate__(self) -> tuple[object, ...]:

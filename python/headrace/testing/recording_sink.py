@@ -1,4 +1,4 @@
-"""`RecordingSink`: a sink that records its calls."""
+"""`RecordingSink`: a sink for tests that records its items and how it was ended; see also `assert_closed()`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ T = TypeVar("T")
 class RecordingSink(SinkObj[T]):
     """A sink that records all items and endings, optionally with a delay.
 
-    Law: after pushing a list, `items` is equal to it; the value or error that ended it is in `returned` or `thrown`.
-    Order: of acceptance.
+    Law: after all items of a list are pushed, `items` is equal to it. The value or error that ended the sink is in
+    `returned` or `thrown`.
+    Order: that of acceptance.
     Bound: none: it keeps everything it records.
     Cost: O(1) per item.
     Cancel safety: an item whose push was cancelled is in `offered`, but not in `items`.
@@ -54,15 +55,16 @@ class RecordingSink(SinkObj[T]):
         self.items.append(item)
 
     async def return_impl(self, value: Any) -> None:
-        """Record the value with which the supply ended."""
+        """Record the value with which the sink was ended."""
         self.returned.append(value)
 
     async def throw_impl(self, error: BaseException) -> None:
-        """Record the error with which the supply ended."""
+        """Record the error with which the sink was ended."""
         self.thrown.append(error)
 
     def _repr_parts(self) -> Iterator[str]:
         yield pluralize(len(self.items), "item")
-        if (waiting := len(self.offered) - len(self.items)) > 0:
-            yield f"{waiting} offered and not accepted"
+        # Pushes that wait, and pushes that were cancelled.
+        if (unaccepted := len(self.offered) - len(self.items)) > 0:
+            yield f"{unaccepted} offered and not accepted"
         yield from super()._repr_parts()

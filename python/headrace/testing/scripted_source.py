@@ -1,4 +1,4 @@
-"""`ScriptedSource`: a source that follows a script and records its calls."""
+"""`ScriptedSource`: an async iterable for tests that follows a script and counts its pulls and closings."""
 
 from __future__ import annotations
 
@@ -78,10 +78,11 @@ class ScriptedSource(ReprMixin, Uncopied):
     A string is a marble diagram (see `headrace.testing.marble`). The frame of an item gives its time, counted from the
     first pull, even if the item is pulled later. `#` raises `MarbleError`.
 
-    It is not a stream, and represents foreign iterables: `SourceIterObj(ScriptedSource("a-b|")).map(...)`.
+    It has no operators, like any foreign iterable. Wrap it: `SourceIterObj(ScriptedSource("a-b|")).map(...)`.
 
-    A cancelled pull loses no progress: completed iterations count, a delay keeps its end time, and the next pull continues
-    from there. `as_generator()` returns the same script as an async generator, which a cancellation ends.
+    A cancelled pull loses no progress. The next pull continues the current step: `Yields` waits only for the remaining
+    iterations, and a delay keeps its end time. `as_generator()` returns the same script as an async generator, which a
+    cancellation ends.
 
     Each `aiter()` starts the script from the beginning.
 
@@ -158,10 +159,11 @@ class _ScriptIterator:
         self._source = source
         self._script = script
         self._closing = closing
-        self._at = 0
-        # The progress of the step at `_at`.
+        self._position = 0
+        # The progress of the step at `_position`: of `Yields`, and of `Delay`.
         self._iterations = 0
-        self._until: float | None = None
+        self._delay_end: float | None = None
+        # The time of the first pull.
         self._began = math.inf
         self._is_busy = False
         self._is_open = True
@@ -173,7 +175,7 @@ class _ScriptIterator:
         return format_repr("iterator of a ScriptedSource", self._repr_parts())
 
     def _repr_parts(self) -> Iterator[str]:
-        yield f"at {format_count(self._at, len(self._script), 'steps')}"
+        yield f"at {format_count(self._position, len(self._script), 'steps')}"
         yield "open" if self._is_open else "closed"
 
     async def __anext__(self) -> Any:
@@ -187,12 +189,12 @@ class _ScriptIterator:
         if self._began == math.inf:
             self._began = asyncio.get_running_loop().time()
         try:
-            while self._at < len(self._script):
-                step = self._script[self._at]
+            while self._position < len(self._script):
+                step = self._script[self._position]
                 if isinstance(step, Step):
                     await self._wait_for(step)
                 # There is no `await` below, so a completed step cannot be cancelled.
-                self._at, self._iterations, self._until = self._at + 1, 0, None
+                self._position, self._iterations, self._delay_end = self._position + 1, 0, None
                 if isinstance(step, Raise):
                     raise step.error
                 if not isinstance(step, Step):
@@ -213,9 +215,9 @@ class _ScriptIterator:
                 self._iterations += 1
                 await asyncio.sleep(0)
         elif isinstance(step, Delay):
-            if self._until is None:
-                self._until = loop.time() + step.seconds
-            if (left := self._until - loop.time()) > 0:
+            if self._delay_end is None:
+                self._delay_end = loop.time() + step.seconds
+            if (left := self._delay_end - loop.time()) > 0:
                 await asyncio.sleep(left)
         elif isinstance(step, Forever):
             await loop.create_future()
@@ -229,19 +231,20 @@ class _ScriptIterator:
         self._source.closed += 1
 
     def _end(self) -> None:
-        self._at = len(self._script)
+        self._position = len(self._script)
         self._source.left_open -= self._is_open
         self._is_open = False
 
 
 def _checked(script: Iterable[Any]) -> tuple[Any, ...]:
+    """Return the script as a tuple, or raise if it is not a script."""
     try:
         steps = tuple(script)
     except TypeError:
         if isinstance(cast("object", script), Iterable):
             raise
         raise TypeError(
-            f"ScriptedSource: script must be an iterable of items and steps, or a line of marbles, got {describe_value(script)}"
+            f"ScriptedSource: script must be an iterable of items and steps, or a marble diagram, got {describe_value(script)}"
         ) from None
     for step in steps:
         if isinstance(step, type) and issubclass(step, Step):
@@ -251,13 +254,13 @@ def _checked(script: Iterable[Any]) -> tuple[Any, ...]:
     return steps
 
 
-def _steps(line: str, unit: float) -> Iterator[Any]:
+def _steps(diagram: str, unit: float) -> Iterator[Any]:
     """Yield the script of a marble diagram."""
     ended = False
-    for frame, marble in frames(line):
+    for frame, marble in frames(diagram):
         yield AtTime(frame * unit)
         if marble is ERROR:
-            yield Raise(MarbleError(f"frame {frame} of {line!r}"))
+            yield Raise(MarbleError(f"frame {frame} of {diagram!r}"))
         elif marble is END:
             ended = True
         else:
@@ -266,5 +269,5 @@ def _steps(line: str, unit: float) -> Iterator[Any]:
         yield Forever()
 
 
-# A list that collects all sources created in the current context.
+# The list to which each new source in this context adds itself. `sweep_endings()` sets it, to check that all were closed.
 WATCH: Final[ContextVar[list[ScriptedSource] | None]] = ContextVar("WATCH", default=None)
