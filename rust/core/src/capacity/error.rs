@@ -1,17 +1,17 @@
-//! Errors of amounts, costs, nodes, requests and permits.
+//! Errors of the capacity tree: one enum each for numbers, costs, nodes, requests and permits.
 
 use super::{Amount, NodeId, PermitId, ResourceId};
 use std::error::Error;
 use std::fmt;
 
-/// A number that is not a valid amount or weight.
+/// The reason why a number is not a valid [`Amount`] or [`Weight`](super::Weight).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AmountError {
     /// It is below zero.
     Negative,
     /// It is NaN.
     NotANumber,
-    /// It is above the largest, or infinite.
+    /// It is above the largest amount or weight, or infinite.
     TooLarge,
     /// It is positive but below the smallest weight.
     TooSmall,
@@ -30,7 +30,7 @@ impl fmt::Display for AmountError {
 
 impl Error for AmountError {}
 
-/// An invalid cost.
+/// The reason why a [`Cost`](super::Cost) cannot be created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CostError {
     /// No amount is positive.
@@ -50,7 +50,7 @@ impl fmt::Display for CostError {
 
 impl Error for CostError {}
 
-/// A node that cannot be added or changed like this.
+/// The reason why a node of a [`Tree`](super::Tree) cannot be added or changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeError {
     /// The node, or its parent, was closed or removed.
@@ -67,7 +67,7 @@ pub enum NodeError {
     Per(ResourceId),
     /// A rate whose burst is zero while its amount is not.
     Burst(ResourceId),
-    /// The resource has another kind of limit at this or another node: slots stay slots, rates stay rates.
+    /// The resource has a limit of another kind already, at this or another node: slots, a rate or a budget.
     Kind(ResourceId),
     /// The node does not limit this resource.
     Unlimited(ResourceId),
@@ -91,16 +91,16 @@ impl fmt::Display for NodeError {
 
 impl Error for NodeError {}
 
-/// The reason why a request can never be granted.
+/// The reason why a request can never be granted; the error of [`Acquire`](super::Acquire) and [`Resume`](super::Resume).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AcquireError {
-    /// The cost is above the largest limit of a node of the path.
+    /// The cost is above a limit of a node of the path, so waiting does not help.
     AboveCeiling {
         /// The nearest such node.
         node: NodeId,
         /// The resource.
         resource: ResourceId,
-        /// Its last limit above 0: of a rate the burst, if it has one.
+        /// Its last limit above 0; of a rate with a burst, the burst.
         ceiling: Amount,
     },
     /// No node of the path limits this resource.
@@ -110,27 +110,27 @@ pub enum AcquireError {
         /// The resources that are limited on the path.
         known: Vec<ResourceId>,
     },
-    /// The rest of a budget, with all that is held unsettled, is below the cost.
+    /// The cost is above the unspent part of a budget. An amount that a permit holds is unspent.
     BudgetExhausted {
         /// The node of the budget.
         node: NodeId,
         /// The resource.
         resource: ResourceId,
-        /// The rest, with all that is held unsettled.
+        /// The unspent part.
         left: Amount,
     },
-    /// The node, or an ancestor, was closed or removed; or the permit that was to be resumed was released.
+    /// The node or an ancestor was closed or removed, or the permit to be resumed was released.
     Closed,
-    /// The owner's permits and its request exceed a limit together, or the rest of a budget with all that is held unsettled. The owner
-    /// would wait for itself.
+    /// The owner's permits and its request together exceed a limit, or the unspent part of a budget. The owner would wait for
+    /// its own release.
     WouldDeadlock {
         /// The node of that limit.
         node: NodeId,
         /// The resource.
         resource: ResourceId,
-        /// The limit; of a budget the amount not spent yet.
+        /// The limit; of a budget, the unspent part.
         limit: Amount,
-        /// The amount that the owner holds there.
+        /// The amount that the owner holds of it.
         held: Amount,
         /// The number of permits that hold it.
         permits: usize,
@@ -160,20 +160,20 @@ impl fmt::Display for AcquireError {
 
 impl Error for AcquireError {}
 
-/// The reason why a permit could not be settled, suspended or resumed.
+/// The reason why a [`Permit`](super::Permit) cannot be settled, suspended or resumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PermitError {
     /// It was released.
     Released,
     /// It is suspended, or being resumed.
     Suspended,
-    /// It was not suspended.
+    /// It is not suspended, so it cannot be resumed.
     Held,
-    /// It does not hold this resource.
+    /// Its cost does not name this resource.
     Unasked(ResourceId),
-    /// A resource is named twice.
+    /// The amounts to settle name a resource twice.
     Twice(ResourceId),
-    /// Held slots can be settled to less, not to more.
+    /// The amount to settle is above the slots held. Slots can be settled only to less.
     Grows(ResourceId),
 }
 

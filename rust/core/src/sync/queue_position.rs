@@ -1,15 +1,21 @@
+//! `QueuePosition`: removes a future from its wait queue when the future itself is out of reach.
+//!
+//! `Buffer`, `Signal` and the capacity `Tree` implement [`WaitQueues`], and their futures [`QueuedFuture`]. The Python bindings give
+//! up the position of a future whose event loop is gone. A *promise* is the item, slot, value or grant that a notified future
+//! collects at its next poll.
+
 use super::{Arc, Key};
 use std::fmt;
 use std::future::Future;
 use std::sync::Weak;
 
-/// A structure with one or more queues of waiting futures, which a [`QueuePosition`] can leave.
+/// A structure with one or more queues of waiting futures.
 pub trait WaitQueues {
-    /// Selects one of the structure's queues; `()` if there is only one.
+    /// The name of one of the queues; `()` if there is only one.
     type Queue: Copy + fmt::Debug + Send + Sync;
 
-    /// Remove the future of `key` from its queue. A promise that it has not collected goes to the next waiter.
-    /// Does nothing if the future has left already, or if the structure is broken.
+    /// Remove the future of `key` from its queue, and give a promise that it has not collected to the next waiter. Do nothing
+    /// if the future has left already, or if the structure is broken.
     fn leave(&self, queue: Self::Queue, key: Key);
 }
 
@@ -19,14 +25,14 @@ pub trait QueuedFuture: Future + Unpin {
     type Owner: WaitQueues;
 
     /// Return the position in the wait queue. `None` before the first poll that has to wait, after completion, and for a
-    /// future that cannot be promised anything.
+    /// future that never receives a promise.
     fn queue_position(&self) -> Option<QueuePosition<Self::Owner>>;
 }
 
 /// The position of a future in a wait queue, for callers that can no longer reach the future itself.
 ///
-/// A future whose executor is gone is never polled again, and perhaps never dropped. When waking it fails, give up its
-/// position: the effect is the same as if the future had been dropped. If it is polled later, it queues again.
+/// A future whose executor is gone is never polled again, and perhaps never dropped. If it cannot be woken, give up its
+/// position. The effect is that of dropping the future, except that a later poll queues it again.
 pub struct QueuePosition<P: WaitQueues> {
     /// Weak, since the waker in the queue may own this.
     owner: Weak<P>,
@@ -44,7 +50,7 @@ impl<P: WaitQueues> QueuePosition<P> {
         }
     }
 
-    /// Leave the queue and hand on a promise that was not collected. Does nothing if the future has left already.
+    /// Leave the queue, as [`WaitQueues::leave`] does. Do nothing if the owner is gone.
     pub fn give_up(&self) {
         if let Some(owner) = self.owner.upgrade() {
             owner.leave(self.queue, self.key);

@@ -1,25 +1,28 @@
-//! A rate, as the generic cell rate algorithm in whole numbers.
+//! `Rate`: the quota of a rate limit, by the generic cell rate algorithm in whole numbers.
+//!
+//! A [`Resource`](super::resource::Resource) with a rate limit holds one. A grant takes quota, and a downward settlement or an
+//! annulled grant returns some.
 
 use super::low_water_marks::LowWaterMarks;
 use crate::capacity::Time;
 use std::time::Duration;
 
-/// The debt of a rate: quota that was taken and that time has not brought back yet.
+/// A rate of `amount` per `per`, and its debt: the quota that was taken and has not been refilled yet.
 ///
-/// The debt is counted in micro-units x nanoseconds. Taking `n` adds `n x per`; each nanosecond subtracts `amount`. Only times in
-/// the future are ever rounded, upward.
+/// The debt is in micro-units x nanoseconds. Taking `n` adds `n x per`; each nanosecond subtracts `amount`. Only future times
+/// are rounded, upward.
 #[derive(Clone, Debug)]
 pub(in crate::capacity) struct Rate {
     /// The quota of each `per`, in micro-units.
     pub(in crate::capacity) amount: u64,
     /// In nanoseconds.
     pub(in crate::capacity) per: u64,
-    /// `None`: the debt must be 0 before more quota is taken.
+    /// The most quota that can be ready at once. `None`: a grant waits until the debt is 0, and may then take up to `amount`.
     pub(in crate::capacity) burst: Option<u64>,
-    /// As of `at`.
+    /// The debt at the time `at`.
     debt: u128,
     at: Time,
-    /// Whether a waiter had to wait for it, and it was never idle since.
+    /// Whether a waiter set a timer for it, and every grant since was at most `lateness` late.
     is_awaited: bool,
     /// The least debt since each live permit took quota.
     low: LowWaterMarks,
@@ -48,7 +51,7 @@ impl Rate {
         }
     }
 
-    /// Continue, under the new terms, with the debt of `old`.
+    /// Take over the debt of `old`, whose limit this one replaces.
     pub(in crate::capacity) fn inherit(&mut self, old: &mut Self, now: Time) {
         let (debt, from, to) = (old.debt_at(now), u128::from(old.per), u128::from(self.per));
         self.debt = match debt.checked_mul(to) {
@@ -61,7 +64,7 @@ impl Rate {
         self.low = std::mem::take(&mut old.low);
         if from != to {
             self.low.sink(debt);
-            // Round so that no less is owed.
+            // Round down: a lower mark means a smaller refund.
             self.low.rescale(|low| match low.checked_mul(to) {
                 Some(scaled) => scaled / from,
                 None => low / from * to,
@@ -69,21 +72,21 @@ impl Rate {
         }
     }
 
-    fn brought(&self, from: Time, to: Time) -> u128 {
+    fn refilled(&self, from: Time, to: Time) -> u128 {
         let nanos = to.as_nanos().saturating_sub(from.as_nanos());
         u128::from(self.amount) * u128::from(nanos)
     }
 
     #[inline]
     fn debt_at(&self, now: Time) -> u128 {
-        self.debt.saturating_sub(self.brought(self.at, now))
+        self.debt.saturating_sub(self.refilled(self.at, now))
     }
 
     fn cost(&self, amount: u64) -> u128 {
         u128::from(amount) * u128::from(self.per)
     }
 
-    /// Return when `amount` is ready if no more is taken meanwhile: `now`, later, or never while the rate is 0.
+    /// Return when `amount` is ready if no more is taken meanwhile: `now`, later, or [`Time::MAX`] while the rate is 0.
     #[inline]
     pub(in crate::capacity) fn ready_at(&self, amount: u64, now: Time) -> Time {
         let now = now.max(self.at);
@@ -102,7 +105,7 @@ impl Rate {
         Time::from_nanos(now.as_nanos().saturating_add(nanos))
     }
 
-    /// Take `amount`, ready or not; taking more than is ready makes debt.
+    /// Take `amount`, whether or not it is ready.
     #[inline]
     pub(in crate::capacity) fn take(&mut self, amount: u64, now: Time) {
         let debt = self.debt_at(now);
@@ -111,11 +114,10 @@ impl Rate {
         self.at = now;
     }
 
-    /// Take `amount` for the permit with this stamp. The charge counts from the time at which it was ready, if that is at
-    /// most `lateness` ago, and otherwise from the current time.
+    /// Take `amount`, which is ready, for a new permit with this stamp.
     ///
-    /// A timer is always a little late, and a smooth rate would lose each delay for good. Without a waiter no timer is
-    /// in use, so nothing is late.
+    /// A timer is always a little late, and a rate without a burst would lose each delay for good. So if a waiter waited and
+    /// the quota was ready at most `lateness` ago, it is taken as of that time. Otherwise it is taken as of the current time.
     #[inline]
     pub(in crate::capacity) fn lend(
         &mut self,
@@ -131,7 +133,7 @@ impl Rate {
         self.low.begin(stamp);
     }
 
-    /// Note that a waiter waits for it, by a timer.
+    /// Record that a waiter waits for this rate, with a timer.
     #[inline]
     pub(in crate::capacity) fn wait(&mut self) {
         self.is_awaited = true;
@@ -139,8 +141,8 @@ impl Rate {
 
     /// Give back `amount` of the quota that the permit with this stamp took, but at most the least debt since.
     ///
-    /// Without this bound a late refund would admit quota again that time has brought and that was used already. With it, the debt is
-    /// as if that much less had been taken in the first place; see [`LowWaterMarks`].
+    /// A larger refund would return quota that has been refilled, and perhaps taken again, already. With this bound the debt
+    /// is as if `amount` less had been taken in the first place; see [`LowWaterMarks`].
     pub(in crate::capacity) fn refund(&mut self, amount: u64, stamp: u64, now: Time) {
         let debt = self.debt_at(now);
         self.low.sink(debt);
@@ -150,7 +152,7 @@ impl Rate {
         self.at = now;
     }
 
-    /// Forget the permit with this stamp.
+    /// Forget the permit with this stamp, which was released.
     #[inline]
     pub(in crate::capacity) fn end(&mut self, stamp: u64) {
         self.low.end(stamp);
@@ -162,13 +164,13 @@ impl Rate {
         self.low.check(stamps);
     }
 
-    /// Return the quota that was taken and has not come back, in micro-units.
+    /// Return the quota that was taken and has not been refilled, in micro-units.
     pub(in crate::capacity) fn taken(&self, now: Time) -> u64 {
         let units = self.debt_at(now).div_ceil(u128::from(self.per));
         u64::try_from(units).unwrap_or(u64::MAX)
     }
 
-    /// Return the largest amount that could be had now.
+    /// Return the largest amount that is ready now.
     pub(in crate::capacity) fn available(&self, now: Time) -> u64 {
         match self.burst {
             _ if self.amount == 0 => 0,
@@ -178,7 +180,7 @@ impl Rate {
         }
     }
 
-    /// Return the time in which the whole rate brings an amount, in nanoseconds.
+    /// Return the time that it takes to refill an amount, in nanoseconds.
     pub(in crate::capacity) fn worth(&self, amount: u64) -> u64 {
         let nanos = self.cost(amount) / u128::from(self.amount.max(1));
         u64::try_from(nanos).unwrap_or(u64::MAX)
@@ -375,7 +377,7 @@ mod tests {
         let half = at(SECOND / 2);
         other.inherit(&mut rate, half);
         assert_eq!((other.taken(half), other.available(half)), (5, 25));
-        // 5 of the 10 have come back.
+        // 5 of the 10 have been refilled.
         other.refund(9, 1, half);
         assert_eq!((other.taken(half), other.available(half)), (0, 30));
     }
@@ -392,7 +394,7 @@ mod tests {
         assert_eq!(rate.taken(at(0)), 0);
     }
 
-    /// Mark of permits that have ended are removed.
+    /// The marks of released permits are removed.
     #[test]
     fn no_more_marks_than_live_permits() {
         let mut rate = Rate::new(1, SECOND, Some(1_000_000));

@@ -1,4 +1,8 @@
 //! Reservations for waiters that were passed too often.
+//!
+//! A waiter that is next in its queue and does not fit is *passed* by each later grant of a resource that it lacks. After
+//! [`Settings::passes`](crate::capacity::Settings::passes) such grants, or as many misses (`starvation.rs`), it is *starved*, and
+//! the resources that it lacks are reserved for it. `dispatch` grants starved waiters first ([`State::next_holder`]).
 
 use super::dispatch::FitResult;
 use crate::capacity::ResourceId;
@@ -7,15 +11,15 @@ use crate::capacity::model::resource::{Resource, ResourceKind};
 use crate::capacity::model::state::State;
 
 impl State {
-    /// Note that a waiter was next and did not fit.
+    /// Record that a waiter was next and did not fit.
     ///
-    /// From now on each grant of a resource that it lacks passes it, even while it is not visited for lack of something else.
+    /// From now on each grant of a resource that it lacks passes it, even if the search does not reach it.
     pub(in crate::capacity) fn mark_next(&mut self, waiter: u32) {
         self.waiters.at_mut(waiter).was_next = true;
-        self.for_held_resources(waiter, |resource| resource.push_passed_over(waiter));
+        self.for_slots_and_budgets(waiter, |resource| resource.push_passed_over(waiter));
     }
 
-    /// Return whether a waiter was passed, or missed capacity, as often as allowed.
+    /// Return whether a waiter was passed, or missed capacity, as often as the settings allow.
     pub(in crate::capacity) fn is_starved(&self, waiter: u32) -> bool {
         let record = self.waiters.at(waiter);
         record.bypassed.max(record.missed) >= self.passes
@@ -24,12 +28,12 @@ impl State {
     /// Forget that a waiter was next.
     pub(in crate::capacity) fn forget_next(&mut self, waiter: u32) {
         if std::mem::take(&mut self.waiters.at_mut(waiter).was_next) {
-            self.for_held_resources(waiter, |resource| resource.remove_passed_over(waiter));
+            self.for_slots_and_budgets(waiter, |resource| resource.remove_passed_over(waiter));
         }
     }
 
-    /// Change each slots or budget resource that a waiter needs.
-    fn for_held_resources(&mut self, waiter: u32, mut change: impl FnMut(&mut Resource)) {
+    /// Change each resource that a waiter needs, at each node of its path, except rates.
+    fn for_slots_and_budgets(&mut self, waiter: u32, mut change: impl FnMut(&mut Resource)) {
         let record = self.waiters.at(waiter);
         let (node, cost) = (record.node, record.cost.clone());
         for &(id, _) in cost.parts() {
@@ -44,9 +48,10 @@ impl State {
         }
     }
 
-    /// Count a pass for each waiter that lacks a resource of a grant about to be made, and reserve the resource after the last pass.
+    /// Count a pass for each waiter that the grant of `granted` passes. Reserve the resource for a waiter that is now starved.
     ///
-    /// An earlier waiter of the same queue passes no later one. A starved waiter passes only older ones, in any queue.
+    /// A waiter is passed if it lacks a resource that the grant takes. In the queue of `granted`, only earlier waiters are
+    /// passed. If `granted` is starved, only older waiters are passed, in any queue.
     pub(in crate::capacity) fn pass(&mut self, granted: u32) {
         let is_starved = self.is_starved(granted);
         let record = self.waiters.at(granted);
@@ -82,8 +87,8 @@ impl State {
         for (waiter, at, id) in passed_over {
             let record = self.waiters.at_mut(waiter);
             record.bypassed += 1;
-            let (below, rank) = (record.node, record.rank);
-            self.for_path(below, |node| node.bypassed += 1);
+            let (own_node, rank) = (record.node, record.rank);
+            self.for_path(own_node, |node| node.bypassed += 1);
             if self.is_starved(waiter) {
                 self.forget_next(waiter);
                 self.reservation_holders.insert(rank, waiter);
@@ -94,22 +99,21 @@ impl State {
 
     /// Reserve a resource of a node for a waiter until it is granted or leaves.
     ///
-    /// Older waiters that have reservations may still use it. So of two waiters that wait for each other, one is granted.
+    /// Older starved waiters may still use it. So of two that wait for each other, the older one is granted.
     pub(in crate::capacity) fn reserve(&mut self, waiter: u32, node: u32, id: ResourceId) {
         let record = self.waiters.at(waiter);
-        let (rank, amount, below) = (record.rank, record.cost.get(id), record.node);
+        let (rank, amount, own_node) = (record.rank, record.cost.get(id), record.node);
         let resource = self.nodes.at_mut(node).resource_mut(id);
-        let resource = resource.expect("a waiter lacks only what is limited");
+        let resource = resource.expect("a waiter lacks only limited resources");
         if resource.reserve(rank, amount.as_micros()) {
             self.waiters.at_mut(waiter).reserved += 1;
-            self.refresh(below);
+            self.refresh(own_node);
         }
     }
 
     /// Reserve each slots or budget resource that a starved waiter lacks.
     ///
-    /// All of them: a pause drops the reservations, and afterwards the waiter may first lack another resource than the one on
-    /// which it was passed as often as allowed.
+    /// Not only the one on which it was passed: a pause drops all reservations, and the waiter may lack another resource after it.
     fn reserve_lacking(&mut self, waiter: u32) {
         let record = self.waiters.at(waiter);
         let (node, rank, cost) = (record.node, record.rank, record.cost.clone());
@@ -145,21 +149,21 @@ impl State {
         }
     }
 
-    /// Return the oldest starved waiter that fits, and reserve what the older ones lack.
+    /// Return the oldest starved waiter that fits, and reserve the resources that the older ones lack.
     ///
-    /// Waiters that wait for time or for a limit have no reservations meanwhile.
+    /// A waiter that lacks quota, or is parked by a pause or a limit, has no reservations meanwhile.
     pub(in crate::capacity) fn next_holder(&mut self) -> Option<u32> {
         if self.reservation_holders.is_empty() {
             return None;
         }
-        let reservation_holders: Vec<_> = self.reservation_holders.values().copied().collect();
-        for waiter in reservation_holders {
+        let holders: Vec<_> = self.reservation_holders.values().copied().collect();
+        for waiter in holders {
             if self.keeps_rate_head(waiter) {
                 self.keep_rate_heads(waiter);
             }
             match self.fit_waiter(waiter) {
                 FitResult::Fits => return Some(waiter),
-                // Quota first: slots would lie idle until it is ready.
+                // Its quota is not ready, so slots that are reserved for it would be idle.
                 FitResult::Short(..)
                     if self.keeps_rate_head(waiter) && self.ready_at(waiter) > self.now =>
                 {
