@@ -1,10 +1,10 @@
-//! `Buffer` and `Queue`: the buffer of [`headrace_core::buffer`] for Python.
+//! The Python classes `Buffer` and `Queue`, over [`headrace_core::buffer`]. Buffer sources and sinks use them too.
 //!
 //! `get()` and `put()` of a queue are native awaitables: an operation that need not wait finishes in its first step, without
 //! the event loop. A thread that has to wait [blocks](crate::runtime::blocking_wait).
 //!
-//! Items in priority order are compared by `<`, or by `<` of their keys, which runs Python code. The core never does so under
-//! its lock. A key is computed once, before the push, and is stored beside its item in a tuple.
+//! Items in priority order are compared by `<`, or by `<` of their keys, which runs Python code; the core never compares under its
+//! lock. A key is computed once, before the push, and stored with its item in a tuple.
 //!
 //! | file | contents |
 //! |---|---|
@@ -13,7 +13,7 @@
 //! | [`queue_ops`] | the awaitables of a queue: `get()`, `put()`, `join()` |
 //! | [`ops`] | operations shared by both: checks, blocking get and put, traversal |
 //! | [`order`] | parameters `order` and `overflow`, comparison of items |
-//! | [`put`] | a push that waits for space, and a refused item |
+//! | [`put`] | `PendingPut`: a push that waits for space, also of a sink; returns a refused item |
 
 #[expect(clippy::module_inception, reason = "one noun, one file")]
 mod buffer;

@@ -1,4 +1,4 @@
-//! Callbacks that a merge schedules on the event loop.
+//! `LoopCallback`: the callbacks that a merge gives to the event loop and to the futures that its sources await.
 
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
@@ -10,17 +10,17 @@ use super::step::StepFrom;
 /// The action of a [`LoopCallback`].
 #[derive(Debug, Clone, Copy)]
 pub(super) enum LoopAction {
-    /// Resume one source, whose future is done. This callback is reused for the life of the source.
+    /// Resume one source, whose future is done. Each source reuses its callback.
     Resume(Key),
-    /// Step the sources that yielded.
+    /// Resume the sources that yielded to the event loop.
     ResumeYielding,
     /// Check whether the event loop is shutting down.
     CheckShutdown,
-    /// Close the sources of a stream that was dropped.
+    /// Close the sources of a stream that was dropped unclosed.
     CloseAbandoned,
 }
 
-/// Runs one action of a merge from the event loop.
+/// A callable that runs one action of a merge.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(super) struct LoopCallback {
@@ -60,9 +60,11 @@ impl LoopCallback {
 }
 
 impl PyMerge {
-    /// Schedules an action for the next iteration of the event loop.
+    /// Schedule an action for the next iteration of the event loop.
     pub(super) fn call_soon(slf: &Bound<'_, Self>, action: LoopAction) -> PyResult<()> {
-        let call_soon = slf.get().loop_object(slf.py(), |known| &known.call_soon)?;
+        let call_soon = slf
+            .get()
+            .loop_object(slf.py(), |event_loop| &event_loop.call_soon)?;
         call_soon.call1((LoopCallback::make(slf, action)?,))?;
         Ok(())
     }

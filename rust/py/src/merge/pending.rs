@@ -1,4 +1,4 @@
-//! Sources that wait for a future.
+//! Sources of a merge that wait for a future: `suspend` starts the wait in a step, and the future's callback calls `resume`.
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
@@ -14,7 +14,8 @@ use crate::errors;
 use crate::source::Wait;
 
 impl PyMerge {
-    /// Registers that a source waits for `object`. If that cannot be awaited, returns the error to throw into the source.
+    /// Register that a source waits for `object`, which is `None` for one event-loop iteration. If the object cannot be awaited,
+    /// return the error to throw into the source.
     pub(super) fn suspend(
         slf: &Bound<'_, Self>,
         key: Key,
@@ -27,27 +28,24 @@ impl PyMerge {
         let refusal = if object.is_none() {
             None
         } else {
-            refuse(&event_loop, object)?
+            awaiting_error(&event_loop, object)?
         };
-        let awaits = (!object.is_none() && refusal.is_none()).then(|| object.clone().unbind());
+        let future = (!object.is_none() && refusal.is_none()).then(|| object.clone().unbind());
         let (callback, keywords, cancellation) = {
             let mut state = this.state.borrow(py);
             let Some(entry) = state.sources.get_mut(key) else {
                 return Ok(None);
             };
             entry.is_prompt = false;
-            entry.status = Status::Waiting {
-                wait,
-                future: awaits,
-            };
+            entry.status = Status::Waiting { wait, future };
             if object.is_none() {
                 drop(state);
                 Self::yield_once(slf, key)?;
                 return Ok(None);
             }
             (
-                entry.callback.as_ref().map(|known| known.clone_ref(py)),
-                entry.keywords.as_ref().map(|known| known.clone_ref(py)),
+                entry.callback.as_ref().map(|args| args.clone_ref(py)),
+                entry.keywords.as_ref().map(|dict| dict.clone_ref(py)),
                 entry.cancellation.as_ref().map(|error| error.clone_ref(py)),
             )
         };
@@ -55,8 +53,8 @@ impl PyMerge {
             return Ok(refusal);
         }
         let (callback, keywords) = match callback {
-            Some(known) => (known, keywords),
-            None => Self::callback(slf, key)?,
+            Some(callback) => (callback, keywords),
+            None => Self::create_callback(slf, key)?,
         };
         let keywords = keywords.as_ref().map(|keywords| keywords.bind(py));
         object.setattr(intern!(py, "_asyncio_future_blocking"), false)?;
@@ -71,13 +69,16 @@ impl PyMerge {
         Ok(None)
     }
 
-    /// Creates the callback of a source and its keyword arguments, at its first wait for a future.
+    /// Create the arguments of `add_done_callback` for the futures of a source, at its first wait.
     #[cold]
-    fn callback(slf: &Bound<'_, Self>, key: Key) -> PyResult<(Py<PyTuple>, Option<Py<PyDict>>)> {
+    fn create_callback(
+        slf: &Bound<'_, Self>,
+        key: Key,
+    ) -> PyResult<(Py<PyTuple>, Option<Py<PyDict>>)> {
         let py = slf.py();
         let this = slf.get();
         let callback = LoopCallback::make(slf, LoopAction::Resume(key))?;
-        let made = PyTuple::new(py, [callback])?.unbind();
+        let args = PyTuple::new(py, [callback])?.unbind();
         let task_context = this.with_source(py, key, |entry| entry.own_context(py));
         let keywords = match task_context.flatten() {
             Some(task_context) => {
@@ -88,13 +89,13 @@ impl PyMerge {
             None => None,
         };
         this.with_source(py, key, |entry| {
-            entry.callback = Some(made.clone_ref(py));
+            entry.callback = Some(args.clone_ref(py));
             entry.keywords = keywords.as_ref().map(|keywords| keywords.clone_ref(py));
         });
-        Ok((made, keywords))
+        Ok((args, keywords))
     }
 
-    /// Resumes a source whose wait is over.
+    /// Resume a source whose wait is over, with the error of its future if there is one.
     pub(super) fn resume(slf: &Bound<'_, Self>, key: Key, from: StepFrom) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
@@ -113,7 +114,7 @@ impl PyMerge {
         Self::read_ahead(slf, key, from)
     }
 
-    /// Reads ahead as far as `prefetch` allows, without waiting for the next pull.
+    /// Read further items into the source's queue, as many as `prefetch` allows.
     pub(super) fn read_ahead(slf: &Bound<'_, Self>, key: Key, from: StepFrom) -> PyResult<()> {
         let this = slf.get();
         while this.prefetch > 1 && this.can_poll(slf.py(), key) {
@@ -123,8 +124,11 @@ impl PyMerge {
     }
 }
 
-/// Returns the error if an object that a source yielded to its task cannot be awaited.
-fn refuse(event_loop: &Bound<'_, PyAny>, object: &Bound<'_, PyAny>) -> PyResult<Option<PyErr>> {
+/// Return the error for an object that a source yielded to its task, if it cannot be awaited.
+fn awaiting_error(
+    event_loop: &Bound<'_, PyAny>,
+    object: &Bound<'_, PyAny>,
+) -> PyResult<Option<PyErr>> {
     let py = object.py();
     let error = |message: &str| {
         Ok(Some(PyRuntimeError::new_err(format!(
@@ -133,7 +137,7 @@ fn refuse(event_loop: &Bound<'_, PyAny>, object: &Bound<'_, PyAny>) -> PyResult<
         ))))
     };
     match object.getattr_opt(intern!(py, "_asyncio_future_blocking"))? {
-        None => error("a source yielded what asyncio cannot wait for"),
+        None => error("a source awaits an object that asyncio cannot wait for"),
         Some(blocking) if !blocking.is_truthy()? => {
             error("a source yielded a future instead of awaiting it")
         }

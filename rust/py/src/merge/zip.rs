@@ -1,4 +1,4 @@
-//! The zip policy: a tuple (row) of one item of each source.
+//! The zip policy of a [`PyMergeView`]: each pull takes a row, a tuple of one item of each source.
 
 use std::collections::VecDeque;
 
@@ -12,20 +12,24 @@ use super::source_error::repr;
 use super::state::State;
 use super::view::{PyMergeView, TakeResult};
 
-/// The end of a zip.
+/// The end of a zip, chosen by the parameters of the operator.
 #[derive(Debug)]
 pub(super) enum ZipEnd {
-    /// It ends with the first source.
+    /// It ends with the first source that ends.
     Shortest,
-    /// It ends with the first source. The sources stay open, and keep the items of an incomplete row.
+    /// As `Shortest`, but the sources stay open and keep the items of an incomplete row.
     KeepOpen,
-    /// All sources end with the same row; otherwise it raises.
+    /// All sources must end after the same row; otherwise it raises.
     Strict,
-    /// It ends with the last source. This object fills in for sources that have ended.
+    /// It ends with the last source that ends. This object replaces the items of ended sources.
     Longest(Py<PyAny>),
 }
 
 impl PyMergeView {
+    /// Take the next row, or return the reason why there is none yet.
+    ///
+    /// `filled` counts the sources, from the first, that are known to have an outcome. So a pull that was woken does not check
+    /// them again.
     pub(super) fn take_zip<'py>(
         &self,
         py: Python<'py>,
@@ -44,7 +48,7 @@ impl PyMergeView {
                 return Ok(TakeResult::Item(PyTuple::new(py, items)?.into_any()));
             }
             let stops = matches!(ending, ZipEnd::Shortest | ZipEnd::KeepOpen);
-            // Sources may have been added and removed since.
+            // Sources may have been removed since the last call.
             view.filled = view.filled.min(state.order.len());
             while let Some(key) = state.order.get(view.filled).copied() {
                 let is_missing = state
@@ -64,7 +68,7 @@ impl PyMergeView {
                 view.filled += 1;
             }
             view.filled = 0;
-            state.summarize()
+            state.row_kinds()
         };
         if row.has_failed {
             return self.row_failed(merge);
@@ -95,6 +99,7 @@ impl PyMergeView {
                 if entry.is_done && entry.queue.is_empty() {
                     continue;
                 }
+                // Either all sources of a zip have a label, or none has.
                 if entry.is_labelled {
                     labels.push(entry.name.clone_ref(py));
                 }
@@ -121,7 +126,7 @@ impl PyMergeView {
         Ok(TakeResult::Item(PyTuple::new(py, items)?.into_any()))
     }
 
-    /// Handles errors in a row: drops the row, raises its first error, and keeps the others for the next pulls.
+    /// Drop a row with errors: raise the first error, and keep the others for the next pulls.
     #[cold]
     fn row_failed<'py>(&self, merge: &Bound<'py, PyMerge>) -> PyResult<TakeResult<'py>> {
         let py = merge.py();
@@ -158,9 +163,9 @@ impl PyMergeView {
     }
 }
 
-/// The outcomes of a row.
+/// The kinds of outcome in a row.
 #[derive(Debug, Default)]
-struct RowSummary {
+struct RowKinds {
     width: usize,
     has_item: bool,
     has_end: bool,
@@ -168,14 +173,14 @@ struct RowSummary {
 }
 
 impl State {
-    /// Whether a source has no outcome and may be polled.
+    /// Return whether a source has no outcome and may be polled.
     pub(super) fn can_poll_empty(&self, key: Key) -> bool {
         self.sources
             .get(key)
             .is_some_and(|entry| entry.queue.is_empty() && entry.can_poll(1))
     }
 
-    /// Takes a row if every source has an item without a label, which is the most common case.
+    /// Take a row if every source has an item and no label, which is the most common case.
     #[inline]
     fn take_bare_row<'py>(&mut self, py: Python<'py>) -> Option<Vec<Bound<'py, PyAny>>> {
         let Self {
@@ -206,25 +211,27 @@ impl State {
         Some(row)
     }
 
+    /// Return the sources whose end was not taken.
     pub(super) fn unfinished(&self) -> impl Iterator<Item = &SourceState> {
         self.in_order().filter(|entry| !entry.is_done)
     }
 
-    /// Whether a source has ended.
+    /// Return whether the next outcome of any source is its end.
     fn has_end(&self) -> bool {
-        // Called for each source that has no item yet; nearly always none has ended.
+        // The counter avoids the search, as this is called for each source without an item.
         self.ends > 0
             && self
                 .unfinished()
                 .any(|entry| matches!(entry.queue.front(), Some(Outcome::End)))
     }
 
-    fn summarize(&self) -> RowSummary {
-        let mut row = RowSummary::default();
+    /// Return the kinds of outcome that the next row consists of.
+    fn row_kinds(&self) -> RowKinds {
+        let mut row = RowKinds::default();
         for entry in self.unfinished() {
             row.width += 1;
             match entry.queue.front() {
-                // An empty queue counts as an item: the row does not wait for it, since another source has ended.
+                // A queue is empty only if another source has ended. It counts as an item.
                 Some(Outcome::Item(_)) | None => row.has_item = true,
                 Some(Outcome::Error(_)) => row.has_failed = true,
                 Some(Outcome::End) => row.has_end = true,
@@ -235,7 +242,7 @@ impl State {
 }
 
 impl PyMerge {
-    /// Creates the error of a strict zip whose sources differ in length.
+    /// Create the error of a strict zip whose sources differ in length.
     fn length_error(&self, py: Python<'_>, rows: u64) -> PyErr {
         let (ended, others) = {
             let state = self.state.borrow(py);

@@ -1,11 +1,14 @@
-//! A hash for integer keys that no user chooses: addresses and counters.
+//! `IntHasher`: a fast hash for tables whose keys are addresses or counters.
+//!
+//! Users do not choose these keys, so the hash needs no protection against chosen collisions. Add [`BuildIntHasher`] to the type
+//! of a `HashMap`.
 
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// Builds an [`IntHasher`] for each key.
 pub(crate) type BuildIntHasher = BuildHasherDefault<IntHasher>;
 
-/// Multiplies by the golden ratio, then folds the high bits onto the low ones: a hash table uses both.
+/// Fibonacci hashing: multiply by the golden ratio, then fold the high bits onto the low ones, as a hash table uses both.
 #[derive(Debug, Default)]
 pub(crate) struct IntHasher(u64);
 

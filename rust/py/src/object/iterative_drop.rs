@@ -1,17 +1,17 @@
-//! References that are dropped without recursion, for objects that may have a long chain behind them.
+//! `IterativeDrop`: a reference that is dropped without recursion, for the links of a chain of any length.
 //!
 //! Dropping the last reference to a link drops the link's reference to its source, which may be the last one to the next link. A
-//! pipeline of 10,000 links would nest 10,000 deallocators. CPython solves this for its containers and for classes written in
-//! Python by the trashcan. Up to 3.12 that lets 50 deallocators nest. In 3.13 it lets as many nest as its count of C frames has
-//! left, up to 10,000: 8 MB of stack for classes like these, where a thread may have half a megabyte.
+//! pipeline of 10,000 links would nest 10,000 deallocators. CPython's *trashcan* solves this for its containers and for classes
+//! written in Python. Up to 3.12 it nests at most 50 deallocators. From 3.13 on it nests up to 10,000, the limit of C recursion.
+//! For classes like these, that takes 8 MB of stack, and a thread may have half a megabyte.
 //!
-//! So each link, source, merge and fan-out holds an [`IterativeDrop`] of the next object along the pipeline. [`MOST`] of those
-//! drops may nest. Deeper references wait in a list of the thread until the outermost drop has finished. A shorter pipeline is
-//! dropped as if this type did not exist: in order and immediately.
+//! So each link, source, merge and fan-out holds an [`IterativeDrop`] of the next object along the pipeline. At most
+//! [`MAX_DEPTH`] of those drops nest. Deeper references wait in a list of the thread until the outermost drop has finished. A
+//! shorter pipeline is dropped as if this type did not exist: in order and immediately.
 //!
-//! **It must be the last field of its owner**, or be dropped last where the owner is taken apart by hand. Other references to the
-//! same object may exist: of the pipeline that runs the link, or of a pull that waits in it. Dropping those only decrements a
-//! counter, so they need no `IterativeDrop`, which would cost time for each item.
+//! **It must be the last field of its owner**, or be dropped last where the owner is taken apart by hand. The pipeline that runs a
+//! link, and a pull suspended in it, hold ordinary references to the same object. Dropping those only decrements a counter, so
+//! they need no `IterativeDrop`, which would cost time for each item.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::{self, Debug};
@@ -22,19 +22,19 @@ use pyo3::prelude::*;
 
 use super::gc::{Traverse, VisitError, Visitor};
 
-/// The most drops that may nest: in a build without optimisation, each takes 6 KB of stack.
-const MOST: usize = 25;
+/// The maximum number of nested drops. In a build without optimisation, each takes 6 KB of stack.
+const MAX_DEPTH: usize = 25;
 
-/// The nested and the waiting drops of a thread.
+/// The drops of a thread.
 struct DropQueue {
-    /// The number of drops in progress, each nested in the one before.
+    /// The number of nested drops in progress.
     depth: Cell<usize>,
-    /// References that were nested too deeply, most recent last.
+    /// References to drop after those, most recent last.
     waiting: RefCell<Vec<Py<PyAny>>>,
 }
 
 thread_local! {
-    /// Kept in a forked child, which has the same stack.
+    /// Not reset by a fork: the child continues on the same stack.
     static QUEUE: DropQueue = const {
         DropQueue {
             depth: Cell::new(0),
@@ -43,7 +43,7 @@ thread_local! {
     };
 }
 
-/// A reference along a pipeline: see the top of this file.
+/// A reference to the next object of a chain, dropped without recursion.
 pub(crate) struct IterativeDrop<T>(ManuallyDrop<Py<T>>);
 
 impl<T> From<Py<T>> for IterativeDrop<T> {
@@ -64,7 +64,7 @@ impl<T> Deref for IterativeDrop<T> {
 
 impl<T> Drop for IterativeDrop<T> {
     fn drop(&mut self) {
-        // SAFETY: the only place that takes it, and the field is not used after the drop.
+        // SAFETY: only this line takes the reference, and the field is not used after the drop.
         let reference = unsafe { ManuallyDrop::take(&mut self.0) };
         drop_reference(reference.into_any());
     }
@@ -82,19 +82,20 @@ impl<T> Debug for IterativeDrop<T> {
     }
 }
 
+/// Drop a reference now, or after the drops in progress if they are nested too deeply.
 fn drop_reference(reference: Py<PyAny>) {
-    // If the list of the thread is gone, which happens as the thread ends, the reference is dropped with recursion.
+    // While the thread ends, its queue is gone. Then the reference is dropped here, with recursion.
     let mut reference = Some(reference);
     let _ = QUEUE.try_with(|queue| {
         let depth = queue.depth.get();
-        if depth == MOST {
+        if depth == MAX_DEPTH {
             queue.waiting.borrow_mut().extend(reference.take());
             return;
         }
         queue.depth.set(depth + 1);
         drop(reference.take());
         if depth == 0 {
-            // One borrow for each: a drop may add to the list.
+            // Borrow for each reference: dropping it may add others.
             while let Some(next) = queue.pop() {
                 drop(next);
             }

@@ -1,4 +1,4 @@
-//! `LinkState`: a link's origin, its lock, and the items that it holds.
+//! `LinkState`: the mutable state of a [`PyPullLink`]: its origin, its lock, its pipeline, and the items that it holds.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::source::AnySource;
 /// The source or kernel that produces a link's items.
 #[derive(Debug)]
 pub(crate) enum Origin {
-    /// None yet: a user's subclass, with `pull_impl` as its source.
+    /// Neither: a user's subclass, whose source is its `pull_impl`.
     Unset,
     /// A native source.
     Source(AnySource),
@@ -52,17 +52,18 @@ pub(crate) enum Phase {
     Closed,
 }
 
-/// The ways in which a pull can start.
+/// The result of [`LinkState::start`]: the way in which a pull starts.
 #[derive(Debug)]
 pub(crate) enum Start {
     /// The pull owns the lock, and runs this pipeline.
     Pipeline(Box<Pipeline>),
     /// The link's source is this buffer.
     Buffer(Py<PyBuffer>),
-    /// A check failed; take the slow path.
+    /// A check failed: take the slow path, `Pull::begin_slowly`.
     Slow,
 }
 
+/// The mutable state of a link, which every pull, close and restart of it shares.
 #[derive(Debug)]
 pub(crate) struct LinkState {
     /// The source over `pull_impl`, created at the first pull of a subclass that overrides it.
@@ -79,15 +80,13 @@ pub(crate) struct LinkState {
     pub(super) retained: Option<Py<PyAny>>,
     /// The iterable that its kernel returned for the last item, with items still to deliver.
     pub(super) inner_source: Option<AnySource>,
-    /// The guard of the pipeline of another link that runs this one, and this link's position in
-    /// it.
+    /// The pipeline of a later link that runs this one: its guard, and this link's position in it.
     pub(super) fused_into: Option<(Arc<FusionGuard>, usize)>,
     /// The number of links built on this one.
     pub(super) consumers: usize,
-    /// It was pulled directly while another link's pipeline ran it, so no pipeline may run it
-    /// again.
+    /// It was pulled directly while another link's pipeline ran it. No other link's pipeline may run it again.
     pub(super) shared: bool,
-    /// The buffer that is the link's source, once that is known.
+    /// The buffer that is the link's source, if it is one. Found at the first pull.
     pub(super) buffer_source: Option<Py<PyBuffer>>,
     /// The id of the thread that drives the link; ids are never reused. 0 before the first pull.
     pub(super) thread: u64,
@@ -102,7 +101,7 @@ pub(crate) struct LinkState {
 }
 
 impl LinkState {
-    /// The state of a link that was never pulled.
+    /// Create the state of a link that was never pulled.
     pub(super) fn with_origin(origin: Origin) -> Self {
         Self {
             implementation: None,
@@ -151,8 +150,7 @@ impl LinkState {
         }
     }
 
-    /// Return the pipeline and release the lock. Return `false` if the lock must be handed to a
-    /// waiter.
+    /// Put the pipeline back and release the lock. Return `false` if closers or pulls wait, so the caller must hand the lock on.
     #[inline]
     pub(crate) fn stop(&mut self, pipeline: Box<Pipeline>) -> bool {
         self.running = false;
@@ -160,7 +158,7 @@ impl LinkState {
         self.closers.is_empty() && self.lock.try_release()
     }
 
-    /// Whether no pull is running, suspended or queued.
+    /// Return whether no pull is running, suspended or queued.
     pub(super) fn is_idle(&self) -> bool {
         !self.running && self.lock.is_free()
     }
@@ -187,7 +185,7 @@ impl LinkState {
             self.inner_source.take(),
             self.pipeline.take(),
             self.closing.take(),
-            // Last, as in the destructor.
+            // Last, since it leads to the next link: as in the destructor.
             std::mem::replace(&mut self.origin, Origin::Unset),
         )
     }
