@@ -666,6 +666,32 @@ async def test_all_race_and_any_take_one_value() -> None:
                 await step()
 
 
+async def test_all_after_a_cancellation_is_complete() -> None:
+    more, start = asyncio.Event(), asyncio.Event()
+
+    async def first() -> AsyncIterator[int]:
+        yield 1
+        await more.wait()
+        yield 2
+
+    async def second() -> AsyncIterator[str]:
+        await start.wait()
+        yield "a"
+
+    async with AsyncIteratorCombiner(first(), second()) as combiner:
+        cancelled = asyncio.ensure_future(combiner.all())
+        await quiet()
+        cancelled.cancel()
+        await asyncio.gather(cancelled, return_exceptions=True)
+        # The cancelled call had found this item already.
+        assert await combiner.race() == 1
+        start.set()
+        step = asyncio.ensure_future(combiner.all())
+        await quiet()
+        more.set()
+        assert await step == (2, "a")
+
+
 async def test_any_returns_the_first_success() -> None:
     async def fails(turns: int) -> AsyncIterator[str]:
         for _ in range(turns):

@@ -28,8 +28,8 @@ pub(super) enum ZipEnd {
 impl PyMergeView {
     /// Take the next row, or return the reason why there is none yet.
     ///
-    /// `filled` counts the sources, from the first, that are known to have an outcome. So a pull that was woken does not check
-    /// them again.
+    /// `filled` counts the sources, from the first, that had an outcome when the row was last checked. So a pull that was woken
+    /// does not check them again, until the row looks complete.
     pub(super) fn take_zip<'py>(
         &self,
         py: Python<'py>,
@@ -50,25 +50,31 @@ impl PyMergeView {
             let stops = matches!(ending, ZipEnd::Shortest | ZipEnd::KeepOpen);
             // Sources may have been removed since the last call.
             view.filled = view.filled.min(state.order.len());
-            while let Some(key) = state.order.get(view.filled).copied() {
-                let is_missing = state
-                    .sources
-                    .get(key)
-                    .is_some_and(|entry| entry.queue.is_empty() && !entry.is_done);
-                if is_missing {
-                    if stops && state.has_end() {
-                        break;
+            loop {
+                while let Some(key) = state.order.get(view.filled).copied() {
+                    let is_missing = state
+                        .sources
+                        .get(key)
+                        .is_some_and(|entry| entry.queue.is_empty() && !entry.is_done);
+                    if is_missing {
+                        if stops && state.has_end() {
+                            break;
+                        }
+                        if state.can_poll_empty(key) {
+                            state.request_poll(key);
+                            return Ok(TakeResult::Retry);
+                        }
+                        return Ok(TakeResult::Wait(Some(key)));
                     }
-                    if state.can_poll_empty(key) {
-                        state.request_poll(key);
-                        return Ok(TakeResult::Retry);
-                    }
-                    return Ok(TakeResult::Wait(Some(key)));
+                    view.filled += 1;
                 }
-                view.filled += 1;
+                view.filled = 0;
+                let row = state.row_kinds();
+                if row.missing == 0 || (stops && row.has_end) {
+                    break row;
+                }
+                // Another view took an outcome that was counted, or a source was removed: check all sources again.
             }
-            view.filled = 0;
-            state.row_kinds()
         };
         if row.has_failed {
             return self.row_failed(merge);
@@ -167,6 +173,8 @@ impl PyMergeView {
 #[derive(Debug, Default)]
 struct RowKinds {
     width: usize,
+    /// The number of sources without an outcome.
+    missing: usize,
     has_item: bool,
     has_end: bool,
     has_failed: bool,
@@ -231,8 +239,8 @@ impl State {
         for entry in self.unfinished() {
             row.width += 1;
             match entry.queue.front() {
-                // A queue is empty only if another source has ended. It counts as an item.
-                Some(Outcome::Item(_)) | None => row.has_item = true,
+                Some(Outcome::Item(_)) => row.has_item = true,
+                None => row.missing += 1,
                 Some(Outcome::Error(_)) => row.has_failed = true,
                 Some(Outcome::End) => row.has_end = true,
             }
