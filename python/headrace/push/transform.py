@@ -26,13 +26,7 @@ from headrace._internal.sentinels import NOTHING
 from headrace._internal.tasks import cancelling, is_cancellation
 from headrace._internal.validate import check_callable_or_none
 from headrace.errors import WouldBlock
-from headrace.push.base import (
-    PushObj,
-    checked_sink,
-    name_acceptors,
-    push_now,
-    refuse_after_end,
-)
+from headrace.push.base import PushObj, checked_sink, name_acceptors, push_now, refuse_after_end
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
