@@ -308,7 +308,9 @@ async def test_another_thread_may_ask_at_any_time() -> None:
     await stream.aclose()
     assert count == 6_000
     assert said
-    assert not [text for text in said if "not fully initialised" in text or "cannot be read" in text]
+    assert not [
+        text for text in said if "not fully initialised" in text or "cannot be read" in text
+    ]
 
 
 @pytest.mark.virtual

@@ -185,10 +185,10 @@ async def test_a_sweep_notices_what_is_repeated() -> None:
 
 
 async def test_a_sweep_notices_what_is_wrong_without_it() -> None:
-    with pytest.raises(SweepError, match=r"left alone: expected \[2\], got \[1\]"):
+    with pytest.raises(SweepError, match=r"without an interruption: expected \[2\], got \[1\]"):
         await sweep(lambda: SourceIterObj([1]), [2])
     await sweep(lambda: SourceIterObj([[1], [2]]), [[2], [1]], ordered=False)
-    with pytest.raises(SweepError, match="left alone"):
+    with pytest.raises(SweepError, match="without an interruption"):
         await sweep(lambda: SourceIterObj([1, 1]), [1, 2], ordered=False)
 
 
@@ -205,7 +205,7 @@ async def test_a_sweep_notices_a_clean_end_that_hides_a_loss() -> None:
 
 @pytest.mark.virtual
 async def test_a_sweep_notices_what_hangs() -> None:
-    with pytest.raises(SweepError, match=r"left alone: hung for 5.0 s"):
+    with pytest.raises(SweepError, match=r"without an interruption: hung for 5.0 s"):
         await sweep(lambda: aiter(ScriptedSource([Forever()])), [], timeout=5.0)
 
 

@@ -192,9 +192,9 @@ def different_sinks(sinks: Iterable[PushProtocol[T]]) -> tuple[PushProtocol[T], 
         ValueError: There are no sinks, or one of them is given twice.
     """
     checked = checked_sinks(sinks)
-    places: dict[int, int] = {}
+    positions: dict[int, int] = {}
     for number, sink in enumerate(checked):
-        if (first := places.setdefault(id(sink), number)) != number:
+        if (first := positions.setdefault(id(sink), number)) != number:
             raise ValueError(
                 f"sinks must be different from each other, got {sink!r} as sinks[{first}] and sinks[{number}]"
             )

@@ -317,8 +317,8 @@ def _log_ticks(low: float, high: float, position: Callable[[float], float]) -> l
     for steps, every in (((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), 2), ((1,), 3)):
         round_ones = (step * 10.0**power for power in powers[::every] for step in steps)
         chosen = [duration for duration in round_ones if low <= duration <= high]
-        places = [position(duration) for duration in chosen]
-        if len(chosen) > 1 and all(b - a >= 0.18 for a, b in pairwise(places)):
+        positions = [position(duration) for duration in chosen]
+        if len(chosen) > 1 and all(b - a >= 0.18 for a, b in pairwise(positions)):
             return [Tick(position(duration), _format_tick(duration)) for duration in chosen]
     return [Tick(0, format_duration(low)), Tick(1, format_duration(high))]
 
