@@ -296,7 +296,7 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
         try:
             await self._call("after", self._after, item)
         except BaseException as error:
-            name_acceptors(error, (self._sink,), f"the item was accepted by {self._sink!r}")
+            name_acceptors(error, (self._sink,))
             raise
         return result
 
@@ -321,7 +321,7 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
                     "after of PushCallbackObj is async, and next_nowait cannot await it; await next(item)"
                 )
         except BaseException as error:
-            name_acceptors(error, (self._sink,), f"the item was accepted by {self._sink!r}")
+            name_acceptors(error, (self._sink,))
             raise
         return result
 
