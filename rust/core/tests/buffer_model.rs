@@ -135,7 +135,7 @@ impl Comparison {
         }
     }
 
-    /// The index of the next item to deliver.
+    /// Return the index of the next item to deliver.
     fn next_index(&self) -> Option<usize> {
         let indices = 0..self.items.len();
         match self.kind {

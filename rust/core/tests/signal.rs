@@ -9,7 +9,7 @@ use headrace_core::signal::Stopped;
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
-/// The values that `visit` shows.
+/// Return the values that `visit` shows.
 fn visited(signal: &Signal<u32>) -> Vec<u32> {
     let mut values = Vec::new();
     signal.visit(&mut |value| values.push(*value));

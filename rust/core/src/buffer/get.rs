@@ -35,7 +35,7 @@ impl<T> Get<T> {
         }
     }
 
-    /// The position in the wait queue, if it has joined it.
+    /// Return the position in the wait queue, if it has joined it.
     pub fn queue_position(&self) -> Option<QueuePosition<Buffer<T>>> {
         let buffer = self.buffer.as_ref()?;
         Some(QueuePosition::new(buffer, Queue::Getters, self.key?))

@@ -41,17 +41,17 @@ impl<T> Put<T> {
         }
     }
 
-    /// The item, until it is accepted: for callers that track the objects which the future keeps alive.
+    /// Return the item, until it is accepted: for callers that track the objects which the future keeps alive.
     pub fn item(&self) -> Option<&T> {
         self.item.as_ref()
     }
 
-    /// The position in the wait queue, if it has joined it.
+    /// Return the position in the wait queue, if it has joined it.
     pub fn queue_position(&self) -> Option<QueuePosition<Buffer<T>>> {
         Some(QueuePosition::new(&self.buffer, Queue::Putters, self.key?))
     }
 
-    /// Cancels the put and returns the item; `None` if the put has completed, successfully or not.
+    /// Cancel the put and return the item; `None` if the put has completed, successfully or not.
     pub fn into_item(mut self) -> Option<T> {
         self.item.take()
     }

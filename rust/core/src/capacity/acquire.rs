@@ -161,13 +161,13 @@ impl Acquire {
         Self { request, pending }
     }
 
-    /// The request.
+    /// Return the request.
     #[inline]
     pub fn request(&self) -> &AcquireRequest {
         &self.request
     }
 
-    /// Its position in the queue, while it is queued.
+    /// Return its position in the queue, while it is queued.
     pub fn position(&self) -> Option<QueuePosition> {
         self.pending.position()
     }
@@ -229,7 +229,7 @@ impl Resume {
         self
     }
 
-    /// Its position in the queue, while it is queued.
+    /// Return its position in the queue, while it is queued.
     pub fn position(&self) -> Option<QueuePosition> {
         self.pending.position()
     }

@@ -71,8 +71,8 @@
 //! This section is about slots and budgets. Smaller requests may *pass* a waiter that was next and did not fit, up to
 //! [`Settings::passes`] times. A pass is a grant that takes of a resource which the waiter lacks, from the moment at which the
 //! waiter was next, even while something else also holds it up. After the last pass, capacity that becomes free of the resource
-//! it lacks, at the node where it lacks it, is *reserved* for it (`policy/reservation.rs`). Other nodes and resources are
-//! unaffected. If another resource is then missing, that one is reserved too.
+//! it lacks, at the node where it lacks it, is *reserved* for it (`policy/reservation.rs`): each slots or budget resource that
+//! it lacks, so that it does not pay for them one after the other. Nodes and resources that it does not lack are unaffected.
 //!
 //! Holding one resource while waiting for another can deadlock. Reservations are therefore ordered by age: a waiter with
 //! reservations may use capacity that is reserved for younger ones. Only permits delay the oldest, and they are released

@@ -49,7 +49,7 @@ impl<T> Wait<T> {
         }
     }
 
-    /// The position in the wait queue, if it has joined it.
+    /// Return the position in the wait queue, if it has joined it.
     pub fn queue_position(&self) -> Option<QueuePosition<Signal<T>>> {
         Some(QueuePosition::new(self.signal.as_ref()?, (), self.key?))
     }

@@ -7,7 +7,7 @@ pub trait WaitQueues {
     /// Selects one of the structure's queues; `()` if there is only one.
     type Queue: Copy + fmt::Debug + Send + Sync;
 
-    /// Removes the future of `key` from its queue. A promise that it has not collected goes to the next waiter.
+    /// Remove the future of `key` from its queue. A promise that it has not collected goes to the next waiter.
     /// Does nothing if the future has left already, or if the structure is broken.
     fn leave(&self, queue: Self::Queue, key: Key);
 }
@@ -24,7 +24,7 @@ pub struct QueuePosition<P: WaitQueues> {
 }
 
 impl<P: WaitQueues> QueuePosition<P> {
-    /// The position at `key` in one of the queues of `owner`.
+    /// Return the position at `key` in one of the queues of `owner`.
     pub fn new(owner: &Arc<P>, queue: P::Queue, key: Key) -> Self {
         Self {
             owner: Arc::downgrade(owner),
@@ -33,7 +33,7 @@ impl<P: WaitQueues> QueuePosition<P> {
         }
     }
 
-    /// Leaves the queue and hands on a promise that was not collected. Does nothing if the future has left already.
+    /// Leave the queue and hand on a promise that was not collected. Does nothing if the future has left already.
     pub fn give_up(&self) {
         if let Some(owner) = self.owner.upgrade() {
             owner.leave(self.queue, self.key);
