@@ -92,7 +92,7 @@ async def test_incomparable_item_leaves_the_buffer_unchanged(push: str) -> None:
         else:
             buffer.sink.next_nowait("text")
     (note,) = caught.value.__notes__
-    assert "place in order of priority" in note
+    assert "compared with another to find its position" in note
     assert buffer.statistics().size == 3
     assert await drain(buffer) == [1, 2, 3]
 

@@ -792,7 +792,9 @@ def test_unknown_resource_error_lists_known_ones() -> None:
 def test_cost_above_the_limit_raises_and_names_node() -> None:
     leaf = CapacitySource(9, CapacitySource(3, name="machine"))
     for use in (leaf.acquire, leaf.acquire_nowait, leaf.acquire_sync):
-        with pytest.raises(ValueError, match=r"cost of 4 slots can never be had.*'machine'.* 3"):
+        with pytest.raises(
+            ValueError, match=r"cost of 4 slots can never be granted.*'machine'.* 3"
+        ):
             use(4)
     with pytest.raises(ValueError, match="cost of 11 slots"):
         _ = CapacitySource(Rate(60, burst=10)).acquire(11)
@@ -806,7 +808,7 @@ def test_parent_must_be_a_capacity_and_no_descendant() -> None:
     for parent in (leaf, root):
         with pytest.raises(ValueError, match="parent must not be the capacity itself or below it"):
             root.__init__(1, parent)  # type: ignore[misc]
-    with pytest.raises(RuntimeError, match="initialised before"):
+    with pytest.raises(RuntimeError, match="initialised already"):
         root.__init__(1)  # type: ignore[misc]
 
 

@@ -231,7 +231,7 @@ def test_record_without_valid_tokens_fails(tmp_path: Path, files: Files) -> None
         "record 4 failed: ValueError: the field 'n' must be a number of tokens of at least 0, got '5'",
         "record 5 failed: ValueError: the field 'n' must be a number of tokens of at least 0, got True",
         "record 6 failed: ValueError: the record is not a JSON object, so it has no field 'n'",
-        "record 7 failed: ValueError: a cost of 1001 tokens can never be had",
+        "record 7 failed: ValueError: a cost of 1001 tokens can never be granted",
         "2 done, 6 failed",
     ):
         assert message in done.stderr, (message, done.stderr)

@@ -107,7 +107,7 @@ async def test_bad_task_error_names_the_remedy() -> None:
         (
             CapacitySource(3),
             {"cost": 5},
-            r"a cost of 5 slots can never be had: .* is 3; lower the cost or raise",
+            r"a cost of 5 slots can never be granted: .* is 3; lower the cost or raise",
         ),
         (
             CapacitySource({"tokens": Rate(5)}),

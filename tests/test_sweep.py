@@ -1023,7 +1023,7 @@ ROWS = [
             (
                 lambda: SourceCapacityObj([1], CapacitySource(1), cost=2),
                 ValueError,
-                "a cost of 2 slots can never be had",
+                "a cost of 2 slots can never be granted",
             ),
         ),
         calls="none",

@@ -1,7 +1,7 @@
 """`Combination`: many sources as one, the state behind the combiner and the operators with many sources.
 
-A native `Merge` holds the sources, polls them and closes them. A view of it, a `MergeFeed`, takes their items by a
-policy: in turn, in the order of arrival, or in rows.
+A native `Merge` holds the sources, polls them and closes them. A view of it, a `MergeView`, takes their items by a
+policy: round-robin, in order of arrival, or in rows.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
 
-from headrace._core import Merge, MergeFeed
+from headrace._core import Merge, MergeView
 from headrace._internal.error_notes import as_group
 from headrace._internal.reprs import describe_value, pluralize
 from headrace._internal.tasks import wait_until_done, warn_unclosed
@@ -82,7 +82,7 @@ class Combination(Generic[T]):
                 raise ValueError(
                     f"{owner}: {parameter} must not be {first} again, {source!r}: its items would be split; give each a branch of its tee()"
                 )
-        # Source numbers by label: the given sources, with which a new cycle begins, and the added ones, of which some
+        # Source numbers by label: the sources given at construction, which a restart keeps, and the added ones, of which some
         # may have ended. `_most_added` is the number of added ones at which the ended ones are removed.
         self._given: dict[Any, int] = {}
         self._added: dict[Any, int] = {}
@@ -152,16 +152,16 @@ class Combination(Generic[T]):
         """Remove a source and close it, in its own task."""
         task = self.merge.remove(source)
         cancellation = None if task is None else await wait_until_done(task)
-        error = self.merge.parting_error(source)
+        error = self.merge.take_removal_error(source)
         if cancellation is not None:
             raise cancellation from error
         if error is not None:
             raise error
 
-    def feed(self, policy: str, title: str, **options: Any) -> MergeFeed:
+    def view(self, policy: str, title: str, **options: Any) -> MergeView:
         """Return a view of the merge."""
         self._title = title
-        return MergeFeed(self.merge, policy, **options)
+        return MergeView(self.merge, policy, **options)
 
     def __del__(self) -> None:
         # There is no merge after an `__init__` that raised.
@@ -212,8 +212,8 @@ class LiveSources(Generic[T]):
 
 async def _closed(merge: Merge) -> None:
     """Close the remaining sources and raise their errors."""
-    cancellation = await wait_until_done(*merge.shut())
-    errors = merge.errors()
+    cancellation = await wait_until_done(*merge.start_closing())
+    errors = merge.closing_errors()
     error = as_group(errors, "several sources raised when they were closed") if errors else None
     if cancellation is not None:
         raise cancellation from error
@@ -225,7 +225,7 @@ def check_unpacked(owner: str, source: object) -> None:
     """Refuse a list of streams where each stream is an argument of its own.
 
     Raises:
-        TypeError: `source` is one.
+        TypeError: `source` is such a list.
     """
     if not isinstance(source, (list, tuple, set, frozenset)):
         return
@@ -241,7 +241,7 @@ def check(owner: str, parameter: str, source: object) -> None:
     """Check that a source can be iterated.
 
     Raises:
-        TypeError: it cannot be iterated.
+        TypeError: It cannot be iterated.
     """
     kind = type(source)
     # Not `isinstance(..., Iterable)`: a class with `__getitem__` alone can be iterated too.

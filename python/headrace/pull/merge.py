@@ -36,7 +36,7 @@ class Combined(PullObj[T_co], stock=True):
         self, combination: Combination[Any], policy: str, title: str, **options: Any
     ) -> None:
         self._combination = combination
-        super().__init__(combination.feed(policy, title, **options))
+        super().__init__(combination.view(policy, title, **options))
 
     @property
     def sources(self) -> Any:

@@ -8,6 +8,7 @@ use headrace_core::Buffer;
 use headrace_core::buffer::{
     Ended, Fault, Get, Order, Overflow, Put, PutError, Rank, Statistics, TryGetError,
 };
+use headrace_core::sync::QueuedFuture;
 use proptest::prelude::*;
 use std::num::NonZeroUsize;
 use std::sync::Arc;

@@ -4,6 +4,7 @@
 
 use headrace_core::Buffer;
 use headrace_core::buffer::{Ended, Fault, Order, Overflow, PutError, Rank};
+use headrace_core::sync::QueuedFuture;
 use loom::future::block_on;
 use loom::thread;
 use std::future::Future;

@@ -4,6 +4,7 @@
 
 use headrace_core::Signal;
 use headrace_core::signal::Stopped;
+use headrace_core::sync::QueuedFuture;
 use loom::future::block_on;
 use loom::thread;
 use std::future::Future;

@@ -6,6 +6,7 @@ mod common;
 use common::{Acting, Named, Reentrant, Task, panics};
 use headrace_core::Signal;
 use headrace_core::signal::Stopped;
+use headrace_core::sync::QueuedFuture;
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 

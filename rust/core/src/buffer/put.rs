@@ -1,6 +1,6 @@
 use super::buffer::State;
 use super::{Buffer, Overflow, PutError, Queue};
-use crate::sync::{Arc, Key, QueuePosition, WaitQueues};
+use crate::sync::{Arc, Key, QueuePosition, QueuedFuture, WaitQueues};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -46,14 +46,17 @@ impl<T> Put<T> {
         self.item.as_ref()
     }
 
-    /// Return the position in the wait queue, if it has joined it.
-    pub fn queue_position(&self) -> Option<QueuePosition<Buffer<T>>> {
-        Some(QueuePosition::new(&self.buffer, Queue::Putters, self.key?))
-    }
-
     /// Cancel the put and return the item; `None` if the put has completed, successfully or not.
     pub fn into_item(mut self) -> Option<T> {
         self.item.take()
+    }
+}
+
+impl<T> QueuedFuture for Put<T> {
+    type Owner = Buffer<T>;
+
+    fn queue_position(&self) -> Option<QueuePosition<Buffer<T>>> {
+        Some(QueuePosition::new(&self.buffer, Queue::Putters, self.key?))
     }
 }
 

@@ -139,8 +139,8 @@
 //!
 //! One lock guards the tree. An operation that frees capacity also grants it, in the same step, to futures that have not been
 //! polled yet, so a newcomer cannot take it first. Wakers are called after unlocking. A grant that is never collected, because
-//! its future was dropped or [gave up its position](QueuePosition::give_up), is annulled: slots, quota and budget are as if it
-//! had never been made.
+//! its future was dropped or gave up its [position](crate::sync::QueuePosition), is annulled: slots, quota and budget are as
+//! if it had never been made.
 //!
 //! # Invariants
 //!
@@ -199,7 +199,6 @@ mod invariants;
 mod model;
 mod permit;
 mod policy;
-mod queue_position;
 mod reconfigure;
 mod request;
 mod snapshot;
@@ -215,7 +214,6 @@ pub use cost::{Cost, ResourceId};
 pub use error::{AcquireError, AmountError, CostError, NodeError, PermitError};
 pub use model::ids::{AlarmId, NodeId, OwnerId, PermitId};
 pub use permit::Permit;
-pub use queue_position::QueuePosition;
 pub use request::AcquireRequest;
 pub use snapshot::{ResourceUsage, Snapshot, Usage};
 pub use timer::Alarm;

@@ -1,5 +1,6 @@
 use super::{Arc, Key};
 use std::fmt;
+use std::future::Future;
 use std::sync::Weak;
 
 /// A structure with one or more queues of waiting futures, which a [`QueuePosition`] can leave.
@@ -10,6 +11,16 @@ pub trait WaitQueues {
     /// Remove the future of `key` from its queue. A promise that it has not collected goes to the next waiter.
     /// Does nothing if the future has left already, or if the structure is broken.
     fn leave(&self, queue: Self::Queue, key: Key);
+}
+
+/// A future that waits in a queue of its owner.
+pub trait QueuedFuture: Future + Unpin {
+    /// The structure that it waits for.
+    type Owner: WaitQueues;
+
+    /// Return the position in the wait queue. `None` before the first poll that has to wait, after completion, and for a
+    /// future that cannot be promised anything.
+    fn queue_position(&self) -> Option<QueuePosition<Self::Owner>>;
 }
 
 /// The position of a future in a wait queue, for callers that can no longer reach the future itself.
