@@ -163,9 +163,9 @@ async def test_case_that_fails_uninterrupted_is_reported() -> None:
         yield asyncio.sleep(0)
         yield asyncio.sleep(0)
 
-    with pytest.raises(SweepError, match="left alone: raised OSError"):
+    with pytest.raises(SweepError, match="without an interruption: raised OSError"):
         await cancel_everywhere(fails)
-    with pytest.raises(SweepError, match="left alone: the case yielded twice"):
+    with pytest.raises(SweepError, match="without an interruption: the case yielded twice"):
         await cancel_everywhere(twice)
     with pytest.raises(ValueError, match=r"interruptions must be among .*got .*'drop'"):
         await cancel_everywhere(fails, interruptions=["drop"])

@@ -187,10 +187,10 @@ async def test_sweep_finds_repeated_items() -> None:
 
 
 async def test_sweep_finds_errors_without_interruption() -> None:
-    with pytest.raises(SweepError, match=r"left alone: expected \[2\], got \[1\]"):
+    with pytest.raises(SweepError, match=r"without an interruption: expected \[2\], got \[1\]"):
         await sweep(lambda: SourceIterObj([1]), [2])
     await sweep(lambda: SourceIterObj([[1], [2]]), [[2], [1]], ordered=False)
-    with pytest.raises(SweepError, match="left alone"):
+    with pytest.raises(SweepError, match="without an interruption"):
         await sweep(lambda: SourceIterObj([1, 1]), [1, 2], ordered=False)
 
 
@@ -207,7 +207,7 @@ async def test_sweep_finds_clean_end_that_hides_a_loss() -> None:
 
 @pytest.mark.virtual
 async def test_sweep_finds_a_hang() -> None:
-    with pytest.raises(SweepError, match=r"left alone: hung for 5.0 s"):
+    with pytest.raises(SweepError, match=r"without an interruption: hung for 5.0 s"):
         await sweep(lambda: aiter(ScriptedSource([Forever()])), [], timeout=5.0)
 
 

@@ -414,8 +414,7 @@ class _Tap(Generic[T]):
 
     def _failure(self, errors: list[BaseException], accepted: list[Any]) -> BaseException:
         error = as_group(errors, "several sinks failed")
-        note = f"the item was accepted by {', '.join(map(repr, accepted))}" if accepted else ""
-        name_acceptors(error, accepted, note)
+        name_acceptors(error, accepted)
         return error
 
 

@@ -1,13 +1,9 @@
-"""`FairLock`: an asyncio lock that is handed over in FIFO order."""
+"""`FairLock`: an asyncio lock that is handed over in FIFO order. Sinks and push operators serialise their pushes with it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 
 class FairLock:
@@ -56,12 +52,7 @@ class FairLock:
                 self._hand_over()
             raise
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Hand the lock to the next waiter, or release it."""
         self._hand_over()
 

@@ -109,12 +109,7 @@ Limits: TypeAlias = "Limit | MappingOf[str, Limit]"
 def checked(
     parameter: str, value: object, *, above: int | None = None, most: float = LARGEST
 ) -> Number:
-    """Check for a finite number, 0 or more or greater than `above`, and at most `most`.
-
-    Raises:
-        TypeError: It is not a number.
-        ValueError: It is out of range or not finite.
-    """
+    """Return a finite number that is at least 0, or greater than `above`, and at most `most`; see `_internal.validate`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{parameter} must be a number, got {describe_value(value)}")
     # An integer may be too large for a float.
@@ -130,12 +125,7 @@ def checked(
 
 
 def checked_amount(parameter: str, value: object, *, above: int | None = None) -> Number:
-    """Check for an amount that can be stored: 0, or at least a millionth.
-
-    Raises:
-        TypeError: It is not a number.
-        ValueError: As `checked`; or it is above 0 and less than a millionth.
-    """
+    """Return an amount that can be stored: 0, or at least a millionth; otherwise as `checked`."""
     amount = checked(parameter, value, above=above)
     if 0 < amount < 1 / MICROS:
         raise ValueError(

@@ -249,10 +249,7 @@ class QuotaCapacitySource(CapacitySource):
 
     Args:
         limit: A `Rate` or a `Budget`, for `"slots"`; or a mapping of resource to one of the two.
-        parent: The parent node; `None` for a root.
-        weight: The share relative to the siblings.
-        name: A name for messages and displays.
-        clock: For a root only: the clock of the whole tree, as in `CapacitySource`.
+        parent, weight, name, clock: As in `CapacitySource`.
 
     Raises:
         TypeError: As `CapacitySource`.

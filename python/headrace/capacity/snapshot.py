@@ -1,4 +1,4 @@
-"""`CapacitySnapshot`: the state of a tree of capacities at one moment."""
+"""`CapacitySnapshot`: the state of a tree of capacities at one moment, as `CapacitySource.snapshot()` returns it."""
 
 from __future__ import annotations
 

@@ -76,11 +76,11 @@ class Combination(Generic[T]):
             (f"sources[{name!r}]", source) for name, source in zip(names, sources, strict=True)
         ]
         parts += [(f"cutoffs[{number}]", source) for number, source in enumerate(cutoffs)]
-        for place, source in parts:
-            check(owner, place, source)
-            if (first := seen.setdefault(id(source), place)) != place:
+        for parameter, source in parts:
+            check(owner, parameter, source)
+            if (first := seen.setdefault(id(source), parameter)) != parameter:
                 raise ValueError(
-                    f"{owner}: {place} must not be {first} again, {source!r}: its items would be split; give each a branch of its tee()"
+                    f"{owner}: {parameter} must not be {first} again, {source!r}: its items would be split; give each a branch of its tee()"
                 )
         # Source numbers by label: the sources given at construction, which a restart keeps, and the added ones, of which some
         # may have ended. `_most_added` is the number of added ones at which the ended ones are removed.

@@ -14,14 +14,7 @@ from headrace._internal.sentinels import NOTHING
 from headrace.pull._merge_methods import MergeMethods
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncIterable,
-        Awaitable,
-        Callable,
-        Coroutine,
-        Iterable,
-        Mapping,
-    )
+    from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping
     from typing import Unpack
 
     from headrace._internal.sentinels import Skip
@@ -36,12 +29,7 @@ if TYPE_CHECKING:
     from headrace.pull.gate import PullGateObj
     from headrace.pull.limit import SourceCapacityObj
     from headrace.pull.prefetch import PullEagerObj
-    from headrace.pull.slicing import (
-        PullSkipObj,
-        PullSkipWhileObj,
-        PullTakeObj,
-        PullTakeWhileObj,
-    )
+    from headrace.pull.slicing import PullSkipObj, PullSkipWhileObj, PullTakeObj, PullTakeWhileObj
     from headrace.pull.tee import Overflow
     from headrace.pull.timing import PullThrottleObj, PullTimeoutObj, PullWindowTimeoutObj
     from headrace.pull.transform import (

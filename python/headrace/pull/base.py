@@ -17,12 +17,7 @@ from headrace._internal.tasks import wait_until_done, waits_for
 from headrace.pull._methods import Fluent
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncIterator,
-        Callable,
-        Generator,
-        Iterator,
-    )
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
     from types import TracebackType
 
 T_co = TypeVar("T_co", covariant=True)

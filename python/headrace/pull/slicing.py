@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from headrace._core import (
-    SkipKernel,
-    TakeKernel,
-    WhileKernel,
-)
+from headrace._core import SkipKernel, TakeKernel, WhileKernel
 from headrace._internal.kernel_properties import HasPredicate, HasSize
 from headrace.pull.transform import PullObj1To1Link
 

@@ -154,20 +154,18 @@ class PullWindowTimeoutObj(PullBackgroundObj[T, list[T]], stock=True):
 
     size: KernelProperty[int, int] = KernelProperty(
         "The number of items in a full list, live: a new number applies from the next item.",
-        of="_window",
+        of="_puller",
         check=check_size,
     )
     seconds: KernelProperty[float, float] = KernelProperty(
         "The maximum age of a list in seconds, live: a new time applies from the next item.",
-        of="_window",
+        of="_puller",
         check=check_seconds,
     )
 
     def __init__(self, source: Source[T], size: int, timeout: float) -> None:
-        self._window = _Window(
-            as_pull(source), check_size("size", size), check_seconds("timeout", timeout)
-        )
-        super().__init__(self._window)
+        check_size("size", size)
+        super().__init__(_Window(as_pull(source), size, check_seconds("timeout", timeout)))
 
 
 class _Window(BackgroundPuller[T, list[T]]):

@@ -192,9 +192,9 @@ def different_sinks(sinks: Iterable[PushProtocol[T]]) -> tuple[PushProtocol[T], 
         ValueError: There are no sinks, or one of them is given twice.
     """
     checked = checked_sinks(sinks)
-    places: dict[int, int] = {}
+    positions: dict[int, int] = {}
     for number, sink in enumerate(checked):
-        if (first := places.setdefault(id(sink), number)) != number:
+        if (first := positions.setdefault(id(sink), number)) != number:
             raise ValueError(
                 f"sinks must be different from each other, got {sink!r} as sinks[{first}] and sinks[{number}]"
             )
@@ -206,11 +206,14 @@ def acceptors(error: BaseException) -> tuple[Any, ...]:
     return getattr(error, "accepted_by", ())
 
 
-def name_acceptors(error: BaseException, names: Iterable[Any], note: str = "") -> None:
-    """Record in an error which objects accepted the item."""
+def name_acceptors(error: BaseException, names: Iterable[Any], note: str | None = None) -> None:
+    """Record in an error which objects accepted the item, and name them in a note, or add `note` instead."""
+    accepted_by = tuple(names)
     # An exception that takes no attribute must still be raised.
     with suppress(Exception):
-        vars(error)["accepted_by"] = tuple(names)
+        vars(error)["accepted_by"] = accepted_by
+        if note is None and accepted_by:
+            note = f"the item was accepted by {', '.join(map(repr, accepted_by))}"
         if note:
             add_note_once(error, note)
 
@@ -270,5 +273,5 @@ def checked_result(sink: PushProtocol[Any], result: Any) -> IteratorResult[Any]:
     error = TypeError(
         f"the result of next_nowait of {type(sink).__name__} must be None or an IteratorResult, got {describe_value(result)}"
     )
-    name_acceptors(error, (sink,))
+    name_acceptors(error, (sink,), "")
     raise error

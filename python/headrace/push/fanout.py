@@ -82,12 +82,8 @@ class _FanOut(PushObj[T], stock=True):
         names += [name for _, error in errors for name in acceptors(error) if id(name) not in own]
         found = [error for _, error in sorted(errors, key=lambda pair: pair[0])]
         error = as_group(found, "several sinks failed")
-        self._name(error, names)
+        name_acceptors(error, names)
         return error
-
-    def _name(self, error: BaseException, names: list[Any]) -> None:
-        note = f"the item was accepted by {', '.join(map(repr, names))}" if names else ""
-        name_acceptors(error, names, note)
 
     async def _settle(
         self,
@@ -123,7 +119,7 @@ class _FanOut(PushObj[T], stock=True):
                 self._fan.step_back(missing[0] if missing else -1)
             sinks = self._fan.sinks
             names = [sinks[number] for number in sorted(delivery.accepted)]
-            self._name(error, [*names, *delivery.below])
+            name_acceptors(error, [*names, *delivery.below])
             for _, failure in errors:
                 error.add_note(f"while it was cancelled: {failure!r}")
             raise

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from headrace._core import (
-    FlatMapKernel,
-    FlattenKernel,
-)
+from headrace._core import FlatMapKernel, FlattenKernel
 from headrace._internal.kernel_properties import HasTransform
 from headrace.push.transform import PushObj1To1Link
 

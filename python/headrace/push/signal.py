@@ -105,5 +105,5 @@ class PushSignalObj(PushObj1To1Link[T, T], stock=True):
         try:
             self._wait_obj.resolve(item)
         except BaseException as error:
-            name_acceptors(error, (self._sink,), f"the item was accepted by {self._sink!r}")
+            name_acceptors(error, (self._sink,))
             raise

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from headrace._core import (
-    TakeKernel,
-)
+from headrace._core import TakeKernel
 from headrace._internal.kernel_properties import HasSize
 from headrace.push.transform import PushObj1To1Link
 

@@ -15,12 +15,7 @@ from headrace._internal.reprs import format_count
 from headrace._internal.tasks import cancelling, is_cancellation, wait_until_done
 from headrace._internal.validate import check_positive
 from headrace.errors import WouldBlock
-from headrace.push.base import (
-    acceptors,
-    name_acceptors,
-    refuse_after_end,
-    says_done,
-)
+from headrace.push.base import acceptors, name_acceptors, refuse_after_end, says_done
 from headrace.push.transform import PushObj1To1Link
 
 if TYPE_CHECKING:

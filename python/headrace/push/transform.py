@@ -26,13 +26,7 @@ from headrace._internal.sentinels import NOTHING
 from headrace._internal.tasks import cancelling, is_cancellation
 from headrace._internal.validate import check_callable_or_none
 from headrace.errors import WouldBlock
-from headrace.push.base import (
-    PushObj,
-    checked_sink,
-    name_acceptors,
-    push_now,
-    refuse_after_end,
-)
+from headrace.push.base import PushObj, checked_sink, name_acceptors, push_now, refuse_after_end
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -302,7 +296,7 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
         try:
             await self._call("after", self._after, item)
         except BaseException as error:
-            name_acceptors(error, (self._sink,), f"the item was accepted by {self._sink!r}")
+            name_acceptors(error, (self._sink,))
             raise
         return result
 
@@ -327,7 +321,7 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
                     "after of PushCallbackObj is async, and next_nowait cannot await it; await next(item)"
                 )
         except BaseException as error:
-            name_acceptors(error, (self._sink,), f"the item was accepted by {self._sink!r}")
+            name_acceptors(error, (self._sink,))
             raise
         return result
 

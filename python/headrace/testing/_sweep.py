@@ -317,7 +317,7 @@ def _outcome_fault(task: asyncio.Task[Any], ending: Ending | None) -> str | None
             return None
         return f"the cancellation was swallowed; the outcome was {task.exception()!r}"
     if task.cancelled():
-        return "CancelledError came from nowhere"
+        return "CancelledError was raised without a cancellation"
     error = task.exception()
     if error is None and ending != "error":
         return None

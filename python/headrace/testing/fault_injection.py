@@ -165,7 +165,7 @@ async def try_once(run: Run, injection: Injection, timeout: float) -> str | None
     if not await wait_or_cancel(task, timeout):
         return f"hung for {timeout} s"
     if task.cancelled():
-        return "CancelledError came from nowhere"
+        return "CancelledError was raised without a cancellation"
     if (error := task.exception()) is not None:
         if isinstance(error, MisfitError):
             raise TypeError(str(error)) from None
@@ -182,7 +182,7 @@ async def check_uninterrupted(run: Run, timeout: float) -> None:
         SweepError: It has a fault.
     """
     if fault := await try_once(run, Injection("cancel", -1), timeout):
-        raise SweepError(f"left alone: {fault}")
+        raise SweepError(f"without an interruption: {fault}")
 
 
 async def try_everywhere(

@@ -61,18 +61,17 @@ def level_chart(
     # The limit is the top of the axis, unless the level would then be too low to see.
     bounded = limit is not None and highest <= limit < 5 * highest
     top = limit if bounded and limit is not None else _round_up(highest or 1.0)
-    mean = " ".join(f"V{_y(p.mean, top)}H{_x(p.end, seconds)}" for p in points)
-    peak = " ".join(f"V{_y(p.peak, top)}H{_x(p.end, seconds)}" for p in points)
     shapes: list[str] = []
     if points:
-        shapes += [
-            f'<path class="area" d="M0,{HEIGHT}{mean}V{HEIGHT}Z"/>',
+        peak = _path(((p.end, p.peak) for p in points), top, seconds)
+        shapes = [
+            _area("area", ((p.end, p.mean) for p in points), top, seconds),
             f'<path class="line" d="M0,{_y(points[0].peak, top)}{peak}"/>',
         ]
     keys = [LegendEntry("use", "on average"), LegendEntry("peak", "highest")]
     if limit is not None:
         if bounded:
-            shapes.append(f'<path class="limit" d="M0,{_y(limit, top)}H{WIDTH}"/>')
+            shapes.append(_limit_line(limit, top))
         where = "" if bounded else ", far above"
         keys.append(LegendEntry("limit", f"limit {format_value(limit)}{where}"))
     shapes += _hover(
@@ -108,15 +107,14 @@ def count_chart(
         for position, span in enumerate(spans)
     ]
     top = _round_up(max((good + bad for _, _, good, bad in rows), default=0.0) or 1.0)
-    whole = " ".join(f"V{_y(good + bad, top)}H{_x(end, seconds)}" for _, end, good, bad in rows)
-    below = " ".join(f"V{_y(good, top)}H{_x(end, seconds)}" for _, end, good, _ in rows)
     shapes: list[str] = []
     keys = [LegendEntry("done", "done")]
     if failed:
-        shapes.append(f'<path class="failed" d="M0,{HEIGHT}{whole}V{HEIGHT}Z"/>')
+        settled = ((end, good + bad) for _, end, good, bad in rows)
+        shapes.append(_area("failed", settled, top, seconds))
         keys.append(LegendEntry("failed", "failed"))
     if rows:
-        shapes.append(f'<path class="done" d="M0,{HEIGHT}{below}V{HEIGHT}Z"/>')
+        shapes.append(_area("done", ((end, good) for _, end, good, _ in rows), top, seconds))
     shapes += _hover(
         (
             begin / seconds,
@@ -140,9 +138,9 @@ def rate_chart(
     ]
     rates = [(begin, end, amount / (end - begin)) for begin, end, amount in rows]
     top = _round_up(max([limit, *(rate for _, _, rate in rates)]))
-    path = " ".join(f"V{_y(rate, top)}H{_x(end, seconds)}" for _, end, rate in rates)
-    shapes = [f'<path class="done" d="M0,{HEIGHT}{path}V{HEIGHT}Z"/>'] if rates else []
-    shapes.append(f'<path class="limit" d="M0,{_y(limit, top)}H{WIDTH}"/>')
+    areas = ((end, rate) for _, end, rate in rates)
+    shapes = [_area("done", areas, top, seconds)] if rates else []
+    shapes.append(_limit_line(limit, top))
     shapes += _hover(
         (
             begin / seconds,
@@ -242,6 +240,19 @@ def _hover(columns: Iterable[tuple[float, float, str]]) -> list[str]:
     ]
 
 
+def _path(steps: Iterable[tuple[float, float]], top: float, seconds: float) -> str:
+    """Return the steps of a line, each given by its end and its value."""
+    return " ".join(f"V{_y(value, top)}H{_x(end, seconds)}" for end, value in steps)
+
+
+def _area(style: str, steps: Iterable[tuple[float, float]], top: float, seconds: float) -> str:
+    return f'<path class="{style}" d="M0,{HEIGHT}{_path(steps, top, seconds)}V{HEIGHT}Z"/>'
+
+
+def _limit_line(limit: float, top: float) -> str:
+    return f'<path class="limit" d="M0,{_y(limit, top)}H{WIDTH}"/>'
+
+
 def _x(at: float, seconds: float) -> str:
     return f"{at / seconds * WIDTH:.1f}"
 
@@ -306,8 +317,8 @@ def _log_ticks(low: float, high: float, position: Callable[[float], float]) -> l
     for steps, every in (((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), 2), ((1,), 3)):
         round_ones = (step * 10.0**power for power in powers[::every] for step in steps)
         chosen = [duration for duration in round_ones if low <= duration <= high]
-        places = [position(duration) for duration in chosen]
-        if len(chosen) > 1 and all(b - a >= 0.18 for a, b in pairwise(places)):
+        positions = [position(duration) for duration in chosen]
+        if len(chosen) > 1 and all(b - a >= 0.18 for a, b in pairwise(positions)):
             return [Tick(position(duration), _format_tick(duration)) for duration in chosen]
     return [Tick(0, format_duration(low)), Tick(1, format_duration(high))]
 

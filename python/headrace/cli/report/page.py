@@ -12,18 +12,8 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from headrace._core import __version__
-from headrace.cli.format import (
-    format_duration,
-    format_number,
-    shorten,
-)
-from headrace.cli.report.chart import (
-    count_chart,
-    format_value,
-    histogram,
-    level_chart,
-    rate_chart,
-)
+from headrace.cli.format import format_duration, format_number, shorten
+from headrace.cli.report.chart import count_chart, format_value, histogram, level_chart, rate_chart
 from headrace.cli.report.ddsketch import RELATIVE_ERROR
 
 if TYPE_CHECKING:
