@@ -21,9 +21,10 @@ use crate::runtime::blocking_wait::this_thread;
 use crate::source::AnySource;
 
 /// The source or kernel that produces a link's items.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) enum Origin {
     /// None yet: a user's subclass, with `pull_impl` as its source.
+    #[default]
     Unset,
     /// A native source.
     Source(AnySource),
@@ -63,7 +64,7 @@ pub(crate) enum Start {
     Slow,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct LinkState {
     /// The source over `pull_impl`, created at the first pull of a subclass that overrides it.
     pub(super) implementation: Option<AnySource>,
@@ -105,24 +106,8 @@ impl LinkState {
     /// The state of a link that was never pulled.
     pub(super) fn with_origin(origin: Origin) -> Self {
         Self {
-            implementation: None,
-            phase: Phase::Open,
-            lock: FifoLock::default(),
-            running: false,
-            pipeline: None,
-            suspended: None,
-            returned: VecDeque::new(),
-            retained: None,
-            inner_source: None,
-            fused_into: None,
-            consumers: 0,
-            shared: false,
-            buffer_source: None,
-            thread: 0,
-            event_loop: None,
-            closers: Vec::new(),
-            closing: None,
             origin,
+            ..Self::default()
         }
     }
 
@@ -160,6 +145,18 @@ impl LinkState {
         self.closers.is_empty() && self.lock.try_release()
     }
 
+    /// The source over `pull_impl` and the native source, as far as the link has them.
+    pub(super) fn own_sources(&self, py: Python<'_>) -> impl Iterator<Item = AnySource> + use<> {
+        let native = match &self.origin {
+            Origin::Source(feed) => Some(feed),
+            Origin::Unset | Origin::Stage { .. } => None,
+        };
+        [self.implementation.as_ref(), native]
+            .map(|feed| feed.map(|feed| feed.clone_ref(py)))
+            .into_iter()
+            .flatten()
+    }
+
     /// Whether no pull is running, suspended or queued.
     pub(super) fn is_idle(&self) -> bool {
         !self.running && self.lock.is_free()
@@ -188,7 +185,7 @@ impl LinkState {
             self.pipeline.take(),
             self.closing.take(),
             // Last, as in the destructor.
-            std::mem::replace(&mut self.origin, Origin::Unset),
+            std::mem::take(&mut self.origin),
         )
     }
 }
