@@ -17,9 +17,9 @@
 //! A kernel owns its configuration (`transform`, `predicate`) and its state. Both are live: a driver reads them for each item and
 //! caches nothing.
 //!
-//! To add one: a file here with a `#[pyclass]` and its [`Kernel`]; its name in `kernels!` below;
-//! its stub in `_core.pyi`; its two classes in `python/headrace/pull/transform.py` and
-//! `push/transform.py`.
+//! To add one: a file here with a `#[pyclass]`, its methods in `live_kernel!` if it has live attributes,
+//! and its [`Kernel`]; its name in `kernels!` below; its stub in `_core.pyi`; its two classes in
+//! `python/headrace/pull/transform.py` and `push/transform.py`.
 
 mod batch_until;
 mod callable;

@@ -28,7 +28,7 @@ live_kernel! {
             })
         }
 
-        /// How many items wait for their list to be full.
+        /// The number of items in the partial list.
         #[getter]
         fn waiting(&self, py: Python<'_>) -> usize {
             self.batch.len(py)
