@@ -23,10 +23,8 @@ fn class<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
 }
 
 fn make(py: Python<'_>, name: &str, message: &str) -> PyErr {
-    match class(py, name).and_then(|class| class.call1((message,))) {
-        Ok(value) => raised(value),
-        Err(error) => error,
-    }
+    let value = class(py, name).and_then(|class| class.call1((message,)));
+    value.map_or_else(|error| error, raised)
 }
 
 /// Raises an existing exception as `raise` does: the exception that is being handled becomes its context.
@@ -68,7 +66,7 @@ impl RaisedError {
 /// Declares a function for each exception that only has a message.
 macro_rules! with_message {
     ($($(#[$attribute:meta])* $function:ident: $class:literal;)+) => {
-        $($(#[$attribute])* #[doc = concat!("`", $class, "`.")]
+        $(#[doc = concat!("`", $class, "`.")] $(#[$attribute])*
         pub(crate) fn $function(py: Python<'_>, message: &str) -> PyErr {
             make(py, $class, message)
         })+
@@ -76,11 +74,11 @@ macro_rules! with_message {
 }
 
 with_message! {
-    /// Without an item:
+    /// Without an item.
     closed: "ClosedError";
-    /// Without an item:
+    /// Without an item.
     would_block: "WouldBlock";
-    /// For a source that was cancelled in its own task:
+    /// For a source that was cancelled in its own task.
     source_was_cancelled: "SourceCancelledError";
     budget_exhausted: "BudgetExhausted";
     would_deadlock: "WouldDeadlock";
@@ -94,10 +92,7 @@ pub(crate) fn refused(py: Python<'_>, name: &str, message: &str, item: Bound<'_,
     let value = keywords
         .set_item(intern!(py, "item"), item)
         .and_then(|()| class(py, name)?.call((message,), Some(&keywords)));
-    match value {
-        Ok(value) => raised(value),
-        Err(error) => error,
-    }
+    value.map_or_else(|error| error, raised)
 }
 
 /// `SourceCancelledError`.
@@ -127,10 +122,7 @@ pub(crate) fn broken(py: Python<'_>, kind: &str) -> PyErr {
 pub(crate) fn closing(py: Python<'_>) -> PyErr {
     let made = crate::runtime::asyncio::cancelled_error(py)
         .and_then(|kind| kind.call1((class(py, "CLOSING")?,)));
-    match made {
-        Ok(value) => PyErr::from_value(value),
-        Err(error) => error,
-    }
+    made.map_or_else(|error| error, PyErr::from_value)
 }
 
 /// Whether an error is one of [`closing`].

@@ -9,7 +9,6 @@
 //! its run, which is half of the cost of a wake-up.
 
 use std::ffi::CStr;
-use std::mem::size_of;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -156,14 +155,11 @@ unsafe fn name_of<'a>(function: *mut ffi::PyObject) -> &'a CStr {
 /// Reads the name of `len`.
 fn has_known_names(py: Python<'_>) -> PyResult<bool> {
     let len = py.import("builtins")?.getattr("len")?;
-    let class = len.get_type();
     // SAFETY: a live object, whose type is compared before a field is read. The definition is between the header and the two fields that
     // Python shows.
     unsafe {
         if ffi::PyCFunction_CheckExact(len.as_ptr()) == 0
-            || !private_layout::has_known_struct(&class)?
-            || (*class.as_type_ptr()).tp_basicsize.cast_unsigned()
-                != size_of::<ffi::PyCFunctionObject>()
+            || !private_layout::has_layout_of::<ffi::PyCFunctionObject>(&len.get_type())?
         {
             return Ok(false);
         }

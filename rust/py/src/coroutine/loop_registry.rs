@@ -44,7 +44,7 @@ static ADDRESSES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// The addresses of event loops that accept no attributes, by loop. Waiters of such a loop that was closed are found when the next
 /// loop gets a mailbox.
-static STRANGERS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static OTHER_ADDRESSES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 fn weak_keys<'py>(
     py: Python<'py>,
@@ -63,8 +63,8 @@ impl Address {
         let py = event_loop.py();
         let known = match event_loop.getattr_opt(intern!(py, "_headrace_mailbox"))? {
             Some(known) => known,
-            None => match STRANGERS.get(py) {
-                Some(strangers) => strangers
+            None => match OTHER_ADDRESSES.get(py) {
+                Some(others) => others
                     .call_method1(py, "get", (event_loop,))?
                     .into_bound(py),
                 None => return Ok(None),
@@ -81,7 +81,7 @@ impl Address {
             .setattr(intern!(py, "_headrace_mailbox"), &address)
             .is_err()
         {
-            weak_keys(py, &STRANGERS)?.set_item(event_loop, address)?;
+            weak_keys(py, &OTHER_ADDRESSES)?.set_item(event_loop, address)?;
         }
         Ok(())
     }

@@ -22,12 +22,13 @@ pub(crate) struct Parked {
     waker: Waker,
 }
 
-struct Ring {
+/// Wakes the future of a slot.
+struct SlotWaker {
     mailbox: Arc<Mailbox>,
     key: Key,
 }
 
-impl Wake for Ring {
+impl Wake for SlotWaker {
     fn wake(self: Arc<Self>) {
         self.mailbox.post(self.key);
     }
@@ -58,7 +59,7 @@ impl Parked {
 
     fn at(py: Python<'_>, mailbox: Arc<Mailbox>) -> Self {
         let key = mailbox.futures.borrow(py).insert();
-        let waker = Waker::from(Arc::new(Ring {
+        let waker = Waker::from(Arc::new(SlotWaker {
             mailbox: Arc::clone(&mailbox),
             key,
         }));

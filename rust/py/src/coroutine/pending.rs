@@ -51,46 +51,42 @@ impl<F: Placed> Pending<F> {
         &mut self,
         py: Python<'py>,
     ) -> PyResult<Result<F::Output, Bound<'py, PyAny>>> {
-        let Some(parked) = &mut self.parked else {
+        let Some(mut parked) = self.parked.take() else {
             return self.rest(py);
         };
-        let future = Pin::new(&mut self.future);
-        if let Poll::Ready(output) = future.poll(&mut Context::from_waker(parked.as_waker())) {
-            self.parked = None;
+        if let Poll::Ready(output) = self.poll(&parked) {
             return Ok(Ok(output));
         }
         parked.arm(py)?;
         // Making the future ran Python code, during which the result may have arrived.
-        let future = Pin::new(&mut self.future);
-        match future.poll(&mut Context::from_waker(parked.as_waker())) {
-            Poll::Ready(output) => {
-                self.parked = None;
-                Ok(Ok(output))
-            }
-            Poll::Pending => {
-                // It may have joined the queue again, if its position was given up.
-                if let Some(forward) = self.future.forward() {
-                    parked.forward(py, forward);
-                }
-                parked.hand_up(py).map(Err)
-            }
+        if let Poll::Ready(output) = self.poll(&parked) {
+            return Ok(Ok(output));
         }
+        let future = parked.hand_up(py)?;
+        // It may have joined the queue again, if its position was given up.
+        self.park(py, parked);
+        Ok(Err(future))
     }
 
     /// The first step.
     fn rest<'py>(&mut self, py: Python<'py>) -> PyResult<Result<F::Output, Bound<'py, PyAny>>> {
         let parked = Parked::resting(py)?;
-        let future = Pin::new(&mut self.future);
-        match future.poll(&mut Context::from_waker(parked.as_waker())) {
-            Poll::Ready(output) => Ok(Ok(output)),
-            Poll::Pending => {
-                if let Some(forward) = self.future.forward() {
-                    parked.forward(py, forward);
-                }
-                self.parked = Some(parked);
-                Ok(Err(py.None().into_bound(py)))
-            }
+        if let Poll::Ready(output) = self.poll(&parked) {
+            return Ok(Ok(output));
         }
+        self.park(py, parked);
+        Ok(Err(py.None().into_bound(py)))
+    }
+
+    fn poll(&mut self, parked: &Parked) -> Poll<F::Output> {
+        Pin::new(&mut self.future).poll(&mut Context::from_waker(parked.as_waker()))
+    }
+
+    fn park(&mut self, py: Python<'_>, parked: Parked) {
+        if let Some(forward) = self.future.forward() {
+            parked.forward(py, forward);
+        }
+        self.parked = Some(parked);
     }
 }
 

@@ -1,7 +1,6 @@
 //! The self-test of the free list of awaitables: revives a dead awaitable and drives it to its end.
 
 use std::ffi::CStr;
-use std::mem::size_of;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -79,11 +78,9 @@ fn is_revived(py: Python<'_>) -> PyResult<bool> {
 fn is_plain(class: &Bound<'_, PyType>) -> PyResult<bool> {
     let kind = class.as_type_ptr();
     // SAFETY: a live type; its struct is read after it was compared.
-    Ok(private_layout::has_known_struct(class)?
-        && !private_layout::has_managed_fields(class)
+    Ok(private_layout::has_layout_of::<Object<Probe>>(class)?
         && unsafe {
-            (*kind).tp_basicsize.cast_unsigned() == size_of::<Object<Probe>>()
-                && (*kind).tp_weaklistoffset == 0
+            (*kind).tp_weaklistoffset == 0
                 && (*kind).tp_dictoffset == 0
                 && ffi::PyType_IS_GC(kind) != 0
         })

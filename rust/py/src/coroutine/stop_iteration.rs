@@ -12,7 +12,7 @@
 
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
-use std::mem::{offset_of, size_of};
+use std::mem::offset_of;
 use std::ptr;
 
 use pyo3::exceptions::PyStopIteration;
@@ -264,15 +264,15 @@ fn has_known_fields(py: Python<'_>) -> PyResult<bool> {
 fn is_known(class: &Bound<'_, PyType>) -> PyResult<bool> {
     let kind = class.as_type_ptr();
     // SAFETY: a live type; its struct is read after it was compared.
-    Ok(private_layout::has_known_struct(class)?
-        && !private_layout::has_managed_fields(class)
-        && unsafe {
-            (*kind).tp_basicsize.cast_unsigned() == size_of::<ffi::PyStopIterationObject>()
-                && (*kind).tp_dictoffset.cast_unsigned()
+    Ok(
+        private_layout::has_layout_of::<ffi::PyStopIterationObject>(class)?
+            && unsafe {
+                (*kind).tp_dictoffset.cast_unsigned()
                     == offset_of!(ffi::PyStopIterationObject, dict)
-                && (*kind).tp_weaklistoffset == 0
-                && ffi::PyType_IS_GC(kind) != 0
-        })
+                    && (*kind).tp_weaklistoffset == 0
+                    && ffi::PyType_IS_GC(kind) != 0
+            },
+    )
 }
 
 /// Whether a dead instance of the subtype is revived as good as new, and one with a context is not kept.

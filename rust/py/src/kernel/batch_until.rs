@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 
 use super::pending_batch::Batch;
-use super::{Callable, Kernel, Output, callable_kernel};
+use super::{Callable, Kernel, Output, live_kernel};
 use crate::errors::RaisedError;
 use crate::object::gc::traverse;
 
@@ -16,9 +16,9 @@ pub(crate) struct BufferKernel {
     batch: Batch,
 }
 
-callable_kernel! {
+live_kernel! {
     impl BufferKernel {
-        live condition;
+        live { condition: set_condition }
 
         #[new]
         fn new(condition: &Bound<'_, PyAny>, keeps_partial: bool) -> PyResult<Self> {

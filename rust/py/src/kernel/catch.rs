@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::{Callable, Kernel, Output, callable_kernel};
+use super::{Callable, Kernel, Output, live_kernel};
 use crate::errors::RaisedError;
 use crate::object::gc::traverse;
 
@@ -35,9 +35,9 @@ impl Caught {
     }
 }
 
-callable_kernel! {
+live_kernel! {
     impl CatchKernel {
-        live handler;
+        live { handler: set_handler }
 
         #[new]
         fn new(handler: &Bound<'_, PyAny>, skip: &Bound<'_, PyAny>) -> PyResult<Self> {

@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 
-use super::{Callable, Kernel, Output, callable_kernel};
+use super::{Callable, Kernel, Output, live_kernel};
 use crate::coroutine::delegate::is_awaitable;
 use crate::errors::RaisedError;
 use crate::object::gc::traverse;
@@ -14,9 +14,9 @@ pub(crate) struct FilterKernel {
     predicate: Callable,
 }
 
-callable_kernel! {
+live_kernel! {
     impl FilterKernel {
-        live predicate;
+        live { predicate: set_predicate }
 
         #[new]
         fn new(predicate: &Bound<'_, PyAny>) -> PyResult<Self> {

@@ -2,10 +2,9 @@
 
 use pyo3::prelude::*;
 
-use super::{Callable, Kernel, Output, callable_kernel};
+use super::{Callable, Kernel, Output, live_kernel};
 use crate::errors::RaisedError;
 use crate::object::gc::traverse;
-use crate::source::AnySource;
 
 /// Emits the items of `transform(item)`, awaited if it is awaitable: an iterable, sync or async.
 #[pyclass(frozen, module = "headrace._core")]
@@ -14,9 +13,9 @@ pub(crate) struct FlatMapKernel {
     transform: Callable,
 }
 
-callable_kernel! {
+live_kernel! {
     impl FlatMapKernel {
-        live transform;
+        live { transform: set_transform }
 
         #[new]
         fn new(transform: &Bound<'_, PyAny>) -> PyResult<Self> {
@@ -40,7 +39,7 @@ impl Kernel for FlatMapKernel {
         _item: &Bound<'py, PyAny>,
         result: Bound<'py, PyAny>,
     ) -> PyResult<Output<'py>> {
-        AnySource::over(&result).map(|source| Output::Many(Box::new(source)))
+        Output::many(&result)
     }
 }
 

@@ -5,7 +5,6 @@ use pyo3::prelude::*;
 use super::{Kernel, Output};
 use crate::errors::RaisedError;
 use crate::object::gc::traverse;
-use crate::source::AnySource;
 
 /// Emits the items of each item, which is an iterable, sync or async.
 #[pyclass(frozen, module = "headrace._core")]
@@ -25,10 +24,7 @@ impl Kernel for FlattenKernel {
 
     #[inline(never)]
     fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
-        RaisedError::set_from(
-            item.py(),
-            AnySource::over(item).map(|source| Output::Many(Box::new(source))),
-        )
+        RaisedError::set_from(item.py(), Output::many(item))
     }
 }
 

@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt, PyList};
 
-use super::{Callable, Kernel, Output, callable_kernel};
+use super::{Callable, Kernel, Output, live_kernel};
 use crate::errors::{self, RaisedError};
 use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
 use crate::object::int_setting::IntSetting;
-use crate::source::AnySource;
 
 /// Emits items in the order of `index(item)`, awaited if it is awaitable. Each index from `start` on occurs once. An item that is
 /// too early is held until the missing items have been emitted, or until the end.
@@ -30,9 +29,18 @@ struct State {
     held: BTreeMap<i128, Py<PyAny>>,
 }
 
-callable_kernel! {
+impl State {
+    fn at(start: i64) -> Self {
+        Self {
+            next: i128::from(start),
+            held: BTreeMap::new(),
+        }
+    }
+}
+
+live_kernel! {
     impl InOrderKernel {
-        live index;
+        live { index: set_index, maxsize: set_maxsize }
 
         #[new]
         fn new(
@@ -54,21 +62,8 @@ callable_kernel! {
                 index,
                 start,
                 maxsize: IntSetting::new("maxsize", 1, maxsize)?,
-                state: GilCell::new(State {
-                    next: i128::from(start),
-                    held: BTreeMap::new(),
-                }),
+                state: GilCell::new(State::at(start)),
             })
-        }
-
-        #[getter]
-        fn maxsize(&self, py: Python<'_>) -> u64 {
-            self.maxsize.get(py)
-        }
-
-        #[setter]
-        fn set_maxsize(&self, maxsize: &Bound<'_, PyAny>) -> PyResult<()> {
-            self.maxsize.set(maxsize)
         }
 
         /// The number of items that wait for a missing one.
@@ -151,8 +146,7 @@ impl Kernel for InOrderKernel {
             return Ok(Output::Emit(item.clone()));
         }
         run.insert(0, item.clone().unbind());
-        let source = AnySource::over(PyList::new(py, run)?.as_any())?;
-        Ok(Output::Many(Box::new(source)))
+        Output::many(PyList::new(py, run)?.as_any())
     }
 
     fn flush<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
@@ -163,11 +157,7 @@ impl Kernel for InOrderKernel {
     }
 
     fn restart(&self, py: Python<'_>) {
-        let fresh = State {
-            next: i128::from(self.start),
-            held: BTreeMap::new(),
-        };
-        self.state.set(py, fresh);
+        self.state.set(py, State::at(self.start));
     }
 }
 

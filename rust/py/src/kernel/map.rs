@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 
-use super::{Callable, Kernel, Output, callable_kernel};
+use super::{Callable, Kernel, Output, live_kernel};
 use crate::coroutine::delegate::is_awaitable;
 use crate::errors::RaisedError;
 use crate::object::gc::traverse;
@@ -15,9 +15,9 @@ pub(crate) struct MapKernel {
     raw: bool,
 }
 
-callable_kernel! {
+live_kernel! {
     impl MapKernel {
-        live transform;
+        live { transform: set_transform }
 
         #[new]
         #[pyo3(signature = (transform, raw = false))]

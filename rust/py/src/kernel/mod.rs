@@ -17,9 +17,9 @@
 //! A kernel owns its configuration (`transform`, `predicate`) and its state. Both are live: a driver reads them for each item and
 //! caches nothing.
 //!
-//! To add one: a file here with a `#[pyclass]` and its [`Kernel`]; its name in `kernels!` below;
-//! its stub in `_core.pyi`; its two classes in `python/headrace/pull/transform.py` and
-//! `push/transform.py`.
+//! To add one: a file here with a `#[pyclass]`, its methods in `live_kernel!` if it has live attributes,
+//! and its [`Kernel`]; its name in `kernels!` below; its stub in `_core.pyi`; its two classes in
+//! `python/headrace/pull/transform.py` and `push/transform.py`.
 
 mod batch_until;
 mod callable;
@@ -65,6 +65,13 @@ pub(crate) enum Output<'py> {
     Many(Box<AnySource>),
     /// Await this result of the callable, then call [`Kernel::resume`] with the value.
     Await(Bound<'py, PyAny>),
+}
+
+impl<'py> Output<'py> {
+    /// The items of an iterable, sync or async.
+    fn many(iterable: &Bound<'py, PyAny>) -> PyResult<Self> {
+        AnySource::over(iterable).map(|source| Self::Many(Box::new(source)))
+    }
 }
 
 /// The logic of one operator.
@@ -114,36 +121,37 @@ pub(crate) trait Kernel: Traverse {
     fn restart(&self, _py: Python<'_>) {}
 }
 
-/// Implements the Python methods of a kernel with a callable as a live attribute: the methods of the block, a getter and a setter
-/// of the attribute, `__traverse__`, and a `__clear__` that drops the callable and the state.
-macro_rules! callable_kernel {
-    (impl $kernel:ident { live $attribute:ident; $($methods:tt)* }) => {
+/// Implements the Python methods of a kernel with live attributes: the methods of the block, `__traverse__`, a `__clear__` that drops the
+/// callables and the state, and for each `attribute: setter` a getter and a setter. The attribute is a field with a [`Callable`]
+/// or an [`IntSetting`](crate::object::int_setting::IntSetting).
+macro_rules! live_kernel {
+    (impl $kernel:ident { live { $($attribute:ident: $setter:ident),+ } $($methods:tt)* }) => {
         #[pyo3::pymethods]
         impl $kernel {
             $($methods)*
 
-            #[getter($attribute)]
-            fn live_callable<'py>(&self, py: pyo3::Python<'py>) -> Option<pyo3::Bound<'py, pyo3::PyAny>> {
-                self.$attribute.get(py)
+            $(#[getter]
+            fn $attribute<'py>(&self, py: pyo3::Python<'py>) -> pyo3::PyResult<pyo3::Bound<'py, pyo3::PyAny>> {
+                pyo3::IntoPyObjectExt::into_bound_py_any(self.$attribute.get(py), py)
             }
 
-            #[setter($attribute)]
-            fn set_live_callable(&self, callable: &pyo3::Bound<'_, pyo3::PyAny>) -> pyo3::PyResult<()> {
-                self.$attribute.set(callable)
-            }
+            #[setter]
+            fn $setter(&self, value: &pyo3::Bound<'_, pyo3::PyAny>) -> pyo3::PyResult<()> {
+                self.$attribute.set(value)
+            })+
 
             fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
                 crate::object::gc::visit(&visit, |visit| crate::object::gc::Traverse::traverse(self, visit))
             }
 
             fn __clear__(&self, py: pyo3::Python<'_>) {
-                self.$attribute.clear(py);
+                $(self.$attribute.clear(py);)+
                 Kernel::restart(self, py);
             }
         }
     };
 }
-use callable_kernel;
+use live_kernel;
 
 /// Declares the kernels: the enum by which a driver holds one of them, and their registration.
 macro_rules! kernels {

@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 
-use super::{Callable, Kernel, Output, callable_kernel};
+use super::{Callable, Kernel, Output, live_kernel};
 use crate::errors::RaisedError;
 use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
@@ -17,9 +17,9 @@ pub(crate) struct ReduceKernel {
     accumulator: GilCell<Option<Py<PyAny>>>,
 }
 
-callable_kernel! {
+live_kernel! {
     impl ReduceKernel {
-        live reducer;
+        live { reducer: set_reducer }
 
         #[new]
         #[pyo3(signature = (reducer, *initial))]

@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 
-use super::{Kernel, Output};
+use super::{Kernel, Output, live_kernel};
 use crate::errors::RaisedError;
 use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
@@ -16,24 +16,17 @@ pub(crate) struct TakeKernel {
     taken: GilCell<u64>,
 }
 
-#[pymethods]
-impl TakeKernel {
-    #[new]
-    fn new(size: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Ok(Self {
-            size: IntSetting::new("size", 0, size)?,
-            taken: GilCell::new(0),
-        })
-    }
+live_kernel! {
+    impl TakeKernel {
+        live { size: set_size }
 
-    #[getter]
-    fn size(&self, py: Python<'_>) -> u64 {
-        self.size.get(py)
-    }
-
-    #[setter]
-    fn set_size(&self, size: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.size.set(size)
+        #[new]
+        fn new(size: &Bound<'_, PyAny>) -> PyResult<Self> {
+            Ok(Self {
+                size: IntSetting::new("size", 0, size)?,
+                taken: GilCell::new(0),
+            })
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 
-use super::{Callable, Kernel, Output, callable_kernel};
+use super::{Callable, Kernel, Output, live_kernel};
 use crate::errors::RaisedError;
 use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
@@ -18,9 +18,9 @@ pub(crate) struct WhileKernel {
     is_past: GilCell<bool>,
 }
 
-callable_kernel! {
+live_kernel! {
     impl WhileKernel {
-        live predicate;
+        live { predicate: set_predicate }
 
         #[new]
         fn new(predicate: &Bound<'_, PyAny>, takes: bool) -> PyResult<Self> {

@@ -1,12 +1,11 @@
 //! `batch`: items in lists of a size.
 
 use pyo3::prelude::*;
-use pyo3::{PyTraverseError, PyVisit};
 
 use super::pending_batch::Batch;
-use super::{Kernel, Output};
+use super::{Kernel, Output, live_kernel};
 use crate::errors::RaisedError;
-use crate::object::gc::{self, Traverse, traverse};
+use crate::object::gc::traverse;
 use crate::object::int_setting::IntSetting;
 
 /// Emits lists of `size` items; at the end the partial list, if `keeps_partial`.
@@ -17,38 +16,23 @@ pub(crate) struct WindowKernel {
     batch: Batch,
 }
 
-#[pymethods]
-impl WindowKernel {
-    #[new]
-    fn new(size: &Bound<'_, PyAny>, keeps_partial: bool) -> PyResult<Self> {
-        Ok(Self {
-            size: IntSetting::new("size", 1, size)?,
-            batch: Batch::new(keeps_partial),
-        })
-    }
+live_kernel! {
+    impl WindowKernel {
+        live { size: set_size }
 
-    #[getter]
-    fn size(&self, py: Python<'_>) -> u64 {
-        self.size.get(py)
-    }
+        #[new]
+        fn new(size: &Bound<'_, PyAny>, keeps_partial: bool) -> PyResult<Self> {
+            Ok(Self {
+                size: IntSetting::new("size", 1, size)?,
+                batch: Batch::new(keeps_partial),
+            })
+        }
 
-    #[setter]
-    fn set_size(&self, size: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.size.set(size)
-    }
-
-    /// How many items wait for their list to be full.
-    #[getter]
-    fn waiting(&self, py: Python<'_>) -> usize {
-        self.batch.len(py)
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::visit(&visit, |visit| self.traverse(visit))
-    }
-
-    fn __clear__(&self, py: Python<'_>) {
-        self.batch.clear(py);
+        /// The number of items in the partial list.
+        #[getter]
+        fn waiting(&self, py: Python<'_>) -> usize {
+            self.batch.len(py)
+        }
     }
 }
 

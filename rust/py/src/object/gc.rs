@@ -30,35 +30,23 @@ impl<T> Traverse for Py<T> {
     }
 }
 
-impl<T: Traverse> Traverse for Option<T> {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        self.iter().try_for_each(|value| value.traverse(visit))
-    }
+/// Implements [`Traverse`] for types that contain a value or several.
+macro_rules! traverse_contents {
+    (pointer: $($pointer:ident),+; collection: $($collection:ident),+) => {
+        $(impl<T: Traverse + ?Sized> Traverse for $pointer<T> {
+            fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+                (**self).traverse(visit)
+            }
+        })+
+        $(impl<T: Traverse> Traverse for $collection<T> {
+            fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+                self.iter().try_for_each(|value| value.traverse(visit))
+            }
+        })+
+    };
 }
 
-impl<T: Traverse + ?Sized> Traverse for Box<T> {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        (**self).traverse(visit)
-    }
-}
-
-impl<T: Traverse> Traverse for Arc<T> {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        (**self).traverse(visit)
-    }
-}
-
-impl<T: Traverse> Traverse for Vec<T> {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        self.iter().try_for_each(|value| value.traverse(visit))
-    }
-}
-
-impl<T: Traverse> Traverse for VecDeque<T> {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        self.iter().try_for_each(|value| value.traverse(visit))
-    }
-}
+traverse_contents!(pointer: Box, Arc; collection: Option, Vec, VecDeque);
 
 impl<K, V: Traverse> Traverse for BTreeMap<K, V> {
     fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {

@@ -33,6 +33,13 @@ impl IntSetting {
         *self.value.borrow(py)
     }
 
+    /// Does nothing. A `live_kernel!` clears each of its attributes.
+    #[expect(
+        clippy::unused_self,
+        reason = "a callable attribute has the same method"
+    )]
+    pub(crate) fn clear(&self, _py: Python<'_>) {}
+
     pub(crate) fn set(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
         *self.value.borrow(value.py()) = check_int(self.parameter, self.least, value)?;
         Ok(())

@@ -141,10 +141,8 @@ impl Pull {
             let mut state = link.get().state.borrow(py);
             let (suspended, pipeline) = (state.suspended.take(), state.pipeline.take());
             state.running = suspended.is_some() && pipeline.is_some();
-            let upstream_closes = pipeline
-                .as_ref()
-                .is_some_and(|pipeline| pipeline.is_interrupted());
-            let closing = state.phase == Phase::Closed || upstream_closes;
+            let closing = state.phase == Phase::Closed
+                || matches!(&pipeline, Some(pipeline) if pipeline.is_interrupted());
             (suspended, pipeline, closing)
         };
         let (Some(suspended), Some(mut pipeline)) = (suspended, pipeline) else {
@@ -164,17 +162,14 @@ impl Pull {
         // Closing a link cancels the suspended pull once, even if the future could not be
         // cancelled. For a link upstream, which may stay open, this is an ordinary cancellation.
         let cancelled = |error: &PyErr| is_cancelled(error) || errors::is_closing(py, error);
-        let sent = match sent {
-            Ok(_) if closing && !interrupted => Err(errors::closing(py)),
-            Err(error)
-                if closing
-                    && !interrupted
-                    && asyncio::is_cancelled_error(py, &error)
-                    && !is_cancelled(&error) =>
-            {
-                Err(errors::closing(py))
-            }
-            sent => sent,
+        let is_cancelled_by_closing = |sent: &Result<&Bound<'py, PyAny>, PyErr>| match sent {
+            Ok(_) => true,
+            Err(error) => asyncio::is_cancelled_error(py, error) && !is_cancelled(error),
+        };
+        let sent = if closing && !interrupted && is_cancelled_by_closing(&sent) {
+            Err(errors::closing(py))
+        } else {
+            sent
         };
         let mut outcome = pipeline.resume(py, link, point, sent, cancelled);
         if closing
@@ -318,25 +313,21 @@ impl Coroutine for Pull {
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
-        let Some(link) = self.link.take() else {
-            return Err(error);
-        };
-        let link = link.into_bound(py);
-        match std::mem::replace(&mut self.phase, PullPhase::Done) {
-            PullPhase::Suspended => self.resume(&link, Err(error)),
-            PullPhase::Queued(_) | PullPhase::Detaching(_) => {
-                self.leave(&link);
-                Err(error)
-            }
-            // Dropping the wait leaves the buffer's queue. The item is still in the buffer.
-            PullPhase::New | PullPhase::Getting(..) | PullPhase::Done => Err(error),
+        if matches!(self.phase, PullPhase::Suspended)
+            && let Some(link) = self.link.take()
+        {
+            self.phase = PullPhase::Done;
+            return self.resume(&link.into_bound(py), Err(error));
         }
+        self.abandon(py);
+        Err(error)
     }
 
     fn abandon(&mut self, py: Python<'_>) {
         let Some(link) = self.link.take() else { return };
         let link = link.into_bound(py);
         match std::mem::replace(&mut self.phase, PullPhase::Done) {
+            // Dropping the wait leaves the buffer's queue. The item is still in the buffer.
             PullPhase::New | PullPhase::Getting(..) | PullPhase::Done => {}
             PullPhase::Queued(_) | PullPhase::Detaching(_) => self.leave(&link),
             PullPhase::Suspended => {

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::link::PyPullLink;
-use super::state::{Origin, Phase};
+use super::state::Phase;
 use crate::coroutine::Parked;
 use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
@@ -68,18 +68,12 @@ pub(crate) fn shut<'py>(link: &Bound<'py, PyPullLink>) -> PyResult<Option<Bound<
     // are not interrupted.
     let has_ended =
         PyPullLink::find_buffer(link)?.is_some_and(|buffer| buffer.get().core().has_ended());
-    if !has_ended && let Some((guard, position)) = this.fused_into(py) {
-        let mut point = None;
-        let free = guard.revoke(py, position, || {
-            let parked = Parked::new(py)?;
-            let waker = parked.waker();
-            point = Some(parked);
-            Ok(waker)
-        })?;
-        if !free && let Some(parked) = point {
-            guard.interrupt(py)?;
-            return hold(py, parked).map(Some);
-        }
+    if !has_ended
+        && let Some((guard, position)) = this.fused_into(py)
+        && let Some(parked) = guard.revoke(py, position)?
+    {
+        guard.interrupt(py)?;
+        return hold(py, parked).map(Some);
     }
     let left = {
         let mut state = this.state.borrow(py);
@@ -108,20 +102,11 @@ pub(crate) fn await_closing<'py>(link: &Bound<'py, PyPullLink>) -> PyResult<Opti
         return Ok(None);
     }
     let parked = Parked::new(py)?;
-    let waker = parked.waker();
-    let is_closing = {
-        let mut state = link.get().state.borrow(py);
-        state
-            .closing
-            .as_mut()
-            .map(|closing| closing.waiting.push(waker))
-            .is_some()
-    };
-    if is_closing {
-        Ok(Some((known, hold(py, parked)?)))
-    } else {
-        Ok(None)
+    match &mut link.get().state.borrow(py).closing {
+        Some(closing) => closing.waiting.push(parked.waker()),
+        None => return Ok(None),
     }
+    Ok(Some((known, hold(py, parked)?)))
 }
 
 /// Raise if the current task runs a source of this stream: the closing would wait for itself. One
@@ -178,20 +163,12 @@ fn release(closing: Option<Closing>) {
 
 /// The sources that this link owns: its open inner source, its `pull_impl` and its native source.
 fn sources(link: &Bound<'_, PyPullLink>) -> impl Iterator<Item = AnySource> {
-    let py = link.py();
-    let state = link.get().state.borrow(py);
-    let own = match &state.origin {
-        Origin::Source(feed) => Some(feed),
-        Origin::Unset | Origin::Stage { .. } => None,
-    };
-    [
-        state.inner_source.as_ref(),
-        state.implementation.as_ref(),
-        own,
-    ]
-    .map(|feed| feed.map(|feed| feed.clone_ref(py)))
-    .into_iter()
-    .flatten()
+    let state = link.get().state.borrow(link.py());
+    let inner = state.inner_source.as_ref();
+    inner
+        .map(|feed| feed.clone_ref(link.py()))
+        .into_iter()
+        .chain(state.own_sources(link.py()))
 }
 
 /// The future of a mailbox entry. A callback keeps the entry alive until the future is done.

@@ -49,13 +49,12 @@ pub(crate) fn as_link<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyPu
     // SAFETY: a live object has a live type, whose slots are filled.
     let is_native = unsafe {
         let native = if LAYOUT.is_used() {
-            Some(anext as ffi::unaryfunc)
+            Some(anext as *const () as usize)
         } else {
             slot(object.py().get_type::<PyPullLink>().as_type_ptr())
         };
-        let address = |function: ffi::unaryfunc| function as usize;
         let own = slot(object.get_type_ptr());
-        own.is_some() && own.map(address) == native.map(address)
+        own.is_some() && own == native
     };
     is_native.then(|| link.clone())
 }
@@ -73,23 +72,21 @@ pub(crate) fn adopt(class_: &Bound<'_, PyType>) {
     // CPython replaces the slot as usual.
     unsafe {
         let (own, base) = ((*class).tp_as_async, (*native).tp_as_async);
-        let slot = |methods: *mut ffi::PyAsyncMethods| {
-            (*methods).am_anext.map(|function| function as usize)
-        };
-        if !own.is_null() && !base.is_null() && own != base && slot(own) == slot(base) {
+        if !own.is_null() && !base.is_null() && own != base && slot(class) == slot(native) {
             (*own).am_anext = Some(anext);
         }
     }
 }
 
-/// `am_anext` of a class, if it has one.
+/// The address of the `am_anext` of a class, if it has one.
 ///
 /// # Safety
 ///
 /// A live type.
-unsafe fn slot(class: *mut ffi::PyTypeObject) -> Option<ffi::unaryfunc> {
+unsafe fn slot(class: *mut ffi::PyTypeObject) -> Option<usize> {
     // SAFETY: the caller's promise.
-    unsafe { (*class).tp_as_async.as_ref()?.am_anext }
+    let anext = unsafe { (*class).tp_as_async.as_ref()?.am_anext };
+    anext.map(|function| function as usize)
 }
 
 /// Test the replacement of `am_anext` on a class that was made in Python.
@@ -146,10 +143,9 @@ fn self_test(py: Python<'_>) -> PyResult<bool> {
     }
     // CPython replaces the slot when the class gets another `__anext__`.
     own.setattr("__anext__", py.get_type::<PyTuple>())?;
-    let address = |function: ffi::unaryfunc| function as usize;
     // SAFETY: as above.
     let replaced = unsafe { slot(own.as_type_ptr()) };
-    Ok(replaced.map(address) != Some(address(itself)) && replaced.is_some())
+    Ok(replaced.is_some_and(|address| address != itself as *const () as usize))
 }
 
 /// A plain link with the same origin and no overrides, for `super().pull_impl()`.
@@ -220,18 +216,8 @@ pub(crate) fn restart(link: &Bound<'_, PyPullLink>) -> PyResult<()> {
     let py = link.py();
     let this = link.get();
     check_restart(link)?;
-    let feeds = {
-        let state = this.state.borrow(py);
-        let own = match &state.origin {
-            Origin::Source(feed) => Some(feed.clone_ref(py)),
-            Origin::Unset | Origin::Stage { .. } => None,
-        };
-        [
-            state.implementation.as_ref().map(|feed| feed.clone_ref(py)),
-            own,
-        ]
-    };
-    for feed in feeds.iter().flatten() {
+    let feeds = this.state.borrow(py).own_sources(py);
+    for feed in feeds {
         feed.restart(py)?;
     }
     if let Origin::Stage { kernel, .. } = this.origin(py) {

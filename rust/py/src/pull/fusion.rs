@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
 use super::link::PyPullLink;
+use crate::coroutine::Parked;
 use crate::object::gil_cell::GilCell;
 
 /// A pipeline's revocable right to run its links.
@@ -51,28 +52,22 @@ impl FusionGuard {
         self.at.load(Relaxed) != Self::GONE
     }
 
-    /// Detach the link at `position` from the pipeline. Return `false` if the pipeline is currently
-    /// in that link or upstream of it; then `waker` is called once it has left.
-    pub(crate) fn revoke(
-        &self,
-        py: Python<'_>,
-        position: usize,
-        waker: impl FnOnce() -> PyResult<Waker>,
-    ) -> PyResult<bool> {
+    /// Detach the link at `position` from the pipeline. If the pipeline is currently in that link or
+    /// upstream of it, return the mailbox entry that is woken once it has left.
+    pub(crate) fn revoke(&self, py: Python<'_>, position: usize) -> PyResult<Option<Parked>> {
         // The pipeline checks this flag before its next item. The current item is not disturbed.
         self.revoked.store(true, Relaxed);
         let is_free = || self.at.load(Relaxed) > position;
         if is_free() {
-            return Ok(true);
+            return Ok(None);
         }
-        let waker = waker()?;
-        // Creating the waker may have run Python code; a pipeline that left meanwhile calls no
-        // waker.
+        let parked = Parked::new(py)?;
+        // Creating the entry may have run Python code; a pipeline that left meanwhile wakes nothing.
         if is_free() {
-            return Ok(true);
+            return Ok(None);
         }
-        self.waiting.borrow(py).push(waker);
-        Ok(false)
+        self.waiting.borrow(py).push(parked.waker());
+        Ok(Some(parked))
     }
 
     /// Cancel the pull that is suspended in the pipeline, in its own task.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::types::{PyDict, PyString, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::awaitable::{Pull, ResultFormat};
@@ -60,6 +60,7 @@ impl PyPullLink {
         kernel: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
+        let mut upstream = None;
         let with_origin = match (origin, kernel) {
             (None, None) => Origin::Unset,
             (Some(source), Some(kernel)) => {
@@ -68,6 +69,7 @@ impl PyPullLink {
                 };
                 let kernel = AnyKernel::of(kernel)?;
                 cycle::attach(source);
+                upstream = Some(source);
                 Origin::Stage {
                     kernel,
                     source: source.clone().unbind().into(),
@@ -83,14 +85,15 @@ impl PyPullLink {
             let circular = std::mem::replace(&mut this.state.borrow(py).origin, old);
             drop(circular);
             let owner = slf.get_type().name()?.to_string();
-            let source = kernel.and(origin).unwrap_or(slf);
-            return Err(cycle::cycle_error(&owner, "source", source));
+            return Err(cycle::cycle_error(
+                &owner,
+                "source",
+                upstream.unwrap_or(slf),
+            ));
         }
         drop(old);
-        if let (Some(source), Some(_)) = (origin, kernel)
-            && let Ok(source) = source.cast::<PyPullLink>()
-        {
-            source.get().state.borrow(py).consumers += 1;
+        if let Some(upstream) = upstream {
+            upstream.get().state.borrow(py).consumers += 1;
         }
         Ok(())
     }
@@ -184,19 +187,18 @@ impl PyPullLink {
     /// Whether a subclass has its own `pull_impl`, which then is its source regardless of its
     /// origin.
     pub(super) fn has_implementation(link: &Bound<'_, Self>) -> PyResult<bool> {
-        link.get_type()
-            .getattr(intern!(link.py(), "_has_own_pull"))?
-            .is_truthy()
+        Self::has_flag(link, intern!(link.py(), "_has_own_pull"))
+    }
+
+    /// The value of a class attribute.
+    fn has_flag(link: &Bound<'_, Self>, name: &Bound<'_, PyString>) -> PyResult<bool> {
+        link.get_type().getattr(name)?.is_truthy()
     }
 
     /// Whether a pipeline of a link downstream may run this link.
     pub(super) fn can_fuse(link: &Bound<'_, Self>) -> PyResult<bool> {
         let py = link.py();
-        if link
-            .get_type()
-            .getattr(intern!(py, "_is_opaque"))?
-            .is_truthy()?
-        {
+        if Self::has_flag(link, intern!(py, "_is_opaque"))? {
             return Ok(false);
         }
         // Drop the link's own pipeline from earlier direct pulls. The links hold everything that
@@ -223,8 +225,7 @@ impl PyPullLink {
         let py = link.py();
         let mut link = link.clone();
         loop {
-            let class = link.get_type();
-            if class.getattr(intern!(py, "_is_opaque"))?.is_truthy()? {
+            if Self::has_flag(&link, intern!(py, "_is_opaque"))? {
                 return Ok(false);
             }
             let source = match link.get().origin(py) {
@@ -293,20 +294,12 @@ impl PyPullLink {
     }
 
     pub(super) fn take_returned<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.state
-            .borrow(py)
-            .returned
-            .pop_front()
-            .map(|item| item.into_bound(py))
+        Some(self.state.borrow(py).returned.pop_front()?.into_bound(py))
     }
 
     /// The open inner source, if there is one.
     pub(super) fn inner_source(&self, py: Python<'_>) -> Option<AnySource> {
-        self.state
-            .borrow(py)
-            .inner_source
-            .as_ref()
-            .map(|feed| feed.clone_ref(py))
+        Some(self.state.borrow(py).inner_source.as_ref()?.clone_ref(py))
     }
 
     pub(super) fn set_inner_source(&self, py: Python<'_>, feed: Option<AnySource>) {
@@ -321,11 +314,7 @@ impl PyPullLink {
     }
 
     pub(super) fn take_retained<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.state
-            .borrow(py)
-            .retained
-            .take()
-            .map(|item| item.into_bound(py))
+        Some(self.state.borrow(py).retained.take()?.into_bound(py))
     }
 
     /// Cancel the object that the suspended pull awaits, which resumes its task.
@@ -354,13 +343,12 @@ impl PyPullLink {
 
     /// The pipeline of another link that runs this one, if there is one.
     pub(super) fn fused_into(&self, py: Python<'_>) -> Option<(Arc<FusionGuard>, usize)> {
-        let gone = self
-            .state
-            .borrow(py)
-            .fused_into
-            .take_if(|(guard, _)| !guard.is_alive());
+        let mut state = self.state.borrow(py);
+        let gone = state.fused_into.take_if(|(guard, _)| !guard.is_alive());
+        let guard = state.fused_into.clone();
+        drop(state);
         drop(gone);
-        self.state.borrow(py).fused_into.clone()
+        guard
     }
 
     /// Detach this link from another link's pipeline before it is pulled directly. If that pipeline
@@ -369,18 +357,12 @@ impl PyPullLink {
         let Some((guard, position)) = self.fused_into(py) else {
             return Ok(None);
         };
-        let mut parked = None;
-        let free = guard.revoke(py, position, || {
-            let point = Parked::new(py)?;
-            let waker = point.waker();
-            parked = Some(point);
-            Ok(waker)
-        })?;
-        self.state.borrow(py).shared = true;
-        if free {
-            self.state.borrow(py).fused_into = None;
-            return Ok(None);
-        }
+        let parked = guard.revoke(py, position)?;
+        let mut state = self.state.borrow(py);
+        state.shared = true;
+        let gone = state.fused_into.take_if(|_| parked.is_none());
+        drop(state);
+        drop(gone);
         Ok(parked)
     }
 
@@ -396,12 +378,9 @@ impl PyPullLink {
             return Ok(None);
         }
         let buffer = feed.get().buffer(py);
-        let old = link
-            .get()
-            .state
-            .borrow(py)
-            .buffer_source
-            .replace(buffer.clone_ref(py));
+        let mut state = link.get().state.borrow(py);
+        let old = state.buffer_source.replace(buffer.clone_ref(py));
+        drop(state);
         drop(old);
         Ok(Some(buffer))
     }

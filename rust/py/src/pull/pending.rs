@@ -99,7 +99,7 @@ impl Pipeline {
             match pending.poll_next(py) {
                 Ok(SourcePoll::Item(item)) => return Ok(NextInput::Entry((item, index + 1))),
                 Ok(SourcePoll::Wait(wait, object)) => {
-                    return Ok(NextInput::Outcome(Self::wait(*wait, Some(index), object)));
+                    return Ok(NextInput::Outcome(Self::wait(*wait, index + 1, object)));
                 }
                 Ok(SourcePoll::End) => {
                     self.stages[index].link(tail).set_inner_source(py, None);

@@ -230,7 +230,7 @@ impl Pipeline {
                 Ok(NextInput::Source)
             }
             Ok(SourcePoll::Wait(wait, object)) => {
-                Ok(NextInput::Outcome(Self::wait(*wait, None, object)))
+                Ok(NextInput::Outcome(Self::wait(*wait, 0, object)))
             }
             Err(error) => self.route_error(py, error, 0).map(NextInput::Entry),
         }
@@ -298,8 +298,8 @@ impl Pipeline {
     }
 
     #[cold]
-    pub(super) fn wait(wait: Wait, stage: Option<usize>, object: Bound<'_, PyAny>) -> Advance<'_> {
-        Suspension::at(SuspendPoint::Source(wait, stage), object)
+    pub(super) fn wait(wait: Wait, entry: usize, object: Bound<'_, PyAny>) -> Advance<'_> {
+        Suspension::at(SuspendPoint::Source { wait, entry }, object)
     }
 
     /// Start to await the awaitable that a callable returned. Complete it here if it does not

@@ -93,8 +93,18 @@ impl Pull {
         PyPullLink::reject_own_source(link)?;
         let parked = Parked::new(py)?;
         self.waiter = link.get().state.borrow(py).lock.enqueue(parked.waker());
-        let future = parked.hand_up(py)?;
-        self.suspend_in(link, PullPhase::Queued(Box::new(parked)));
+        self.park(link, parked, PullPhase::Queued)
+    }
+
+    /// Suspend the pull until the mailbox entry is woken.
+    fn park<'py>(
+        &mut self,
+        link: &Bound<'py, PyPullLink>,
+        parked: Parked,
+        phase: fn(Box<Parked>) -> PullPhase,
+    ) -> PyResult<Step<'py>> {
+        let future = parked.hand_up(link.py())?;
+        self.suspend_in(link, phase(Box::new(parked)));
         yield_budget::renew();
         Ok(Step::Yield(future))
     }
@@ -117,12 +127,7 @@ impl Pull {
         });
         match built {
             Ok(Ok(pipeline)) => self.run(link, Box::new(pipeline)),
-            Ok(Err(parked)) => {
-                let future = parked.hand_up(py)?;
-                self.suspend_in(link, PullPhase::Detaching(Box::new(parked)));
-                yield_budget::renew();
-                Ok(Step::Yield(future))
-            }
+            Ok(Err(parked)) => self.park(link, parked, PullPhase::Detaching),
             Err(error) => {
                 self.leave(link);
                 Err(error)
@@ -145,25 +150,16 @@ impl Pull {
         link: &Bound<'py, PyPullLink>,
         mut pipeline: Box<Pipeline>,
     ) -> PyResult<Step<'py>> {
-        let py = link.py();
-        let outcome = pipeline
-            .advance(py, link, None)
-            .map_err(|raised| raised.fetch(py));
+        let outcome = pipeline.advance_boxed(link.py(), link, None);
         self.finish(link, pipeline, outcome, None)
     }
 
     /// Continue after the lock was handed over, or the link was closed.
     pub(super) fn on_turn<'py>(&mut self, link: &Bound<'py, PyPullLink>) -> PyResult<Step<'py>> {
         let py = link.py();
-        let (phase, mine, pipeline) = {
-            let mut state = link.get().state.borrow(py);
-            let mine = state.lock.is_owner(self.waiter);
-            let pipeline = if mine && state.phase == Phase::Open {
-                state.pipeline.take()
-            } else {
-                None
-            };
-            (state.phase, mine, pipeline)
+        let (phase, mine) = {
+            let state = link.get().state.borrow(py);
+            (state.phase, state.lock.is_owner(self.waiter))
         };
         match (phase, mine) {
             (Phase::Closed, _) => {
@@ -174,21 +170,20 @@ impl Pull {
                 self.leave(link);
                 self.deliver_end(py)
             }
-            (Phase::Open, true) => match pipeline {
-                Some(pipeline) => self.run(link, pipeline),
-                None => self.build(link),
-            },
+            (Phase::Open, true) => {
+                let pipeline = link.get().state.borrow(py).pipeline.take();
+                match pipeline {
+                    Some(pipeline) => self.run(link, pipeline),
+                    None => self.build(link),
+                }
+            }
             (Phase::Open, false) => {
                 // Other code resolved the future. The pull keeps its queue position.
                 let parked = Parked::new(py)?;
-                link.get()
-                    .state
-                    .borrow(py)
-                    .lock
-                    .set_waker(self.waiter, parked.waker());
-                let future = parked.hand_up(py)?;
-                self.suspend_in(link, PullPhase::Queued(Box::new(parked)));
-                Ok(Step::Yield(future))
+                let mut state = link.get().state.borrow(py);
+                state.lock.set_waker(self.waiter, parked.waker());
+                drop(state);
+                self.park(link, parked, PullPhase::Queued)
             }
         }
     }

@@ -21,9 +21,10 @@ use crate::runtime::blocking_wait::this_thread;
 use crate::source::AnySource;
 
 /// The source or kernel that produces a link's items.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) enum Origin {
     /// Neither: a user's subclass, whose source is its `pull_impl`.
+    #[default]
     Unset,
     /// A native source.
     Source(AnySource),
@@ -64,7 +65,7 @@ pub(crate) enum Start {
 }
 
 /// The mutable state of a link, which every pull, close and restart of it shares.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct LinkState {
     /// The source over `pull_impl`, created at the first pull of a subclass that overrides it.
     pub(super) implementation: Option<AnySource>,
@@ -104,24 +105,8 @@ impl LinkState {
     /// Create the state of a link that was never pulled.
     pub(super) fn with_origin(origin: Origin) -> Self {
         Self {
-            implementation: None,
-            phase: Phase::Open,
-            lock: FifoLock::default(),
-            running: false,
-            pipeline: None,
-            suspended: None,
-            returned: VecDeque::new(),
-            retained: None,
-            inner_source: None,
-            fused_into: None,
-            consumers: 0,
-            shared: false,
-            buffer_source: None,
-            thread: 0,
-            event_loop: None,
-            closers: Vec::new(),
-            closing: None,
             origin,
+            ..Self::default()
         }
     }
 
@@ -158,6 +143,18 @@ impl LinkState {
         self.closers.is_empty() && self.lock.try_release()
     }
 
+    /// Return the source over `pull_impl` and the native source, as far as the link has them.
+    pub(super) fn own_sources(&self, py: Python<'_>) -> impl Iterator<Item = AnySource> + use<> {
+        let native = match &self.origin {
+            Origin::Source(feed) => Some(feed),
+            Origin::Unset | Origin::Stage { .. } => None,
+        };
+        [self.implementation.as_ref(), native]
+            .map(|feed| feed.map(|feed| feed.clone_ref(py)))
+            .into_iter()
+            .flatten()
+    }
+
     /// Return whether no pull is running, suspended or queued.
     pub(super) fn is_idle(&self) -> bool {
         !self.running && self.lock.is_free()
@@ -186,7 +183,7 @@ impl LinkState {
             self.pipeline.take(),
             self.closing.take(),
             // Last, since it leads to the next link: as in the destructor.
-            std::mem::replace(&mut self.origin, Origin::Unset),
+            std::mem::take(&mut self.origin),
         )
     }
 }

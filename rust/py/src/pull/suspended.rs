@@ -11,15 +11,16 @@ use super::pipeline::{Advance, Awaited, Entry, Pipeline};
 use crate::coroutine::Inner;
 use crate::object::gc::traverse;
 use crate::runtime::asyncio::Cancels;
-use crate::source::{SourcePoll, Wait};
+use crate::source::{AnySource, SourcePoll, Wait};
 
 /// The point where a pull is suspended.
 #[derive(Debug)]
 pub(crate) enum SuspendPoint {
     /// It has yielded to the event loop for the yield budget.
     Yield,
-    /// It waits for the pipeline's source or, with an index, for the inner source of that stage.
-    Source(Wait, Option<usize>),
+    /// It waits for an item that will enter stage `entry`: from the pipeline's source, or from the
+    /// inner source of the stage before.
+    Source { wait: Wait, entry: usize },
     /// It awaits the object that the callable of stage `stage` returned for `item`.
     Callable {
         inner: Inner,
@@ -43,11 +44,11 @@ pub(crate) struct SuspendedPull {
 
 traverse!(SuspendedPull { awaiting, point });
 
-traverse!(enum SuspendPoint { Yield {}, Source(wait, _), Callable { inner, item } });
+traverse!(enum SuspendPoint { Yield {}, Source { wait }, Callable { inner, item } });
 
 impl Pipeline {
     /// [`Self::advance`] with an unpacked error, for callers off the hot path.
-    fn advance_boxed<'py>(
+    pub(super) fn advance_boxed<'py>(
         &mut self,
         py: Python<'py>,
         tail: &Bound<'py, PyPullLink>,
@@ -84,49 +85,37 @@ impl Pipeline {
         cancelled: impl Fn(&PyErr) -> bool,
     ) -> PyResult<Advance<'py>> {
         // `close()` throws `GeneratorExit`: the consumer has abandoned the pull.
-        let left = sent
-            .as_ref()
-            .err()
-            .is_some_and(|error| error.is_instance_of::<PyGeneratorExit>(py));
+        let left = matches!(&sent, Err(error) if error.is_instance_of::<PyGeneratorExit>(py));
         match point {
             SuspendPoint::Yield => {
                 sent?;
                 self.advance_boxed(py, tail, None)
             }
-            SuspendPoint::Source(wait, stage) => {
-                self.guard
-                    .at
-                    .store(stage.map_or(0, |number| number + 1), Relaxed);
-                let pending = match stage {
-                    None => None,
-                    Some(number) => self.stages[number].link(tail).inner_source(py),
-                };
-                let source = pending.as_ref().unwrap_or(&self.source);
+            SuspendPoint::Source { wait, entry } => {
+                self.guard.at.store(entry, Relaxed);
+                let inner = self.inner_source(tail, entry);
+                let source = inner.as_ref().unwrap_or(&self.source);
+                let owner = entry.checked_sub(1).map(|index| &self.stages[index]);
                 match source.resume(wait, sent, py) {
-                    Ok(SourcePoll::Item(item)) => {
-                        let next = stage.map_or(0, |number| number + 1);
-                        self.advance_boxed(py, tail, Some((item, next)))
-                    }
+                    Ok(SourcePoll::Item(item)) => self.advance_boxed(py, tail, Some((item, entry))),
                     Ok(SourcePoll::End) => {
-                        match stage {
+                        match owner {
                             None => self.end_upstream_of(0),
-                            Some(number) => {
-                                self.stages[number].link(tail).set_inner_source(py, None);
-                            }
+                            Some(stage) => stage.link(tail).set_inner_source(py, None),
                         }
                         self.advance_boxed(py, tail, None)
                     }
-                    Ok(SourcePoll::Wait(wait, object)) => Ok(Self::wait(*wait, stage, object)),
+                    Ok(SourcePoll::Wait(wait, object)) => Ok(Self::wait(*wait, entry, object)),
                     Err(error) if left || cancelled(&error) => {
                         source.cancelled(py);
                         Err(error)
                     }
                     Err(error) => {
-                        let (error, next) = match stage {
-                            None => (error, 0),
-                            Some(number) => (self.stages[number].annotate(tail, error), number + 1),
+                        let error = match owner {
+                            None => error,
+                            Some(stage) => stage.annotate(tail, error),
                         };
-                        self.resume_with_error(py, tail, error, next)
+                        self.resume_with_error(py, tail, error, entry)
                     }
                 }
             }
@@ -163,12 +152,9 @@ impl Pipeline {
         let py = tail.py();
         match point {
             SuspendPoint::Yield => {}
-            SuspendPoint::Source(wait, stage) => {
-                let pending = match stage {
-                    None => None,
-                    Some(number) => self.stages[number].link(tail).inner_source(py),
-                };
-                pending.as_ref().unwrap_or(&self.source).abandon(py, wait);
+            SuspendPoint::Source { wait, entry } => {
+                let inner = self.inner_source(tail, entry);
+                inner.as_ref().unwrap_or(&self.source).abandon(py, wait);
             }
             SuspendPoint::Callable { inner, item, stage } => {
                 // Save the item first: dropping the coroutine runs its `finally` blocks.
@@ -176,6 +162,12 @@ impl Pipeline {
                 drop(inner);
             }
         }
+    }
+
+    /// The inner source whose items enter stage `entry`, if there is one.
+    fn inner_source(&self, tail: &Bound<'_, PyPullLink>, entry: usize) -> Option<AnySource> {
+        let stage = &self.stages[entry.checked_sub(1)?];
+        stage.link(tail).inner_source(tail.py())
     }
 
     fn retain(&mut self, tail: &Bound<'_, PyPullLink>, number: usize, item: Bound<'_, PyAny>) {

@@ -76,20 +76,26 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
+    fn make(
+        link: Bound<'_, PyPullLink>,
+        stream: Option<Py<PyPullLink>>,
+        reduction: Reduction,
+    ) -> PyResult<Bound<'_, PyAny>> {
+        let pull = Pull::new(link.clone(), ResultFormat::Item);
+        Native::alloc(link.py(), || Self {
+            link: Some(link.unbind()),
+            stream,
+            pull,
+            reduction,
+        })
+    }
+
+    /// A terminal over the items of a stream.
     fn over<'py>(
         stream: &Bound<'py, PyPullLink>,
         reduction: Reduction,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let (link, pull) = (
-            stream.clone(),
-            Pull::new(stream.clone(), ResultFormat::Item),
-        );
-        Native::alloc(stream.py(), || Self {
-            link: Some(link.unbind()),
-            stream: None,
-            pull,
-            reduction,
-        })
+        Self::make(stream.clone(), None, reduction)
     }
 
     /// A terminal over the outputs of a kernel. Its private link does not count as a consumer of
@@ -106,14 +112,7 @@ impl Terminal {
             source: stream.clone().unbind().into(),
         };
         let link = Bound::new(py, PyPullLink::with_label(origin, label))?;
-        let pull = Pull::new(link.clone(), ResultFormat::Item);
-        let stream = stream.clone().unbind();
-        Native::alloc(py, || Self {
-            link: Some(link.unbind()),
-            stream: Some(stream),
-            pull,
-            reduction,
-        })
+        Self::make(link, Some(stream.clone().unbind()), reduction)
     }
 
     /// Consume items while they are ready.

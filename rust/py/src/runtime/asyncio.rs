@@ -9,57 +9,35 @@ use pyo3::types::{PyDict, PyWeakrefMethods, PyWeakrefReference};
 
 use crate::runtime::private_layout::{self, Layout};
 
-/// Recognising the loop of this thread by its `_thread_id`. The fallback asks asyncio each time.
+/// Recognising the loop of this thread by its `_thread_id`. The fallback calls asyncio each time.
 pub(crate) static LOOP_THREAD: Layout = Layout::new("loop_thread", has_thread_of_its_run);
 
 /// Reading and writing the current task in `_current_tasks`. The fallback is `asyncio.current_task`, with `_enter_task` and
-/// `_leave_task`, which asyncio documents for those who write their own tasks.
+/// `_leave_task`, which asyncio documents for task implementations.
 pub(crate) static CURRENT_TASKS: Layout = Layout::new("current_tasks", has_dictionary_of_tasks);
 
-/// Noticing that the current task is another one by the version of that dictionary. The fallback looks the task up each time.
+/// Detecting a change of the current task by the version of that dictionary. The fallback looks the task up each time.
 pub(crate) static TASK_STEPS: Layout = Layout::new("current_tasks_version", has_versions);
 
-static GET_RUNNING_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-static PEEK_RUNNING_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-static CURRENT_TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 /// The dictionary of the current tasks; set by the self-test.
 static TASKS: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
-static CANCELLED_ERROR: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-static INVALID_STATE_ERROR: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-static TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-fn lookup<'py>(
-    cell: &'static PyOnceLock<Py<PyAny>>,
-    py: Python<'py>,
-    name: &str,
-) -> PyResult<&'py Bound<'py, PyAny>> {
-    lookup_in(py, "asyncio", cell, name)
+/// An attribute of `asyncio`, imported at the first use.
+macro_rules! from_asyncio {
+    ($py:expr, $name:literal) => {{
+        static ATTRIBUTE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        ATTRIBUTE.import($py, "asyncio", $name)
+    }};
 }
 
-fn lookup_in<'py>(
-    py: Python<'py>,
-    module: &str,
-    cell: &'static PyOnceLock<Py<PyAny>>,
-    name: &str,
-) -> PyResult<&'py Bound<'py, PyAny>> {
-    Ok(cell
-        .get_or_try_init(py, || {
-            PyResult::Ok(py.import(module)?.getattr(name)?.unbind())
-        })?
-        .bind(py))
-}
-
-/// The running loop, or the `RuntimeError` that says that there is none.
+/// The running loop. Without one, the error is `RuntimeError`.
 pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    lookup(&GET_RUNNING_LOOP, py, "get_running_loop")?.call0()
+    from_asyncio!(py, "get_running_loop")?.call0()
 }
 
 /// The running loop, if there is one.
 pub(crate) fn running(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
-    let event_loop = lookup(&PEEK_RUNNING_LOOP, py, "_get_running_loop")
-        .ok()?
-        .call0()
-        .ok()?;
+    let event_loop = from_asyncio!(py, "_get_running_loop").ok()?.call0().ok()?;
     (!event_loop.is_none()).then_some(event_loop)
 }
 
@@ -71,7 +49,7 @@ pub(crate) fn current_task(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     }
     #[cfg(Py_3_14)]
     {
-        let task = lookup(&CURRENT_TASK, py, "current_task").ok()?;
+        let task = from_asyncio!(py, "current_task").ok()?;
         let task = task.call0().ok()?;
         (!task.is_none()).then_some(task)
     }
@@ -87,7 +65,7 @@ pub(crate) fn current_task_of<'py>(event_loop: &Bound<'py, PyAny>) -> Option<Bou
         if let Some(tasks) = current_tasks(py) {
             return tasks.get_item(event_loop).ok()?;
         }
-        let task = lookup(&CURRENT_TASK, py, "current_task").ok()?;
+        let task = from_asyncio!(py, "current_task").ok()?;
         task.call1((event_loop,))
             .ok()
             .filter(|task| !task.is_none())
@@ -102,9 +80,9 @@ pub(crate) fn current_tasks(py: Python<'_>) -> Option<&Bound<'_, PyDict>> {
     TASKS.get(py).map(|tasks| tasks.bind(py))
 }
 
-/// A number that changes whenever a task begins or ends a step, in any thread; `None` where CPython does not count that.
+/// A number that changes whenever a task starts or ends a step, in any thread; `None` where CPython has no such number.
 ///
-/// While it is the same, and in the same thread, so is the [current task](current_task).
+/// While the number and the thread are the same, the [current task](current_task) is the same too.
 #[inline]
 pub(crate) fn steps(py: Python<'_>) -> Option<u64> {
     if TASK_STEPS.is_used() {
@@ -114,10 +92,10 @@ pub(crate) fn steps(py: Python<'_>) -> Option<u64> {
     }
 }
 
-/// The version of a dictionary, which is another one after each change of it.
+/// The version of a dictionary, which changes with each change of the dictionary.
 #[cfg_attr(
     not(Py_3_14),
-    expect(clippy::unnecessary_wraps, reason = "from 3.14 on there is none")
+    expect(clippy::unnecessary_wraps, reason = "there is no version from 3.14 on")
 )]
 #[inline]
 fn version_of(dictionary: &Bound<'_, PyDict>) -> Option<u64> {
@@ -126,7 +104,7 @@ fn version_of(dictionary: &Bound<'_, PyDict>) -> Option<u64> {
         let dictionary = dictionary.as_ptr().cast::<pyo3::ffi::PyDictObject>();
         #[allow(
             deprecated,
-            reason = "it is there up to 3.13, and 3.14 is another case"
+            reason = "the field exists up to 3.13; 3.14 is handled below"
         )]
         // SAFETY: a live dictionary, and the GIL is held.
         Some(unsafe { (*dictionary).ma_version_tag })
@@ -140,16 +118,16 @@ fn version_of(dictionary: &Bound<'_, PyDict>) -> Option<u64> {
 
 /// The running loop, if there is one, without the system call that `asyncio` may make to find it.
 ///
-/// A loop of `asyncio`'s keeps in `_thread_id` the number of the thread that runs it, an object made for that run. If it is
-/// still the very one that this thread saw, then the loop runs here, and has not stopped since. (If it lets another loop run
-/// inside of it, which `asyncio` forbids, this is still the outer one.)
+/// A loop of `asyncio` stores the number of the thread that runs it in `_thread_id`, as an object made for that run. If it is still
+/// the same object that this thread read before, the loop runs here and has not stopped since. (If another loop runs inside it, which
+/// `asyncio` forbids, the result is the outer loop.)
 pub(crate) fn running_here(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     let seen = RUN.with_borrow(|run| {
         let (event_loop, thread) = run.as_ref()?;
         Some((event_loop.bind(py).upgrade()?, thread.clone_ref(py)))
     });
     if let Some((event_loop, thread)) = seen
-        && thread_of(&event_loop).is_some_and(|now| now.is(&thread))
+        && is_run_by(&event_loop, &thread)
     {
         return Some(event_loop);
     }
@@ -164,7 +142,7 @@ pub(crate) fn running_here(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     Some(event_loop)
 }
 
-/// Whether it is the loop that runs in this thread, if that is known without asking.
+/// Whether this loop is known to run in this thread, without a call into `asyncio`.
 pub(crate) fn is_known_to_run_here(event_loop: &Bound<'_, PyAny>) -> bool {
     let py = event_loop.py();
     let seen = RUN.with_borrow(|run| {
@@ -172,7 +150,12 @@ pub(crate) fn is_known_to_run_here(event_loop: &Bound<'_, PyAny>) -> bool {
         let known = known.bind(py).upgrade()?;
         known.is(event_loop).then(|| thread.clone_ref(py))
     });
-    seen.is_some_and(|thread| thread_of(event_loop).is_some_and(|now| now.is(&thread)))
+    seen.is_some_and(|thread| is_run_by(event_loop, &thread))
+}
+
+/// Whether the `_thread_id` of a loop is still this object.
+fn is_run_by(event_loop: &Bound<'_, PyAny>, thread: &Py<PyAny>) -> bool {
+    thread_of(event_loop).is_some_and(|now| now.is(thread))
 }
 
 fn thread_of<'py>(event_loop: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
@@ -181,8 +164,8 @@ fn thread_of<'py>(event_loop: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
 }
 
 thread_local! {
-    /// The loop that this thread ran last, and the number of the thread as that loop has it. In a forked child the loop of the
-    /// parent still has that number, although it does not run there: see [`forget_run`].
+    /// The loop that this thread ran last, and its `_thread_id`. In a forked child the loop of the parent still has that number, although
+    /// it does not run there: see [`forget_run`].
     static RUN: RefCell<Option<(Py<PyWeakrefReference>, Py<PyAny>)>> = const { RefCell::new(None) };
 }
 
@@ -213,13 +196,7 @@ pub(crate) fn cancel(awaited: &Bound<'_, PyAny>) -> PyResult<()> {
             let scheduled = its_own.call_method1(intern!(py, "call_soon_threadsafe"), (cancel,));
             // Checked afterwards: its own thread may close the event loop at any moment.
             return match scheduled {
-                Err(_)
-                    if its_own
-                        .call_method0(intern!(py, "is_closed"))?
-                        .is_truthy()? =>
-                {
-                    Ok(())
-                }
+                Err(_) if is_closed(&its_own)? => Ok(()),
                 scheduled => scheduled.map(drop),
             };
         }
@@ -229,12 +206,12 @@ pub(crate) fn cancel(awaited: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// `asyncio.CancelledError`.
 pub(crate) fn cancelled_error(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-    lookup(&CANCELLED_ERROR, py, "CancelledError")
+    from_asyncio!(py, "CancelledError")
 }
 
 /// `asyncio.Task`.
 pub(crate) fn task_type(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-    lookup(&TASK, py, "Task")
+    from_asyncio!(py, "Task")
 }
 
 /// `asyncio.CancelledError`, with the message of the cancellation.
@@ -249,14 +226,14 @@ pub(crate) fn cancellation(py: Python<'_>, message: Option<Py<PyAny>>) -> PyErr 
 /// `asyncio.InvalidStateError`.
 #[cold]
 pub(crate) fn invalid_state(py: Python<'_>, message: &str) -> PyErr {
-    let made = lookup(&INVALID_STATE_ERROR, py, "InvalidStateError");
+    let made = from_asyncio!(py, "InvalidStateError");
     let made = made.and_then(|kind| kind.call1((message,)));
     made.map_or_else(|error| error, PyErr::from_value)
 }
 
 /// `contextvars.copy_context()`.
 pub(crate) fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    // SAFETY: the thread is attached; it gives an owned reference, or null with an exception set.
+    // SAFETY: the thread is attached; it returns an owned reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, pyo3::ffi::PyContext_CopyCurrent()) }
 }
 
@@ -321,27 +298,27 @@ impl Cancels {
     }
 }
 
-/// Whether the `_thread_id` of a loop is `None` unless that runs: so `is_running`, which is public, has it.
+/// Whether the `_thread_id` of a loop is `None` exactly while the loop does not run, as the public `is_running` reports it.
 fn has_thread_of_its_run(py: Python<'_>) -> PyResult<bool> {
-    // A bare one, without a selector: it neither runs nor opens anything.
+    // A loop without a selector: it opens nothing and never runs.
     let probe = py.import("asyncio")?.getattr("BaseEventLoop")?.call0()?;
     let is_running = || probe.call_method0("is_running")?.is_truthy();
     let is_known = (|| {
         let is_idle = probe.getattr("_thread_id")?.is_none() && !is_running()?;
-        // An object of its own, as the number of a thread is.
+        // A new object, as asyncio stores it.
         let thread = py.import("threading")?.call_method0("get_ident")?;
         probe.setattr("_thread_id", &thread)?;
         let is_known = is_running()? && probe.getattr("_thread_id")?.is(&thread);
         PyResult::Ok(is_idle && is_known)
     })();
-    // Whatever came of that, it must not be taken for running, nor be collected open.
+    // In any case the loop must not seem to run, and must be closed before it is collected.
     probe.setattr("_thread_id", py.None())?;
     let is_idle = !is_running()?;
     probe.call_method0("close")?;
     Ok(is_known? && is_idle)
 }
 
-/// The functions by which asyncio exchanges the current task, and the dictionary where it may keep it.
+/// The functions with which asyncio changes the current task, and the dictionary in which it may store the task.
 struct TaskFunctions<'py> {
     enter: Bound<'py, PyAny>,
     leave: Bound<'py, PyAny>,
@@ -362,7 +339,7 @@ impl<'py> TaskFunctions<'py> {
         })
     }
 
-    /// Runs this with a loop that nobody knows and two tasks for it, and forgets them again.
+    /// Calls `run` with a new loop and two new tasks, and checks that it leaves nothing behind.
     fn try_out(
         &self,
         run: impl FnOnce(&Bound<'py, PyAny>, [&Bound<'py, PyAny>; 2]) -> PyResult<bool>,
@@ -378,7 +355,7 @@ impl<'py> TaskFunctions<'py> {
     }
 }
 
-/// Whether asyncio's current task is what is in the dictionary.
+/// Whether the dictionary contains asyncio's current task.
 fn has_dictionary_of_tasks(py: Python<'_>) -> PyResult<bool> {
     if cfg!(Py_3_14) {
         return Ok(false);
@@ -395,22 +372,18 @@ fn has_dictionary_of_tasks(py: Python<'_>) -> PyResult<bool> {
         Ok(is_entered && is_replaced && in_dictionary()?.is_none() && current()?.is_none())
     })?;
     if is_known {
-        // Nothing else sets it.
+        // The only place that sets it.
         let _ = TASKS.set(py, asyncio.tasks.unbind());
     }
     Ok(is_known)
 }
 
-/// Whether the version of that dictionary tells each change of the current task, and nothing else.
+/// Whether the version of that dictionary changes with each change of the current task, and only then.
 fn has_versions(py: Python<'_>) -> PyResult<bool> {
     if cfg!(Py_3_14) || !CURRENT_TASKS.is_used() {
         return Ok(false);
     }
-    let class = py.get_type::<PyDict>();
-    let size: usize = class.getattr("__basicsize__")?.extract()?;
-    if !private_layout::has_known_struct(&class)?
-        || size != std::mem::size_of::<pyo3::ffi::PyDictObject>()
-    {
+    if !private_layout::has_layout_of::<pyo3::ffi::PyDictObject>(&py.get_type::<PyDict>())? {
         return Ok(false);
     }
     let asyncio = TaskFunctions::find(py)?;
@@ -426,7 +399,7 @@ fn has_versions(py: Python<'_>) -> PyResult<bool> {
         versions.push(version());
         asyncio.leave.call1((event_loop, other))?;
         versions.push(version());
-        // The same as at first, but the dictionary was another one in between.
+        // The contents are as at the start, but they changed in between.
         asyncio.enter.call1((event_loop, one))?;
         asyncio.leave.call1((event_loop, one))?;
         versions.push(version());

@@ -41,11 +41,7 @@ pub(crate) fn spawn(py: Python<'_>, work: impl FnOnce() + Send + 'static) -> PyR
             "the interpreter is exiting: no file can be read or written any more",
         ));
     }
-    let here = RUNTIME
-        .borrow(py)
-        .as_ref()
-        .is_some_and(|(process, _)| process.is_current());
-    if !here {
+    if !has_runtime(RUNTIME.borrow(py).as_ref()) {
         start(py)?;
     }
     if let Some((_, runtime)) = &*RUNTIME.borrow(py) {
@@ -59,6 +55,11 @@ pub(crate) fn is_over() -> bool {
     OVER.load(Ordering::Acquire)
 }
 
+/// Whether this process has started its runtime.
+fn has_runtime(current: Option<&(ProcessId, Runtime)>) -> bool {
+    matches!(current, Some((process, _)) if process.is_current())
+}
+
 #[cold]
 fn start(py: Python<'_>) -> PyResult<()> {
     let runtime = Builder::new_current_thread()
@@ -67,10 +68,7 @@ fn start(py: Python<'_>) -> PyResult<()> {
     let stop = pyo3::wrap_pyfunction!(shut_down_runtime, py)?;
     py.import("atexit")?.call_method1("register", (stop,))?;
     let mut current = RUNTIME.borrow(py);
-    if current
-        .as_ref()
-        .is_some_and(|(process, _)| process.is_current())
-    {
+    if has_runtime(current.as_ref()) {
         // Another thread has started a runtime meanwhile.
         drop(current);
         runtime.shutdown_background();

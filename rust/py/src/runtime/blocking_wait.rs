@@ -59,18 +59,11 @@ impl ThreadWaker {
     /// Sleeps until it is woken, or for `time`.
     fn sleep(&self, time: Option<Duration>) {
         let is_woken = self.is_woken.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut is_woken = match time {
-            None => (self.changed.wait_while(is_woken, |is_woken| !*is_woken))
-                .unwrap_or_else(PoisonError::into_inner),
-            Some(time) => {
-                (self
-                    .changed
-                    .wait_timeout_while(is_woken, time, |is_woken| !*is_woken))
-                .unwrap_or_else(PoisonError::into_inner)
-                .0
-            }
-        };
-        *is_woken = false;
+        let time = time.unwrap_or(Duration::MAX);
+        let slept = self
+            .changed
+            .wait_timeout_while(is_woken, time, |is_woken| !*is_woken);
+        *slept.unwrap_or_else(PoisonError::into_inner).0 = false;
     }
 }
 

@@ -161,6 +161,14 @@ pub(crate) fn has_managed_fields(class: &Bound<'_, PyType>) -> bool {
     unsafe { ffi::PyType_GetFlags(class.as_type_ptr()) & MANAGED != 0 }
 }
 
+/// Whether objects of a type have the size of `T`, and CPython keeps no fields in front of them.
+pub(crate) fn has_layout_of<T>(class: &Bound<'_, PyType>) -> PyResult<bool> {
+    // SAFETY: a live type, whose struct was compared.
+    Ok(has_known_struct(class)?
+        && !has_managed_fields(class)
+        && unsafe { (*class.as_type_ptr()).tp_basicsize }.cast_unsigned() == size_of::<T>())
+}
+
 /// Whether dead objects of a class are kept and revived. `make` makes an object, or revives one, which must hold `held`. `kept` returns the
 /// number of dead objects. `is_as_new` tests and uses a revived object.
 pub(crate) fn revives<'py>(

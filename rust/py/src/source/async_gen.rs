@@ -11,7 +11,6 @@
 //! The layout of the wrapped value and the offset of the mark are private to CPython. The self-test exercises both on a generator
 //! at import. If it fails, [`can_bypass`] is false and `anext()` is used for each item.
 
-use std::mem::size_of;
 use std::sync::atomic::{AtomicIsize, AtomicPtr, Ordering::Relaxed};
 
 use pyo3::exceptions::PyStopAsyncIteration;
@@ -139,8 +138,9 @@ fn self_test(py: Python<'_>) -> PyResult<bool> {
         return Ok(false);
     };
     let kind = wrapped.get_type();
-    let size: usize = kind.getattr("__basicsize__")?.extract()?;
-    if kind.name()? != "async_generator_wrapped_value" || size != size_of::<Wrapped>() {
+    if kind.name()? != "async_generator_wrapped_value"
+        || !private_layout::has_layout_of::<Wrapped>(&kind)?
+    {
         return Ok(false);
     }
     WRAPPED.store(kind.as_type_ptr(), Relaxed);

@@ -48,6 +48,16 @@ enum Progress {
     Closed,
 }
 
+impl State {
+    /// The iterator, if it was made.
+    #[inline]
+    fn iterator<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.iterator
+            .as_ref()
+            .map(|iterator| iterator.bind(py).clone())
+    }
+}
+
 traverse!(State { iterator });
 traverse!(PyAsyncIterSource { origin, state });
 
@@ -136,11 +146,10 @@ impl PyAsyncIterSource {
                     return Err(errors::source_cancelled(py));
                 }
             }
-            match &state.iterator {
-                Some(iterator) if state.progress == Progress::Started => {
-                    Some(iterator.bind(py).clone())
-                }
-                _ => None,
+            if state.progress == Progress::Started {
+                state.iterator(py)
+            } else {
+                None
             }
         };
         match iterator {
@@ -167,8 +176,8 @@ impl PyAsyncIterSource {
 
     /// Returns the iterator; makes it at the first call.
     fn open<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        if let Some(iterator) = &self.state.borrow(py).iterator {
-            return Ok(iterator.bind(py).clone());
+        if let Some(iterator) = self.state.borrow(py).iterator(py) {
+            return Ok(iterator);
         }
         let origin = self.origin.bind(py);
         let iterator = if self.is_factory {
@@ -195,15 +204,15 @@ impl PyAsyncIterSource {
 
     /// Requests one item through `anext()`.
     fn anext<'py>(&self, iterator: &Bound<'py, PyAny>) -> PyResult<SourcePoll<'py>> {
-        let py = iterator.py();
-        let inner = Self::anext_awaitable(iterator)?;
-        let step = inner.send(&py.None().into_bound(py));
-        self.inner_step(py, inner, step)
+        self.first_step(delegate::next(iterator)?)
     }
 
-    /// Returns the awaitable of `anext()`.
-    fn anext_awaitable(iterator: &Bound<'_, PyAny>) -> PyResult<Inner> {
-        Inner::of(delegate::next(iterator)?)
+    /// Runs the first step of an awaitable of the iterator.
+    fn first_step<'py>(&self, awaitable: Bound<'py, PyAny>) -> PyResult<SourcePoll<'py>> {
+        let py = awaitable.py();
+        let inner = Inner::of(awaitable)?;
+        let step = inner.send(&py.None().into_bound(py));
+        self.inner_step(py, inner, step)
     }
 
     fn inner_step<'py>(
@@ -272,10 +281,7 @@ impl PyAsyncIterSource {
 
     fn athrow<'py>(&self, iterator: &Bound<'py, PyAny>, error: PyErr) -> PyResult<SourcePoll<'py>> {
         let py = iterator.py();
-        let awaitable = iterator.call_method1(intern!(py, "athrow"), (error.into_value(py),))?;
-        let inner = Inner::of(awaitable)?;
-        let step = inner.send(&py.None().into_bound(py));
-        self.inner_step(py, inner, step)
+        self.first_step(iterator.call_method1(intern!(py, "athrow"), (error.into_value(py),))?)
     }
 
     /// Throws an error in between two items: at the `yield` of a generator. Another iterator receives it in the awaitable of its
@@ -285,7 +291,7 @@ impl PyAsyncIterSource {
         if self.can_throw(py) {
             return self.athrow(&iterator, error);
         }
-        let inner = Self::anext_awaitable(&iterator)?;
+        let inner = Inner::of(delegate::next(&iterator)?)?;
         let step = inner.throw(py, error);
         self.inner_step(py, inner, step)
     }
@@ -293,12 +299,12 @@ impl PyAsyncIterSource {
     /// Whether the iterator is suspended at a `yield` that an error can be thrown into.
     pub(crate) fn can_throw(&self, py: Python<'_>) -> bool {
         let state = self.state.borrow(py);
-        let begun = (state.progress != Progress::Fresh).then_some(state.iterator.as_ref());
-        let Some(iterator) = begun.flatten().map(|iterator| iterator.bind(py).clone()) else {
-            return false;
-        };
+        let iterator = state.iterator(py);
+        let has_started = state.progress != Progress::Fresh;
         drop(state);
-        iterator.hasattr(intern!(py, "athrow")).unwrap_or(false)
+        has_started
+            && iterator
+                .is_some_and(|iterator| iterator.hasattr(intern!(py, "athrow")).unwrap_or(false))
     }
 
     /// Whether the iterator was made.
@@ -308,11 +314,10 @@ impl PyAsyncIterSource {
 
     /// Whether the iterator, or the iterable, has an `aclose()`.
     pub(crate) fn can_close(&self, py: Python<'_>) -> PyResult<bool> {
-        let iterator = match &self.state.borrow(py).iterator {
-            Some(iterator) => iterator.bind(py).clone(),
-            None => self.origin.bind(py).clone(),
-        };
-        iterator.hasattr(intern!(py, "aclose"))
+        let iterator = self.state.borrow(py).iterator(py);
+        iterator
+            .unwrap_or_else(|| self.origin(py))
+            .hasattr(intern!(py, "aclose"))
     }
 
     /// Forgets the iterator: its origin restarts by itself.
@@ -323,9 +328,8 @@ impl PyAsyncIterSource {
     /// Marks a generator that will not be resumed inside its item as not running. It can then still be closed, which runs its
     /// `finally`.
     pub(crate) fn abandon(&self, py: Python<'_>, wait: Wait) {
-        let iterator = match &self.state.borrow(py).iterator {
-            Some(iterator) => iterator.bind(py).clone(),
-            None => return,
+        let Some(iterator) = self.state.borrow(py).iterator(py) else {
+            return;
         };
         match wait {
             _ if !is_agen(&iterator) => drop(wait),
@@ -385,20 +389,15 @@ impl PyAsyncIterSource {
                 return Ok(None);
             }
             state.progress = Progress::Closed;
-            state
-                .iterator
-                .as_ref()
-                .map(|iterator| iterator.bind(py).clone())
+            state.iterator(py)
         };
         // An iterator that was never started is closed too: it may be an open connection.
         let iterator = match iterator {
             Some(iterator) => iterator,
             None if self.is_factory => return Ok(None),
-            None => self.origin.bind(py).clone(),
+            None => self.origin(py),
         };
-        match iterator.getattr_opt(intern!(py, "aclose"))? {
-            Some(aclose) => Ok(Some(aclose.call0()?)),
-            None => Ok(None),
-        }
+        let aclose = iterator.getattr_opt(intern!(py, "aclose"))?;
+        aclose.map(|aclose| aclose.call0()).transpose()
     }
 }

@@ -140,19 +140,17 @@ impl AnySource {
         py: Python<'py>,
     ) -> PyResult<SourcePoll<'py>> {
         match (self, wait) {
-            (Self::Buffer(source), Wait::Core(pending)) => match sent {
-                Ok(_) => source.get().wait(py, pending),
-                // Dropping the wait leaves the wait queue; the item is still in the buffer.
-                Err(error) => Err(error),
-            },
-            (Self::Lines(source), Wait::Batch(parked)) => match sent {
-                Ok(_) => {
-                    drop(parked);
-                    source.get().poll_next(py)
-                }
-                // The batch waits for the next pull.
-                Err(error) => Err(error),
-            },
+            (Self::Buffer(source), Wait::Core(pending)) => {
+                // After an error, dropping the wait leaves the wait queue; the item is still in the buffer.
+                sent?;
+                source.get().wait(py, pending)
+            }
+            (Self::Lines(source), Wait::Batch(parked)) => {
+                drop(parked);
+                // After an error, the batch waits for the next pull.
+                sent?;
+                source.get().poll_next(py)
+            }
             (Self::AsyncIter(source), wait) => source.get().resume(wait, sent, py),
             (Self::Merge(source), Wait::Merge { waiter }) => {
                 source.get().resume(py, waiter.as_ref(), sent)
@@ -170,12 +168,12 @@ impl AnySource {
 
     /// Releases the wait of a pull that will never be resumed.
     pub(crate) fn abandon(&self, py: Python<'_>, wait: Wait) {
-        if let (Self::Merge(source), Wait::Merge { waiter }) = (self, &wait) {
-            source.get().abandon(py, waiter.as_ref());
-        }
-        match self {
-            Self::AsyncIter(source) => source.get().abandon(py, wait),
-            _ => drop(wait),
+        match (self, wait) {
+            (Self::Merge(source), Wait::Merge { waiter }) => {
+                source.get().abandon(py, waiter.as_ref());
+            }
+            (Self::AsyncIter(source), wait) => source.get().abandon(py, wait),
+            (_, wait) => drop(wait),
         }
     }
 
@@ -197,29 +195,22 @@ impl AnySource {
         match self {
             Self::AsyncIter(source) => source.get().has_begun(py),
             Self::Iter(source) => source.get().has_begun(py),
-            Self::Deque(_) | Self::Once(_) | Self::Lines(_) | Self::Buffer(_) | Self::Merge(_) => {
-                true
-            }
+            _ => true,
         }
     }
 
     /// Restarts the source, or returns the error that says why it cannot.
     pub(crate) fn restart(&self, py: Python<'_>) -> PyResult<()> {
         match self {
-            Self::Deque(_) => Ok(()),
-            Self::Once(source) => {
-                source.get().restart(py);
-                Ok(())
-            }
-            Self::Lines(source) => {
-                source.get().restart(py);
-                Ok(())
-            }
-            Self::Iter(source) => source.get().restart(py),
-            Self::Buffer(source) => source.get().restart(),
-            Self::AsyncIter(source) => source.get().restart(py),
-            Self::Merge(source) => source.get().restart(py),
+            Self::Deque(_) => {}
+            Self::Once(source) => source.get().restart(py),
+            Self::Lines(source) => source.get().restart(py),
+            Self::Iter(source) => source.get().restart(py)?,
+            Self::Buffer(source) => source.get().restart()?,
+            Self::AsyncIter(source) => source.get().restart(py)?,
+            Self::Merge(source) => source.get().restart(py)?,
         }
+        Ok(())
     }
 
     /// Ends the source. Returns an awaitable if there is anything to wait for.

@@ -99,12 +99,12 @@ impl Pipe {
         let taken = if let Some(batch) = state.ready.pop_front() {
             Taken::Batch(batch)
         } else {
-            match &state.outcome {
+            match state.outcome.as_mut() {
                 None => Taken::Empty,
-                Some(Outcome::End) => Taken::End,
-                Some(Outcome::Failed(_)) => match state.outcome.replace(Outcome::End) {
-                    Some(Outcome::Failed(failure)) => Taken::Failed(failure),
-                    _ => Taken::End,
+                // A failure is reported once.
+                Some(outcome) => match std::mem::replace(outcome, Outcome::End) {
+                    Outcome::End => Taken::End,
+                    Outcome::Failed(failure) => Taken::Failed(failure),
                 },
             }
         };
