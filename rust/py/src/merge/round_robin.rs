@@ -230,7 +230,7 @@ impl PyMergeView {
         loop {
             let key = merge.get().state.borrow(py).ready.pop_front();
             let Some(key) = key else { break };
-            let outcome = merge.get().with_source(py, key, |entry| {
+            let outcome = PyMerge::at(merge, key).with(|entry| {
                 entry.hints -= 1;
                 entry.queue.pop_front()
             });
@@ -250,7 +250,7 @@ impl PyMergeView {
                 }
                 Some(Outcome::End) => {
                     let _ = merge.get().state.borrow(py).discard(key);
-                    merge.get().forget(py, key);
+                    PyMerge::at(merge, key).forget();
                 }
             }
         }

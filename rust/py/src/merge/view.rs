@@ -427,9 +427,8 @@ impl PyMergeView {
         let py = merge.py();
         match outcome {
             Outcome::Item(item) => {
-                let label = merge.get().with_source(py, key, |entry| {
-                    entry.is_labelled.then(|| entry.name.clone_ref(py))
-                });
+                let label = PyMerge::at(merge, key)
+                    .with(|entry| entry.is_labelled.then(|| entry.name.clone_ref(py)));
                 let item = item.into_bound(py);
                 Ok(TakeResult::Item(match label.flatten() {
                     None => item,
@@ -438,7 +437,7 @@ impl PyMergeView {
             }
             Outcome::Error(error) => self.raise(merge, *error),
             Outcome::End => {
-                merge.get().forget(py, key);
+                PyMerge::at(merge, key).forget();
                 Ok(TakeResult::Retry)
             }
         }
