@@ -113,6 +113,7 @@ impl PyMergeView {
     }
 
     /// Takes the outcomes that a policy picks, up to the first that gives the consumer a result.
+    #[inline]
     fn take_by<'py>(
         &self,
         merge: &Bound<'py, PyMerge>,

@@ -239,7 +239,8 @@ impl PyMerge {
     fn length_error(&self, py: Python<'_>, rows: u64) -> PyErr {
         let (ended, others) = {
             let state = self.state.borrow(py);
-            let has_ended = |entry: &&SourceState| matches!(entry.queue.front(), Some(Outcome::End));
+            let has_ended =
+                |entry: &&SourceState| matches!(entry.queue.front(), Some(Outcome::End));
             let (ended, others): (Vec<_>, Vec<_>) = state.unfinished().partition(has_ended);
             let names = |entries: Vec<&SourceState>| {
                 let names = entries.into_iter().map(|entry| entry.name.clone_ref(py));
