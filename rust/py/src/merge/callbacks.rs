@@ -34,7 +34,7 @@ impl LoopCallback {
     fn __call__(&self, py: Python<'_>, _future: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let merge = self.merge.bind(py);
         match self.action {
-            LoopAction::Resume(key) => PyMerge::resume(merge, key, StepFrom::Callback),
+            LoopAction::Resume(key) => PyMerge::at(merge, key).resume(StepFrom::Callback),
             LoopAction::ResumeYielding => PyMerge::resume_yielding(merge),
             LoopAction::CheckShutdown => PyMerge::check_shutdown(merge),
             LoopAction::CloseAbandoned => PyMerge::close_abandoned(merge),

@@ -7,55 +7,12 @@ use pyo3::types::PyTuple;
 use super::callbacks::LoopAction;
 use super::merge::PyMerge;
 use super::source::{Key, Outcome, Status};
+use super::source_ref::SourceRef;
 use super::source_task::SourceTask;
 use super::step::StepFrom;
 use crate::runtime::asyncio;
 
 impl PyMerge {
-    /// Handles the cancellation of a source's task: cancels the future that the source waits for, throws the error into the
-    /// source, or keeps the error for the next step.
-    pub(super) fn cancel_source(slf: &Bound<'_, Self>, key: Key, error: PyErr) -> PyResult<()> {
-        let py = slf.py();
-        let this = slf.get();
-        let found = this.with_source(py, key, |entry| {
-            let task_context = entry.own_context(py)?;
-            let is_paused = matches!(entry.status, Status::Paused);
-            if is_paused && (entry.has_ended || entry.is_closing) {
-                return None;
-            }
-            let future = match &entry.status {
-                Status::Waiting { future, .. } => future.as_ref().map(|it| it.clone_ref(py)),
-                Status::Running | Status::Paused => None,
-            };
-            // A source that catches the error continues to its next `yield`. With an item in the queue it would run ahead by
-            // two.
-            let is_throwable = is_paused && entry.queue.is_empty();
-            let adapter = is_throwable.then(|| entry.adapter.clone_ref(py));
-            Some((task_context, is_paused, future, adapter))
-        });
-        let Some((task_context, is_paused, future, adapter)) = found.flatten() else {
-            return Ok(());
-        };
-        if !task_context.is_cancelled(py) {
-            // Withdrawn meanwhile by `uncancel()`, as when an `asyncio.timeout` ends.
-            this.set_cancellation(py, key, None);
-            return Ok(());
-        }
-        if let Some(future) = future
-            && cancel(future.bind(py), &error)?
-        {
-            return Ok(());
-        }
-        if adapter.is_some_and(|adapter| adapter.can_throw(py)) {
-            return Self::step(slf, key, StepFrom::Task, Some(error));
-        }
-        this.set_cancellation(py, key, Some(error));
-        if is_paused {
-            Self::check_shutdown_soon(slf)?;
-        }
-        Ok(())
-    }
-
     /// Schedules [`Self::check_shutdown`] for the next iteration of the event loop.
     pub(super) fn check_shutdown_soon(slf: &Bound<'_, Self>) -> PyResult<()> {
         let mut state = slf.get().state.borrow(slf.py());
@@ -96,9 +53,54 @@ impl PyMerge {
             state.order.iter().copied().filter(is_cancelled).collect()
         };
         for key in keys {
-            let error = this.annotate(py, key, asyncio::cancellation(py, None));
-            Self::on_outcome(slf, key, Outcome::Error(Box::new(error)))?;
-            Self::on_end(slf, key)?;
+            let error = Self::at(slf, key).annotate(asyncio::cancellation(py, None));
+            Self::at(slf, key).on_outcome(Outcome::Error(Box::new(error)))?;
+            Self::at(slf, key).on_end()?;
+        }
+        Ok(())
+    }
+}
+
+impl SourceRef<'_, '_> {
+    /// Handles the cancellation of a source's task: cancels the future that the source waits for, throws the error into the
+    /// source, or keeps the error for the next step.
+    pub(super) fn cancel(self, error: PyErr) -> PyResult<()> {
+        let py = self.py();
+        let found = self.with(|entry| {
+            let task_context = entry.own_context(py)?;
+            let is_paused = matches!(entry.status, Status::Paused);
+            if is_paused && (entry.has_ended || entry.is_closing) {
+                return None;
+            }
+            let future = match &entry.status {
+                Status::Waiting { future, .. } => future.as_ref().map(|it| it.clone_ref(py)),
+                Status::Running | Status::Paused => None,
+            };
+            // A source that catches the error continues to its next `yield`. With an item in the queue it would run ahead by
+            // two.
+            let is_throwable = is_paused && entry.queue.is_empty();
+            let adapter = is_throwable.then(|| entry.adapter.clone_ref(py));
+            Some((task_context, is_paused, future, adapter))
+        });
+        let Some((task_context, is_paused, future, adapter)) = found.flatten() else {
+            return Ok(());
+        };
+        if !task_context.is_cancelled(py) {
+            // Withdrawn meanwhile by `uncancel()`, as when an `asyncio.timeout` ends.
+            self.set_cancellation(None);
+            return Ok(());
+        }
+        if let Some(future) = future
+            && cancel(future.bind(py), &error)?
+        {
+            return Ok(());
+        }
+        if adapter.is_some_and(|adapter| adapter.can_throw(py)) {
+            return self.step(StepFrom::Task, Some(error));
+        }
+        self.set_cancellation(Some(error));
+        if is_paused {
+            PyMerge::check_shutdown_soon(self.merge)?;
         }
         Ok(())
     }

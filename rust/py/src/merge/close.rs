@@ -5,72 +5,17 @@ use pyo3::prelude::*;
 
 use super::merge::{PyMerge, own_source_error, resolve, wake};
 use super::source::{Key, SourceState, Status};
+use super::source_ref::SourceRef;
 use super::state::Phase;
 use crate::coroutine::{Inner, unpin};
 use crate::source::AnySource;
 
 impl PyMerge {
-    /// Starts closing a source.
-    pub(super) fn close(slf: &Bound<'_, Self>, key: Key) -> PyResult<()> {
-        let py = slf.py();
-        let task = slf.get().with_source(py, key, |entry| {
-            if entry.is_closing {
-                return Ok(None);
-            }
-            if matches!(entry.status, Status::Running) {
-                return Err(own_source_error());
-            }
-            entry.is_closing = true;
-            // Waiting: cancelled in its own task, and closed when the cancelled step has ended.
-            entry.was_cancelled = entry.is_foreign
-                && entry.task_context.is_some()
-                && matches!(entry.status, Status::Waiting { .. });
-            Ok(Some(entry.task(py).filter(|_| entry.was_cancelled)))
-        });
-        match task.transpose()?.flatten() {
-            None => Ok(()),
-            Some(Some(task)) => task.bind(py).call_method0(intern!(py, "cancel")).map(drop),
-            Some(None) => Self::release(slf, key),
-        }
-    }
-
     /// Closes each of several sources. An error of one does not stop the others from being closed.
     fn close_each(slf: &Bound<'_, Self>, keys: Vec<Key>) -> PyResult<()> {
         keys.into_iter()
-            .map(|key| Self::close(slf, key))
+            .map(|key| Self::at(slf, key).close())
             .fold(Ok(()), Result::and)
-    }
-
-    /// Closes a source that is at rest, in its task. Creates the task if there is none.
-    pub(super) fn release(slf: &Bound<'_, Self>, key: Key) -> PyResult<()> {
-        let py = slf.py();
-        let this = slf.get();
-        let found = this.with_source(py, key, |entry| {
-            let parked_on = entry.parked_on.as_ref().map(|future| future.clone_ref(py));
-            let has_task = entry.task_context.is_some();
-            (entry.adapter.clone_ref(py), has_task, parked_on)
-        });
-        let Some((adapter, has_task, parked_on)) = found else {
-            return Ok(());
-        };
-        match adapter {
-            AnySource::Iter(adapter) => {
-                let error = adapter.get().close(py).err();
-                Self::on_closed(slf, key, error);
-            }
-            _ if has_task => {
-                if let Some(parked_on) = parked_on {
-                    resolve(parked_on.bind(py));
-                }
-            }
-            AnySource::AsyncIter(adapter) if !adapter.get().can_close(py)? => {
-                Self::on_closed(slf, key, None);
-            }
-            _ => {
-                Self::create_task(slf, key)?;
-            }
-        }
-        Ok(())
     }
 
     /// Closes all sources and drops the outcomes that were not taken.
@@ -102,32 +47,90 @@ impl PyMerge {
                 let Some(entry) = state.sources.get_mut(key) else {
                     continue;
                 };
-                if entry.task_context.is_some() {
-                    foreign.push(key);
-                    left.push((queue, None));
-                } else {
+                let stopped = entry.task_context.is_none().then(|| {
                     entry.has_ended = true;
                     let status = std::mem::replace(&mut entry.status, Status::Paused);
-                    left.push((queue, Some((status, entry.callback.take()))));
+                    (status, entry.callback.take())
+                });
+                if stopped.is_none() {
+                    foreign.push(key);
                 }
+                left.push((queue, stopped));
             }
             (left, foreign)
         };
         drop(left);
         Self::close_each(slf, foreign)
     }
+}
+
+impl<'py> SourceRef<'_, 'py> {
+    /// Starts closing a source.
+    pub(super) fn close(self) -> PyResult<()> {
+        let py = self.py();
+        let task = self.with(|entry| {
+            if entry.is_closing {
+                return Ok(None);
+            }
+            if matches!(entry.status, Status::Running) {
+                return Err(own_source_error());
+            }
+            entry.is_closing = true;
+            // Waiting: cancelled in its own task, and closed when the cancelled step has ended.
+            entry.was_cancelled = entry.is_foreign
+                && entry.task_context.is_some()
+                && matches!(entry.status, Status::Waiting { .. });
+            Ok(Some(entry.task(py).filter(|_| entry.was_cancelled)))
+        });
+        match task.transpose()?.flatten() {
+            None => Ok(()),
+            Some(Some(task)) => task.bind(py).call_method0(intern!(py, "cancel")).map(drop),
+            Some(None) => self.release(),
+        }
+    }
+
+    /// Closes a source that is at rest, in its task. Creates the task if there is none.
+    pub(super) fn release(self) -> PyResult<()> {
+        let py = self.py();
+        let found = self.with(|entry| {
+            let parked_on = entry.parked_on.as_ref().map(|future| future.clone_ref(py));
+            let has_task = entry.task_context.is_some();
+            (entry.adapter.clone_ref(py), has_task, parked_on)
+        });
+        let Some((adapter, has_task, parked_on)) = found else {
+            return Ok(());
+        };
+        match adapter {
+            AnySource::Iter(adapter) => {
+                let error = adapter.get().close(py).err();
+                self.on_closed(error);
+            }
+            _ if has_task => {
+                if let Some(parked_on) = parked_on {
+                    resolve(parked_on.bind(py));
+                }
+            }
+            AnySource::AsyncIter(adapter) if !adapter.get().can_close(py)? => {
+                self.on_closed(None);
+            }
+            _ => {
+                self.create_task()?;
+            }
+        }
+        Ok(())
+    }
 
     /// Handles the end of closing a source.
-    pub(super) fn on_closed(slf: &Bound<'_, Self>, key: Key, error: Option<PyErr>) {
-        let py = slf.py();
-        let this = slf.get();
+    pub(super) fn on_closed(self, error: Option<PyErr>) {
+        let py = self.py();
+        let this = self.merge.get();
         if let Some(error) = error {
-            let error = this.annotate(py, key, error);
-            this.record_close_error(py, key, error);
+            let error = self.annotate(error);
+            self.record_close_error(error);
         }
         let (old, futures, is_last) = {
-            let mut state = this.state.borrow(py);
-            let Some(entry) = state.sources.get_mut(key) else {
+            let mut state = self.state();
+            let Some(entry) = state.sources.get_mut(self.key) else {
                 return;
             };
             if std::mem::replace(&mut entry.is_closed, true) {
@@ -152,57 +155,51 @@ impl PyMerge {
         };
         drop(old);
         wake(py, futures);
-        this.forget(py, key);
+        self.forget();
         if is_last
             && let Some(event_loop) = this.known_loop(py)
-            && let Err(error) = unpin(&event_loop, slf)
+            && let Err(error) = unpin(&event_loop, self.merge)
         {
-            error.write_unraisable(py, Some(slf.as_any()));
+            error.write_unraisable(py, Some(self.merge.as_any()));
         }
     }
 
     /// Removes a closed source whose end was taken. Keeps the original sources, for a restart.
-    pub(super) fn forget(&self, py: Python<'_>, key: Key) {
+    pub(super) fn forget(self) {
         let old = {
-            let mut state = self.state.borrow(py);
+            let mut state = self.state();
             let keeps = |entry: &SourceState| {
                 !entry.is_closed || !entry.is_done || (entry.is_given && entry.has_ended)
             };
-            if state.sources.get(key).is_none_or(keeps) || state.phase == Phase::Closed {
+            if state.sources.get(self.key).is_none_or(keeps) || state.phase == Phase::Closed {
                 return;
             }
-            state.remove_from_order(key);
-            state.sources.remove(key)
+            state.remove_from_order(self.key);
+            state.sources.remove(self.key)
         };
         drop(old);
     }
 
     /// Whether the task of a source must close it now.
-    pub(super) fn is_to_close(slf: &Bound<'_, Self>, key: Key) -> bool {
-        let state = slf.get().state.borrow(slf.py());
-        state.sources.get(key).is_none_or(|entry| {
+    pub(super) fn is_to_close(self) -> bool {
+        self.with(|entry| {
             entry.is_closing && (!entry.is_foreign || matches!(entry.status, Status::Paused))
         })
+        .unwrap_or(true)
     }
 
     /// Creates the future that the task of a source waits for until the source is closed.
-    pub(super) fn park<'py>(slf: &Bound<'py, Self>, key: Key) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        let this = slf.get();
-        let future = this.future(py)?;
-        let old = this.with_source(py, key, |entry| {
-            entry.parked_on.replace(future.clone().unbind())
-        });
+    pub(super) fn park(self) -> PyResult<Bound<'py, PyAny>> {
+        let future = self.merge.get().future(self.py())?;
+        let old = self.with(|entry| entry.parked_on.replace(future.clone().unbind()));
         drop(old);
         Ok(future)
     }
 
     /// Returns the awaitable that closes a source, if it needs closing.
-    pub(super) fn begin_to_close(slf: &Bound<'_, Self>, key: Key) -> PyResult<Option<Inner>> {
-        let py = slf.py();
-        let adapter = slf
-            .get()
-            .with_source(py, key, |entry| entry.adapter.clone_ref(py));
+    pub(super) fn begin_to_close(self) -> PyResult<Option<Inner>> {
+        let py = self.py();
+        let adapter = self.with(|entry| entry.adapter.clone_ref(py));
         match adapter {
             Some(adapter) => adapter.close(py)?.map(Inner::of).transpose(),
             None => Ok(None),

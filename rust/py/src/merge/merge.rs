@@ -10,10 +10,9 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::callbacks::{LoopAction, LoopCallback};
 use super::source::{Key, SourceState, Status, adapt};
-use super::source_task::SourceTask;
 use super::state::{ErrorPolicy, EventLoop, Phase, State};
-use super::task_context::{TaskContext, check_loop, wrong_loop};
-use crate::coroutine::{pin_to_loop, unpin};
+use super::task_context::{check_loop, wrong_loop};
+use crate::coroutine::unpin;
 use crate::errors;
 use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
@@ -227,9 +226,9 @@ impl PyMerge {
         };
         drop(left);
         wake(py, futures);
-        Self::close(slf, key)?;
-        let task = this.with_source(py, key, |entry| entry.task(py));
-        this.forget(py, key);
+        Self::at(slf, key).close()?;
+        let task = Self::at(slf, key).with(|entry| entry.task(py));
+        Self::at(slf, key).forget();
         Ok(task.flatten())
     }
 
@@ -402,20 +401,6 @@ impl PyMerge {
         Ok(future)
     }
 
-    /// Applies a function to a source, in one borrow of the state. Returns `None` if the source was removed.
-    #[inline]
-    pub(super) fn with_source<T>(
-        &self,
-        py: Python<'_>,
-        key: Key,
-        apply: impl FnOnce(&mut SourceState) -> T,
-    ) -> Option<T> {
-        // On a removed source the borrow ends first, then the values in `apply` are dropped.
-        let mut state = self.state.borrow(py);
-        let entry = state.sources.get_mut(key)?;
-        Some(apply(entry))
-    }
-
     /// Lists a part of each source that passes the filter, in the order in which the sources were added.
     fn list<'py>(
         &self,
@@ -438,32 +423,6 @@ impl PyMerge {
 
     pub(super) fn take_errors(&self, py: Python<'_>) -> Vec<PyErr> {
         std::mem::take(&mut self.state.borrow(py).errors)
-    }
-
-    /// Creates the task and the context of a source.
-    pub(super) fn create_task(slf: &Bound<'_, Self>, key: Key) -> PyResult<TaskContext> {
-        let py = slf.py();
-        let this = slf.get();
-        let event_loop = this.event_loop(py)?;
-        if !asyncio::running_loop(py)?.is(&event_loop) {
-            return Err(wrong_loop(py));
-        }
-        let coroutine = SourceTask::make(slf, key)?;
-        let task_context = TaskContext::new(&event_loop, &coroutine, &this.title(py, key))?;
-        let kept = task_context.clone_ref(py);
-        let is_first = {
-            let mut state = this.state.borrow(py);
-            state.tasks.insert(task_context.task.as_ptr().addr());
-            if let Some(entry) = state.sources.get_mut(key) {
-                entry.task_context = Some(kept);
-            }
-            state.tasks.len() == 1
-        };
-        if is_first {
-            // An event loop references its tasks weakly, so the loop must hold the merge.
-            pin_to_loop(&event_loop, slf)?;
-        }
-        Ok(task_context)
     }
 }
 

@@ -12,6 +12,7 @@
 //! | [`cancel`] | passes a task's cancellation into its source |
 //! | [`close`] | closes sources |
 //! | [`restart`] | restarts the original sources |
+//! | [`source_ref`] | `SourceRef`: one source, on which the driver works |
 //! | [`source_error`] | attributes errors to their source |
 //! | [`source_task`] | the coroutine of a source's task |
 //! | [`task_context`] | the current task and context during a step |
@@ -70,6 +71,7 @@ mod restart;
 mod round_robin;
 mod source;
 mod source_error;
+mod source_ref;
 mod source_task;
 mod state;
 mod step;

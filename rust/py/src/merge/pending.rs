@@ -7,24 +7,22 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::callbacks::{LoopAction, LoopCallback};
 use super::cancel::cancel;
-use super::merge::PyMerge;
-use super::source::{Key, Status};
+use super::source::Status;
+use super::source_ref::SourceRef;
 use super::step::StepFrom;
 use crate::errors;
 use crate::source::Wait;
 
-impl PyMerge {
+impl SourceRef<'_, '_> {
     /// Register that a source waits for `object`, which is `None` for one event-loop iteration. If the object cannot be awaited,
     /// return the error to throw into the source.
     pub(super) fn suspend(
-        slf: &Bound<'_, Self>,
-        key: Key,
+        self,
         wait: Box<Wait>,
         object: &Bound<'_, PyAny>,
     ) -> PyResult<Option<PyErr>> {
-        let py = slf.py();
-        let this = slf.get();
-        let event_loop = this.event_loop(py)?;
+        let py = self.py();
+        let event_loop = self.merge.get().event_loop(py)?;
         let refusal = if object.is_none() {
             None
         } else {
@@ -32,15 +30,15 @@ impl PyMerge {
         };
         let future = (!object.is_none() && refusal.is_none()).then(|| object.clone().unbind());
         let (callback, keywords, cancellation) = {
-            let mut state = this.state.borrow(py);
-            let Some(entry) = state.sources.get_mut(key) else {
+            let mut state = self.state();
+            let Some(entry) = state.sources.get_mut(self.key) else {
                 return Ok(None);
             };
             entry.is_prompt = false;
             entry.status = Status::Waiting { wait, future };
             if object.is_none() {
                 drop(state);
-                Self::yield_once(slf, key)?;
+                self.yield_once()?;
                 return Ok(None);
             }
             (
@@ -53,8 +51,8 @@ impl PyMerge {
             return Ok(refusal);
         }
         let (callback, keywords) = match callback {
-            Some(callback) => (callback, keywords),
-            None => Self::create_callback(slf, key)?,
+            Some(known) => (known, keywords),
+            None => self.callback()?,
         };
         let keywords = keywords.as_ref().map(|keywords| keywords.bind(py));
         object.setattr(intern!(py, "_asyncio_future_blocking"), false)?;
@@ -64,22 +62,18 @@ impl PyMerge {
         if let Some(cancellation) = cancellation
             && cancel(object, &cancellation)?
         {
-            this.set_cancellation(py, key, None);
+            self.set_cancellation(None);
         }
         Ok(None)
     }
 
     /// Create the arguments of `add_done_callback` for the futures of a source, at its first wait.
     #[cold]
-    fn create_callback(
-        slf: &Bound<'_, Self>,
-        key: Key,
-    ) -> PyResult<(Py<PyTuple>, Option<Py<PyDict>>)> {
-        let py = slf.py();
-        let this = slf.get();
-        let callback = LoopCallback::make(slf, LoopAction::Resume(key))?;
+    fn callback(self) -> PyResult<(Py<PyTuple>, Option<Py<PyDict>>)> {
+        let py = self.py();
+        let callback = LoopCallback::make(self.merge, LoopAction::Resume(self.key))?;
         let args = PyTuple::new(py, [callback])?.unbind();
-        let task_context = this.with_source(py, key, |entry| entry.own_context(py));
+        let task_context = self.with(|entry| entry.own_context(py));
         let keywords = match task_context.flatten() {
             Some(task_context) => {
                 let keywords = PyDict::new(py);
@@ -88,37 +82,33 @@ impl PyMerge {
             }
             None => None,
         };
-        this.with_source(py, key, |entry| {
+        self.with(|entry| {
             entry.callback = Some(args.clone_ref(py));
             entry.keywords = keywords.as_ref().map(|keywords| keywords.clone_ref(py));
         });
         Ok((args, keywords))
     }
 
-    /// Resume a source whose wait is over, with the error of its future if there is one.
-    pub(super) fn resume(slf: &Bound<'_, Self>, key: Key, from: StepFrom) -> PyResult<()> {
-        let py = slf.py();
-        let this = slf.get();
-        let future = {
-            let state = this.state.borrow(py);
-            match state.sources.get(key).map(|entry| &entry.status) {
-                Some(Status::Waiting { future, .. }) => {
-                    future.as_ref().map(|future| future.clone_ref(py))
-                }
-                _ => return Ok(()),
-            }
+    /// Resumes a source whose wait is over.
+    pub(super) fn resume(self, from: StepFrom) -> PyResult<()> {
+        let py = self.py();
+        let found = self.with(|entry| match &entry.status {
+            Status::Waiting { future, .. } => Some(future.as_ref().map(|it| it.clone_ref(py))),
+            Status::Paused | Status::Running => None,
+        });
+        let Some(future) = found.flatten() else {
+            return Ok(());
         };
         let thrown =
             future.and_then(|future| future.bind(py).call_method0(intern!(py, "result")).err());
-        Self::step(slf, key, from, thrown)?;
-        Self::read_ahead(slf, key, from)
+        self.step(from, thrown)?;
+        self.read_ahead(from)
     }
 
-    /// Read further items into the source's queue, as many as `prefetch` allows.
-    pub(super) fn read_ahead(slf: &Bound<'_, Self>, key: Key, from: StepFrom) -> PyResult<()> {
-        let this = slf.get();
-        while this.prefetch > 1 && this.can_poll(slf.py(), key) {
-            Self::step(slf, key, from, None)?;
+    /// Reads ahead as far as `prefetch` allows, without waiting for the next pull.
+    pub(super) fn read_ahead(self, from: StepFrom) -> PyResult<()> {
+        while self.merge.get().prefetch > 1 && self.can_poll() {
+            self.step(from, None)?;
         }
         Ok(())
     }

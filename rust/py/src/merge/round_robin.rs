@@ -113,6 +113,7 @@ impl PyMergeView {
     }
 
     /// Takes the outcomes that a policy picks, up to the first that gives the consumer a result.
+    #[inline]
     fn take_by<'py>(
         &self,
         merge: &Bound<'py, PyMerge>,
@@ -230,7 +231,7 @@ impl PyMergeView {
         loop {
             let key = merge.get().state.borrow(py).ready.pop_front();
             let Some(key) = key else { break };
-            let outcome = merge.get().with_source(py, key, |entry| {
+            let outcome = PyMerge::at(merge, key).with(|entry| {
                 entry.hints -= 1;
                 entry.queue.pop_front()
             });
@@ -250,7 +251,7 @@ impl PyMergeView {
                 }
                 Some(Outcome::End) => {
                     let _ = merge.get().state.borrow(py).discard(key);
-                    merge.get().forget(py, key);
+                    PyMerge::at(merge, key).forget();
                 }
             }
         }

@@ -4,37 +4,43 @@ use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::merge::{PyMerge, wake};
-use super::source::Key;
+use super::merge::wake;
+use super::source_ref::SourceRef;
 use super::state::{ErrorPolicy, Phase};
 use crate::errors;
 use crate::runtime::asyncio;
 
-impl PyMerge {
+impl SourceRef<'_, '_> {
     /// Describes a source for a message.
-    pub(super) fn title(&self, py: Python<'_>, key: Key) -> String {
+    pub(super) fn title(self) -> String {
+        let py = self.py();
         let known = {
-            let state = self.state.borrow(py);
+            let state = self.state();
             state
                 .sources
-                .get(key)
+                .get(self.key)
                 .map(|entry| (entry.source.clone_ref(py), entry.name.clone_ref(py)))
         };
         let Some((source, name)) = known else {
-            return format!("a source of {}", self.owner);
+            return format!("a source of {}", self.merge.get().owner);
         };
         let source = source.bind(py);
         let kind = source
             .getattr(intern!(py, "__qualname__"))
             .or_else(|_| source.get_type().qualname().map(Bound::into_any));
         let kind = kind.map_or_else(|_| String::new(), |kind| kind.to_string());
-        format!("source {} of {}, {kind}", repr(&name, py), self.owner)
+        format!(
+            "source {} of {}, {kind}",
+            repr(&name, py),
+            self.merge.get().owner
+        )
     }
 
     /// Adds a note that names the source. A `CancelledError` is wrapped: raised as it is, it would look like a cancellation of
     /// the consumer.
-    pub(super) fn annotate(&self, py: Python<'_>, key: Key, error: PyErr) -> PyErr {
-        let title = self.title(py, key);
+    pub(super) fn annotate(self, error: PyErr) -> PyErr {
+        let py = self.py();
+        let title = self.title();
         let error = if asyncio::is_cancelled_error(py, &error) {
             let instead = errors::source_was_cancelled(py, &format!("{title} was cancelled"));
             instead.set_cause(py, Some(error));
@@ -48,12 +54,13 @@ impl PyMerge {
     }
 
     /// Records an error of closing a source: for `aclose()`, for the removal of the source, or for the next pull.
-    pub(super) fn record_close_error(&self, py: Python<'_>, key: Key, error: PyErr) {
+    pub(super) fn record_close_error(self, error: PyErr) {
+        let py = self.py();
         let futures = {
-            let mut state = self.state.borrow(py);
+            let mut state = self.state();
             let removed = state
                 .sources
-                .get(key)
+                .get(self.key)
                 .filter(|entry| entry.is_done && !entry.has_ended)
                 .map(|entry| entry.source.clone_ref(py));
             if state.phase == Phase::Closed {
@@ -62,7 +69,7 @@ impl PyMerge {
             } else if let Some(source) = removed {
                 state.removed_errors.push((source, error));
                 Vec::new()
-            } else if self.error_policy == ErrorPolicy::Skip
+            } else if self.merge.get().error_policy == ErrorPolicy::Skip
                 && error.is_instance_of::<PyException>(py)
             {
                 Vec::new()

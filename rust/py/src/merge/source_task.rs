@@ -43,10 +43,10 @@ impl SourceTask {
     /// Waits, or starts closing the source.
     fn settle<'py>(&mut self, py: Python<'py>) -> PyResult<Step<'py>> {
         let merge = self.merge.bind(py).clone();
-        if !PyMerge::is_to_close(&merge, self.key) {
-            return PyMerge::park(&merge, self.key).map(Step::Yield);
+        if !PyMerge::at(&merge, self.key).is_to_close() {
+            return PyMerge::at(&merge, self.key).park().map(Step::Yield);
         }
-        let step = match PyMerge::begin_to_close(&merge, self.key) {
+        let step = match PyMerge::at(&merge, self.key).begin_to_close() {
             Ok(Some(closing)) => {
                 let step = closing.send(&py.None().into_bound(py));
                 self.closing = Some(closing);
@@ -66,7 +66,7 @@ impl SourceTask {
             Err(error) => Some(error),
         };
         self.closing = None;
-        PyMerge::on_closed(self.merge.bind(py), self.key, error);
+        PyMerge::at(self.merge.bind(py), self.key).on_closed(error);
         Step::Return(py.None().into_bound(py))
     }
 }
@@ -96,7 +96,7 @@ impl Coroutine for SourceTask {
             return Ok(self.on_step(py, step));
         }
         let merge = self.merge.bind(py).clone();
-        PyMerge::cancel_source(&merge, self.key, error)?;
+        PyMerge::at(&merge, self.key).cancel(error)?;
         self.settle(py)
     }
 

@@ -276,6 +276,9 @@ impl State {
         let Some(entry) = self.sources.get_mut(key) else {
             return Vec::new();
         };
+        if is_end {
+            self.members.remove(&entry.source.as_ptr().addr());
+        }
         if entry.is_cutoff && !matches!(outcome, Outcome::Error(_)) {
             if is_end {
                 return Vec::new();

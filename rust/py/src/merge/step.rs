@@ -8,7 +8,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyNone;
 
 use super::merge::{PyMerge, wake};
-use super::source::{Key, Outcome, Running, Status};
+use super::source::{Outcome, Running, Status};
+use super::source_ref::SourceRef;
 use super::state::{ErrorPolicy, State};
 use super::task_context::TaskGuard;
 use crate::runtime::asyncio;
@@ -63,7 +64,7 @@ impl PyMerge {
                 .and_then(|event_loop| Some((event_loop, entry.run(py)?)));
             drop(state);
             let result = if let Some((event_loop, running)) = running {
-                match Self::run(slf, key, running, &mut guard, event_loop, true) {
+                match Self::at(slf, key).run(running, &mut guard, event_loop, true) {
                     Ok(Some(after)) => {
                         state = after;
                         continue;
@@ -73,7 +74,7 @@ impl PyMerge {
                 }
             } else {
                 guard.leave();
-                Self::step(slf, key, StepFrom::Pull, None)
+                Self::at(slf, key).step(StepFrom::Pull, None)
             };
             if let Err(error) = result {
                 this.state.borrow(py).request_poll(key);
@@ -85,58 +86,46 @@ impl PyMerge {
             state = this.state.borrow(py);
         }
     }
+}
 
+impl<'a, 'py> SourceRef<'a, 'py> {
     /// Steps a generator that is marked as running. If it gave an item, its task stays the current one, and the borrowed state is
     /// returned.
     #[expect(clippy::inline_always, reason = "it is the body of two loops")]
     #[inline(always)]
-    pub(super) fn run<'a, 'py>(
-        slf: &'a Bound<'py, Self>,
-        key: Key,
+    pub(super) fn run(
+        self,
         (agen, task, context): Running<'py>,
         guard: &mut TaskGuard<'py>,
         event_loop: &Bound<'py, PyAny>,
         in_a_pull: bool,
     ) -> PyResult<Option<RefMut<'a, State>>> {
-        let py = slf.py();
-        let this = slf.get();
-        let inside = match guard.enter(event_loop, task, in_a_pull) {
-            Ok(()) => InContext::enter(&context),
-            Err(error) => Err(error),
-        };
-        let inside = match inside {
-            Ok(inside) => inside,
-            Err(error) => {
-                this.set_paused(py, key);
-                return Err(error);
-            }
-        };
+        let py = self.py();
+        let this = self.merge.get();
+        let entered = guard.enter(event_loop, task, in_a_pull);
+        let inside = entered
+            .and_then(|()| InContext::enter(&context))
+            .inspect_err(|_| self.set_paused())?;
         let stepped = async_gen::step(&agen, PyNone::get(py).as_any());
         drop(inside);
         if let Ok(async_gen::Stepped::Item(item)) = stepped {
-            let mut state = this.state.borrow(py);
-            if let Err(item) = state.accept(key, item, this.prefetch) {
+            let mut state = self.state();
+            if let Err(item) = state.accept(self.key, item, this.prefetch) {
                 drop(state);
-                Self::on_outcome(slf, key, Outcome::Item(item.unbind()))?;
-                state = this.state.borrow(py);
+                self.on_outcome(Outcome::Item(item.unbind()))?;
+                state = self.state();
             }
             return Ok(Some(state));
         }
         guard.leave();
-        Self::on_step(slf, key, stepped)?;
+        self.on_step(stepped)?;
         Ok(None)
     }
 
     /// Handles the result of a generator's step, unless it is an item.
     #[cold]
-    pub(super) fn on_step(
-        slf: &Bound<'_, Self>,
-        key: Key,
-        stepped: PyResult<async_gen::Stepped<'_>>,
-    ) -> PyResult<()> {
-        let adapter = slf
-            .get()
-            .with_source(slf.py(), key, |entry| entry.adapter.clone_ref(slf.py()));
+    pub(super) fn on_step(self, stepped: PyResult<async_gen::Stepped<'_>>) -> PyResult<()> {
+        let adapter = self.with(|entry| entry.adapter.clone_ref(self.py()));
         let Some(adapter) = adapter else {
             return Ok(());
         };
@@ -144,40 +133,34 @@ impl PyMerge {
             unreachable!("only a foreign source is an async generator")
         };
         let polled = foreign.get().agen_step(stepped);
-        match Self::on_poll(slf, key, &adapter, polled)? {
+        match self.on_poll(&adapter, polled)? {
             None => Ok(()),
-            Some(error) => Self::step(slf, key, StepFrom::Pull, Some(error)),
+            Some(error) => self.step(StepFrom::Pull, Some(error)),
         }
     }
 
     /// Handles the result of polling a source. Returns the error to throw into it, if it waits for an object that cannot be
     /// awaited.
     fn on_poll(
-        slf: &Bound<'_, Self>,
-        key: Key,
+        self,
         adapter: &AnySource,
         polled: PyResult<SourcePoll<'_>>,
     ) -> PyResult<Option<PyErr>> {
         match polled {
-            Ok(SourcePoll::Item(item)) => Self::on_outcome(slf, key, Outcome::Item(item.unbind()))?,
-            Ok(SourcePoll::End) => Self::on_end(slf, key)?,
-            Ok(SourcePoll::Wait(wait, object)) => return Self::suspend(slf, key, wait, &object),
-            Err(error) => Self::on_failure(slf, key, adapter, error)?,
+            Ok(SourcePoll::Item(item)) => self.on_outcome(Outcome::Item(item.unbind()))?,
+            Ok(SourcePoll::End) => self.on_end()?,
+            Ok(SourcePoll::Wait(wait, object)) => return self.suspend(wait, &object),
+            Err(error) => self.on_failure(adapter, error)?,
         }
         Ok(None)
     }
 
     /// Steps a source to its next item, its end, or a wait.
-    pub(super) fn step(
-        slf: &Bound<'_, Self>,
-        key: Key,
-        from: StepFrom,
-        mut thrown: Option<PyErr>,
-    ) -> PyResult<()> {
-        let py = slf.py();
-        let this = slf.get();
+    pub(super) fn step(self, from: StepFrom, mut thrown: Option<PyErr>) -> PyResult<()> {
+        let py = self.py();
+        let this = self.merge.get();
         loop {
-            let found = this.with_source(py, key, |entry| {
+            let found = self.with(|entry| {
                 if matches!(entry.status, Status::Running) {
                     return None;
                 }
@@ -192,20 +175,15 @@ impl PyMerge {
                 return Ok(());
             };
             if is_new {
-                match Self::create_task(slf, key) {
-                    Ok(made) => task_context = Some(made),
-                    Err(error) => {
-                        this.set_paused(py, key);
-                        return Err(error);
-                    }
-                }
+                let created = self.create_task().inspect_err(|_| self.set_paused());
+                task_context = Some(created?);
             }
-            if cancellation.is_some()
-                && thrown.is_none()
-                && task_context
+            let is_cancelled = || {
+                task_context
                     .as_ref()
-                    .is_some_and(|task_context| task_context.is_cancelled(py))
-            {
+                    .is_some_and(|own| own.is_cancelled(py))
+            };
+            if cancellation.is_some() && thrown.is_none() && is_cancelled() {
                 thrown = cancellation;
             }
             let error = thrown.take();
@@ -237,87 +215,55 @@ impl PyMerge {
                 }
                 _ => poll(),
             };
-            let polled = match polled {
-                Ok(polled) => polled,
-                // The source was not stepped.
-                Err(error) => {
-                    this.set_paused(py, key);
-                    return Err(error);
-                }
-            };
-            thrown = Self::on_poll(slf, key, &adapter, polled)?;
+            // On an error here, the source was not stepped.
+            let polled = polled.inspect_err(|_| self.set_paused())?;
+            thrown = self.on_poll(&adapter, polled)?;
             if thrown.is_none() {
                 return Ok(());
             }
         }
     }
 
-    pub(super) fn set_paused(&self, py: Python<'_>, key: Key) {
-        self.with_source(py, key, |entry| entry.status = Status::Paused);
+    pub(super) fn set_paused(self) {
+        self.with(|entry| entry.status = Status::Paused);
     }
 
-    /// Handles an item, or an error that does not end its source.
+    /// Handles an item, an error that does not end its source, or its end.
     #[inline]
-    pub(super) fn on_outcome(slf: &Bound<'_, Self>, key: Key, outcome: Outcome) -> PyResult<()> {
-        let py = slf.py();
-        let this = slf.get();
-        let futures = {
-            let mut state = this.state.borrow(py);
-            let Some(entry) = state.sources.get_mut(key) else {
-                return Ok(());
-            };
-            entry.status = Status::Paused;
-            if entry.is_closing {
-                drop(state);
-                drop(outcome);
-                return Self::finish_cancelled_step(slf, key);
-            }
-            let futures = state.push(key, outcome);
-            if this.prefetch > 1 {
-                state.request_poll(key);
-            }
-            futures
+    pub(super) fn on_outcome(self, outcome: Outcome) -> PyResult<()> {
+        let mut state = self.state();
+        let Some(entry) = state.sources.get_mut(self.key) else {
+            return Ok(());
         };
+        entry.status = Status::Paused;
+        if entry.is_closing {
+            drop(state);
+            drop(outcome);
+            return self.finish_cancelled_step();
+        }
+        let futures = state.push(self.key, outcome);
+        if self.merge.get().prefetch > 1 {
+            state.request_poll(self.key);
+        }
+        drop(state);
         if !futures.is_empty() {
-            wake(py, futures);
+            wake(self.py(), futures);
         }
         Ok(())
     }
 
     /// Handles the end of a source: closes it.
-    pub(super) fn on_end(slf: &Bound<'_, Self>, key: Key) -> PyResult<()> {
-        let py = slf.py();
-        let this = slf.get();
-        let futures = {
-            let mut state = this.state.borrow(py);
-            let Some(entry) = state.sources.get_mut(key) else {
-                return Ok(());
-            };
-            entry.status = Status::Paused;
-            entry.has_ended = true;
-            if entry.is_closing {
-                drop(state);
-                return Self::finish_cancelled_step(slf, key);
-            }
-            let source = entry.source.as_ptr().addr();
-            state.members.remove(&source);
-            state.push(key, Outcome::End)
-        };
-        wake(py, futures);
-        Self::close(slf, key)
+    pub(super) fn on_end(self) -> PyResult<()> {
+        self.with(|entry| entry.has_ended = true);
+        self.on_outcome(Outcome::End)?;
+        self.close()
     }
 
     /// Handles an error of a source.
-    pub(super) fn on_failure(
-        slf: &Bound<'_, Self>,
-        key: Key,
-        adapter: &AnySource,
-        error: PyErr,
-    ) -> PyResult<()> {
-        let py = slf.py();
-        let this = slf.get();
+    pub(super) fn on_failure(self, adapter: &AnySource, error: PyErr) -> PyResult<()> {
+        let py = self.py();
         let is_cancelled = asyncio::is_cancelled_error(py, &error);
-        let found = this.with_source(py, key, |entry| {
+        let found = self.with(|entry| {
             let task_context = entry.own_context(py);
             (entry.is_closing, entry.was_cancelled, task_context)
         });
@@ -326,38 +272,35 @@ impl PyMerge {
             // The cancellation that `close` requested is no error.
             let is_ours = is_cancelled && was_cancelled;
             if task_context.is_some() && !is_ours {
-                let error = this.annotate(py, key, error);
-                this.record_close_error(py, key, error);
+                let error = self.annotate(error);
+                self.record_close_error(error);
             }
-            this.set_paused(py, key);
-            return Self::finish_cancelled_step(slf, key);
+            self.set_paused();
+            return self.finish_cancelled_step();
         }
         let was_cancelled_from_outside =
             is_cancelled && task_context.is_some_and(|own| own.is_cancelled(py));
-        let error = this.annotate(py, key, error);
-        if this.error_policy == ErrorPolicy::Skip && error.is_instance_of::<PyException>(py) {
-            let futures = {
-                this.set_paused(py, key);
-                let mut state = this.state.borrow(py);
-                state.request_poll(key);
-                state.wake(Some(key))
-            };
+        let error = self.annotate(error);
+        let skips = self.merge.get().error_policy == ErrorPolicy::Skip;
+        if skips && error.is_instance_of::<PyException>(py) {
+            self.set_paused();
+            self.state().request_poll(self.key);
+            let futures = self.state().wake(Some(self.key));
             wake(py, futures);
         } else {
-            Self::on_outcome(slf, key, Outcome::Error(Box::new(error)))?;
+            self.on_outcome(Outcome::Error(Box::new(error)))?;
         }
         // A source that cannot start would raise for ever. One that was cancelled from outside must not be polled again.
         if was_cancelled_from_outside || !adapter.has_begun(py) {
-            return Self::on_end(slf, key);
+            return self.on_end();
         }
         Ok(())
     }
 
     /// Closes a source whose step was running when its closing was requested.
-    pub(super) fn finish_cancelled_step(slf: &Bound<'_, Self>, key: Key) -> PyResult<()> {
-        let py = slf.py();
-        let this = slf.get();
-        let task = this.with_source(py, key, |entry| {
+    pub(super) fn finish_cancelled_step(self) -> PyResult<()> {
+        let py = self.py();
+        let task = self.with(|entry| {
             let was_cancelled = std::mem::take(&mut entry.was_cancelled);
             entry
                 .is_foreign
@@ -370,18 +313,16 @@ impl PyMerge {
             // `aclose()` must run in a task without a pending cancellation.
             task.bind(py).call_method0(intern!(py, "uncancel"))?;
         }
-        Self::release(slf, key)
+        self.release()
     }
 
-    pub(super) fn can_poll(&self, py: Python<'_>, key: Key) -> bool {
-        self.with_source(py, key, |entry| entry.can_poll(self.prefetch))
+    pub(super) fn can_poll(self) -> bool {
+        self.with(|entry| entry.can_poll(self.merge.get().prefetch))
             .unwrap_or(false)
     }
 
-    pub(super) fn set_cancellation(&self, py: Python<'_>, key: Key, error: Option<PyErr>) {
-        let old = self.with_source(py, key, |entry| {
-            std::mem::replace(&mut entry.cancellation, error)
-        });
+    pub(super) fn set_cancellation(self, error: Option<PyErr>) {
+        let old = self.with(|entry| std::mem::replace(&mut entry.cancellation, error));
         drop(old);
     }
 }

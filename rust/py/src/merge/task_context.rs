@@ -348,7 +348,11 @@ impl TaskSwap {
     }
 
     /// Replaces a task that was entered as the current one.
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "it is part of the loop over all sources"
+    )]
+    #[inline(always)]
     fn replace(
         &self,
         event_loop: &Bound<'_, PyAny>,

@@ -33,7 +33,7 @@ const MAX_DEPTH: usize = 100;
 pub(super) enum Policy {
     /// The one that was ready first. Ends when a cutoff gives an item.
     FirstReady,
-    /// One of each source in turn.
+    /// One item of each source, cyclically.
     RoundRobin,
     /// The one that was ready first, but each source once per round.
     Fair,
@@ -220,7 +220,7 @@ impl PyMergeView {
         sent: Result<&Bound<'py, PyAny>, PyErr>,
     ) -> PyResult<SourcePoll<'py>> {
         self.abandon(py, waiter);
-        // Outcomes that came meanwhile stay in their queues.
+        // Outcomes that arrived meanwhile stay in their queues.
         sent?;
         self.poll_next(py)
     }
@@ -228,7 +228,7 @@ impl PyMergeView {
     /// Removes a waiting pull.
     pub(crate) fn abandon(&self, py: Python<'_>, waiter: Option<&Py<PyAny>>) {
         let Some(waiter) = waiter else { return };
-        let gone = {
+        let removed = {
             let mut state = self.merge.get().state.borrow(py);
             let index = state
                 .waiters
@@ -236,7 +236,7 @@ impl PyMergeView {
                 .position(|other| other.future.is(waiter));
             index.map(|index| state.waiters.swap_remove(index))
         };
-        drop(gone);
+        drop(removed);
     }
 
     fn wait<'py>(merge: &Bound<'py, PyMerge>, target: Option<Key>) -> PyResult<SourcePoll<'py>> {
@@ -427,9 +427,8 @@ impl PyMergeView {
         let py = merge.py();
         match outcome {
             Outcome::Item(item) => {
-                let label = merge.get().with_source(py, key, |entry| {
-                    entry.is_labelled.then(|| entry.name.clone_ref(py))
-                });
+                let label = PyMerge::at(merge, key)
+                    .with(|entry| entry.is_labelled.then(|| entry.name.clone_ref(py)));
                 let item = item.into_bound(py);
                 Ok(TakeResult::Item(match label.flatten() {
                     None => item,
@@ -438,7 +437,7 @@ impl PyMergeView {
             }
             Outcome::Error(error) => self.raise(merge, *error),
             Outcome::End => {
-                merge.get().forget(py, key);
+                PyMerge::at(merge, key).forget();
                 Ok(TakeResult::Retry)
             }
         }

@@ -4,24 +4,12 @@ use pyo3::prelude::*;
 
 use super::callbacks::LoopAction;
 use super::merge::PyMerge;
-use super::source::Key;
+use super::source_ref::SourceRef;
 use super::state::State;
 use super::step::StepFrom;
 use super::task_context::TaskGuard;
 
 impl PyMerge {
-    /// Registers a source to be resumed in the next iteration of the event loop.
-    pub(super) fn yield_once(slf: &Bound<'_, Self>, key: Key) -> PyResult<()> {
-        {
-            let mut state = slf.get().state.borrow(slf.py());
-            state.yielding.push(key);
-            if state.yielding.len() > 1 {
-                return Ok(());
-            }
-        }
-        Self::call_soon(slf, LoopAction::ResumeYielding)
-    }
-
     /// Resumes all sources that yielded in the last iteration.
     pub(super) fn resume_yielding(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
@@ -42,21 +30,36 @@ impl PyMerge {
             let (Some(running), Some(event_loop)) = (entry.run(py), event_loop.as_ref()) else {
                 drop(state);
                 guard.leave();
-                outcome = outcome.and(Self::resume(slf, key, StepFrom::YieldCallback));
+                outcome = outcome.and(Self::at(slf, key).resume(StepFrom::YieldCallback));
                 continue;
             };
             let event_loop = event_loop.object.bind(py).clone();
             drop(state);
-            let mut stepped =
-                Self::run(slf, key, running, &mut guard, &event_loop, false).map(drop);
+            let mut stepped = Self::at(slf, key)
+                .run(running, &mut guard, &event_loop, false)
+                .map(drop);
             if this.prefetch > 1 {
                 guard.leave();
                 stepped =
-                    stepped.and_then(|()| Self::read_ahead(slf, key, StepFrom::YieldCallback));
+                    stepped.and_then(|()| Self::at(slf, key).read_ahead(StepFrom::YieldCallback));
             }
             // An error of one source does not stop the others from being resumed.
             outcome = outcome.and(stepped);
         }
         outcome
+    }
+}
+
+impl SourceRef<'_, '_> {
+    /// Registers a source to be resumed in the next iteration of the event loop.
+    pub(super) fn yield_once(self) -> PyResult<()> {
+        {
+            let mut state = self.state();
+            state.yielding.push(self.key);
+            if state.yielding.len() > 1 {
+                return Ok(());
+            }
+        }
+        PyMerge::call_soon(self.merge, LoopAction::ResumeYielding)
     }
 }

@@ -254,15 +254,14 @@ impl PyMerge {
     fn length_error(&self, py: Python<'_>, rows: u64) -> PyErr {
         let (ended, others) = {
             let state = self.state.borrow(py);
-            let (mut ended, mut others) = (Vec::new(), Vec::new());
-            for entry in state.unfinished() {
-                let names = match entry.queue.front() {
-                    Some(Outcome::End) => &mut ended,
-                    _ => &mut others,
-                };
-                names.push(entry.name.clone_ref(py));
-            }
-            (ended, others)
+            let has_ended =
+                |entry: &&SourceState| matches!(entry.queue.front(), Some(Outcome::End));
+            let (ended, others): (Vec<_>, Vec<_>) = state.unfinished().partition(has_ended);
+            let names = |entries: Vec<&SourceState>| {
+                let names = entries.into_iter().map(|entry| entry.name.clone_ref(py));
+                names.collect()
+            };
+            (names(ended), names(others))
         };
         let list = |names: Vec<Py<PyAny>>| {
             let plural = if names.len() == 1 { "" } else { "s" };

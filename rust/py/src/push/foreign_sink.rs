@@ -116,27 +116,18 @@ impl Delivering {
 
     fn step<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         let py = value.py();
-        match std::mem::replace(&mut self.phase, SinkPhase::Done) {
+        let inner = match std::mem::replace(&mut self.phase, SinkPhase::Done) {
             SinkPhase::New(sink, item) => {
                 self.delivery.get().note(py, None);
-                let begun = sink
-                    .bind(py)
-                    .call_method1(intern!(py, "next"), (item,))
-                    .and_then(Inner::of);
-                match begun {
-                    Ok(inner) => {
-                        let step = inner.send(value);
-                        self.on_step(py, inner, step)
-                    }
-                    Err(error) => Err(self.on_error(py, error)),
-                }
+                let next = sink.bind(py).call_method1(intern!(py, "next"), (item,));
+                next.and_then(Inner::of)
+                    .map_err(|error| self.on_error(py, error))?
             }
-            SinkPhase::Waiting(inner) => {
-                let step = inner.send(value);
-                self.on_step(py, inner, step)
-            }
+            SinkPhase::Waiting(inner) => inner,
             SinkPhase::Done => unreachable!("a finished awaitable is not stepped again"),
-        }
+        };
+        let step = inner.send(value);
+        self.on_step(py, inner, step)
     }
 }
 

@@ -38,9 +38,7 @@ impl Pipeline {
         self.retain_rest(head, state, true);
         result
     }
-}
 
-impl Pipeline {
     /// Whether the pipeline would accept an item now. This runs no foreign code.
     pub(super) fn has_room(&self, head: &Bound<'_, PyPushLink>) -> bool {
         let py = head.py();
