@@ -97,7 +97,7 @@ impl PyBuffer {
     fn fail(&self, error: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = error.py();
         self.check(py)?;
-        if self.core.is_finished() || self.core.is_closed() {
+        if self.core.is_finished() {
             return Ok(());
         }
         let old = self.error.borrow(py).replace(error.clone().unbind());
@@ -118,7 +118,7 @@ impl PyBuffer {
                 stored.map_err(|refused| self.refused(py, refused).into_error(py, None))
             }
             None => Err(blocking_wait::late(
-                "there was no room for the item",
+                "there was no space for the item",
                 timeout,
             )),
         }
@@ -168,7 +168,7 @@ impl PyBuffer {
     /// Whether the buffer refuses further items.
     #[getter]
     fn is_finished(&self) -> bool {
-        self.core.is_finished() || self.core.is_closed()
+        self.core.is_finished()
     }
 
     /// The number of consumers waiting for an item.
@@ -294,7 +294,7 @@ impl PyBuffer {
             .maxsize()
             .is_some_and(|maxsize| core.len() >= maxsize.get() || core.waiting_putters() > 0);
         let waits = matches!(self.overflow, Overflow::Block | Overflow::Error);
-        !(is_full && waits) || core.is_finished() || core.is_closed()
+        !(is_full && waits) || core.is_finished()
     }
 
     #[cold]

@@ -189,7 +189,7 @@ impl PyQueue {
             now.waiting_getters,
             now.waiting_putters,
             core.unfinished(),
-            core.is_finished() || core.is_closed(),
+            core.is_finished(),
         ))
     }
 
