@@ -133,7 +133,7 @@ async def test_measure_detects_a_blocked_loop() -> None:
     assert beside - bare > ALLOWED
 
 
-@pytest.mark.usefixtures("restless")
+@pytest.mark.usefixtures("tiny_budget")
 async def test_law_16_end_of_buffer_is_raised_without_a_yield() -> None:
     """Raise the end without a yield after the last item: a close in between would change which error is raised."""
     queue: PushPullBufferObj[int] = PushPullBufferObj()
@@ -146,7 +146,7 @@ async def test_law_16_end_of_buffer_is_raised_without_a_yield() -> None:
             anext(queue.source).__await__().send(None)
 
 
-@pytest.mark.usefixtures("restless")
+@pytest.mark.usefixtures("tiny_budget")
 async def test_law_16_new_task_has_its_own_budget() -> None:
     queue: PushPullBufferObj[int] = PushPullBufferObj()
 

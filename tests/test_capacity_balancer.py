@@ -83,7 +83,7 @@ async def test_async_with_balances_at_each_interval() -> None:
         {busy: (1, 4), idle: (0.5, 4)}, interval=2, busy_after=4, idle_after=10, step=0.5
     )
     async with balancer:
-        with pytest.raises(RuntimeError, match="at work already"):
+        with pytest.raises(RuntimeError, match="running already"):
             async with balancer:
                 pass
         await asyncio.sleep(9)
@@ -104,16 +104,16 @@ async def test_closed_child_does_not_stop_the_balancer() -> None:
     balancer = HierarchicalBalancer(bounds, idle_after=20, busy_after=5)
     async with balancer:
         await asyncio.sleep(3)
-        assert repr(balancer) == "<HierarchicalBalancer: moves 3 limits, at work>"
+        assert repr(balancer) == "<HierarchicalBalancer: moves 3 limits, running>"
         other.close()
         await asyncio.sleep(100)
-        assert repr(balancer) == "<HierarchicalBalancer: moves 2 limits, at work>"
+        assert repr(balancer) == "<HierarchicalBalancer: moves 2 limits, running>"
         # The closed child keeps its limit.
         assert [one.limit for one in (busy, other, idle)] == [3, 2, 1]
         for one in (busy, idle):
             one.close()
         await asyncio.sleep(2)
-        assert repr(balancer) == "<HierarchicalBalancer: moves 0 limits, at work>"
+        assert repr(balancer) == "<HierarchicalBalancer: moves 0 limits, running>"
     for lease in leases:
         lease.release()
 
@@ -150,8 +150,8 @@ async def test_repr_shows_a_failed_balancer() -> None:
     with pytest.raises(OSError, match="no snapshot"):
         async with balancer:
             await asyncio.sleep(1)
-            assert repr(balancer) == "<HierarchicalBalancer: moves 1 limits, failed>"
-    assert repr(balancer) == "<HierarchicalBalancer: moves 1 limits, idle>"
+            assert repr(balancer) == "<HierarchicalBalancer: moves 1 limit, failed>"
+    assert repr(balancer) == "<HierarchicalBalancer: moves 1 limit, idle>"
 
 
 async def test_moved_amounts_do_not_drift() -> None:

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 
 from headrace import Budget, BudgetExhausted, CapacitySource, ClosedError, Rate
 from headrace.testing import VirtualClock
-from tests.capacity_model import Node, Taking, Worker
+from tests.capacity_model import Node, RateCharge, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,9 +79,9 @@ class Trees(RuleBasedStateMachine):
             for _ in range(20):
                 await asyncio.sleep(0)
 
-        self.mark_hindered()
+        self.mark_delayed()
         self.runner.run(act_and_run())
-        self.mark_hindered()
+        self.mark_delayed()
         done = [worker for worker in self.workers if worker.task and worker.task.done()]
         for worker in done:
             self.workers.remove(worker)
@@ -92,9 +92,9 @@ class Trees(RuleBasedStateMachine):
                 self.check_error(worker, error)
         self.take_snapshot()
 
-    def mark_hindered(self) -> None:
+    def mark_delayed(self) -> None:
         for worker in self.waiters:
-            worker.hindered = worker.hindered or worker.parked
+            worker.delayed = worker.delayed or worker.parked
 
     def take_snapshot(self) -> None:
         """Take a snapshot of the whole tree."""
@@ -105,7 +105,7 @@ class Trees(RuleBasedStateMachine):
         if isinstance(error, BudgetExhausted):
             # The budget left, with all that may be returned, did not cover the cost.
             assert any(
-                node.budget is not None and node.gone + worker.cost["dollars"] > node.budget
+                node.budget is not None and node.unrefundable + worker.cost["dollars"] > node.budget
                 for node in worker.node.path()
             )
         elif isinstance(error, TimeoutError):
@@ -162,7 +162,7 @@ class Trees(RuleBasedStateMachine):
         if any(above.rate for above in path):
             cost["tokens"] = tokens
         self.requested += 1
-        return Worker(node, cost, begun=self.clock.time(), number=self.requested, **kwargs)
+        return Worker(node, cost, queued_at=self.clock.time(), number=self.requested, **kwargs)
 
     @rule(
         at=st.integers(0),
@@ -231,11 +231,11 @@ class Trees(RuleBasedStateMachine):
             self.advance()
 
     def book(self, worker: Worker) -> None:
-        worker.taking = Taking(self.clock.time(), worker.cost.get("tokens", 0))
+        worker.charge = RateCharge(self.clock.time(), worker.cost.get("tokens", 0))
         worker.dollars = worker.cost["dollars"]
         for node in worker.node.path():
             node.granted += 1
-            node.takings.append(worker.taking)
+            node.charges.append(worker.charge)
             node.spent += worker.dollars
             # Each grant is within the current limit, even if more was held before the limit was lowered.
             assert node.held <= node.slots
@@ -260,13 +260,13 @@ class Trees(RuleBasedStateMachine):
 
     def record_release(self, worker: Worker) -> None:
         for node in worker.node.path():
-            node.gone += worker.dollars
+            node.unrefundable += worker.dollars
 
     def is_late(self, worker: Worker) -> bool:
         return worker.timeout is not None and self.waited(worker) >= worker.timeout - INSTANT
 
     def waited(self, worker: Worker) -> float:
-        return self.clock.time() - worker.begun
+        return self.clock.time() - worker.queued_at
 
     def unpin(self, worker: Worker) -> None:
         if worker.task is None and worker.lease is not None:
@@ -303,13 +303,13 @@ class Trees(RuleBasedStateMachine):
     @rule(at=st.integers(0), tokens=st.integers(0, 4), dollars=st.integers(0, 2))
     def settle(self, at: int, tokens: int, dollars: int) -> None:
         worker = self.holders[at % len(self.holders)]
-        lease, taking = worker.lease, worker.taking
+        lease, charge = worker.lease, worker.charge
         assert lease is not None
-        assert taking is not None
+        assert charge is not None
         actual: dict[str, float] = {}
         if "tokens" in lease.cost:
             # Only downwards, so that the windows of the rate stay valid.
-            actual["tokens"] = taking.tokens = min(tokens, lease.cost["tokens"])
+            actual["tokens"] = charge.tokens = min(tokens, lease.cost["tokens"])
         if "dollars" in lease.cost:
             for node in worker.node.path():
                 node.spent += dollars - worker.dollars
@@ -378,8 +378,8 @@ class Trees(RuleBasedStateMachine):
         for node in self.nodes:
             held = self.shots[node].held["slots"]
             # The amount held when the limit was lowered may only decrease.
-            assert held <= max(node.slots, node.over)
-            node.over = held
+            assert held <= max(node.slots, node.last_held)
+            node.last_held = held
 
     @invariant()
     def spent_is_the_sum_of_settled_costs(self) -> None:
@@ -392,9 +392,9 @@ class Trees(RuleBasedStateMachine):
         # A leaky bucket: its level is what the worst window that ends here has beyond the rate.
         for node in self.nodes:
             level, last = 0.0, 0.0
-            for taking in node.takings if node.rate else ():
-                level = max(0.0, level - TOKENS * (taking.when - last)) + taking.tokens
-                last = taking.when
+            for charge in node.charges if node.rate else ():
+                level = max(0.0, level - TOKENS * (charge.when - last)) + charge.tokens
+                last = charge.when
                 assert level <= BURST + SLACK
 
     @invariant()

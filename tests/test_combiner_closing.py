@@ -14,7 +14,7 @@ from headrace import (
     PushPullBufferObj,
     SourceObj,
 )
-from tests.support import Failing, Sources, belongs_to_its_loop, insisted, quiet, until
+from tests.support import Failing, Sources, assert_bound_to_loop, cancel_repeatedly, quiet, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -174,7 +174,7 @@ async def test_second_cancellation_waits_for_the_clean_up() -> None:
 
     consumer = asyncio.create_task(consume())
     await quiet()
-    await insisted(consumer, cleaning, cleaned)
+    await cancel_repeatedly(consumer, cleaning, cleaned)
     assert len(asyncio.all_tasks()) == 1
 
 
@@ -233,7 +233,7 @@ def test_expired_timeout_does_not_block_program_end() -> None:
 
 def test_race_belongs_to_the_loop_of_its_first_pull() -> None:
     race = AsyncIteratorCombiner(["a"], PushPullBufferObj[str]().source).race_generator()
-    belongs_to_its_loop(race, lambda: anext(race))
+    assert_bound_to_loop(race, lambda: anext(race))
 
 
 async def test_law_4_cancelled_consumer_closes_all_sources() -> None:

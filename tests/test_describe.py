@@ -311,7 +311,7 @@ async def test_describe_from_another_thread_at_any_time() -> None:
     assert count == 6_000
     assert descriptions
     assert not [
-        text for text in descriptions if "not wholly made" in text or "cannot be asked" in text
+        text for text in descriptions if "not fully initialised" in text or "cannot be read" in text
     ]
 
 

@@ -31,7 +31,7 @@ from headrace import (
     SourceIterObj,
     SourceObj,
 )
-from tests.support import Heart, belongs_to_its_loop, collect, quiet
+from tests.support import Heart, assert_bound_to_loop, collect, quiet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -873,7 +873,7 @@ def test_law_14_contradicting_options_are_refused() -> None:
 @pytest.mark.parametrize("make", [PullRaceObj, PullRoundRobinObj, PullRaceRobinObj, PullZipObj])
 def test_law_9_second_loop_is_refused(make: Callable[..., PullObj[Any]]) -> None:
     stream = make(ready(range(9)), slow(range(9)))
-    belongs_to_its_loop(stream, lambda: anext(stream))
+    assert_bound_to_loop(stream, lambda: anext(stream))
 
 
 # In pipelines.

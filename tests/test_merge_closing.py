@@ -24,7 +24,7 @@ from headrace import (
     SourceIterObj,
     SourceObj,
 )
-from tests.support import Failing, Sources, insisted, quiet
+from tests.support import Failing, Sources, cancel_repeatedly, quiet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -108,7 +108,7 @@ async def test_law_4_second_cancel_waits_for_the_clean_up(
 
     consumer = asyncio.create_task(consume())
     await quiet()
-    await insisted(consumer, cleaning, cleaned)
+    await cancel_repeatedly(consumer, cleaning, cleaned)
     assert len(asyncio.all_tasks()) == 1
 
 

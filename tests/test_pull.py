@@ -33,7 +33,16 @@ from headrace import (
     SourceObj,
     WrongLoopError,
 )
-from tests.support import Gate, Heart, cancelled_often, collect, step_into, turns, until, wrong
+from tests.support import (
+    Gate,
+    Heart,
+    collect,
+    collect_with_cancellations,
+    step_into,
+    turns,
+    until,
+    wrong,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -185,7 +194,7 @@ async def test_law_2_cancelled_at_random_loses_nothing(seed: int) -> None:
         return n % 5 != 0
 
     stream = SourceIterObj(range(60)).map(slow).filter(keep).map(slow)
-    received, cancelled = await cancelled_often(stream, rng, 12, spare=3)
+    received, cancelled = await collect_with_cancellations(stream, rng, 12, spare=3)
     assert received == [n for n in range(60) if n % 5]
     assert cancelled > 10
 

@@ -21,7 +21,7 @@ from headrace import (
     SourceCancelledError,
     SourceIterObj,
 )
-from tests.support import cancelled_often, collect, turns, wrong
+from tests.support import collect, collect_with_cancellations, turns, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -272,7 +272,7 @@ async def test_law_2_cancelled_anywhere_keeps_each_item_once(seed: int) -> None:
         return [n, n]
 
     stream = SourceIterObj(range(30)).map(odd_fails_slowly).catch(negate_slowly).flat_map(pair)
-    received, cancelled = await cancelled_often(stream, rng, 6)
+    received, cancelled = await collect_with_cancellations(stream, rng, 6)
     assert received == [-n if n % 2 else n for n in range(30) for _ in (0, 1)]
     assert cancelled > 3
 

@@ -24,7 +24,7 @@ from headrace import (
     SourceCancelledError,
     SourceIterObj,
 )
-from tests.support import Heart, cancelled_often, collect, turns, wrong
+from tests.support import Heart, collect, collect_with_cancellations, turns, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -172,7 +172,7 @@ async def test_law_2_cancelled_anywhere_keeps_each_item_once(seed: int) -> None:
         return [n, n]
 
     stream = SourceIterObj(range(40)).map(slow).flat_map(pair).map(slow).batch(3).flatten().take(70)
-    received, cancelled = await cancelled_often(stream, rng)
+    received, cancelled = await collect_with_cancellations(stream, rng)
     assert received == [n for n in range(40) for _ in (0, 1)][:70]
     assert cancelled > 10
 

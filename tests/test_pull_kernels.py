@@ -23,7 +23,7 @@ from headrace import (
     SinkCollectObj,
     SourceIterObj,
 )
-from tests.support import Heart, cancelled_often, collect, turns, wrong
+from tests.support import Heart, collect, collect_with_cancellations, turns, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -88,7 +88,7 @@ async def test_law_2_cancelled_batch_and_tap_lose_nothing(seed: int) -> None:
         return items[-1] % 4 == 3
 
     stream = SourceIterObj(range(30)).map(slow).tap(slow, log_item).batch_until(ends_batch)
-    received, cancelled = await cancelled_often(stream, random.Random(seed))
+    received, cancelled = await collect_with_cancellations(stream, random.Random(seed))
     assert received == split_after(range(30), lambda n: n % 4 == 3)
     assert list(dict.fromkeys(logged)) == list(range(30))
     assert cancelled > 3
@@ -368,7 +368,7 @@ async def test_law_2_in_order_loses_nothing_when_cancelled(seed: int) -> None:
         .in_order(slow_callable, maxsize=6)
         .map(slow_callable)
     )
-    received, cancelled = await cancelled_often(stream, rng)
+    received, cancelled = await collect_with_cancellations(stream, rng)
     assert received == list(range(50))
     assert cancelled > 3
 

@@ -21,7 +21,7 @@ from headrace import (
     SourceObj,
     WrongLoopError,
 )
-from tests.support import Heart, cancelled_often, collect, quiet, turns, until, wrong
+from tests.support import Heart, collect, collect_with_cancellations, quiet, turns, until, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -142,7 +142,7 @@ async def test_law_2_cancelled_anywhere_keeps_each_item_once(seed: int) -> None:
         return n
 
     stream = SourceIterObj(generator()).prefetch(rng.randrange(1, 5)).map(slow).prefetch().map(slow)
-    received, cancelled = await cancelled_often(stream, rng, 8, spare=0)
+    received, cancelled = await collect_with_cancellations(stream, rng, 8, spare=0)
     assert received == list(range(60))
     assert cancelled > 3
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Ageing:
     """Computes the positions of items in a priority order."""
 
-    __slots__ = ("_priority", "_seconds", "clock")
+    __slots__ = ("clock", "priority", "seconds")
 
     def __init__(
         self,
@@ -27,38 +27,20 @@ class Ageing:
         ageing: float,
         clock: Callable[[], float] | None,
     ) -> None:
-        self.priority = priority
-        self.seconds = ageing
+        self.priority = check_callable_or_none("priority", priority)
+        self.seconds = check_seconds("ageing", ageing)
         self.clock: Callable[[], float] = check_callable_or_none("clock", clock) or time.monotonic
 
-    @property
-    def priority(self) -> Callable[[Any], float] | None:
-        """The function that returns the priority of an item; `None` for the default."""
-        return self._priority
-
-    @priority.setter
-    def priority(self, priority: Callable[[Any], float] | None) -> None:
-        self._priority = check_callable_or_none("priority", priority)
-
-    @property
-    def seconds(self) -> float:
-        """The head start of one priority step, in seconds."""
-        return self._seconds
-
-    @seconds.setter
-    def seconds(self, ageing: float) -> None:
-        self._seconds = check_seconds("ageing", ageing)
-
-    def place(self, item: Any, since: float | None = None) -> float:
+    def position(self, item: Any, since: float | None = None) -> float:
         """Return the position of an item that has waited since the given time; None for now.
 
         Raises:
             TypeError, ValueError: The priority is not a finite number.
             Exception: An error raised by `priority`.
         """
-        given = getattr(item, "priority", 0) if self._priority is None else self._priority(item)
-        rank = check_finite("priority", given)
-        return (self.clock() if since is None else since) - rank * self._seconds
+        priority = getattr(item, "priority", 0) if self.priority is None else self.priority(item)
+        rank = check_finite("priority", priority)
+        return (self.clock() if since is None else since) - rank * self.seconds
 
 
 class Aged:
@@ -76,7 +58,7 @@ class Aged:
 
     @priority.setter
     def priority(self, priority: Callable[[Any], float] | None) -> None:
-        self._ageing.priority = priority
+        self._ageing.priority = check_callable_or_none("priority", priority)
 
     @property
     def ageing(self) -> float:
@@ -85,4 +67,4 @@ class Aged:
 
     @ageing.setter
     def ageing(self, ageing: float) -> None:
-        self._ageing.seconds = ageing
+        self._ageing.seconds = check_seconds("ageing", ageing)

@@ -16,19 +16,25 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from headrace._core import GraphCore
 from headrace._internal.copying import Uncopied
-from headrace._internal.error_notes import add_note_once, raise_all
 from headrace._internal.reprs import describe_value, format_repr
 from headrace._internal.sentinels import NOTHING
 from headrace._internal.validate import check_flag
 from headrace.errors import ClosedError
-from headrace.graph._topology import check, cycle_error
+from headrace.graph._batch import check_acyclic, parse_entry, parse_keys
+from headrace.graph._errors import (
+    cycle_error,
+    key_taken,
+    shared_task,
+    unknown_dependency,
+    unknown_key,
+)
 from headrace.graph.node import DependencyNode, DependencyState
 from headrace.task.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 
-    NodeFacts = tuple[Hashable, Any, tuple[Hashable, ...], int, Any, BaseException | None, Hashable]
+    NodeFacts = tuple[Hashable, Any, list[Hashable], int, Any, BaseException | None, Hashable]
 
 _STATES: Final = tuple(DependencyState)
 """The states, indexed by their numbers in the core."""
@@ -119,20 +125,25 @@ class DependencyGraph(Uncopied):
         Cost: O(the nodes + their dependencies).
         """
         self._check_open()
-        batch = [_wanted(entry) for entry in nodes]
-        indices = self._indices(batch)
+        batch = [parse_entry(entry) for entry in nodes]
+        indices: dict[Hashable, int] = {}
+        for index, (key, _, _) in enumerate(batch):
+            if indices.setdefault(key, index) != index or self._core.find(key) is not None:
+                raise key_taken(key)
         entries = [
             (
                 key,
                 item,
                 isinstance(item, Task),
                 keys,
-                [self._need(key, need, indices) for need in keys],
+                [self._number(key, other, indices) for other in keys],
             )
             for key, item, keys in batch
         ]
-        _check_tasks(entries)
-        check([[~need for need in needs if need < 0] for *_, needs in entries], list(indices))
+        check_acyclic(
+            [[~number for number in numbers if number < 0] for *_, numbers in entries],
+            list(indices),
+        )
         refusal = self._core.insert(entries)
         if refusal is None:
             return
@@ -141,33 +152,23 @@ class DependencyGraph(Uncopied):
             self._check_open()
         key, item, keys = batch[index]
         if reason == "key":
-            raise _known(key)
+            raise key_taken(key)
         if reason == "task":
-            raise _shared_task(key, detail, item)
-        raise _unknown_need(key, keys[cast("int", detail)])
+            raise shared_task(key, detail, item)
+        raise unknown_dependency(key, keys[cast("int", detail)])
 
     def _check_open(self) -> None:
         if self._core.closed:
             hint = "" if self._keep_open else "; keep_open=True leaves it open until close()"
             raise ClosedError(f"the graph is closed: no node can be added any more{hint}")
 
-    def _indices(
-        self, batch: Iterable[tuple[Hashable, Any, list[Hashable]]]
-    ) -> dict[Hashable, int]:
-        """Map the keys of a batch, which must be new, to the indices of its entries."""
-        indices: dict[Hashable, int] = {}
-        for index, (key, _, _) in enumerate(batch):
-            if indices.setdefault(key, index) != index or self._core.find(key) is not None:
-                raise _known(key)
-        return indices
-
-    def _need(self, key: Hashable, need: Hashable, batch: Mapping[Hashable, int]) -> int:
+    def _number(self, key: Hashable, other: Hashable, batch: Mapping[Hashable, int]) -> int:
         """Return the number of a dependency, or `~n` for entry `n` of the batch."""
-        if (index := batch.get(need)) is not None:
+        if (index := batch.get(other)) is not None:
             return ~index
-        if (number := self._core.find(need)) is not None:
+        if (number := self._core.find(other)) is not None:
             return number
-        raise _unknown_need(key, need)
+        raise unknown_dependency(key, other)
 
     def depend(self, key: Hashable, *depends_on: Hashable) -> bool:
         """Add dependencies to a node that was not taken yet, all of them or, on an error, none.
@@ -191,18 +192,18 @@ class DependencyGraph(Uncopied):
         Cost: O(all direct and indirect dependants of the node, with their dependencies); O(1) per dependency for a node
         without dependants.
         """
-        keys = _keys(depends_on)
+        keys = parse_keys(depends_on)
         node = self._find(key)
         if self._state(key, node) is DependencyState.ABORTED:
             return False
-        refusal = self._core.depend(node, [self._need(key, need, {}) for need in keys])
+        refusal = self._core.depend(node, [self._number(key, other, {}) for other in keys])
         if refusal is None:
             return True
-        reason, detail = refusal
+        reason, _, detail = refusal
         if reason == "cycle":
             raise cycle_error([key, *detail])
-        if reason == "need":
-            raise _unknown_need(key, keys[cast("int", detail)])
+        if reason == "dependency":
+            raise unknown_dependency(key, keys[cast("int", detail)])
         state = _state(key, detail)
         if state is DependencyState.ABORTED:
             return False
@@ -248,11 +249,11 @@ class DependencyGraph(Uncopied):
         node = self._core.find(key)
         found = None if node is None else self._core.item(node)
         if node is not None and found is not None and _STATES[found[1]] is DependencyState.READY:
-            given = found[0]
-            if callable(given) and not isinstance(given, Task):
-                given = Task(given, key=key)
-            if self._core.take(node, given):
-                return given
+            issued = found[0]
+            if callable(issued) and not isinstance(issued, Task):
+                issued = Task(issued, key=key)
+            if self._core.take(node, issued):
+                return issued
             # Another caller was faster.
             found = self._core.item(node)
         if default is not NOTHING:
@@ -344,7 +345,7 @@ class DependencyGraph(Uncopied):
             _check_error(error)
         aborted = self._core.abort(self._find(key), error)
         if aborted is None:
-            raise _unknown(key)
+            raise unknown_key(key)
         return tuple(aborted)
 
     def forget(self) -> int:
@@ -454,7 +455,7 @@ class DependencyGraph(Uncopied):
         """Return the number of the node with this key. Raises ValueError if it does not exist."""
         node = self._core.find(key)
         if node is None:
-            raise _unknown(key)
+            raise unknown_key(key)
         return node
 
     def _state(self, key: Hashable, node: int) -> DependencyState:
@@ -463,30 +464,17 @@ class DependencyGraph(Uncopied):
         return _state(key, None if found is None else found[1])
 
 
-def raise_callback_errors(errors: list[BaseException]) -> None:
-    """Raise the errors of callbacks; the core calls this after all events are delivered.
-
-    Several errors are raised as a group, but `KeyboardInterrupt` and `SystemExit` are raised alone.
-    """
-    for error in errors:
-        add_note_once(error, "raised by a callback of DependencyGraph")
-    for error in errors:
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            raise error
-    raise_all(errors, "several callbacks of a DependencyGraph failed")
-
-
 def _snapshot(facts: NodeFacts) -> DependencyNode:
     key, item, depends_on, state, value, error, caused_by = facts
     # The core lists a dependency twice if `depend` was called with it twice.
-    needs = tuple(dict.fromkeys(depends_on))
-    return DependencyNode(key, item, needs, _STATES[state], value, error, caused_by)
+    keys = tuple(dict.fromkeys(depends_on))
+    return DependencyNode(key, item, keys, _STATES[state], value, error, caused_by)
 
 
 def _state(key: Hashable, number: int | None) -> DependencyState:
     """Return a state by its number. Raises ValueError for None: the node was forgotten."""
     if number is None:
-        raise _unknown(key)
+        raise unknown_key(key)
     return _STATES[number]
 
 
@@ -500,74 +488,6 @@ def _was_settled(key: Hashable, number: int | None) -> bool:
     raise RuntimeError(
         f"node {key!r} is {state.value}: only one that is ready or running can be completed or fail"
     )
-
-
-def _unknown(key: Hashable) -> ValueError:
-    return ValueError(f"key must be that of a node of this graph, got {describe_value(key)}")
-
-
-def _unknown_need(key: Hashable, need: Hashable) -> ValueError:
-    return ValueError(
-        f"depends_on of node {key!r} names {need!r}, which is no node of this graph: add that one before it, "
-        "or both in one add_all"
-    )
-
-
-def _known(key: Hashable) -> ValueError:
-    return ValueError(f"key must be a new one, got {key!r}: there is a node with it")
-
-
-def _shared_task(key: Hashable, other: Hashable, task: Task) -> ValueError:
-    return ValueError(
-        f"item of node {key!r} must be a Task of its own, got that of node {other!r}: {task!r}"
-    )
-
-
-def _check_tasks(entries: Iterable[tuple[Hashable, Any, bool, list[Hashable], list[int]]]) -> None:
-    """Raise an error if two nodes of a batch share a task."""
-    owners: dict[int, Hashable] = {}
-    for key, item, is_task, _, _ in entries:
-        if is_task:
-            if id(item) in owners:
-                raise _shared_task(key, owners[id(item)], item)
-            owners[id(item)] = key
-
-
-def _wanted(entry: tuple[Any, ...]) -> tuple[Hashable, Any, list[Hashable]]:
-    """Check the shape of an entry of `add_all` without looking at the graph."""
-    kind = type(cast("object", entry))
-    if not issubclass(kind, tuple) or len(entry) not in (2, 3):
-        raise TypeError(
-            f"nodes must be tuples (key, item) or (key, item, depends_on), got {describe_value(entry)}"
-        )
-    key, item, *rest = entry
-    depends_on = rest[0] if rest else ()
-    _check_hash("key", key)
-    return key, key if item is NOTHING else item, _keys(depends_on)
-
-
-def _keys(depends_on: Any) -> list[Hashable]:
-    """Return the keys of the dependencies of a node, each once."""
-    kind = type(cast("object", depends_on))
-    is_text = issubclass(kind, (str, bytes))
-    if is_text or not hasattr(kind, "__iter__"):
-        hint = f"; write [{depends_on!r}]" if is_text else ""
-        raise TypeError(
-            f"depends_on must be an iterable of keys, got {describe_value(depends_on)}{hint}"
-        )
-    keys: list[Any] = list(depends_on)
-    for key in keys:
-        _check_hash("depends_on", key)
-    return list(dict.fromkeys(keys))
-
-
-def _check_hash(parameter: str, key: Any) -> None:
-    try:
-        hash(key)
-    except TypeError as error:
-        raise TypeError(
-            f"{parameter}: what names a node must be hashable, got {describe_value(key)}"
-        ) from error
 
 
 def _check_callback(callback: Callable[..., object]) -> None:

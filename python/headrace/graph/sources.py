@@ -12,7 +12,7 @@ from weakref import ref
 from headrace._core import AsyncIterSource, Buffer, BufferSource
 from headrace._internal.error_notes import add_note_once
 from headrace._internal.reprs import describe_value, short_repr
-from headrace.buffer import BufferSink, standing
+from headrace.buffer import BufferSink, state_parts
 from headrace.graph._aging import Aged, Ageing
 from headrace.graph.graph import DependencyGraph
 from headrace.graph.node import DependencyState
@@ -71,7 +71,7 @@ class PrioritySourceObj(Aged, SourceObj[T], stock=True):
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._ageing = Ageing(priority, ageing, clock)
-        self._buffer: Buffer[T] = Buffer(maxsize, "block", "priority", self._ageing.place)
+        self._buffer: Buffer[T] = Buffer(maxsize, "block", "priority", self._ageing.position)
         self._sink: SinkObj[T] = BufferSink(self._buffer)
         super().__init__(BufferSource(self._buffer))
 
@@ -86,7 +86,7 @@ class PrioritySourceObj(Aged, SourceObj[T], stock=True):
         return self._buffer.maxsize
 
     def _repr_parts(self) -> Iterator[str]:
-        yield from standing(self._buffer)
+        yield from state_parts(self._buffer)
         yield from super()._repr_parts()
 
     def peek(self) -> T:
@@ -157,10 +157,7 @@ class DependencySourceObj(SourceObj[Any], stock=True):
         If the node was settled in the meantime, the call has no effect. An error raised by a callback of the graph is
         passed to the loop's exception handler.
         """
-        try:
-            self._graph.completed(item, value)
-        except BaseException as error:
-            self._report(error)
+        self._settle(self._graph.completed, item, value)
 
     def failed(self, item: object, error: BaseException, /) -> None:
         """Mark the node of a pulled item as failed; runners call this, see `OutcomeListener`.
@@ -168,17 +165,17 @@ class DependencySourceObj(SourceObj[Any], stock=True):
         If the node was settled in the meantime, the call has no effect. An error raised by a callback of the graph is
         passed to the loop's exception handler.
         """
-        try:
-            self._graph.failed(item, error)
-        except BaseException as raised:
-            self._report(raised)
+        self._settle(self._graph.failed, item, error)
 
-    def _report(self, error: BaseException) -> None:
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            raise error
-        asyncio.get_running_loop().call_exception_handler(
-            {"message": f"a callback of {self._graph!r} failed", "exception": error}
-        )
+    def _settle(self, settle: Callable[[object, Any], bool], item: object, result: Any) -> None:
+        try:
+            settle(item, result)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"a callback of {self._graph!r} failed", "exception": error}
+            )
 
 
 class PriorityDependencySourceObj(Aged, DependencySourceObj, stock=True):
@@ -245,7 +242,7 @@ class _Pulling:
         self._ageing = ageing
         # Ready nodes reported by the graph, from any thread, with the time; with a priority order, the heap of these nodes.
         self._ready: deque[tuple[float, Hashable]] = deque()
-        self._placed: list[tuple[float, int, Hashable]] = []
+        self._heap: list[tuple[float, int, Hashable]] = []
         self._numbers = count()
         self._signal: WaitObject[None] = WaitObject()
         self._stops = _listen(self, graph)
@@ -290,17 +287,17 @@ class _Pulling:
             return self._ready.popleft()[1] if self._ready else _NONE
         while self._ready:
             since, key = self._ready.popleft()
-            self._place(self._ageing, since, key)
-        return heapq.heappop(self._placed)[2] if self._placed else _NONE
+            self._enqueue(self._ageing, since, key)
+        return heapq.heappop(self._heap)[2] if self._heap else _NONE
 
-    def _place(self, ageing: Ageing, since: float, key: Hashable) -> None:
+    def _enqueue(self, ageing: Ageing, since: float, key: Hashable) -> None:
         try:
             item = self._graph[key].item
         except KeyError:
             # The node was aborted and forgotten.
             return
         try:
-            place = ageing.place(item, since)
+            position = ageing.position(item, since)
         except BaseException as error:
             if self._graph.take(key, _NONE) is _NONE:
                 # Another source took the node.
@@ -308,7 +305,7 @@ class _Pulling:
             add_note_once(error, f"raised by priority of node {short_repr(key)}")
             self._graph.fail(key, error)
             raise
-        heapq.heappush(self._placed, (place, next(self._numbers), key))
+        heapq.heappush(self._heap, (position, next(self._numbers), key))
 
 
 def _listen(pulling: _Pulling, graph: DependencyGraph) -> list[Callable[[], None]]:

@@ -1,7 +1,7 @@
 """`Combination`: many sources as one, the state behind the combiner and the operators with many sources.
 
-A native `Merge` holds the sources, polls them and closes them. A view of it, a `MergeFeed`, takes their items by a
-policy: in turn, in the order of arrival, or in rows.
+A native `Merge` holds the sources, polls them and closes them. A view of it, a `MergeView`, takes their items by a
+policy: round-robin, in order of arrival, or in rows.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
 
-from headrace._core import Merge, MergeFeed
+from headrace._core import Merge, MergeView
 from headrace._internal.error_notes import as_group
 from headrace._internal.reprs import describe_value, pluralize
 from headrace._internal.tasks import wait_until_done, warn_unclosed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
+    from typing import TypedDict
 
     from headrace.pull.source import Source
 
@@ -23,6 +24,20 @@ T = TypeVar("T")
 
 ErrorPolicy: TypeAlias = Literal["raise", "skip", "stop"]
 """The effect of a source's error: a pull raises it and the stream continues; it is dropped; it is raised and the stream ends."""
+
+if TYPE_CHECKING:
+
+    class MergeOptions(TypedDict, total=False):
+        """The options of every operator with many sources."""
+
+        prefetch: int
+        errors: ErrorPolicy
+
+    class ZipOptions(MergeOptions, total=False):
+        """The options of a zip whose rows are all complete."""
+
+        strict: bool
+        longest: Literal[False]
 
 
 class Combination(Generic[T]):
@@ -67,7 +82,7 @@ class Combination(Generic[T]):
                 raise ValueError(
                     f"{owner}: {place} must not be {first} again, {source!r}: its items would be split; give each a branch of its tee()"
                 )
-        # Source numbers by label: the given sources, with which a new cycle begins, and the added ones, of which some
+        # Source numbers by label: the sources given at construction, which a restart keeps, and the added ones, of which some
         # may have ended. `_most_added` is the number of added ones at which the ended ones are removed.
         self._given: dict[Any, int] = {}
         self._added: dict[Any, int] = {}
@@ -91,7 +106,7 @@ class Combination(Generic[T]):
         return dict(zip(self.merge.labels(), self.merge.sources(), strict=True))
 
     def add(self, source: Source[T], *label: Any) -> None:
-        """Add a source. It takes part from the next pull on."""
+        """Add a source. It is pulled from the next pull on."""
         check(self._owner, "source", source)
         if self.merge.holds(source):
             raise ValueError(
@@ -134,19 +149,19 @@ class Combination(Generic[T]):
         self._most_added = max(64, 2 * len(self._added))
 
     async def remove(self, source: Source[T]) -> None:
-        """Takes a source out and closes it, in its own task."""
+        """Remove a source and close it, in its own task."""
         task = self.merge.remove(source)
         cancellation = None if task is None else await wait_until_done(task)
-        error = self.merge.parting_error(source)
+        error = self.merge.take_removal_error(source)
         if cancellation is not None:
             raise cancellation from error
         if error is not None:
             raise error
 
-    def feed(self, policy: str, title: str, **options: Any) -> MergeFeed:
+    def view(self, policy: str, title: str, **options: Any) -> MergeView:
         """Return a view of the merge."""
         self._title = title
-        return MergeFeed(self.merge, policy, **options)
+        return MergeView(self.merge, policy, **options)
 
     def __del__(self) -> None:
         # There is no merge after an `__init__` that raised.
@@ -160,10 +175,45 @@ class Combination(Generic[T]):
         return f"<{self._title} of {self.merge.size} sources>"
 
 
+class LiveSources(Generic[T]):
+    """The sources of a combination, which may be added and removed while it runs."""
+
+    __slots__ = ()
+
+    _combination: Combination[T]
+
+    @property
+    def sources(self) -> tuple[Source[T], ...]:
+        """The sources that have not ended, in the order in which they were added; see `add` and `remove`."""
+        return self._combination.sources
+
+    def add(self, source: Source[T]) -> None:
+        """Add a source. It is pulled from the next pull on.
+
+        Raises:
+            TypeError: The source cannot be iterated.
+            ValueError: The source is present already, or pulls from this stream itself.
+            ClosedError: The end was reached, or this object was closed.
+        """
+        self._combination.add(source)
+
+    async def remove(self, source: Source[T]) -> None:
+        """Remove a source and close it, in its own task. Its prefetched items are dropped.
+
+        Cancel safety: the source is removed and will be closed; a cancellation is raised after
+        that.
+
+        Raises:
+            ValueError: The argument is not one of the sources.
+            BaseException: The error that the source raised when it was closed.
+        """
+        await self._combination.remove(source)
+
+
 async def _closed(merge: Merge) -> None:
     """Close the remaining sources and raise their errors."""
-    cancellation = await wait_until_done(*merge.shut())
-    errors = merge.errors()
+    cancellation = await wait_until_done(*merge.start_closing())
+    errors = merge.closing_errors()
     error = as_group(errors, "several sources raised when they were closed") if errors else None
     if cancellation is not None:
         raise cancellation from error
@@ -175,7 +225,7 @@ def check_unpacked(owner: str, source: object) -> None:
     """Refuse a list of streams where each stream is an argument of its own.
 
     Raises:
-        TypeError: `source` is one.
+        TypeError: `source` is such a list.
     """
     if not isinstance(source, (list, tuple, set, frozenset)):
         return
@@ -191,7 +241,7 @@ def check(owner: str, parameter: str, source: object) -> None:
     """Check that a source can be iterated.
 
     Raises:
-        TypeError: it cannot be iterated.
+        TypeError: It cannot be iterated.
     """
     kind = type(source)
     # Not `isinstance(..., Iterable)`: a class with `__getitem__` alone can be iterated too.

@@ -52,14 +52,14 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Native::<push::awaitable::Push>::register(py)?;
     Native::<push::foreign_sink::Delivering>::register(py)?;
     source::register_closing(py)?;
-    Native::<merge::Anchor>::register(py)?;
+    Native::<merge::SourceTask>::register(py)?;
     kernel::register(module)?;
     signal::register(module)?;
     line_writer::register(module)?;
     buffer::register(module)?;
     capacity::register(module)?;
     pool::register(module)?;
-    module.add_class::<graph::GraphCore>()?;
+    module.add_class::<graph::PyGraphCore>()?;
     module.add_class::<object::iterator_result::IteratorResult>()?;
     module.add_class::<pull::link::PyPullLink>()?;
     module.add_class::<source::PyDequeSource>()?;
@@ -68,8 +68,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<source::PyLinesSource>()?;
     module.add_class::<source::PyBufferSource>()?;
     module.add_class::<source::PyAsyncIterSource>()?;
-    module.add_class::<merge::Merge>()?;
-    module.add_class::<merge::MergeFeed>()?;
+    module.add_class::<merge::PyMerge>()?;
+    module.add_class::<merge::PyMergeView>()?;
     module.add_class::<push::link::PyPushLink>()?;
     module.add_function(wrap_pyfunction!(pull::control::adopt, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::stock, module)?)?;

@@ -8,94 +8,102 @@
 //! - `__del__` of anything that is dropped, and of any garbage that the collector finds, which may be at any allocation;
 //! - a signal handler, between any two bytecodes of the main thread.
 //!
-//! All of these may call the graph again, raise, switch threads, or wait for another thread. A lock that is held over
-//! bytecode is therefore wrong, whatever its kind: with a plain lock such a call waits for its own thread, and with a
-//! reentrant one it finds the state half changed, or holds the lock while it waits for another thread that wants it.
+//! All of these may call the graph again, raise, switch threads, or wait for another thread. So no kind of lock may be held
+//! while bytecode runs. With a plain lock such a call waits for its own thread. With a reentrant lock it sees a half-changed
+//! state, or holds the lock while it waits for another thread that needs it.
 //!
 //! # Approach
 //!
 //! **There is no lock. Each step is one borrow of the state, in which no Python code runs.** The GIL is held throughout a
-//! step, and is only released between bytecodes, so that nothing else can run meanwhile: no other thread, signal handler,
-//! collector or finaliser. (Builds without a GIL are refused in `gil.rs`.) A call is made of four parts:
+//! step: it is only released between bytecodes. So no other thread, signal handler, collector or finaliser can run meanwhile.
+//! (Builds without a GIL are refused at import.) A call has four parts:
 //!
-//! 1. User code that the step needs is run first: keys are hashed and compared, and Python makes nodes into numbers.
-//! 2. One step checks what it was told against the current state, changes it wholly or not at all, and
-//!    copies out what the caller gets.
-//! 3. What the step let go of is dropped, which may run finalisers.
-//! 4. Events that the step recorded are delivered to the listeners, if no other call is delivering.
+//! 1. User code that the step needs runs first: keys are hashed and compared, and Python converts nodes to numbers.
+//! 2. One step checks its arguments against the current state, changes the state completely or not at all, and copies out the
+//!    results.
+//! 3. Objects that the step released are dropped, which may run finalisers.
+//! 4. Events that the step recorded are dispatched to the listeners, unless another call is dispatching.
 //!
-//! Parts 2 to 4 are one call from Python, so that an exception of a signal handler (`KeyboardInterrupt`) strikes before it
-//! or in a callback, and leaves no change without its events.
+//! Parts 2 to 4 are one call from Python. So an exception of a signal handler (`KeyboardInterrupt`) is raised before the call
+//! or in a callback, and no change is left without its events.
 //!
 //! # Invariants
 //!
-//! 1. Inside a borrow no Python object is made, compared, hashed or dropped; references are moved and counted up alone.
-//!    What is let go of goes to `State::garbage`.
-//! 2. Numbers are never used twice, so that one that was found before the step means the same node, or a forgotten one.
+//! 1. Inside a borrow no Python object is created, compared, hashed or dropped; references are only moved and counted up.
+//!    Released objects go to `State::garbage`.
+//! 2. Numbers are never reused. A number that was found before the step means the same node, or a forgotten one.
 //! 3. No two nodes of the graph have equal keys.
 //! 4. `counts`, `ready`, `running` and `tasks` agree with the states of the nodes between any two steps.
-//! 5. An event is recorded in the step that caused it. While events are undelivered, a caller is delivering, or is about to.
+//! 5. An event is recorded in the step that caused it. While events are pending, a call dispatches them, or is about to.
 //!
 //! # Keys
 //!
-//! A dict cannot hold the keys, since it compares them while it looks for one. Here nodes whose keys have one hash are
-//! linked, newest first. [`GraphCore::find`] copies these keys out in one step, and compares them afterwards. The answer
-//! was true at that step, which lies within the call; a node that is forgotten meanwhile is missed in the next step.
+//! A dict cannot hold the keys, since it compares them during a look-up. Here the nodes whose keys have the same hash are
+//! linked, newest first. [`PyGraphCore::find`] copies these keys out in one step, and compares them afterwards. The result
+//! was true at that step, which lies within the call. The next step does not find a node that is forgotten meanwhile.
 //!
-//! Adding has to know in the step itself that no node has the key (invariant 3):
+//! To keep invariant 3, the step that adds a node must know that no other node has its key. The race to avoid:
 //!
 //! 1. Thread A hashes the key `k`, finds no node with that hash, and is about to add one.
 //! 2. Thread B, or the `__hash__` of another key of A's batch, adds a node with a key equal to `k`.
 //! 3. A adds its node. Now two nodes have that key.
 //!
-//! So step 3 looks for nodes with the same hash that were added since the last look, which their numbers tell. If there
-//! are any, it adds nothing; they are compared, and the step is tried again. No key is compared with the same node twice.
-//! A round is repeated only if a node with the same hash was added meanwhile, so that some call makes progress.
+//! So step 3 looks for nodes with the same hash that were added since the last look-up, which their numbers show. If there
+//! are any, it adds nothing: they are compared, and the step is repeated. No key is compared with the same node twice. A
+//! step is repeated only if a node with the same hash was added meanwhile, so some call always makes progress.
 //!
-//! # Delivery
+//! # Dispatch
 //!
-//! A callback may do anything with the graph, which causes more events. They are delivered by the call that is delivering
-//! already, since calls inside one another would nest as deeply as the graph is. That call stops delivering in the same step in which it
-//! finds no event: no event is recorded between the two and left behind.
+//! A callback may call the graph and cause more events. The call that is dispatching already dispatches these too: nested
+//! calls would be as deep as the graph. It stops dispatching in the same step in which it finds no event, so no event is
+//! recorded in between and left behind.
 //!
 //! # Cost
 //!
-//! O(log nodes) to find a node by its number, and for each place in an order. With that: O(1) for a node, and O(1) for
-//! an edge, each of which is added once and walked once. Nothing recurses.
+//! O(log nodes) to find a node by its number, and for each position in an order. Apart from that, O(1) for a node and O(1)
+//! for an edge: each is added once and walked once. Nothing recurses.
+//!
+//! | file | contents |
+//! |---|---|
+//! | [`state`] | nodes, edges and the steps that change them |
+//! | [`node`] | one node and its phases |
+//! | [`draft`] | a batch of nodes to add, and the results of adding |
+//! | [`events`] | pending events and listeners |
 
-mod news;
+mod draft;
+mod events;
 mod node;
 mod state;
 
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit, intern};
 
 use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
-use news::Kind;
-use node::{Number, Phase};
-use state::{Dependence, Draft, Need, Refusal, State};
+use draft::{Dependency, Draft, Refusal, RefusalTuple};
+use events::EventKind;
+use node::{Facts, Number, Phase};
+use state::State;
 
-/// The nodes, edges and listeners of a `DependencyGraph`, which says what its methods mean.
+/// The nodes, edges and listeners of a `DependencyGraph`, which documents the methods.
 ///
 /// Nodes and listeners are numbers here, and states are indices of `DependencyState`.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "GraphCore", frozen, module = "headrace._core")]
 #[derive(Debug, Default)]
-pub(crate) struct GraphCore(GilCell<State>);
+pub(crate) struct PyGraphCore(GilCell<State>);
 
-/// A node that is to be added: key, item, whether the item is a `Task`, keys of dependencies, and what these are: `n` from
-/// 0 is the node with the number `n`, and `~n` entry `n` of the batch.
+/// A node to add: key, item, whether the item is a `Task`, the keys of its dependencies, and the dependencies. Of these, `n`
+/// from 0 is the node with the number `n`, and `~n` is entry `n` of the batch.
 type Entry<'py> = (Bound<'py, PyAny>, Py<PyAny>, bool, Vec<Py<PyAny>>, Vec<i64>);
 
 #[pymethods]
-impl GraphCore {
+impl PyGraphCore {
     #[new]
     fn new() -> Self {
         Self::default()
     }
 
-    /// The number of the node with this key.
+    /// Finds the number of the node with this key.
     fn find(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Option<Number>> {
         let hash = key.hash()?;
         let candidates: Vec<_> = {
@@ -112,103 +120,84 @@ impl GraphCore {
         Ok(None)
     }
 
-    /// Adds nodes, all or none. Gives None, or why it does not: `"closed"`, `"key"`, `"task"` or `"need"`, the index of the
-    /// entry, and the key of the node that has the task, or the index of the dependency that was forgotten.
-    fn insert<'py>(
-        &self,
-        py: Python<'py>,
-        entries: Vec<Entry<'py>>,
-    ) -> PyResult<Option<Bound<'py, PyTuple>>> {
+    /// Adds nodes, all or none. Returns None, or the reason of the refusal: `"closed"`, `"key"`, `"task"` or `"dependency"`, the index
+    /// of the entry, and the key of the node that has the task, or the index of the forgotten dependency.
+    fn insert(&self, py: Python<'_>, entries: Vec<Entry<'_>>) -> PyResult<Option<RefusalTuple>> {
         let mut drafts = Vec::with_capacity(entries.len());
-        for (key, item, is_task, depends_on, needs) in entries {
+        for (key, item, is_task, depends_on, dependencies) in entries {
             drafts.push(Draft {
                 hash: key.hash()?,
                 key: key.unbind(),
                 item,
                 is_task,
                 depends_on,
-                needs: needs.into_iter().map(need).collect(),
+                dependencies: dependencies.into_iter().map(dependency).collect(),
                 compared: 0,
             });
         }
-        let refusal = match self.insert_checked(py, drafts)? {
-            None => return Ok(None),
-            Some(Refusal::Closed) => ("closed", 0, py.None()),
-            Some(Refusal::Key(index)) => ("key", index, py.None()),
-            Some(Refusal::Task(index, key)) => ("task", index, key),
-            Some(Refusal::Need(index, need)) => {
-                let need = need.into_pyobject(py)?.into_any().unbind();
-                ("need", index, need)
-            }
-        };
-        refusal.into_pyobject(py).map(Some)
+        let refusal = self.insert_checked(py, drafts)?;
+        refusal.map(|refusal| refusal.into_tuple(py)).transpose()
     }
 
-    /// Adds dependencies to a node, all or none. Gives None, or why it does not: `"state"` and the state of the node, or
-    /// None if it was forgotten; `"need"` and the index of the dependency that was forgotten; or `"cycle"` and the keys
-    /// from a dependency to the node.
-    #[expect(clippy::needless_pass_by_value, reason = "it comes from Python")]
-    fn depend<'py>(
+    /// Adds dependencies to a node, all or none. Returns None, or the reason of the refusal: `"state"` and the state of the
+    /// node, or None if it was forgotten; `"dependency"` and the index of the forgotten dependency; or `"cycle"` and the keys from a
+    /// dependency to the node. The second entry of the tuple is unused.
+    #[expect(clippy::needless_pass_by_value, reason = "extracted from Python")]
+    fn depend(
         &self,
-        py: Python<'py>,
+        py: Python<'_>,
         node: Number,
-        needs: Vec<Number>,
-    ) -> PyResult<Option<(&'static str, Bound<'py, PyAny>)>> {
-        let (why, what) = match self.change(py, |state| state.depend(py, node, &needs))? {
-            Dependence::Done => return Ok(None),
-            Dependence::Not(phase) => ("state", phase.map(Phase::index).into_pyobject(py)?),
-            Dependence::Forgotten(need) => ("need", need.into_pyobject(py)?.into_any()),
-            Dependence::Cycle(keys) => ("cycle", keys.into_pyobject(py)?),
-        };
-        Ok(Some((why, what)))
+        dependencies: Vec<Number>,
+    ) -> PyResult<Option<RefusalTuple>> {
+        let refusal = self.change(py, |state| state.depend(py, node, &dependencies))?;
+        refusal.map(|refusal| refusal.into_tuple(py)).transpose()
     }
 
-    /// The item of a node and its state; None if it was forgotten.
+    /// Returns the item of a node and its state; None if it was forgotten.
     fn item(&self, py: Python<'_>, node: Number) -> Option<(Py<PyAny>, usize)> {
         let state = self.0.borrow(py);
         let node = state.get(node)?;
         Some((node.item.clone_ref(py), node.phase.index()))
     }
 
-    /// Takes a node, for which `given` is given out; false if it is not ready.
-    fn take(&self, py: Python<'_>, node: Number, given: Py<PyAny>) -> PyResult<bool> {
-        self.change(py, |state| state.take(node, given))
+    /// Takes a node, for which `issued` is handed out; false if it is not ready.
+    fn take(&self, py: Python<'_>, node: Number, issued: Py<PyAny>) -> PyResult<bool> {
+        self.change(py, |state| state.take(node, issued))
     }
 
-    /// Completes a node that is ready or running. Gives the state that it was in; None if it was forgotten.
+    /// Completes a node that is ready or running. Returns its previous state; None if it was forgotten.
     fn complete(&self, py: Python<'_>, node: Number, value: Py<PyAny>) -> PyResult<Option<usize>> {
         let phase = self.change(py, |state| state.complete(py, node, value))?;
         Ok(phase.map(Phase::index))
     }
 
-    /// Fails a node that is ready or running. Gives the state that it was in; None if it was forgotten.
+    /// Fails a node that is ready or running. Returns its previous state; None if it was forgotten.
     fn fail(&self, py: Python<'_>, node: Number, error: Py<PyAny>) -> PyResult<Option<usize>> {
         let phase = self.change(py, |state| state.fail(py, node, error))?;
         Ok(phase.map(Phase::index))
     }
 
-    /// Completes the node that was given out as this object; false if none is running with it.
+    /// Completes the running node for which this object was issued; false if there is none.
     fn completed(
         &self,
         py: Python<'_>,
-        given: &Bound<'_, PyAny>,
+        issued: &Bound<'_, PyAny>,
         value: Py<PyAny>,
     ) -> PyResult<bool> {
-        self.change(py, |state| match state.running_with(given) {
-            Some(node) => state.complete(py, node, value).is_some(),
-            None => state.let_go(value),
-        })
+        self.settle_issued(py, issued, value, State::complete)
     }
 
-    /// Fails the node that was given out as this object; false if none is running with it.
-    fn failed(&self, py: Python<'_>, given: &Bound<'_, PyAny>, error: Py<PyAny>) -> PyResult<bool> {
-        self.change(py, |state| match state.running_with(given) {
-            Some(node) => state.fail(py, node, error).is_some(),
-            None => state.let_go(error),
-        })
+    /// Fails the running node for which this object was issued; false if there is none.
+    fn failed(
+        &self,
+        py: Python<'_>,
+        issued: &Bound<'_, PyAny>,
+        error: Py<PyAny>,
+    ) -> PyResult<bool> {
+        self.settle_issued(py, issued, error, State::fail)
     }
 
-    /// Aborts a node and what depends on it. Gives the keys of those that were aborted; None if it was forgotten.
+    /// Aborts a node and its dependants. Returns the keys of the aborted nodes; None if the node was forgotten.
     fn abort(
         &self,
         py: Python<'_>,
@@ -218,7 +207,7 @@ impl GraphCore {
         self.change(py, |state| state.abort(py, node, error))
     }
 
-    /// Drops all settled nodes, and says how many.
+    /// Drops all settled nodes, and returns their number.
     fn forget(&self, py: Python<'_>) -> PyResult<usize> {
         let forgotten = self.change(py, State::forget)?;
         Ok(forgotten.len())
@@ -228,7 +217,7 @@ impl GraphCore {
         self.change(py, State::close)
     }
 
-    /// Closes the graph if all its nodes are settled, unless it is kept open. Whether it is closed, and all are settled.
+    /// Closes the graph if all its nodes are settled, unless it is kept open. Returns whether it is closed and all are settled.
     fn close_if_over(&self, py: Python<'_>, keep_open: bool) -> bool {
         let mut state = self.0.borrow(py);
         let is_finished = state.is_finished();
@@ -236,19 +225,19 @@ impl GraphCore {
         state.is_closed && is_finished
     }
 
-    /// Adds a callback for nodes that become ready, and for those that are. Gives its number.
+    /// Adds a callback for nodes that are ready or become ready. Returns its number.
     fn on_ready(&self, py: Python<'_>, callback: Py<PyAny>) -> PyResult<Number> {
-        self.change(py, |state| state.listen(py, Kind::Ready, callback))
+        self.change(py, |state| state.listen(py, EventKind::Ready, callback))
     }
 
-    /// Adds a callback for the moments when all nodes are settled. Gives its number.
+    /// Adds a callback for the moments when all nodes are settled. Returns its number.
     fn on_finished(&self, py: Python<'_>, callback: Py<PyAny>) -> PyResult<Number> {
-        self.change(py, |state| state.listen(py, Kind::Finished, callback))
+        self.change(py, |state| state.listen(py, EventKind::Finished, callback))
     }
 
-    /// Removes a callback, if it is there.
+    /// Removes a callback, if it is registered.
     fn stop(&self, py: Python<'_>, listener: Number) {
-        let callback = self.0.borrow(py).news.stop(listener);
+        let callback = self.0.borrow(py).events.stop(listener);
         drop(callback);
     }
 
@@ -262,34 +251,24 @@ impl GraphCore {
         self.0.borrow(py).is_finished()
     }
 
-    /// How many nodes are in each state.
+    /// Counts the nodes in each state.
     fn counts(&self, py: Python<'_>) -> [usize; Phase::COUNT] {
         self.0.borrow(py).counts()
     }
 
-    /// All nodes, or those in one state, oldest first, each as the arguments of `DependencyNode`.
-    fn nodes<'py>(
-        &self,
-        py: Python<'py>,
-        state: Option<usize>,
-    ) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        let snapshots: Vec<_> = {
-            let graph = self.0.borrow(py);
-            let wanted = graph
-                .nodes()
-                .filter(|node| state.is_none_or(|state| state == node.phase.index()));
-            wanted.map(|node| node.snapshot(py)).collect()
-        };
-        snapshots
-            .into_iter()
-            .map(|snapshot| snapshot.into_tuple(py))
-            .collect()
+    /// Lists all nodes, or those in one state, oldest first, each as the arguments of `DependencyNode`.
+    fn nodes(&self, py: Python<'_>, state: Option<usize>) -> Vec<Facts> {
+        let graph = self.0.borrow(py);
+        let wanted = graph
+            .nodes()
+            .filter(|node| state.is_none_or(|state| state == node.phase.index()));
+        wanted.map(|node| node.facts(py)).collect()
     }
 
-    /// One node, as the arguments of `DependencyNode`; None if it was forgotten.
-    fn node<'py>(&self, py: Python<'py>, node: Number) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        let snapshot = self.0.borrow(py).get(node).map(|node| node.snapshot(py));
-        snapshot.map(|snapshot| snapshot.into_tuple(py)).transpose()
+    /// Returns one node, as the arguments of `DependencyNode`; None if it was forgotten.
+    fn node(&self, py: Python<'_>, node: Number) -> Option<Facts> {
+        let state = self.0.borrow(py);
+        state.get(node).map(|node| node.facts(py))
     }
 
     fn __len__(&self, py: Python<'_>) -> usize {
@@ -297,10 +276,7 @@ impl GraphCore {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::visit(&visit, |visit| match self.0.peek_for_gc() {
-            Some(state) => state.traverse(visit),
-            None => Ok(()),
-        })
+        gc::visit(&visit, |visit| self.0.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -309,19 +285,37 @@ impl GraphCore {
     }
 }
 
-impl GraphCore {
-    /// Makes one step, and what follows from it: see the top of this file.
+impl PyGraphCore {
+    /// Runs one step, drops its garbage and dispatches its events: parts 2 to 4 of a call, see the top of this file.
     fn change<T>(&self, py: Python<'_>, step: impl FnOnce(&mut State) -> T) -> PyResult<T> {
         let (result, garbage) = {
             let mut state = self.0.borrow(py);
             (step(&mut state), std::mem::take(&mut state.garbage))
         };
         drop(garbage);
-        self.deliver(py)?;
+        self.dispatch(py)?;
         Ok(result)
     }
 
-    /// Adds a batch when each of its keys was compared with all nodes of its hash.
+    /// Settles the running node for which this object was issued; false if there is none.
+    fn settle_issued(
+        &self,
+        py: Python<'_>,
+        issued: &Bound<'_, PyAny>,
+        result: Py<PyAny>,
+        settle: impl FnOnce(&mut State, Python<'_>, Number, Py<PyAny>) -> Option<Phase>,
+    ) -> PyResult<bool> {
+        self.change(py, |state| {
+            if let Some(node) = state.running_as(issued) {
+                settle(state, py, node, result).is_some()
+            } else {
+                state.garbage.push(result);
+                false
+            }
+        })
+    }
+
+    /// Adds a batch once each of its keys was compared with all nodes of its hash.
     fn insert_checked(&self, py: Python<'_>, mut drafts: Vec<Draft>) -> PyResult<Option<Refusal>> {
         loop {
             let rivals = {
@@ -349,19 +343,20 @@ impl GraphCore {
         }
     }
 
-    /// Delivers all events, unless a call does so already, which then delivers these too. Raises what callbacks raised.
-    fn deliver(&self, py: Python<'_>) -> PyResult<()> {
-        if !self.0.borrow(py).news.begin() {
+    /// Dispatches all events, unless another call is dispatching, which then dispatches these too. Raises the errors of the
+    /// callbacks.
+    fn dispatch(&self, py: Python<'_>) -> PyResult<()> {
+        if !self.0.borrow(py).events.begin() {
             return Ok(());
         }
         let mut errors = Vec::new();
         loop {
-            let next = self.0.borrow(py).news.next();
+            let next = self.0.borrow(py).events.next();
             let Some(mut event) = next else {
                 break;
             };
             loop {
-                let listener = self.0.borrow(py).news.listener(py, &event);
+                let listener = self.0.borrow(py).events.listener(py, &event);
                 let Some((number, callback)) = listener else {
                     break;
                 };
@@ -378,13 +373,13 @@ impl GraphCore {
         if errors.is_empty() {
             return Ok(());
         }
-        py.import(intern!(py, "headrace.graph.graph"))?
+        py.import(intern!(py, "headrace.graph._errors"))?
             .call_method1(intern!(py, "raise_callback_errors"), (errors,))?;
         Ok(())
     }
 }
 
-/// The nodes that a draft may have the key of, and was not compared with, each with the index of the draft.
+/// Lists the keys that have the hash of a draft's key and were not compared with it, each with the index of the draft.
 fn rivals(py: Python<'_>, state: &State, drafts: &mut [Draft]) -> Vec<(usize, Py<PyAny>)> {
     let mut rivals = Vec::new();
     for (index, draft) in drafts.iter_mut().enumerate() {
@@ -395,14 +390,14 @@ fn rivals(py: Python<'_>, state: &State, drafts: &mut [Draft]) -> Vec<(usize, Py
     rivals
 }
 
-/// Whether a key is that of a node, as a dict would find it.
+/// Whether two keys are equal for a dict.
 fn is_same(of_node: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(of_node.is(key) || of_node.eq(key)?)
 }
 
-fn need(number: i64) -> Need {
+fn dependency(number: i64) -> Dependency {
     match Number::try_from(number) {
-        Ok(number) => Need::Old(number),
-        Err(_) => Need::New(usize::try_from(!number).unwrap_or(usize::MAX)),
+        Ok(number) => Dependency::Node(number),
+        Err(_) => Dependency::Draft(usize::try_from(!number).unwrap_or(usize::MAX)),
     }
 }

@@ -1,9 +1,8 @@
-//! One node of a graph, and its states.
+//! One node of a graph, and its phases.
 
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 
 /// The state of a node, in the order of `headrace.DependencyState`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +18,7 @@ pub(super) enum Phase {
 impl Phase {
     pub(super) const COUNT: usize = 6;
 
-    /// Whether no node ever leaves it.
+    /// Whether a node never leaves this phase.
     pub(super) fn is_settled(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Aborted)
     }
@@ -30,89 +29,68 @@ impl Phase {
     }
 }
 
-/// A number that is given once: to a node, a listener, an event, or a place in an order.
+/// A number that is assigned once: to a node, a listener, an event, or a position in an order.
 pub(super) type Number = u64;
 
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) key: Py<PyAny>,
     pub(super) hash: isize,
-    /// The node before this one whose key has the same hash.
+    /// The previous node whose key has the same hash.
     pub(super) older: Option<Number>,
     pub(super) item: Py<PyAny>,
     /// Whether the item is a `Task`, which only one unsettled node may have.
     pub(super) is_task: bool,
-    /// The keys of its dependencies. A key that was given to `depend` again is listed again.
+    /// The keys of its dependencies. A key that was passed to `depend` again is listed again.
     pub(super) depends_on: Vec<Py<PyAny>>,
     pub(super) phase: Phase,
-    /// Its place among the ready nodes, or among the running nodes with the same object.
-    pub(super) place: Number,
-    /// How many of its dependencies are not completed.
-    pub(super) waits_for: usize,
+    /// Its position among the ready nodes, or among the running nodes with the same issued object.
+    pub(super) position: Number,
+    /// The number of its dependencies that are not completed.
+    pub(super) unmet: usize,
     /// The nodes that depend on it, oldest first. Emptied when it is settled, so that each edge is walked once.
     pub(super) dependants: Vec<Number>,
-    /// The object that was given out for it, while it is running. Keeps the address of that object in use.
-    pub(super) given: Option<Py<PyAny>>,
+    /// The object that was issued for it, while it is running. Keeps the address of that object in use.
+    pub(super) issued: Option<Py<PyAny>>,
     pub(super) value: Option<Py<PyAny>>,
     pub(super) error: Option<Py<PyAny>>,
     pub(super) caused_by: Option<Py<PyAny>>,
 }
 
+/// The arguments of `headrace.DependencyNode`, with the index of the state. Converted to Python objects after the borrow, since
+/// that may run the garbage collector.
+pub(super) type Facts = (
+    Py<PyAny>,
+    Py<PyAny>,
+    Vec<Py<PyAny>>,
+    usize,
+    Option<Py<PyAny>>,
+    Option<Py<PyAny>>,
+    Option<Py<PyAny>>,
+);
+
 impl Node {
-    pub(super) fn snapshot(&self, py: Python<'_>) -> Snapshot {
+    pub(super) fn facts(&self, py: Python<'_>) -> Facts {
         let clone = |object: &Option<Py<PyAny>>| object.as_ref().map(|object| object.clone_ref(py));
-        Snapshot {
-            key: self.key.clone_ref(py),
-            item: self.item.clone_ref(py),
-            depends_on: self
-                .depends_on
-                .iter()
-                .map(|key| key.clone_ref(py))
-                .collect(),
-            phase: self.phase,
-            value: clone(&self.value),
-            error: clone(&self.error),
-            caused_by: clone(&self.caused_by),
-        }
-    }
-}
-
-impl Traverse for Node {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        visit(&self.key)?;
-        visit(&self.item)?;
-        self.depends_on.iter().try_for_each(&mut *visit)?;
-        [&self.given, &self.value, &self.error, &self.caused_by]
-            .into_iter()
-            .flatten()
-            .try_for_each(visit)
-    }
-}
-
-/// A copy of what a caller may see of a node. Turning it into Python objects may run the garbage collector, and so
-/// happens after the borrow.
-pub(super) struct Snapshot {
-    key: Py<PyAny>,
-    item: Py<PyAny>,
-    depends_on: Vec<Py<PyAny>>,
-    phase: Phase,
-    value: Option<Py<PyAny>>,
-    error: Option<Py<PyAny>>,
-    caused_by: Option<Py<PyAny>>,
-}
-
-impl Snapshot {
-    /// The arguments of `headrace.DependencyNode`, with the index of the state.
-    pub(super) fn into_tuple(self, py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
+        let keys = self.depends_on.iter().map(|key| key.clone_ref(py));
         (
-            self.key,
-            self.item,
-            PyTuple::new(py, self.depends_on)?,
+            self.key.clone_ref(py),
+            self.item.clone_ref(py),
+            keys.collect(),
             self.phase.index(),
-            self.value,
-            self.error,
-            self.caused_by,
+            clone(&self.value),
+            clone(&self.error),
+            clone(&self.caused_by),
         )
-            .into_pyobject(py)
     }
 }
+
+traverse!(Node {
+    key,
+    item,
+    depends_on,
+    issued,
+    value,
+    error,
+    caused_by
+});

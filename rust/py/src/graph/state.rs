@@ -1,64 +1,19 @@
 //! The nodes of a graph, their states and their edges.
 //!
 //! Each node counts its dependencies that are not completed, and lists the nodes that depend on it. Settling a node walks
-//! that list once and drops it. So each edge is walked once in the life of the graph, and no search finds what has
-//! become ready.
+//! that list once and drops it. So each edge is walked once in the life of the graph, and no search is needed to find nodes
+//! that become ready.
 //!
-//! Nothing here calls Python or drops a Python object: see the top of [the module](super).
+//! This file neither calls Python nor drops a Python object: see the top of [the module](super).
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use pyo3::prelude::*;
 
-use super::news::{Kind, News};
+use super::draft::{Dependency, Draft, Refusal};
+use super::events::{EventDispatcher, EventKind};
 use super::node::{Node, Number, Phase};
-use crate::object::gc::{Traverse, VisitError, Visitor};
-
-/// A node that is to be added.
-#[derive(Debug)]
-pub(super) struct Draft {
-    pub(super) key: Py<PyAny>,
-    pub(super) hash: isize,
-    pub(super) item: Py<PyAny>,
-    pub(super) is_task: bool,
-    pub(super) depends_on: Vec<Py<PyAny>>,
-    pub(super) needs: Vec<Need>,
-    /// All nodes with a lower number were compared with its key, and differ.
-    pub(super) compared: Number,
-}
-
-/// A dependency of a draft.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Need {
-    /// A node of the graph.
-    Old(Number),
-    /// A draft of the same batch, by its index.
-    New(usize),
-}
-
-/// The reason why a batch is not added.
-#[derive(Debug)]
-pub(super) enum Refusal {
-    Closed,
-    /// The draft with this index has the key of a node.
-    Key(usize),
-    /// The draft with this index has the task of the node with this key.
-    Task(usize, Py<PyAny>),
-    /// The draft with the first index depends on a node that was forgotten, by the second index.
-    Need(usize, usize),
-}
-
-/// The result of `depend`.
-#[derive(Debug)]
-pub(super) enum Dependence {
-    Done,
-    /// Nothing was done, because the node was forgotten, or is in this state.
-    Not(Option<Phase>),
-    /// The dependency with this index was forgotten.
-    Forgotten(usize),
-    /// The keys from one of the dependencies to the node, each of which depends on the next.
-    Cycle(Vec<Py<PyAny>>),
-}
+use crate::object::gc::traverse;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -67,15 +22,15 @@ pub(super) struct State {
     /// The newest node for each hash of a key; `Node::older` leads on from there.
     newest: HashMap<isize, Number>,
     next: Number,
-    /// The ready nodes, by their place.
+    /// The ready nodes, by their position.
     ready: BTreeMap<Number, Number>,
-    /// The running nodes, by the address of what was given out for them, and their place.
+    /// The running nodes, by the address of the issued object and their position.
     running: BTreeMap<(usize, Number), Number>,
     /// The unsettled nodes whose items are tasks, by the address of the task.
     tasks: HashMap<usize, Number>,
     counts: [usize; Phase::COUNT],
     pub(super) is_closed: bool,
-    pub(super) news: News,
+    pub(super) events: EventDispatcher,
     /// Objects that are to be dropped after the borrow.
     pub(super) garbage: Vec<Py<PyAny>>,
 }
@@ -100,11 +55,15 @@ impl State {
         self.nodes.get(&number)
     }
 
+    fn phase(&self, number: Number) -> Option<Phase> {
+        self.get(number).map(|node| node.phase)
+    }
+
     pub(super) fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values()
     }
 
-    /// The nodes from a number on whose keys have this hash, newest first.
+    /// Iterates over the nodes from a number on whose keys have this hash, newest first.
     pub(super) fn same_hash(
         &self,
         hash: isize,
@@ -120,7 +79,7 @@ impl State {
         })
     }
 
-    /// The number that the next node, listener, event or place gets.
+    /// The number of the next node, listener, event or position.
     pub(super) fn next_number(&self) -> Number {
         self.next
     }
@@ -131,33 +90,36 @@ impl State {
         number
     }
 
-    /// Why a batch cannot be added, but for its keys.
+    /// Returns the reason why a batch cannot be added, apart from its keys.
     pub(super) fn refuse(&self, py: Python<'_>, drafts: &[Draft]) -> Option<Refusal> {
+        let mut owners = HashMap::new();
         for (index, draft) in drafts.iter().enumerate() {
-            if draft.is_task
-                && let Some(other) = self.tasks.get(&address(&draft.item))
-            {
-                return Some(Refusal::Task(index, self.nodes[other].key.clone_ref(py)));
+            if draft.is_task {
+                let task = address(&draft.item);
+                let other = self.tasks.get(&task).map(|node| &self.nodes[node].key);
+                if let Some(owner) = other.or_else(|| owners.insert(task, &draft.key)) {
+                    return Some(Refusal::Task(index, owner.clone_ref(py)));
+                }
             }
-            let forgotten = draft.needs.iter().position(
-                |need| matches!(need, Need::Old(number) if !self.nodes.contains_key(number)),
+            let forgotten = draft.dependencies.iter().position(
+                |dependency| matches!(dependency, Dependency::Node(number) if !self.nodes.contains_key(number)),
             );
-            if let Some(need) = forgotten {
-                return Some(Refusal::Need(index, need));
+            if let Some(dependency) = forgotten {
+                return Some(Refusal::Dependency(index, dependency));
             }
         }
         None
     }
 
-    /// Adds a batch. Its keys are new, its tasks are free, and its dependencies are there.
+    /// Adds a batch. The caller has checked that its keys are new, its tasks are free, and its dependencies exist.
     pub(super) fn insert(&mut self, py: Python<'_>, drafts: Vec<Draft>) {
         let first = self.next;
         self.next += drafts.len() as Number;
-        // All are counted first: otherwise the graph would seem finished when the first of them is aborted.
+        // Count all nodes first: otherwise the graph would seem finished when the first of them is aborted.
         self.counts[Phase::Pending.index()] += drafts.len();
         let mut edges = Vec::with_capacity(drafts.len());
         for (number, draft) in (first..).zip(drafts) {
-            edges.push(draft.needs);
+            edges.push(draft.dependencies);
             if draft.is_task {
                 self.tasks.insert(address(&draft.item), number);
             }
@@ -169,63 +131,61 @@ impl State {
                 is_task: draft.is_task,
                 depends_on: draft.depends_on,
                 phase: Phase::Pending,
-                place: 0,
-                waits_for: 0,
+                position: 0,
+                unmet: 0,
                 dependants: Vec::new(),
-                given: None,
+                issued: None,
                 value: None,
                 error: None,
                 caused_by: None,
             };
             self.nodes.insert(number, node);
         }
-        for (number, needs) in (first..).zip(edges) {
-            let needs: Vec<_> = needs
+        for (number, dependencies) in (first..).zip(edges) {
+            let dependencies: Vec<_> = dependencies
                 .into_iter()
-                .map(|need| match need {
-                    Need::Old(number) => number,
-                    Need::New(index) => first + index as Number,
+                .map(|dependency| match dependency {
+                    Dependency::Node(number) => number,
+                    Dependency::Draft(index) => first + index as Number,
                 })
                 .collect();
-            self.wait_for(py, number, &needs);
+            self.add_edges(py, number, &dependencies);
         }
     }
 
-    /// Adds dependencies to a node that was not taken yet.
+    /// Adds dependencies to a node that was not taken yet. Returns the reason if it does nothing.
     pub(super) fn depend(
         &mut self,
         py: Python<'_>,
         number: Number,
-        needs: &[Number],
-    ) -> Dependence {
-        let Some(node) = self.nodes.get(&number) else {
-            return Dependence::Not(None);
-        };
-        let phase = node.phase;
-        if !matches!(phase, Phase::Pending | Phase::Ready) {
-            return Dependence::Not(Some(phase));
+        dependencies: &[Number],
+    ) -> Option<Refusal> {
+        let phase = self.phase(number);
+        if !matches!(phase, Some(Phase::Pending | Phase::Ready)) {
+            return Some(Refusal::State(phase));
         }
-        if let Some(index) = needs.iter().position(|need| !self.nodes.contains_key(need)) {
-            return Dependence::Forgotten(index);
+        let is_forgotten = |dependency| !self.nodes.contains_key(dependency);
+        if let Some(index) = dependencies.iter().position(is_forgotten) {
+            return Some(Refusal::Dependency(0, index));
         }
-        if let Some(path) = self.path(py, number, needs) {
-            return Dependence::Cycle(path);
+        if let Some(path) = self.path(py, number, dependencies) {
+            return Some(Refusal::Cycle(path));
         }
-        let keys: Vec<_> = needs
+        let keys: Vec<_> = dependencies
             .iter()
-            .map(|need| self.nodes[need].key.clone_ref(py))
+            .map(|dependency| self.nodes[dependency].key.clone_ref(py))
             .collect();
         self.node(number).depends_on.extend(keys);
-        let completed = |need| self.nodes[need].phase == Phase::Completed;
-        if needs.iter().all(completed) {
-            return Dependence::Done;
+        let completed = |dependency| self.nodes[dependency].phase == Phase::Completed;
+        if dependencies.iter().all(completed) {
+            return None;
         }
-        if phase == Phase::Ready {
-            self.leave_place(number);
+        if phase == Some(Phase::Ready) {
+            self.remove_position(number);
             self.set_phase(number, Phase::Pending);
         }
-        self.wait_for(py, number, needs);
-        Dependence::Done
+        self.add_edges(py, number, dependencies);
+        None
     }
 
     /// The keys from one of `goals` to `start`, each of which depends on the next, if any depends on `start`.
@@ -255,71 +215,62 @@ impl State {
         None
     }
 
-    /// Adds the edges of a pending node. It becomes ready if it waits for nothing, and is aborted if it waits in vain.
-    fn wait_for(&mut self, py: Python<'_>, number: Number, needs: &[Number]) {
-        let dead = needs
+    /// Adds the edges of a pending node. It becomes ready if all dependencies are completed, and is aborted if one has failed or
+    /// was aborted.
+    fn add_edges(&mut self, py: Python<'_>, number: Number, dependencies: &[Number]) {
+        let failed = dependencies
             .iter()
-            .map(|need| &self.nodes[need])
-            .find(|need| matches!(need.phase, Phase::Failed | Phase::Aborted));
-        if let Some(dead) = dead {
-            let error = dead.error.as_ref().map(|error| error.clone_ref(py));
-            let cause = dead.caused_by.as_ref().map(|key| key.clone_ref(py));
+            .map(|dependency| &self.nodes[dependency])
+            .find(|dependency| matches!(dependency.phase, Phase::Failed | Phase::Aborted));
+        if let Some(failed) = failed {
+            let error = failed.error.as_ref().map(|error| error.clone_ref(py));
+            let cause = failed.caused_by.as_ref().map(|key| key.clone_ref(py));
             self.abort_all(py, VecDeque::from([number]), error, cause);
             return;
         }
-        for need in needs {
-            let need = self.node(*need);
-            if need.phase != Phase::Completed {
-                need.dependants.push(number);
-                self.node(number).waits_for += 1;
+        for dependency in dependencies {
+            let dependency = self.node(*dependency);
+            if dependency.phase != Phase::Completed {
+                dependency.dependants.push(number);
+                self.node(number).unmet += 1;
             }
         }
-        if self.nodes[&number].waits_for == 0 {
+        if self.nodes[&number].unmet == 0 {
             self.make_ready(py, number);
         }
     }
 
-    /// Takes a ready node, for which this object is given out; false if it is not ready.
-    pub(super) fn take(&mut self, number: Number, given: Py<PyAny>) -> bool {
-        let place = self.number();
-        let ready = self
-            .nodes
-            .get(&number)
-            .is_some_and(|node| node.phase == Phase::Ready);
-        if !ready {
-            self.garbage.push(given);
+    /// Takes a ready node, for which this object is issued; false if it is not ready.
+    pub(super) fn take(&mut self, number: Number, issued: Py<PyAny>) -> bool {
+        let position = self.number();
+        if self.phase(number) != Some(Phase::Ready) {
+            self.garbage.push(issued);
             return false;
         }
-        self.leave_place(number);
+        self.remove_position(number);
         self.set_phase(number, Phase::Running);
-        self.running.insert((address(&given), place), number);
+        self.running.insert((address(&issued), position), number);
         let node = self.node(number);
-        node.place = place;
-        node.given = Some(given);
+        node.position = position;
+        node.issued = Some(issued);
         true
     }
 
-    /// The node that is running with this very object, of several the one that was taken first.
-    pub(super) fn running_with(&self, item: &Bound<'_, PyAny>) -> Option<Number> {
+    /// Finds the running node for which this very object was issued; of several, the one that was taken first.
+    pub(super) fn running_as(&self, item: &Bound<'_, PyAny>) -> Option<Number> {
         let address = item.as_ptr().addr();
         let mut range = self.running.range((address, 0)..=(address, Number::MAX));
         range.next().map(|(_, &number)| number)
     }
 
-    /// Keeps an object that is not needed, to be dropped after the borrow. Gives false.
-    pub(super) fn let_go(&mut self, object: Py<PyAny>) -> bool {
-        self.garbage.push(object);
-        false
-    }
-
-    /// Completes a node that is ready or running. Gives the state that it was in.
+    /// Completes a node that is ready or running. Returns its previous phase.
     pub(super) fn complete(
         &mut self,
         py: Python<'_>,
         number: Number,
         value: Py<PyAny>,
     ) -> Option<Phase> {
-        let phase = self.nodes.get(&number).map(|node| node.phase);
+        let phase = self.phase(number);
         if !matches!(phase, Some(Phase::Ready | Phase::Running)) {
             self.garbage.push(value);
             return phase;
@@ -327,8 +278,8 @@ impl State {
         self.node(number).value = Some(value);
         for dependant in self.settle(number, Phase::Completed) {
             if let Some(node) = self.unsettled(dependant) {
-                node.waits_for -= 1;
-                if node.waits_for == 0 {
+                node.unmet -= 1;
+                if node.unmet == 0 {
                     self.make_ready(py, dependant);
                 }
             }
@@ -336,14 +287,14 @@ impl State {
         phase
     }
 
-    /// Fails a node that is ready or running, and aborts what depends on it. Gives the state that it was in.
+    /// Fails a node that is ready or running, and aborts its dependants. Returns its previous phase.
     pub(super) fn fail(
         &mut self,
         py: Python<'_>,
         number: Number,
         error: Py<PyAny>,
     ) -> Option<Phase> {
-        let phase = self.nodes.get(&number).map(|node| node.phase);
+        let phase = self.phase(number);
         if !matches!(phase, Some(Phase::Ready | Phase::Running)) {
             self.garbage.push(error);
             return phase;
@@ -357,7 +308,7 @@ impl State {
         phase
     }
 
-    /// Aborts a node and what depends on it, unless it is settled. Gives the keys of those that were aborted.
+    /// Aborts a node and its dependants, unless it is settled. Returns the keys of the aborted nodes.
     pub(super) fn abort(
         &mut self,
         py: Python<'_>,
@@ -398,15 +349,15 @@ impl State {
         aborted
     }
 
-    /// Gives a node its last state. Gives the nodes that depend on it.
+    /// Sets the final phase of a node. Returns the nodes that depend on it.
     fn settle(&mut self, number: Number, phase: Phase) -> Vec<Number> {
-        self.leave_place(number);
+        self.remove_position(number);
         self.set_phase(number, phase);
         let node = self.node(number);
         let dependants = std::mem::take(&mut node.dependants);
-        let given = node.given.take();
+        let issued = node.issued.take();
         let task = node.is_task.then(|| address(&node.item));
-        self.garbage.extend(given);
+        self.garbage.extend(issued);
         if let Some(task) = task {
             self.tasks.remove(&task);
         }
@@ -417,23 +368,23 @@ impl State {
     }
 
     /// Removes a node from the ready or the running nodes.
-    fn leave_place(&mut self, number: Number) {
+    fn remove_position(&mut self, number: Number) {
         let node = &self.nodes[&number];
-        if let Some(given) = &node.given {
-            self.running.remove(&(address(given), node.place));
+        if let Some(issued) = &node.issued {
+            self.running.remove(&(address(issued), node.position));
         } else if node.phase == Phase::Ready {
-            self.ready.remove(&node.place);
+            self.ready.remove(&node.position);
         }
     }
 
     fn make_ready(&mut self, py: Python<'_>, number: Number) {
-        let place = self.number();
+        let position = self.number();
         self.set_phase(number, Phase::Ready);
-        self.ready.insert(place, number);
+        self.ready.insert(position, number);
         let node = self.node(number);
-        node.place = place;
+        node.position = position;
         let key = node.key.clone_ref(py);
-        self.news.record(place, Kind::Ready, Some(key));
+        self.events.record(position, EventKind::Ready, Some(key));
     }
 
     fn set_phase(&mut self, number: Number, phase: Phase) {
@@ -443,20 +394,21 @@ impl State {
         self.counts[phase.index()] += 1;
     }
 
-    /// A node that is known to be there.
+    /// Returns a node that is known to exist.
     fn node(&mut self, number: Number) -> &mut Node {
         self.nodes
             .get_mut(&number)
             .expect("this node was found in the same step, and is not forgotten meanwhile")
     }
 
-    /// A node at the end of an edge. An aborted one may have been forgotten, while the edge to it was still there.
+    /// Returns the node at the end of an edge, unless it is settled. An aborted node may be forgotten while the edge to it
+    /// still exists.
     fn unsettled(&mut self, number: Number) -> Option<&mut Node> {
         let node = self.nodes.get_mut(&number);
         node.filter(|node| !node.phase.is_settled())
     }
 
-    /// Removes all settled nodes, and gives them, to be dropped after the borrow.
+    /// Removes all settled nodes and returns them, to be dropped after the borrow.
     pub(super) fn forget(&mut self) -> Vec<Node> {
         self.newest.clear();
         let mut forgotten = Vec::new();
@@ -472,7 +424,7 @@ impl State {
         forgotten
     }
 
-    /// No node will be added any more.
+    /// Refuses further nodes.
     pub(super) fn close(&mut self) {
         if !self.is_closed && self.is_finished() {
             self.finished();
@@ -482,32 +434,33 @@ impl State {
 
     fn finished(&mut self) {
         let number = self.number();
-        self.news.record(number, Kind::Finished, None);
+        self.events.record(number, EventKind::Finished, None);
     }
 
-    /// Adds a listener, and records for it the nodes that are ready. Gives its number.
-    pub(super) fn listen(&mut self, py: Python<'_>, kind: Kind, callback: Py<PyAny>) -> Number {
+    /// Adds a listener, and records for it the nodes that are ready. Returns its number.
+    pub(super) fn listen(
+        &mut self,
+        py: Python<'_>,
+        kind: EventKind,
+        callback: Py<PyAny>,
+    ) -> Number {
         let listener = self.number();
-        self.news.listen(listener, kind, callback);
-        if kind == Kind::Ready {
+        self.events.listen(listener, kind, callback);
+        if kind == EventKind::Ready {
             for number in self.ready.values() {
                 let key = self.nodes[number].key.clone_ref(py);
-                self.news.record_past(listener, key);
+                self.events.record_past(listener, key);
             }
         }
         listener
     }
 }
 
-impl Traverse for State {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        for node in self.nodes.values() {
-            node.traverse(visit)?;
-        }
-        self.garbage.iter().try_for_each(&mut *visit)?;
-        self.news.traverse(visit)
-    }
-}
+traverse!(State {
+    nodes,
+    garbage,
+    events
+});
 
 fn address(object: &Py<PyAny>) -> usize {
     object.as_ptr().addr()

@@ -1,4 +1,4 @@
-//! `Merge`: the sources that are taken as one, and what drives them.
+//! `PyMerge`: the sources of a merge and the methods that Python calls.
 
 use std::sync::atomic::AtomicBool;
 
@@ -8,11 +8,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::callbacks::{Errand, Note};
-use super::source::{Key, Slot, Status};
-use super::source_task::Anchor;
-use super::state::{ErrorPolicy, Phase, State};
-use super::task_context::{Identity, check_loop, wrong_loop};
+use super::callbacks::{LoopAction, LoopCallback};
+use super::source::{Key, SourceState, Status, adapt};
+use super::source_task::SourceTask;
+use super::state::{ErrorPolicy, EventLoop, Phase, State};
+use super::task_context::{TaskContext, check_loop, wrong_loop};
 use crate::coroutine::{pin_to_loop, unpin};
 use crate::errors;
 use crate::object::gc::{self, Traverse};
@@ -23,39 +23,38 @@ use crate::pull::link::PyPullLink;
 use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::this_thread;
 use crate::runtime::fork_guard::ProcessId;
-use crate::source::{AnySource, PyAsyncIterSource, PyIterSource};
 
-/// See the top of this room.
-#[pyclass(frozen, weakref, module = "headrace._core")]
+/// Source streams that are read as one, see the [module](super).
+#[pyclass(name = "Merge", frozen, weakref, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct Merge {
+pub(crate) struct PyMerge {
     pub(super) home: ProcessId,
     pub(super) owner: String,
     pub(super) prefetch: usize,
     pub(super) error_policy: ErrorPolicy,
-    /// Called with this, gives what is awaited to close it.
+    /// Called with the merge, returns the awaitable that closes it.
     pub(super) closer: Py<PyAny>,
-    /// Whether something pulls a stream that takes from it, or did; see `pull/cycle.rs`.
+    /// Whether a stream that reads from this merge has been pulled; see `pull/cycle.rs`.
     pub(crate) is_attached: AtomicBool,
     pub(super) state: GilCell<State>,
 }
 
-impl Merge {
-    /// The name of the owner of the sources, for messages.
+impl PyMerge {
+    /// The name of the stream in messages.
     pub(crate) fn owner(&self) -> &str {
         &self.owner
     }
 
-    /// All sources, whatever their state.
+    /// Lists all sources in any state.
     pub(crate) fn all<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
         let state = self.state.borrow(py);
         let sources = state.in_order();
-        sources.map(|slot| slot.source.bind(py).clone()).collect()
+        sources.map(|entry| entry.source.bind(py).clone()).collect()
     }
 }
 
 #[pymethods]
-impl Merge {
+impl PyMerge {
     #[new]
     #[pyo3(signature = (owner, closer, *, prefetch, errors))]
     fn new(
@@ -87,8 +86,8 @@ impl Merge {
         })
     }
 
-    /// Adds a source, which the next pull asks. `label`: one object of any kind, `None` too;
-    /// without one the source is called by its number, and its items come bare. Gives that number.
+    /// Adds a source, which the next pull polls, and returns its number. `label` is empty or one object (which may be `None`).
+    /// Without a label the source is named by its number, and its items are delivered without a label.
     #[pyo3(signature = (source, *label, is_given = false, is_cutoff = false))]
     fn add(
         slf: &Bound<'_, Self>,
@@ -100,30 +99,30 @@ impl Merge {
         let py = slf.py();
         let this = slf.get();
         this.home.check(py, "stream")?;
-        // Notes that the source is pulled: after it a source that is a stream of this merge shows.
-        let (feed, is_foreign) = over(source)?;
+        // Marks the source as attached. Afterwards a source that reads from this merge can be recognised.
+        let (adapter, is_foreign) = adapt(source)?;
         if let Ok(link) = source.cast::<PyPullLink>() {
             cycle::reject_cycle(slf, link)?;
         }
-        let number = this.state.borrow(py).given;
+        let number = this.state.borrow(py).added;
         let is_labelled = !label.is_empty();
         let name = if is_labelled {
             label.get_item(0)?
         } else {
             number.into_pyobject(py)?.into_any()
         };
-        let mut slot = Slot::new(
+        let mut entry = SourceState::new(
             source.clone().unbind(),
             number,
             name.unbind(),
             is_labelled,
-            feed,
+            adapter,
             is_foreign,
         );
-        slot.is_given = is_given;
-        slot.is_cutoff = is_cutoff;
-        // What is to be read ahead is read as soon as it may be.
-        slot.is_prompt = this.prefetch == 1;
+        entry.is_given = is_given;
+        entry.is_cutoff = is_cutoff;
+        // A prompt source is polled late, which would defeat reading ahead.
+        entry.is_prompt = this.prefetch == 1;
         let futures = {
             let mut state = this.state.borrow(py);
             if state.phase != Phase::Open {
@@ -135,69 +134,56 @@ impl Merge {
                     source.clone(),
                 ));
             }
-            state.given += 1;
-            state.enter(slot);
+            state.added += 1;
+            state.add_source(entry);
             state.wake(None)
         };
         wake(py, futures);
         Ok(number)
     }
 
-    /// The source with this number, if it has not come to its end.
+    /// Returns the source with this number, if it has not ended.
     fn source(&self, py: Python<'_>, number: usize) -> Option<Py<PyAny>> {
         let state = self.state.borrow(py);
-        let key = *state.order.get(state.place_of(number)?)?;
-        let slot = state.slots.get(key).filter(|slot| slot.is_present())?;
-        Some(slot.source.clone_ref(py))
+        let key = *state.order.get(state.index_of(number)?)?;
+        let entry = state.sources.get(key).filter(|entry| entry.is_present())?;
+        Some(entry.source.clone_ref(py))
     }
 
-    /// The pull streams among the sources that begin a new cycle with it, which is the caller's
-    /// business: they may be merges themselves, of merges.
+    /// Lists the pull streams among the sources that restart with the merge. The caller restarts them, without recursion: they
+    /// may be merges themselves.
     fn restarting<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         self.check_idle(py)?;
-        let streams: Vec<_> = {
-            let state = self.state.borrow(py);
-            state
-                .in_order()
-                .filter(|slot| slot.is_given && slot.source.bind(py).is_instance_of::<PyPullLink>())
-                .map(|slot| slot.source.clone_ref(py))
-                .collect()
-        };
-        PyTuple::new(py, streams)
+        let is_stream = |entry: &SourceState| entry.source.bind(py).is_instance_of::<PyPullLink>();
+        let restarts = |entry: &SourceState| entry.is_given && is_stream(entry);
+        self.list(py, restarts, |entry| entry.source.clone_ref(py))
     }
 
-    /// The sources that have not come to their end, in the order in which they were given.
+    /// Lists the sources that have not ended, in the order in which they were added.
     fn sources<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        let sources: Vec<_> = self
-            .state
-            .borrow(py)
-            .present()
-            .map(|slot| slot.source.clone_ref(py))
-            .collect();
-        PyTuple::new(py, sources)
+        self.list(py, SourceState::is_present, |entry| {
+            entry.source.clone_ref(py)
+        })
     }
 
-    /// Their labels, in the same order.
+    /// Lists the labels of [`Self::sources`].
     fn labels<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        let labels: Vec<_> = self
-            .state
-            .borrow(py)
-            .present()
-            .map(|slot| slot.name.clone_ref(py))
-            .collect();
-        PyTuple::new(py, labels)
+        self.list(py, SourceState::is_present, |entry| {
+            entry.name.clone_ref(py)
+        })
     }
 
-    /// Whether something is one of them.
+    /// Whether an object is one of the sources that have not ended.
     fn holds(&self, source: &Bound<'_, PyAny>) -> bool {
         let state = self.state.borrow(source.py());
         state.members.contains_key(&source.as_ptr().addr())
     }
 
-    /// How many they are.
+    /// The number of sources that have not ended.
     #[getter]
     fn size(&self, py: Python<'_>) -> usize {
-        self.state.borrow(py).present().count()
+        let state = self.state.borrow(py);
+        state.in_order().filter(|entry| entry.is_present()).count()
     }
 
     /// Whether a source has a task that has not ended.
@@ -206,7 +192,7 @@ impl Merge {
         !self.state.borrow(py).tasks.is_empty()
     }
 
-    /// Takes a source out and begins to close it; gives the task that does so, if there is one.
+    /// Removes a source and starts closing it. Returns the task that closes it, if there is one.
     fn remove<'py>(
         slf: &Bound<'py, Self>,
         source: &Bound<'py, PyAny>,
@@ -217,11 +203,11 @@ impl Merge {
         let found = {
             let state = this.state.borrow(py);
             let is_it = |key: &Key| {
-                let slot = state.slots.get(*key);
-                slot.is_some_and(|slot| !slot.is_done && slot.source.is(source))
+                let entry = state.sources.get(*key);
+                entry.is_some_and(|entry| !entry.is_done && entry.source.is(source))
             };
             let member = state.members.get(&source.as_ptr().addr()).copied();
-            // One that has ended, and whose end was not taken, is looked for.
+            // `members` lacks a source that has ended and whose end was not taken.
             member
                 .filter(is_it)
                 .or_else(|| state.order.iter().copied().find(is_it))
@@ -234,54 +220,50 @@ impl Merge {
         };
         let (left, futures) = {
             let mut state = this.state.borrow(py);
-            let left = state.dismiss(key);
-            state.leave(key);
+            let left = state.discard(key);
+            state.remove_from_order(key);
             state.changes += 1;
             (left, state.wake(None))
         };
         drop(left);
         wake(py, futures);
         Self::close(slf, key)?;
-        let task = this.task(py, key);
-        this.retire(py, key);
-        Ok(task)
+        let task = this.with_source(py, key, |entry| entry.task(py));
+        this.forget(py, key);
+        Ok(task.flatten())
     }
 
-    /// The error of closing a source that was removed, once.
-    fn parting_error(&self, source: &Bound<'_, PyAny>) -> Option<PyErr> {
+    /// Takes the error of closing a removed source.
+    fn take_removal_error(&self, source: &Bound<'_, PyAny>) -> Option<PyErr> {
         let mut state = self.state.borrow(source.py());
-        let place = state
-            .parted
+        let index = state
+            .removed_errors
             .iter()
-            .position(|(parted, _)| parted.is(source))?;
-        let (_, error) = state.parted.swap_remove(place);
+            .position(|(removed, _)| removed.is(source))?;
+        let (_, error) = state.removed_errors.swap_remove(index);
         Some(error)
     }
 
-    /// Begins to close everything, and gives the tasks that do.
-    fn shut<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyList>> {
+    /// Starts closing all sources, and returns the tasks that close them.
+    fn start_closing<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyList>> {
         let py = slf.py();
         slf.get().check(py)?;
         Self::close_all(slf)?;
         let state = slf.get().state.borrow(py);
-        let tasks: Vec<_> = state
-            .slots
-            .iter()
-            .filter_map(|slot| slot.identity.as_ref())
-            .map(|identity| identity.task.clone_ref(py))
-            .collect();
+        let sources = state.sources.iter();
+        let tasks: Vec<_> = sources.filter_map(|entry| entry.task(py)).collect();
         drop(state);
         PyList::new(py, tasks)
     }
 
-    /// What was raised when everything was closed, once.
-    fn errors<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+    /// Takes the errors of closing all sources.
+    fn closing_errors<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let errors = self.take_errors(py);
         PyList::new(py, errors.into_iter().map(|error| error.into_value(py)))
     }
 
-    /// Nobody holds the stream any more: closes everything in the next turn of its loop. From any
-    /// thread, also from a finaliser.
+    /// Handles a dropped stream: closes all sources in the next iteration of its event loop. May be called from any thread and
+    /// from a finaliser.
     fn abandon(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let Some(event_loop) = slf.get().known_loop(py) else {
@@ -289,11 +271,11 @@ impl Merge {
         };
         let (is_busy, callbacks) = {
             let mut state = slf.get().state.borrow(py);
-            let waits = |slot: &Slot| matches!(slot.status, Status::Waiting { .. });
-            let is_busy = !state.tasks.is_empty() || state.slots.iter().any(waits);
+            let waits = |entry: &SourceState| matches!(entry.status, Status::Waiting { .. });
+            let is_busy = !state.tasks.is_empty() || state.sources.iter().any(waits);
             (is_busy, state.callbacks())
         };
-        // They refer to the merge, which need not wait for the collector.
+        // They refer to the merge: dropping them breaks the reference cycle.
         drop(callbacks);
         if !is_busy {
             return Ok(());
@@ -301,36 +283,15 @@ impl Merge {
         if asyncio::is_closed(&event_loop)? {
             return unpin(&event_loop, slf);
         }
-        let note = Note {
-            merge: slf.clone().unbind(),
-            errand: Errand::LetGo,
-        };
-        event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (Py::new(py, note)?,))?;
+        let callback = LoopCallback::make(slf, LoopAction::CloseAbandoned)?;
+        event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (callback,))?;
         Ok(())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.closer)?;
-        let Some(state) = self.state.peek_for_gc() else {
-            return Ok(());
-        };
         gc::visit(&visit, |visit| {
-            for slot in state.slots.iter() {
-                slot.traverse(visit)?;
-            }
-            for waiter in &state.waiters {
-                visit(&waiter.future)?;
-            }
-            for (source, _) in &state.parted {
-                visit(source)?;
-            }
-            for reference in [&state.event_loop, &state.call_soon, &state.create_future]
-                .into_iter()
-                .flatten()
-            {
-                visit(reference)?;
-            }
-            Ok(())
+            self.closer.traverse(visit)?;
+            self.state.traverse(visit)
         })
     }
 
@@ -340,32 +301,14 @@ impl Merge {
     }
 }
 
-/// The feed over a source, and whether it has to be stepped under a task of its own.
-pub(super) fn over(source: &Bound<'_, PyAny>) -> PyResult<(AnySource, bool)> {
-    let py = source.py();
-    if let Ok(link) = source.cast::<PyPullLink>() {
-        let feed = Py::new(py, PyAsyncIterSource::over(source))?;
-        return Ok((AnySource::AsyncIter(feed), !PyPullLink::is_plain(link)?));
-    }
-    let kind = source.get_type();
-    if kind.hasattr(intern!(py, "__aiter__"))? {
-        let feed = Py::new(py, PyAsyncIterSource::over(source))?;
-        return Ok((AnySource::AsyncIter(feed), true));
-    }
-    Ok((
-        AnySource::Iter(Py::new(py, PyIterSource::over(source))?),
-        false,
-    ))
-}
-
-/// Lets pulls that wait go on.
+/// Wakes waiting pulls.
 pub(super) fn wake(py: Python<'_>, futures: Vec<Py<PyAny>>) {
     for future in futures {
         resolve(future.bind(py));
     }
 }
 
-/// Resolves a future, if it is still pending.
+/// Resolves a future unless it is done.
 pub(super) fn resolve(future: &Bound<'_, PyAny>) {
     let py = future.py();
     if let Err(error) = future.call_method1(intern!(py, "set_result"), (py.None(),)) {
@@ -373,20 +316,19 @@ pub(super) fn resolve(future: &Bound<'_, PyAny>) {
             .call_method0(intern!(py, "done"))
             .and_then(|done| done.is_truthy())
             .unwrap_or(false);
-        // One that was cancelled needs nobody. If the loop is closed nobody runs who could wait.
-        // Anything else should be seen.
+        // A cancelled future needs no result, and in a closed event loop no task waits for one. Report any other error.
         if !is_done && !error.is_instance_of::<PyRuntimeError>(py) {
             error.write_unraisable(py, Some(future));
         }
     }
 }
 
-impl Merge {
-    /// Refuses a fork, the wrong loop, and a source that would wait for itself.
+impl PyMerge {
+    /// Fails in a forked child, in another event loop, and in a source that would wait for itself.
     pub(super) fn check(&self, py: Python<'_>) -> PyResult<()> {
         self.home.check(py, "stream")?;
         if self.is_own(py) {
-            return Err(own_source());
+            return Err(own_source_error());
         }
         if let Some(known) = self.known_loop(py)
             && self.state.borrow(py).live > 0
@@ -397,7 +339,7 @@ impl Merge {
         Ok(())
     }
 
-    /// Whether one of its sources runs now.
+    /// Whether the current task is that of a source.
     pub(crate) fn is_own(&self, py: Python<'_>) -> bool {
         asyncio::current_task(py)
             .is_some_and(|task| self.state.borrow(py).tasks.contains(&task.as_ptr().addr()))
@@ -405,66 +347,91 @@ impl Merge {
 
     pub(super) fn known_loop<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let state = self.state.borrow(py);
-        state
-            .event_loop
-            .as_ref()
-            .map(|known| known.bind(py).clone())
+        let known = state.event_loop.as_ref()?;
+        Some(known.object.bind(py).clone())
     }
 
-    /// The loop on which sources of it have tasks.
+    /// Returns the event loop, if sources have tasks on it.
     #[inline]
     pub(super) fn busy_loop<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let state = self.state.borrow(py);
         let known = state.event_loop.as_ref()?;
-        (!state.tasks.is_empty()).then(|| known.bind(py).clone())
+        (!state.tasks.is_empty()).then(|| known.object.bind(py).clone())
     }
 
-    /// Refuses a pull that is about to wait in any loop but this one, which drives it.
+    /// Fails unless `event_loop`, which drives the merge, is running in this thread.
     pub(super) fn check_loop(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
-        let thread = self.state.borrow(event_loop.py()).thread;
+        let state = self.state.borrow(event_loop.py());
+        let thread = state.event_loop.as_ref().map_or(0, |known| known.thread);
+        drop(state);
         check_loop(event_loop, thread)
     }
 
-    /// The loop that drives it, from the first time that one is needed.
+    /// Returns the event loop that drives the merge: the running one of the first call.
     pub(super) fn event_loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        if let Some(known) = self.known_loop(py) {
-            return Ok(known);
-        }
-        let running = asyncio::running_loop(py)?;
-        let call_soon = running.getattr(intern!(py, "call_soon"))?;
-        let create_future = running.getattr(intern!(py, "create_future"))?;
-        let mut state = self.state.borrow(py);
-        state.event_loop = Some(running.clone().unbind());
-        state.thread = this_thread();
-        state.call_soon = Some(call_soon.unbind());
-        state.create_future = Some(create_future.unbind());
-        Ok(running)
+        self.loop_object(py, |known| &known.object)
     }
 
-    /// A future of that loop, marked as being awaited.
-    pub(super) fn future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let event_loop = self.event_loop(py)?;
-        let known = self
-            .state
-            .borrow(py)
-            .create_future
-            .as_ref()
-            .map(|create| create.clone_ref(py));
-        let future = match known {
-            Some(create) => create.bind(py).call0()?,
-            None => event_loop.call_method0(intern!(py, "create_future"))?,
+    /// Returns that event loop, or one of its methods.
+    pub(super) fn loop_object<'py>(
+        &self,
+        py: Python<'py>,
+        object: impl Fn(&EventLoop) -> &Py<PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(known) = &self.state.borrow(py).event_loop {
+            return Ok(object(known).bind(py).clone());
+        }
+        let running = asyncio::running_loop(py)?;
+        let event_loop = EventLoop {
+            thread: this_thread(),
+            call_soon: running.getattr(intern!(py, "call_soon"))?.unbind(),
+            create_future: running.getattr(intern!(py, "create_future"))?.unbind(),
+            object: running.unbind(),
         };
+        let found = object(&event_loop).bind(py).clone();
+        self.state.borrow(py).event_loop = Some(event_loop);
+        Ok(found)
+    }
+
+    /// Creates a future of that loop, marked as being awaited.
+    pub(super) fn future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let future = self
+            .loop_object(py, |known| &known.create_future)?
+            .call0()?;
         future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
         Ok(future)
     }
 
-    pub(super) fn task(&self, py: Python<'_>, key: Key) -> Option<Py<PyAny>> {
-        let state = self.state.borrow(py);
-        let identity = state.slots.get(key)?.identity.as_ref()?;
-        Some(identity.task.clone_ref(py))
+    /// Applies a function to a source, in one borrow of the state. Returns `None` if the source was removed.
+    #[inline]
+    pub(super) fn with_source<T>(
+        &self,
+        py: Python<'_>,
+        key: Key,
+        apply: impl FnOnce(&mut SourceState) -> T,
+    ) -> Option<T> {
+        // On a removed source the borrow ends first, then the values in `apply` are dropped.
+        let mut state = self.state.borrow(py);
+        let entry = state.sources.get_mut(key)?;
+        Some(apply(entry))
     }
 
-    /// What awaiting closes everything.
+    /// Lists a part of each source that passes the filter, in the order in which the sources were added.
+    fn list<'py>(
+        &self,
+        py: Python<'py>,
+        filter: impl Fn(&SourceState) -> bool,
+        part: impl Fn(&SourceState) -> Py<PyAny>,
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        let parts: Vec<_> = {
+            let state = self.state.borrow(py);
+            let sources = state.in_order().filter(|entry| filter(entry));
+            sources.map(part).collect()
+        };
+        PyTuple::new(py, parts)
+    }
+
+    /// Returns the awaitable that closes the merge.
     pub(super) fn closing<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         slf.get().closer.bind(slf.py()).call1((slf,))
     }
@@ -473,35 +440,35 @@ impl Merge {
         std::mem::take(&mut self.state.borrow(py).errors)
     }
 
-    /// Gives a source its task and its context.
-    pub(super) fn incarnate(slf: &Bound<'_, Self>, key: Key) -> PyResult<Identity> {
+    /// Creates the task and the context of a source.
+    pub(super) fn create_task(slf: &Bound<'_, Self>, key: Key) -> PyResult<TaskContext> {
         let py = slf.py();
         let this = slf.get();
         let event_loop = this.event_loop(py)?;
         if !asyncio::running_loop(py)?.is(&event_loop) {
             return Err(wrong_loop(py));
         }
-        let anchor = Anchor::make(slf, key)?;
-        let identity = Identity::new(&event_loop, &anchor, &this.title(py, key))?;
-        let kept = identity.clone_ref(py);
+        let coroutine = SourceTask::make(slf, key)?;
+        let task_context = TaskContext::new(&event_loop, &coroutine, &this.title(py, key))?;
+        let kept = task_context.clone_ref(py);
         let is_first = {
             let mut state = this.state.borrow(py);
-            state.tasks.insert(identity.task.as_ptr().addr());
-            if let Some(slot) = state.slots.get_mut(key) {
-                slot.identity = Some(kept);
+            state.tasks.insert(task_context.task.as_ptr().addr());
+            if let Some(entry) = state.sources.get_mut(key) {
+                entry.task_context = Some(kept);
             }
             state.tasks.len() == 1
         };
         if is_first {
-            // Somebody has to hold it, as a loop holds its tasks only weakly.
+            // An event loop references its tasks weakly, so the loop must hold the merge.
             pin_to_loop(&event_loop, slf)?;
         }
-        Ok(identity)
+        Ok(task_context)
     }
 }
 
-/// Why a pull or the closing cannot be.
-pub(crate) fn own_source() -> PyErr {
+/// Creates the error of a source that pulls or closes its own merge.
+pub(crate) fn own_source_error() -> PyErr {
     PyRuntimeError::new_err(
         "a source cannot pull or close the merge that it is part of: it would wait for itself",
     )

@@ -1,74 +1,70 @@
-//! Many streams into one.
+//! Merges: many source streams read as one.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! |---|---|
-//! | [`merge`] | `Merge`: the sources, and what Python asks of them |
-//! | [`state`] | what of it changes |
-//! | [`step`] | how a source is driven |
-//! | [`pending`] | those that wait for a future |
-//! | [`yielding`] | those that only let the loop have a turn |
-//! | [`cancel`] | how it hears that its task was cancelled |
-//! | [`close`] | how it is closed |
-//! | [`restart`] | how it begins anew |
-//! | [`source_error`] | errors of sources: whose they are, and whom they reach |
-//! | [`view`] | `MergeFeed`: a view, which takes what they give |
-//! | [`nesting`] | how many of them are inside one another |
-//! | [`round_robin`] | whose item is the next one: races and turns |
-//! | [`zip`] | one of each: the rows of a zip |
-//! | [`source`] | one source |
-//! | [`task_context`] | the task and the context under which it runs |
-//! | [`source_task`] | what that task runs |
-//! | [`callbacks`] | what the loop calls when it can go on |
+//! | [`merge`] | `PyMerge`: the sources and the methods that Python calls |
+//! | [`state`] | the mutable state of a merge and its lists |
+//! | [`source`] | the state of one source |
+//! | [`step`] | steps a source to its next item, end or wait |
+//! | [`pending`] | sources that wait for a future |
+//! | [`yielding`] | sources that yield to the event loop for one iteration |
+//! | [`callbacks`] | callbacks of the event loop |
+//! | [`cancel`] | passes a task's cancellation into its source |
+//! | [`close`] | closes sources |
+//! | [`restart`] | restarts the original sources |
+//! | [`source_error`] | attributes errors to their source |
+//! | [`source_task`] | the coroutine of a source's task |
+//! | [`task_context`] | the current task and context during a step |
+//! | [`view`] | `PyMergeView`: reads the merged items by one policy |
+//! | [`round_robin`] | policies that deliver one source's item at a time |
+//! | [`zip`] | the policy that delivers a tuple of one item of each source |
 //!
-//! # How it works
+//! # Algorithm
 //!
-//! Each source has a [`source`]. A pull asks those that are *wanted*: it steps each in place, up to
-//! its next item, its end, or a wait. What came is put into the queue of the slot, and the slot at
-//! the end of the list of those that are *ready*. The pull takes the first of that list, and its
-//! source is wanted again, by the next pull. So an item costs one step and four queue operations,
-//! whatever the number of sources; what is read ahead is one item a source (`prefetch` says how many);
-//! and since a source that gave an item stands behind all others that are ready, among `M` sources
-//! that are always ready each gives its item within `M` pulls.
+//! Each source has a [`SourceState`](source::SourceState). A pull first polls the sources in the list `to_poll`: it steps each
+//! one in place, up to its next item, its end or a wait. The outcome is appended to the queue of the source, and the source to
+//! the list `ready`. The pull then takes the first source of `ready`, and adds it to `to_poll` for the next pull. This gives:
 //!
-//! A source that has given everything at once so far is *idle* instead: to ask it early would win
-//! nothing. Those are asked when there is nothing left to be taken, many of them one after another,
-//! or before anybody who is wanted. So most pulls of sources that are always ready step none, and
-//! what it takes to leave the consumer's task and come back to it is paid once for many of them.
+//! - An item costs one step and four queue operations, whatever the number of sources.
+//! - Each source is read ahead by one item (`prefetch` sets the number).
+//! - A source that gave an item is queued behind all other ready sources. So among `M` sources that are always ready, each
+//!   gives an item within `M` pulls.
 //!
-//! A source that waits is left alone: a callback on what it waits for steps it when that is there,
-//! puts what comes into its queue, and wakes the pull that waits, if one does. Those that wait for
-//! nothing but a turn of the loop go on together, in one callback ([`yielding`]); and a pull that finds
-//! nothing while they do rests for that turn too. So with `M` such sources a turn gives `M` items. A
-//! pull that is cancelled leaves everything where it is, so nothing is lost.
+//! A source that has never waited so far is *prompt*, and goes to the list `idle` instead: polling it early gains nothing.
+//! Idle sources are polled in batches when no item is ready, or before any source in `to_poll`. So with sources that are always
+//! ready, most pulls step no source. The cost of leaving the consumer's task and returning to it is paid once per batch.
 //!
-//! How the next item is chosen is the *view*'s business ([`view`], [`round_robin`], [`zip`]): the first that is ready (race),
-//! the next in the ring (round-robin, concat), the first that had none in this round (race-robin),
-//! one of each (zip). Several views may share one merge.
+//! A source that waits is not polled. A callback on its future steps it, appends the outcome to its queue, and wakes the pull
+//! that waits, if there is one. Sources that yield to the event loop with a bare `yield` are resumed together by one callback
+//! ([`yielding`]). A pull that finds no item meanwhile yields for that iteration too. So `M` such sources give `M` items per
+//! iteration. A cancelled pull leaves all outcomes in their queues, so no item is lost.
 //!
-//! # Identity
+//! The [`view`] chooses the next item by its policy ([`round_robin`], [`zip`]): the first that is ready; the next source in
+//! the ring (round-robin, concat); the first that has given none in this round (fair); or one of each (zip). Several views may
+//! share one merge.
 //!
-//! A native source without callables (a buffer, another merge) and a sync iterable are polled in
-//! place, and that is all. Any other source may look at its task and its context, and may hold a
-//! timeout, a task group or a token open across its `yield`s. It gets one task and one context for
-//! its whole life, before its first step, and each step of it runs under them ([`task_context`]),
-//! wherever it is made. The task runs nothing but an [`source_task`]: it waits, hears of cancellations
-//! and passes them on into the source, and in the end closes it.
+//! # Tasks and contexts
+//!
+//! A native source without callables (a buffer, another merge) and a sync iterable are polled in place, without a task. Any
+//! other source may read its current task and context, and may hold a timeout, a task group or a context variable's token open
+//! across its `yield`s. So it gets one task and one context for its whole life, before its first step. Each step runs under
+//! them ([`task_context`]), wherever the step is made. The task itself runs a [`SourceTask`]: it waits, passes
+//! cancellations into the source, and finally closes the source.
 //!
 //! # Invariants
 //!
-//! * A slot is wanted, idle, ready, waiting or closed: none is forgotten. The lists hold hints; whether a
-//!   slot may be asked says its status alone.
-//! * A source is never stepped while a step of it is on the stack, nor outside its identity.
-//! * `live` counts what is not closed, `active` those whose end was not taken. The end is given when
-//!   both are 0: then no task is left.
-//! * No borrow of the state is open while a source, a future or a destructor runs.
+//! 1. Each source is in `to_poll`, idle, ready, waiting or closed; none is forgotten. The lists are hints: only the source's
+//!    status decides whether it may be polled.
+//! 2. A source is never stepped while a step of it is on the stack, nor outside its task and context.
+//! 3. `live` counts the sources that are not closed, `active` those whose end was not taken. The stream ends when both are 0:
+//!    then no task is left.
+//! 4. No borrow of the state is open while a source, a future or a destructor runs.
 
 mod callbacks;
 mod cancel;
 mod close;
-#[expect(clippy::module_inception, reason = "the noun of this room")]
+#[expect(clippy::module_inception, reason = "one noun, one file")]
 mod merge;
-mod nesting;
 mod pending;
 mod restart;
 mod round_robin;
@@ -82,6 +78,6 @@ mod view;
 mod yielding;
 mod zip;
 
-pub(crate) use merge::{Merge, own_source};
-pub(crate) use source_task::Anchor;
-pub(crate) use view::MergeFeed;
+pub(crate) use merge::{PyMerge, own_source_error};
+pub(crate) use source_task::SourceTask;
+pub(crate) use view::PyMergeView;

@@ -1,14 +1,14 @@
-//! A new cycle: the sources that were given at first, from their beginning.
+//! Restarts a merge with its original sources.
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
-use super::merge::Merge;
+use super::merge::PyMerge;
 use super::state::State;
 use crate::pull::link::PyPullLink;
 use crate::source::AnySource;
 
-impl Merge {
+impl PyMerge {
     /// Refuses to restart while sources have tasks.
     pub(super) fn check_idle(&self, py: Python<'_>) -> PyResult<()> {
         if self.state.borrow(py).tasks.is_empty() {
@@ -19,28 +19,27 @@ impl Merge {
         ))
     }
 
-    /// Begins a new cycle with the sources that were given at first and not removed. Those of
-    /// [`Self::restarting`] have begun theirs.
+    /// Restarts the original sources that were not removed. The caller has restarted those of [`Self::restarting`].
     pub(super) fn restart(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
         this.check_idle(py)?;
-        let slots: Vec<_> = {
+        let sources: Vec<_> = {
             let state = this.state.borrow(py);
             state
                 .in_order()
-                .filter(|slot| slot.is_given)
-                .map(|slot| slot.renewed(py))
+                .filter(|entry| entry.is_given)
+                .map(|entry| entry.renewed(py))
                 .collect()
         };
-        for slot in &slots {
-            let source = slot.source.bind(py);
+        for entry in &sources {
+            let source = entry.source.bind(py);
             if source.is_instance_of::<PyPullLink>() {
-                if let AnySource::AsyncIter(feed) = &slot.feed {
-                    feed.get().forget(py);
+                if let AnySource::AsyncIter(adapter) = &entry.adapter {
+                    adapter.get().forget(py);
                 }
             } else {
-                slot.feed.restart(py)?;
+                entry.adapter.restart(py)?;
             }
         }
         let old = {
@@ -48,13 +47,13 @@ impl Merge {
             let fresh = State {
                 keeps_ready: state.keeps_ready,
                 keeps_ring: state.keeps_ring,
-                asks_head_only: state.asks_head_only,
-                given: state.given,
+                polls_head_only: state.polls_head_only,
+                added: state.added,
                 ..State::default()
             };
             let old = std::mem::replace(&mut *state, fresh);
-            for slot in slots {
-                state.enter(slot);
+            for entry in sources {
+                state.add_source(entry);
             }
             old
         };

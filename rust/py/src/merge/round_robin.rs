@@ -1,78 +1,95 @@
-//! Whose item is the next one, where each comes by itself: races and turns.
+//! The policies that deliver one source's item at a time: first ready, fair, round-robin, concat and any.
 
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 
-use super::merge::Merge;
-use super::source::{Asked, Key, Outcome};
+use super::merge::PyMerge;
+use super::source::{Key, Outcome, PollState};
 use super::state::State;
-use super::view::{MergeFeed, Policy, Taken, group};
+use super::view::{Policy, PyMergeView, TakeResult, group};
+
+/// The choice of a policy among the current outcomes.
+enum Pick {
+    /// An item without a label.
+    Item(Py<PyAny>),
+    Outcome(Key, Outcome),
+    /// This entry of the list is outdated: pick again.
+    Next,
+    /// The next source has no outcome, but can be polled now.
+    Poll,
+    /// The policy waits for this source.
+    Wait(Key),
+    /// The list is empty.
+    None,
+}
 
 impl State {
-    /// Notes from now on in which order things come.
+    /// Maintains the list `ready` from now on.
     pub(super) fn keep_ready(&mut self) {
         if std::mem::replace(&mut self.keeps_ready, true) {
             return;
         }
         for key in self.order.clone() {
-            if let Some(slot) = self.slots.get_mut(key) {
-                while slot.hints < slot.queue.len() {
-                    slot.hints += 1;
+            if let Some(entry) = self.sources.get_mut(key) {
+                while entry.hints < entry.queue.len() {
+                    entry.hints += 1;
                     self.ready.push_back(key);
                 }
             }
         }
     }
 
-    pub(super) fn forget_wanted(&mut self) {
-        self.rouse(usize::MAX);
-        for key in std::mem::take(&mut self.wanted) {
-            if let Some(slot) = self.slots.get_mut(key) {
-                slot.asked = Asked::No;
+    pub(super) fn clear_to_poll(&mut self) {
+        self.promote_idle(usize::MAX);
+        for key in std::mem::take(&mut self.to_poll) {
+            if let Some(entry) = self.sources.get_mut(key) {
+                entry.poll_state = PollState::No;
             }
         }
     }
 
-    /// Takes a source's oldest outcome if it is an item without a label: what is taken most.
+    /// Takes a source's oldest outcome if it is an item without a label, which is the most common case.
     #[inline]
     fn take_item(&mut self, key: Key) -> Option<Py<PyAny>> {
-        let slot = self.slots.get_mut(key)?;
-        if slot.is_labelled {
+        let entry = self.sources.get_mut(key)?;
+        if entry.is_labelled {
             return None;
         }
-        match slot.queue.pop_front()? {
+        match entry.queue.pop_front()? {
             Outcome::Item(item) => {
-                self.want_more(key);
+                self.request_next(key);
                 Some(item)
             }
             other => {
-                slot.queue.push_front(other);
+                entry.queue.push_front(other);
                 None
             }
         }
     }
 
-    /// Takes a source's oldest outcome. It is to be asked again.
+    /// Takes a source's oldest outcome, and requests its next item.
     fn take(&mut self, key: Key) -> Option<Outcome> {
-        let slot = self.slots.get_mut(key)?;
-        let outcome = slot.queue.pop_front()?;
+        let entry = self.sources.get_mut(key)?;
+        let outcome = entry.queue.pop_front()?;
         if matches!(outcome, Outcome::End) {
-            // There is nothing behind it.
-            let _ = self.dismiss(key);
+            // An end is the last outcome.
+            let _ = self.discard(key);
         } else {
-            self.want_more(key);
+            self.request_next(key);
         }
         Some(outcome)
     }
 
-    /// How many have given something in this round.
+    /// Counts the sources that gave an outcome in this round.
     fn served(&self, round: u64) -> usize {
-        self.in_row().filter(|slot| slot.round == round).count()
+        self.unfinished()
+            .filter(|entry| entry.round == round)
+            .count()
     }
 }
 
-impl MergeFeed {
-    /// What can be taken without asking anybody: most of what sources give that are always ready.
+impl PyMergeView {
+    /// Takes the next item if no source must be polled for it. Succeeds for most items of sources that are always ready.
     #[inline]
     pub(super) fn take_ready(&self, state: &mut State) -> Option<Py<PyAny>> {
         match self.policy {
@@ -82,206 +99,178 @@ impl MergeFeed {
                 state.ring.rotate_left(1);
                 Some(item)
             }
-            Policy::Race => {
+            Policy::FirstReady => {
                 let key = *state.ready.front()?;
                 let item = state.take_item(key)?;
                 state.ready.pop_front();
-                if let Some(slot) = state.slots.get_mut(key) {
-                    slot.hints -= 1;
+                if let Some(entry) = state.sources.get_mut(key) {
+                    entry.hints -= 1;
                 }
                 Some(item)
             }
-            Policy::RaceRobin | Policy::Concat | Policy::Zip(_) | Policy::Any => None,
+            Policy::Fair | Policy::Concat | Policy::Zip(_) | Policy::Any => None,
         }
     }
 
-    pub(super) fn take_first<'py>(&self, merge: &Bound<'py, Merge>) -> PyResult<Taken<'py>> {
+    /// Takes the outcomes that a policy picks, up to the first that gives the consumer a result.
+    fn take_by<'py>(
+        &self,
+        merge: &Bound<'py, PyMerge>,
+        pick: impl Fn(&mut State) -> Pick,
+    ) -> PyResult<TakeResult<'py>> {
         let py = merge.py();
         loop {
-            let next = {
-                let mut state = merge.get().state.borrow(py);
-                match state.ready.pop_front() {
-                    None => None,
-                    Some(key) => {
-                        if let Some(slot) = state.slots.get_mut(key) {
-                            slot.hints -= 1;
-                        }
-                        if let Some(item) = state.take_item(key) {
-                            return Ok(Taken::Item(item.into_bound(py)));
-                        }
-                        match state.take(key) {
-                            None => continue,
-                            Some(outcome) => Some((key, outcome)),
-                        }
-                    }
-                }
-            };
-            match next {
-                None => return self.nothing(merge),
-                Some((key, outcome)) => match self.deliver(merge, key, outcome)? {
-                    Taken::Again => {}
+            let picked = pick(&mut merge.get().state.borrow(py));
+            match picked {
+                Pick::Item(item) => return Ok(TakeResult::Item(item.into_bound(py))),
+                Pick::Outcome(key, outcome) => match self.deliver(merge, key, outcome)? {
+                    TakeResult::Retry => {}
                     taken => return Ok(taken),
                 },
+                Pick::Next => {}
+                Pick::Poll => return Ok(TakeResult::Retry),
+                Pick::Wait(key) => return Ok(TakeResult::Wait(Some(key))),
+                Pick::None => return self.end_or_wait(merge),
             }
         }
     }
 
-    pub(super) fn take_first_of_round<'py>(
+    pub(super) fn take_first<'py>(&self, merge: &Bound<'py, PyMerge>) -> PyResult<TakeResult<'py>> {
+        self.take_by(merge, |state| {
+            let Some(key) = state.ready.pop_front() else {
+                return Pick::None;
+            };
+            if let Some(entry) = state.sources.get_mut(key) {
+                entry.hints -= 1;
+            }
+            if let Some(item) = state.take_item(key) {
+                return Pick::Item(item);
+            }
+            let outcome = state.take(key);
+            outcome.map_or(Pick::Next, |outcome| Pick::Outcome(key, outcome))
+        })
+    }
+
+    pub(super) fn take_fair<'py>(&self, merge: &Bound<'py, PyMerge>) -> PyResult<TakeResult<'py>> {
+        self.take_by(merge, |state| {
+            let mut view = self.view.borrow(merge.py());
+            if view.changes != state.changes {
+                view.changes = state.changes;
+                view.served = state.served(view.round);
+            }
+            if view.served >= state.active && !view.later.is_empty() {
+                view.round += 1;
+                view.served = 0;
+                // The deferred sources became ready before those in `ready`.
+                view.later.append(&mut state.ready);
+                std::mem::swap(&mut view.later, &mut state.ready);
+            }
+            let Some(key) = state.ready.pop_front() else {
+                return Pick::None;
+            };
+            let Some(entry) = state.sources.get_mut(key) else {
+                return Pick::Next;
+            };
+            let is_served = entry.round == view.round;
+            let is_end = matches!(entry.queue.front(), Some(Outcome::End));
+            if is_served && !is_end {
+                view.later.push_back(key);
+                return Pick::Next;
+            }
+            entry.hints -= 1;
+            entry.round = view.round;
+            let Some(outcome) = state.take(key) else {
+                return Pick::Next;
+            };
+            match (is_served, is_end) {
+                (true, true) => view.served -= 1,
+                (false, false) => view.served += 1,
+                _ => {}
+            }
+            Pick::Outcome(key, outcome)
+        })
+    }
+
+    pub(super) fn take_round_robin<'py>(
         &self,
-        merge: &Bound<'py, Merge>,
-    ) -> PyResult<Taken<'py>> {
-        let py = merge.py();
-        loop {
-            let next = {
-                let mut view = self.view.borrow(py);
-                let mut state = merge.get().state.borrow(py);
-                if view.changes != state.changes {
-                    view.changes = state.changes;
-                    view.served = state.served(view.round);
-                }
-                if view.served >= state.active && !view.later.is_empty() {
-                    view.round += 1;
-                    view.served = 0;
-                    // They came before what is ready only now.
-                    view.later.append(&mut state.ready);
-                    std::mem::swap(&mut view.later, &mut state.ready);
-                }
-                let Some(key) = state.ready.pop_front() else {
-                    break;
-                };
-                let Some(slot) = state.slots.get_mut(key) else {
-                    continue;
-                };
-                let is_served = slot.round == view.round;
-                let is_end = matches!(slot.queue.front(), Some(Outcome::End));
-                if is_served && !is_end {
-                    view.later.push_back(key);
-                    continue;
-                }
-                slot.hints -= 1;
-                slot.round = view.round;
-                let Some(outcome) = state.take(key) else {
-                    continue;
-                };
-                match (is_served, is_end) {
-                    (true, true) => view.served -= 1,
-                    (false, false) => view.served += 1,
-                    _ => {}
-                }
-                (key, outcome)
-            };
-            match self.deliver(merge, next.0, next.1)? {
-                Taken::Again => {}
-                taken => return Ok(taken),
-            }
-        }
-        self.nothing(merge)
-    }
-
-    pub(super) fn take_in_turn<'py>(&self, merge: &Bound<'py, Merge>) -> PyResult<Taken<'py>> {
-        let py = merge.py();
+        merge: &Bound<'py, PyMerge>,
+    ) -> PyResult<TakeResult<'py>> {
         let keeps_head = matches!(self.policy, Policy::Concat);
-        loop {
-            let next = {
-                let mut state = merge.get().state.borrow(py);
-                let Some(key) = state.ring.front().copied() else {
-                    break;
-                };
-                if !keeps_head && let Some(item) = state.take_item(key) {
-                    state.ring.rotate_left(1);
-                    return Ok(Taken::Item(item.into_bound(py)));
-                }
-                let Some(outcome) = state.take(key) else {
-                    if state.slots.get(key).is_none_or(|slot| slot.is_done) {
-                        state.ring.pop_front();
-                        continue;
-                    }
-                    if state.may_ask(key) {
-                        state.rouse_some();
-                        state.want(key);
-                        return Ok(Taken::Again);
-                    }
-                    return Ok(Taken::Wait(Some(key)));
-                };
-                let is_end = matches!(outcome, Outcome::End);
-                if is_end || !keeps_head {
-                    state.ring.pop_front();
-                }
-                if !is_end && !keeps_head {
-                    state.ring.push_back(key);
-                }
-                (key, outcome)
+        self.take_by(merge, |state| {
+            let Some(key) = state.ring.front().copied() else {
+                return Pick::None;
             };
-            match self.deliver(merge, next.0, next.1)? {
-                Taken::Again => {}
-                taken => return Ok(taken),
+            if !keeps_head && let Some(item) = state.take_item(key) {
+                state.ring.rotate_left(1);
+                return Pick::Item(item);
             }
-        }
-        self.nothing(merge)
+            let Some(outcome) = state.take(key) else {
+                if state.sources.get(key).is_none_or(|entry| entry.is_done) {
+                    state.ring.pop_front();
+                    return Pick::Next;
+                }
+                if state.can_poll_empty(key) {
+                    state.promote_some_idle();
+                    state.request_poll(key);
+                    return Pick::Poll;
+                }
+                return Pick::Wait(key);
+            };
+            if matches!(outcome, Outcome::End) {
+                state.ring.pop_front();
+            } else if !keeps_head {
+                state.ring.rotate_left(1);
+            }
+            Pick::Outcome(key, outcome)
+        })
     }
 
-    pub(super) fn take_success<'py>(&self, merge: &Bound<'py, Merge>) -> PyResult<Taken<'py>> {
+    pub(super) fn take_any<'py>(&self, merge: &Bound<'py, PyMerge>) -> PyResult<TakeResult<'py>> {
         let py = merge.py();
         loop {
-            let next = {
-                let mut state = merge.get().state.borrow(py);
-                match state.ready.pop_front() {
-                    None => None,
-                    Some(key) => {
-                        let Some(slot) = state.slots.get_mut(key) else {
-                            continue;
-                        };
-                        slot.hints -= 1;
-                        match slot.queue.pop_front() {
-                            None => continue,
-                            Some(Outcome::End) => {
-                                let _ = state.dismiss(key);
-                                Some((key, Outcome::End))
-                            }
-                            Some(outcome) => Some((key, outcome)),
-                        }
-                    }
-                }
-            };
-            match next {
-                Some((key, Outcome::Item(item))) => {
-                    merge.get().state.borrow(py).want(key);
-                    self.ask_failed_again(merge);
+            let key = merge.get().state.borrow(py).ready.pop_front();
+            let Some(key) = key else { break };
+            let outcome = merge.get().with_source(py, key, |entry| {
+                entry.hints -= 1;
+                entry.queue.pop_front()
+            });
+            match outcome.flatten() {
+                None => {}
+                Some(Outcome::Item(item)) => {
+                    merge.get().state.borrow(py).request_poll(key);
+                    self.retry_failed(merge);
                     return self.deliver(merge, key, Outcome::Item(item));
                 }
-                Some((key, Outcome::Error(error))) => {
-                    if !error.is_instance_of::<PyException>(py) {
-                        merge.get().state.borrow(py).want(key);
-                        return Err(*error);
-                    }
+                Some(Outcome::Error(error)) if error.is_instance_of::<PyException>(py) => {
                     self.view.borrow(py).failed.push((key, *error));
                 }
-                Some((key, Outcome::End)) => merge.get().retire(py, key),
-                None => {
-                    let active = merge.get().state.borrow(py).active;
-                    let failed = self.view.borrow(py).failed.len();
-                    if failed == 0 || failed < active {
-                        return self.nothing(merge);
-                    }
-                    let failed = self.ask_failed_again(merge);
-                    let mut errors: Vec<PyErr> =
-                        failed.into_iter().map(|(_, error)| error).collect();
-                    return Err(match errors.len() {
-                        1 => errors.remove(0),
-                        _ => group(py, "all sources failed", errors)?,
-                    });
+                Some(Outcome::Error(error)) => {
+                    merge.get().state.borrow(py).request_poll(key);
+                    return Err(*error);
+                }
+                Some(Outcome::End) => {
+                    let _ = merge.get().state.borrow(py).discard(key);
+                    merge.get().forget(py, key);
                 }
             }
         }
+        let active = merge.get().state.borrow(py).active;
+        let failed = self.view.borrow(py).failed.len();
+        if failed == 0 || failed < active {
+            return self.end_or_wait(merge);
+        }
+        let failed = self.retry_failed(merge);
+        let errors = failed.into_iter().map(|(_, error)| error).collect();
+        Err(group(py, "all sources failed", errors)?)
     }
 
-    /// Those that failed had their turn.
-    fn ask_failed_again(&self, merge: &Bound<'_, Merge>) -> Vec<(Key, PyErr)> {
+    /// Polls the failed sources again.
+    fn retry_failed(&self, merge: &Bound<'_, PyMerge>) -> Vec<(Key, PyErr)> {
         let py = merge.py();
         let failed = std::mem::take(&mut self.view.borrow(py).failed);
         let mut state = merge.get().state.borrow(py);
         for (key, _) in &failed {
-            state.want(*key);
+            state.request_poll(*key);
         }
         drop(state);
         failed

@@ -1,50 +1,52 @@
-//! One source of a merge, and what is known of it.
+//! `SourceState`: one source of a merge.
 
 use std::collections::VecDeque;
 
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::task_context::Identity;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use super::task_context::TaskContext;
+use crate::object::gc::traverse;
 use crate::object::iterative_drop::IterativeDrop;
-use crate::source::{AnySource, Wait, async_gen};
+use crate::pull::link::PyPullLink;
+use crate::source::{AnySource, PyAsyncIterSource, PyIterSource, Wait, async_gen};
 
-/// Which slot: its place in the slab, and which of its tenants.
+/// Identifies a source: an index into the table, and the generation of the entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {
-    pub(super) place: u32,
+    pub(super) index: u32,
     pub(super) generation: u32,
 }
 
-/// What came of a pull of a source.
+/// The outcome of polling a source.
 #[derive(Debug)]
 pub(super) enum Outcome {
     Item(Py<PyAny>),
-    /// It raised. Whether it can go on shows when it is asked again.
+    /// It raised. The next poll shows whether it continues.
     Error(Box<PyErr>),
-    /// It has no more.
+    /// It has ended.
     End,
 }
 
-/// Whether a source is to be asked for more.
+/// Whether a source is to be polled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum PollState {
     No,
-    /// When there is nothing else to be taken, or together with others.
+    /// Poll it when no item is ready, or together with others.
     Idle,
-    /// By the next pull.
-    Wanted,
+    /// Poll it in the next pull.
+    Requested,
 }
 
-/// Where a source is.
+/// The execution status of a source.
 #[derive(Debug)]
 pub(super) enum Status {
-    /// Not inside an item: it has not begun, or it stands at its `yield`.
-    Standing,
+    /// Not computing an item: it has not started, or it is suspended at its `yield`.
+    Paused,
     /// A step of it is on the stack.
     Running,
-    /// Inside an item. It waits for the future, or for a turn of the loop if there is none.
+    /// Computing an item. It waits for the future, or for one iteration of the event loop if there is none.
     Waiting {
         wait: Box<Wait>,
         future: Option<Py<PyAny>>,
@@ -52,142 +54,144 @@ pub(super) enum Status {
 }
 
 impl Status {
-    /// Goes over to another status; nearly always from one that holds nothing.
+    /// Sets the status. The old one nearly always owns nothing.
     #[inline]
-    pub(super) fn turn(&mut self, next: Self) {
+    pub(super) fn replace(&mut self, next: Self) {
         let old = std::mem::replace(self, next);
         if matches!(old, Self::Waiting { .. }) {
             drop(old);
         } else {
-            // There is nothing to be dropped, which the compiler does not see by itself.
+            // Nothing has to be dropped, which the compiler does not see by itself.
             std::mem::forget(old);
         }
     }
 }
 
-/// The slots of a merge, each at the place where it was put.
+/// The sources of a merge, by key.
 #[derive(Debug, Default)]
-pub(super) struct Slots {
-    entries: Vec<(u32, Option<Slot>)>,
+pub(super) struct SourceTable {
+    entries: Vec<(u32, Option<SourceState>)>,
     free: Vec<u32>,
 }
 
-impl Slots {
-    pub(super) fn insert(&mut self, slot: Slot) -> Key {
-        let place = self.free.pop().unwrap_or_else(|| {
+impl SourceTable {
+    pub(super) fn insert(&mut self, source: SourceState) -> Key {
+        let index = self.free.pop().unwrap_or_else(|| {
             self.entries.push((0, None));
             u32::try_from(self.entries.len() - 1).expect("fewer than 2^32 sources at a time")
         });
-        let (generation, entry) = &mut self.entries[place as usize];
-        *entry = Some(slot);
+        let (generation, entry) = &mut self.entries[index as usize];
+        *entry = Some(source);
         Key {
-            place,
+            index,
             generation: *generation,
         }
     }
 
     #[must_use]
-    pub(super) fn remove(&mut self, key: Key) -> Option<Slot> {
-        let (generation, entry) = self.entries.get_mut(key.place as usize)?;
+    pub(super) fn remove(&mut self, key: Key) -> Option<SourceState> {
+        let (generation, entry) = self.entries.get_mut(key.index as usize)?;
         if *generation != key.generation {
             return None;
         }
         *generation = generation.wrapping_add(1);
-        self.free.push(key.place);
+        self.free.push(key.index);
         entry.take()
     }
 
     #[inline]
-    pub(super) fn get(&self, key: Key) -> Option<&Slot> {
-        match self.entries.get(key.place as usize)? {
-            (generation, Some(slot)) if *generation == key.generation => Some(slot),
+    pub(super) fn get(&self, key: Key) -> Option<&SourceState> {
+        match self.entries.get(key.index as usize)? {
+            (generation, Some(source)) if *generation == key.generation => Some(source),
             _ => None,
         }
     }
 
     #[inline]
-    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Slot> {
-        match self.entries.get_mut(key.place as usize)? {
-            (generation, Some(slot)) if *generation == key.generation => Some(slot),
+    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut SourceState> {
+        match self.entries.get_mut(key.index as usize)? {
+            (generation, Some(source)) if *generation == key.generation => Some(source),
             _ => None,
         }
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut SourceState> {
         self.entries
             .iter_mut()
-            .filter_map(|(_, slot)| slot.as_mut())
+            .filter_map(|(_, source)| source.as_mut())
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Slot> {
-        self.entries.iter().filter_map(|(_, slot)| slot.as_ref())
+    pub(super) fn iter(&self) -> impl Iterator<Item = &SourceState> {
+        self.entries
+            .iter()
+            .filter_map(|(_, source)| source.as_ref())
     }
 }
 
-/// A generator, its task and its context.
+/// An async generator, its task and its context.
 pub(super) type Running<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>);
 
 /// One source.
 #[derive(Debug)]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "a source may be wanted, closing, removed, ... in any combination"
+    reason = "a source may be labelled, closing, removed, ... in any combination"
 )]
-pub(super) struct Slot {
-    /// By which it goes in a message: its label, or its number.
+pub(super) struct SourceState {
+    /// Its name in messages: its label, or its number.
     pub(super) name: Py<PyAny>,
-    /// How many were given before it.
+    /// The number of sources added before it.
     pub(super) number: usize,
     pub(super) is_labelled: bool,
     pub(super) is_cutoff: bool,
-    /// It was given at construction: a new cycle begins with it.
+    /// Given at construction: a restart keeps it.
     pub(super) is_given: bool,
-    pub(super) feed: AnySource,
-    /// It is stepped under a task of its own.
+    pub(super) adapter: AnySource,
+    /// Stepped under a task of its own.
     pub(super) is_foreign: bool,
-    pub(super) identity: Option<Identity>,
-    /// What its task is parked on.
-    pub(super) parking: Option<Py<PyAny>>,
-    /// The callback for what it waits for, in a tuple of arguments.
-    pub(super) resumption: Option<Py<PyTuple>>,
-    /// With which that is to be called: `{"context": context}`.
+    pub(super) task_context: Option<TaskContext>,
+    /// The future that its task waits for.
+    pub(super) parked_on: Option<Py<PyAny>>,
+    /// The done callback for its futures, in a tuple of arguments.
+    pub(super) callback: Option<Py<PyTuple>>,
+    /// The keyword arguments of `add_done_callback`: `{"context": context}`.
     pub(super) keywords: Option<Py<PyDict>>,
     pub(super) status: Status,
-    /// What it gave and nobody took yet.
+    /// Outcomes that were not taken yet.
     pub(super) queue: VecDeque<Outcome>,
-    /// How often it is in the list of those that are ready.
+    /// The number of its entries in the list `ready`.
     pub(super) hints: usize,
-    /// In which list of those to be asked it is.
-    pub(super) asked: Asked,
-    /// It has given everything at once so far: nothing is won by asking it before it must be.
+    /// The list that it is in, of those to be polled.
+    pub(super) poll_state: PollState,
+    /// It has never waited: polling it early gains nothing.
     pub(super) is_prompt: bool,
-    /// Its task was cancelled, and it has not heard of that yet.
-    pub(super) struck: Option<PyErr>,
-    /// It gives nothing more.
+    /// The cancellation of its task that was not thrown into it yet.
+    pub(super) cancellation: Option<PyErr>,
+    /// It gives no further items.
     pub(super) has_ended: bool,
-    /// That is the last of what it gave, and was not taken yet.
+    /// Its end is the last outcome in its queue.
     pub(super) holds_end: bool,
-    /// It is to be closed, or being closed.
+    /// Its closing was requested.
     pub(super) is_closing: bool,
-    /// It was cancelled by us, in order to be closed.
+    /// Its task was cancelled in order to close it.
     pub(super) was_cancelled: bool,
-    /// It is closed, and its task has ended.
-    pub(super) is_gone: bool,
-    /// Its end was taken, or it was removed: the consumer is through with it.
+    /// Closed, and its task has ended.
+    pub(super) is_closed: bool,
+    /// Its end was taken, or it was removed.
     pub(super) is_done: bool,
     /// The last round in which it gave an item.
     pub(super) round: u64,
-    /// What the user gave.
+    /// The object that the user passed.
     pub(super) source: IterativeDrop<PyAny>,
 }
 
-impl Slot {
+impl SourceState {
     pub(super) fn new(
         source: Py<PyAny>,
         number: usize,
         name: Py<PyAny>,
         is_labelled: bool,
-        feed: AnySource,
+        adapter: AnySource,
         is_foreign: bool,
     ) -> Self {
         Self {
@@ -196,91 +200,103 @@ impl Slot {
             is_labelled,
             is_cutoff: false,
             is_given: false,
-            feed,
+            adapter,
             is_foreign,
-            identity: None,
-            parking: None,
-            resumption: None,
+            task_context: None,
+            parked_on: None,
+            callback: None,
             keywords: None,
-            status: Status::Standing,
+            status: Status::Paused,
             queue: VecDeque::new(),
             hints: 0,
-            asked: Asked::No,
+            poll_state: PollState::No,
             is_prompt: false,
-            struck: None,
+            cancellation: None,
             has_ended: false,
             holds_end: false,
             is_closing: false,
             was_cancelled: false,
-            is_gone: false,
+            is_closed: false,
             is_done: false,
             round: 0,
             source: source.into(),
         }
     }
 
-    /// Whether it has not come to its end.
+    /// Whether it has not ended.
     pub(super) fn is_present(&self) -> bool {
         !self.has_ended && !self.is_closing && !self.is_done && !self.is_cutoff
     }
 
-    /// Whether it may be asked for another item.
+    /// Whether it may be polled for another item.
     #[inline]
-    pub(super) fn may_be_asked(&self, prefetch: usize) -> bool {
-        matches!(self.status, Status::Standing)
+    pub(super) fn can_poll(&self, prefetch: usize) -> bool {
+        matches!(self.status, Status::Paused)
             && !self.has_ended
             && !self.is_closing
             && self.queue.len() < prefetch
     }
 
-    /// Whether it has an item that goes to the consumer as it is.
+    /// Whether its next outcome is an item without a label.
     #[inline]
     pub(super) fn has_bare_item(&self) -> bool {
         !self.is_labelled && matches!(self.queue.front(), Some(Outcome::Item(_)))
     }
 
-    /// Whether it lets the loop have a turn, and waits for nothing else.
-    pub(super) fn is_resting(&self) -> bool {
+    /// Whether it has yielded to the event loop and waits for no future.
+    pub(super) fn is_yielding(&self) -> bool {
         matches!(self.status, Status::Waiting { future: None, .. })
     }
 
-    /// If it is an async generator that has begun, and that has nothing to hear of, marks it as being
-    /// stepped, and gives it with its task and its context. It stands, or it has rested.
-    #[expect(clippy::inline_always, reason = "it is a part of two loops")]
+    /// Its task, if it has one.
+    pub(super) fn task(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let task_context = self.task_context.as_ref()?;
+        Some(task_context.task.clone_ref(py))
+    }
+
+    /// The task and context under which it is stepped. A source that is polled in place has a task only to be closed.
+    pub(super) fn own_context(&self, py: Python<'_>) -> Option<TaskContext> {
+        let task_context = self.task_context.as_ref().filter(|_| self.is_foreign)?;
+        Some(task_context.clone_ref(py))
+    }
+
+    /// Marks a source as running and returns its generator, task and context. `None` unless it is a started async generator
+    /// without a pending cancellation, which is paused or has yielded.
+    #[expect(clippy::inline_always, reason = "it is part of two loops")]
     #[inline(always)]
     pub(super) fn run<'py>(&mut self, py: Python<'py>) -> Option<Running<'py>> {
-        let AnySource::AsyncIter(feed) = &self.feed else {
+        let AnySource::AsyncIter(adapter) = &self.adapter else {
             return None;
         };
-        let identity = self.identity.as_ref()?;
-        if self.struck.is_some() || !self.is_foreign {
+        let task_context = self.task_context.as_ref()?;
+        if self.cancellation.is_some() || !self.is_foreign {
             return None;
         }
-        let has_rested = match &self.status {
-            Status::Standing => false,
+        let has_yielded = match &self.status {
+            Status::Paused => false,
             Status::Waiting { wait, future: None } if matches!(**wait, Wait::Agen) => true,
             Status::Waiting { .. } | Status::Running => return None,
         };
-        let agen = feed.get().running_agen(py)?;
-        if has_rested {
+        let agen = adapter.get().running_agen(py)?;
+        if has_yielded {
             async_gen::wake(&agen);
         }
-        self.status.turn(Status::Running);
+        self.status.replace(Status::Running);
         Some((
             agen,
-            identity.task.bind(py).clone(),
-            identity.context.bind(py).clone(),
+            task_context.task.bind(py).clone(),
+            task_context.context.bind(py).clone(),
         ))
     }
 
-    /// As it was before its first pull.
+    /// Creates the state that the source had before its first pull.
     pub(super) fn renewed(&self, py: Python<'_>) -> Self {
         let mut fresh = Self::new(
             self.source.clone_ref(py),
             self.number,
             self.name.clone_ref(py),
             self.is_labelled,
-            self.feed.clone_ref(py),
+            self.adapter.clone_ref(py),
             self.is_foreign,
         );
         fresh.is_cutoff = self.is_cutoff;
@@ -290,34 +306,48 @@ impl Slot {
     }
 }
 
-impl Traverse for Slot {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        visit(&self.source)?;
-        visit(&self.name)?;
-        visit(self.feed.as_any())?;
-        if let Some(identity) = &self.identity {
-            identity.traverse(visit)?;
-        }
-        if let Some(parking) = &self.parking {
-            visit(parking)?;
-        }
-        if let Some(resumption) = &self.resumption {
-            visit(resumption.as_any())?;
-        }
-        if let Some(keywords) = &self.keywords {
-            visit(keywords.as_any())?;
-        }
-        if let Status::Waiting { wait, future } = &self.status {
-            wait.traverse(visit)?;
-            if let Some(future) = future {
-                visit(future)?;
-            }
-        }
-        for outcome in &self.queue {
-            if let Outcome::Item(item) = outcome {
-                visit(item)?;
-            }
-        }
-        Ok(())
+traverse!(SourceState {
+    source,
+    name,
+    adapter,
+    task_context,
+    parked_on,
+    callback,
+    keywords,
+    status,
+    queue
+});
+
+traverse!(
+    enum Status {
+        Paused,
+        Running,
+        Waiting { wait, future },
     }
+);
+
+traverse!(
+    enum Outcome {
+        Item(item),
+        Error(_),
+        End,
+    }
+);
+
+/// Adapts a source. Also returns whether it must be stepped under a task of its own.
+pub(super) fn adapt(source: &Bound<'_, PyAny>) -> PyResult<(AnySource, bool)> {
+    let py = source.py();
+    if let Ok(link) = source.cast::<PyPullLink>() {
+        let adapter = Py::new(py, PyAsyncIterSource::over(source))?;
+        return Ok((AnySource::AsyncIter(adapter), !PyPullLink::is_plain(link)?));
+    }
+    let kind = source.get_type();
+    if kind.hasattr(intern!(py, "__aiter__"))? {
+        let adapter = Py::new(py, PyAsyncIterSource::over(source))?;
+        return Ok((AnySource::AsyncIter(adapter), true));
+    }
+    Ok((
+        AnySource::Iter(Py::new(py, PyIterSource::over(source))?),
+        false,
+    ))
 }

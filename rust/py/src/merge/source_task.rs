@@ -1,4 +1,4 @@
-//! What the task of a source runs: it parks, hears of cancellations, and closes the source.
+//! `SourceTask`: the coroutine of a source's task.
 
 use std::ffi::CStr;
 
@@ -6,28 +6,27 @@ use pyo3::exceptions::PyGeneratorExit;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::merge::Merge;
+use super::merge::PyMerge;
 use super::source::Key;
 use crate::coroutine::{Class, Coroutine, Inner, Native, Step};
 use crate::errors::RaisedError;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 
 static CLASS: Class = Class::new();
 
 /// The coroutine of a source's task.
 ///
-/// While the source is stepped in place this only waits on a future, so that the task is there to
-/// be asked about and to be cancelled. A cancellation arrives here, and is passed on into the
-/// source. When the source is to be closed, its `aclose()` runs here, as in any task.
+/// While the source is stepped in place, the coroutine waits on a future: the task exists to be the current task and to be
+/// cancelled. A cancellation is thrown in here and passed on into the source. `aclose()` of the source runs here.
 #[derive(Debug)]
-pub(crate) struct Anchor {
-    merge: Py<Merge>,
+pub(crate) struct SourceTask {
+    merge: Py<PyMerge>,
     key: Key,
     closing: Option<Inner>,
 }
 
-impl Anchor {
-    pub(super) fn make<'py>(merge: &Bound<'py, Merge>, key: Key) -> PyResult<Bound<'py, PyAny>> {
+impl SourceTask {
+    pub(super) fn make<'py>(merge: &Bound<'py, PyMerge>, key: Key) -> PyResult<Bound<'py, PyAny>> {
         Native::alloc(merge.py(), || Self {
             merge: merge.clone().unbind(),
             key,
@@ -35,19 +34,19 @@ impl Anchor {
         })
     }
 
-    /// Whether it is what a task runs.
+    /// Whether a task runs this coroutine.
     pub(super) fn is_in(task: &Bound<'_, PyAny>) -> PyResult<bool> {
         let coroutine = task.call_method0(intern!(task.py(), "get_coro"))?;
         Ok(Native::<Self>::is(&coroutine))
     }
 
-    /// Parks, or begins to close.
+    /// Waits, or starts closing the source.
     fn settle<'py>(&mut self, py: Python<'py>) -> PyResult<Step<'py>> {
         let merge = self.merge.bind(py).clone();
-        if !Merge::is_to_close(&merge, self.key) {
-            return Merge::park(&merge, self.key).map(Step::Yield);
+        if !PyMerge::is_to_close(&merge, self.key) {
+            return PyMerge::park(&merge, self.key).map(Step::Yield);
         }
-        let step = match Merge::begin_to_close(&merge, self.key) {
+        let step = match PyMerge::begin_to_close(&merge, self.key) {
             Ok(Some(closing)) => {
                 let step = closing.send(&py.None().into_bound(py));
                 self.closing = Some(closing);
@@ -56,24 +55,24 @@ impl Anchor {
             Ok(None) => Ok(Step::Return(py.None().into_bound(py))),
             Err(error) => Err(error),
         };
-        Ok(self.went(py, step))
+        Ok(self.on_step(py, step))
     }
 
-    /// What a step of closing came to. An error is the merge's business, not the task's.
-    fn went<'py>(&mut self, py: Python<'py>, step: PyResult<Step<'py>>) -> Step<'py> {
+    /// Handles the result of a step of closing. An error is recorded in the merge, and not raised by the task.
+    fn on_step<'py>(&mut self, py: Python<'py>, step: PyResult<Step<'py>>) -> Step<'py> {
         let error = match step {
             Ok(Step::Yield(object)) => return Step::Yield(object),
             Ok(Step::Return(_)) => None,
             Err(error) => Some(error),
         };
         self.closing = None;
-        Merge::gone(self.merge.bind(py), self.key, error);
+        PyMerge::on_closed(self.merge.bind(py), self.key, error);
         Step::Return(py.None().into_bound(py))
     }
 }
 
-impl Coroutine for Anchor {
-    const NAME: &'static CStr = c"headrace._core.Anchor";
+impl Coroutine for SourceTask {
+    const NAME: &'static CStr = c"headrace._core.SourceTask";
 
     fn class() -> &'static Class {
         &CLASS
@@ -83,7 +82,7 @@ impl Coroutine for Anchor {
         let py = value.py();
         if let Some(closing) = &self.closing {
             let step = closing.send(value);
-            return Ok(self.went(py, step));
+            return Ok(self.on_step(py, step));
         }
         RaisedError::set_from(py, self.settle(py))
     }
@@ -94,10 +93,10 @@ impl Coroutine for Anchor {
         }
         if let Some(closing) = &self.closing {
             let step = closing.throw(py, error);
-            return Ok(self.went(py, step));
+            return Ok(self.on_step(py, step));
         }
         let merge = self.merge.bind(py).clone();
-        Merge::strike(&merge, self.key, error)?;
+        PyMerge::cancel_source(&merge, self.key, error)?;
         self.settle(py)
     }
 
@@ -106,12 +105,4 @@ impl Coroutine for Anchor {
     }
 }
 
-impl Traverse for Anchor {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        visit(self.merge.as_any())?;
-        match &self.closing {
-            Some(closing) => visit(closing.object()),
-            None => Ok(()),
-        }
-    }
-}
+traverse!(SourceTask { merge, closing });

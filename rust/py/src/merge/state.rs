@@ -1,245 +1,252 @@
-//! Everything of a merge that changes, and what keeps its lists in step.
+//! The mutable state of a merge, and the operations that keep its lists consistent.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::source::{Asked, Key, Outcome, Slot, Slots, Status};
+use super::source::{Key, Outcome, PollState, SourceState, SourceTable, Status};
+use crate::object::gc::{Traverse, VisitError, Visitor, traverse};
 
-/// What becomes of an error of a source.
+/// The treatment of a source's error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ErrorPolicy {
-    /// A pull raises it, and the stream goes on.
+    /// A pull raises it, and the stream continues.
     Raise,
     /// It is dropped.
     Skip,
-    /// A pull raises it, and it was the last one.
+    /// A pull raises it, and the stream ends.
     Stop,
 }
 
-/// How far it has come.
+/// Whether a merge is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Phase {
     #[default]
     Open,
-    /// Everything is being closed, or is closed.
+    /// All sources are closed or being closed.
     Closed,
 }
 
-/// A pull that waits.
+/// A waiting pull.
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) future: Py<PyAny>,
-    /// Only this source will do.
+    /// The only source that it waits for.
     pub(super) target: Option<Key>,
 }
 
-/// Everything of a merge that changes.
+traverse!(Waiter { future });
+
+/// The event loop that drives a merge: the running one of the first call.
+#[derive(Debug)]
+pub(super) struct EventLoop {
+    pub(super) object: Py<PyAny>,
+    /// The thread of the first call. The loop may run in another thread later.
+    pub(super) thread: u64,
+    pub(super) call_soon: Py<PyAny>,
+    pub(super) create_future: Py<PyAny>,
+}
+
+traverse!(EventLoop {
+    object,
+    call_soon,
+    create_future
+});
+
+/// The mutable state of a merge.
 #[derive(Debug, Default)]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "what the views ask for is independent of one another"
+    reason = "the requirements of the views are independent of one another"
 )]
 pub(super) struct State {
-    pub(super) slots: Slots,
-    /// The sources, in the order in which they were given and added.
+    pub(super) sources: SourceTable,
+    /// The sources, in the order in which they were added.
     pub(super) order: Vec<Key>,
-    /// Those to be asked by the next pull.
-    pub(super) wanted: VecDeque<Key>,
-    /// Those to be asked together with them, or when there is nothing else to be taken, in the order
-    /// in which something of them was taken.
+    /// Sources to poll in the next pull.
+    pub(super) to_poll: VecDeque<Key>,
+    /// Prompt sources to poll together with those, or when no item is ready; in the order in which their last item was taken.
     pub(super) idle: VecDeque<Key>,
-    /// How many steps the pulls have paid for that made none.
-    pub(super) paid: usize,
-    /// Those that let the loop have a turn. While there are any, a callback is on its way.
-    pub(super) resting: Vec<Key>,
-    /// Those that have something, in the order in which it came, for who takes what is first. Some
-    /// may have been emptied by somebody else meanwhile.
+    /// The number of steps that are charged to the yield budget already, by pulls that stepped no source.
+    pub(super) prepaid: usize,
+    /// Sources that yielded to the event loop. While there are any, a callback is scheduled.
+    pub(super) yielding: Vec<Key>,
+    /// Sources with an outcome, oldest first. Another view may have emptied some of them. Kept if `keeps_ready`.
     pub(super) ready: VecDeque<Key>,
     pub(super) keeps_ready: bool,
-    /// Whose turn it is, for who takes them in turn.
+    /// The sources in the order of the round-robin. Kept if `keeps_ring`.
     pub(super) ring: VecDeque<Key>,
     pub(super) keeps_ring: bool,
-    /// Nobody is asked but the head of the ring.
-    pub(super) asks_head_only: bool,
+    /// Only the head of the ring is polled.
+    pub(super) polls_head_only: bool,
     pub(super) waiters: Vec<Waiter>,
-    /// Those, cutoffs aside, whose end was not taken yet.
+    /// The number of sources, except cutoffs, whose end was not taken.
     pub(super) active: usize,
-    /// Those that are not closed yet.
+    /// The number of sources that are not closed.
     pub(super) live: usize,
-    /// A cutoff gave something.
+    /// A cutoff gave an item.
     pub(super) is_cut: bool,
-    /// Errors that belong to no item: those of closing a source that ended.
-    pub(super) complaints: VecDeque<PyErr>,
-    /// Errors of closing everything.
+    /// Errors of closing sources that had ended; the next pulls raise them.
+    pub(super) close_errors: VecDeque<PyErr>,
+    /// Errors of closing all sources.
     pub(super) errors: Vec<PyErr>,
-    /// Errors of closing those that were removed.
-    pub(super) parted: Vec<(Py<PyAny>, PyErr)>,
+    /// Errors of closing removed sources.
+    pub(super) removed_errors: Vec<(Py<PyAny>, PyErr)>,
     pub(super) phase: Phase,
-    pub(super) event_loop: Option<Py<PyAny>>,
-    /// The thread that ran that loop when it was met. A loop that runs a step of a task may run it in another thread, too.
-    pub(super) thread: u64,
-    pub(super) call_soon: Option<Py<PyAny>>,
-    pub(super) create_future: Option<Py<PyAny>>,
+    pub(super) event_loop: Option<EventLoop>,
     /// The tasks of the sources, by address.
     pub(super) tasks: HashSet<usize>,
-    /// What they are taken from, by address: all that have not ended.
+    /// The sources that have not ended, by the address of the user's object.
     pub(super) members: HashMap<usize, Key>,
-    /// How many hold their end.
+    /// The number of sources with an end in their queue.
     pub(super) ends: usize,
-    pub(super) given: usize,
-    /// Counts the changes of the list of sources.
+    /// The number of sources that were ever added.
+    pub(super) added: usize,
+    /// Incremented at each change of the list of sources.
     pub(super) changes: u64,
-    pub(super) is_inspecting: bool,
+    pub(super) is_check_scheduled: bool,
 }
 
 impl State {
-    /// All sources, in the order in which they were given.
-    pub(super) fn in_order(&self) -> impl Iterator<Item = &Slot> {
-        self.order.iter().filter_map(|key| self.slots.get(*key))
+    /// Iterates over all sources in the order in which they were added.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = &SourceState> {
+        self.order.iter().filter_map(|key| self.sources.get(*key))
     }
 
-    /// The sources that have not come to their end.
-    pub(super) fn present(&self) -> impl Iterator<Item = &Slot> {
-        self.in_order().filter(|slot| slot.is_present())
-    }
-
-    /// Takes the callbacks of those that wait for nothing.
+    /// Takes the callbacks of paused sources.
     pub(super) fn callbacks(&mut self) -> Vec<Py<PyTuple>> {
-        self.slots
+        self.sources
             .iter_mut()
-            .filter(|slot| matches!(slot.status, Status::Standing))
-            .filter_map(|slot| slot.resumption.take())
+            .filter(|entry| matches!(entry.status, Status::Paused))
+            .filter_map(|entry| entry.callback.take())
             .collect()
     }
 
-    /// A source comes in.
-    pub(super) fn enter(&mut self, slot: Slot) {
-        let (is_cutoff, source) = (slot.is_cutoff, slot.source.as_ptr().addr());
+    /// Adds a source.
+    pub(super) fn add_source(&mut self, entry: SourceState) {
+        let (is_cutoff, source) = (entry.is_cutoff, entry.source.as_ptr().addr());
         self.changes += 1;
-        let key = self.slots.insert(slot);
+        let key = self.sources.insert(entry);
         self.members.insert(source, key);
         self.order.push(key);
-        self.enlist(key, is_cutoff);
+        self.start(key, is_cutoff);
     }
 
-    /// Where the source with this number is in the order, which is that of the numbers. There may be many: they are not
-    /// looked at one by one.
-    pub(super) fn place_of(&self, number: usize) -> Option<usize> {
-        let number_of = |key: &Key| self.slots.get(*key).map(|slot| slot.number);
+    /// Finds the index of a source in the order, which is that of the numbers. A binary search, since there may be many.
+    pub(super) fn index_of(&self, number: usize) -> Option<usize> {
+        let number_of = |key: &Key| self.sources.get(*key).map(|entry| entry.number);
         self.order
             .binary_search_by_key(&Some(number), number_of)
             .ok()
     }
 
-    /// A source goes out of the order.
-    pub(super) fn leave(&mut self, key: Key) {
-        let number = self.slots.get(key).map(|slot| slot.number);
-        if let Some(place) = number.and_then(|number| self.place_of(number)) {
-            self.order.remove(place);
+    /// Removes a source from the order.
+    pub(super) fn remove_from_order(&mut self, key: Key) {
+        let number = self.sources.get(key).map(|entry| entry.number);
+        if let Some(index) = number.and_then(|number| self.index_of(number)) {
+            self.order.remove(index);
         }
     }
 
-    /// A source begins.
-    pub(super) fn enlist(&mut self, key: Key, is_cutoff: bool) {
+    /// Counts a new source and requests its first poll.
+    pub(super) fn start(&mut self, key: Key, is_cutoff: bool) {
         self.live += 1;
         self.active += usize::from(!is_cutoff);
         if self.keeps_ring {
             self.ring.push_back(key);
         }
-        if !self.asks_head_only {
-            self.want(key);
+        if !self.polls_head_only {
+            self.request_poll(key);
         }
     }
 
-    /// The next one to be asked.
+    /// Takes the next source to poll.
     #[inline]
-    pub(super) fn next_wanted(&mut self, prefetch: usize) -> Option<(Key, &mut Slot)> {
-        // Twice looked up, as a borrow that is returned out of a loop holds for all of it.
+    pub(super) fn next_to_poll(&mut self, prefetch: usize) -> Option<(Key, &mut SourceState)> {
+        // Looked up twice: a borrow returned from inside a loop would last for the whole loop.
         let key = loop {
-            let key = self.wanted.pop_front()?;
-            if let Some(slot) = self.slots.get_mut(key) {
-                slot.asked = Asked::No;
-                if slot.may_be_asked(prefetch) {
+            let key = self.to_poll.pop_front()?;
+            if let Some(entry) = self.sources.get_mut(key) {
+                entry.poll_state = PollState::No;
+                if entry.can_poll(prefetch) {
                     break key;
                 }
             }
         };
-        self.slots.get_mut(key).map(|slot| (key, slot))
+        self.sources.get_mut(key).map(|entry| (key, entry))
     }
 
-    /// It is to be asked by the next pull.
+    /// Requests that the next pull polls a source.
     #[inline]
-    pub(super) fn want(&mut self, key: Key) {
-        if let Some(slot) = self.slots.get_mut(key)
-            && slot.asked != Asked::Wanted
+    pub(super) fn request_poll(&mut self, key: Key) {
+        if let Some(entry) = self.sources.get_mut(key)
+            && entry.poll_state != PollState::Requested
         {
-            let was_idle = std::mem::replace(&mut slot.asked, Asked::Wanted) == Asked::Idle;
-            self.rouse(usize::MAX);
+            let was_idle =
+                std::mem::replace(&mut entry.poll_state, PollState::Requested) == PollState::Idle;
+            self.promote_idle(usize::MAX);
             if !was_idle {
-                self.wanted.push_back(key);
+                self.to_poll.push_back(key);
             }
         }
     }
 
-    /// It was to be asked just now, and is to be so by the next pull, before all others.
+    /// Puts a source that was just taken from the list back to its front.
     #[cold]
-    pub(super) fn want_first(&mut self, key: Key) {
-        if let Some(slot) = self.slots.get_mut(key) {
-            slot.asked = Asked::Wanted;
-            self.wanted.push_front(key);
+    pub(super) fn request_poll_first(&mut self, key: Key) {
+        if let Some(entry) = self.sources.get_mut(key) {
+            entry.poll_state = PollState::Requested;
+            self.to_poll.push_front(key);
         }
     }
 
-    /// Something of it was taken: it is to be asked for the next.
+    /// Requests the next item of a source after one was taken.
     #[inline]
-    pub(super) fn want_more(&mut self, key: Key) {
-        match self.slots.get_mut(key) {
-            Some(slot) if slot.is_prompt && slot.asked == Asked::No => {
-                slot.asked = Asked::Idle;
+    pub(super) fn request_next(&mut self, key: Key) {
+        match self.sources.get_mut(key) {
+            Some(entry) if entry.is_prompt && entry.poll_state == PollState::No => {
+                entry.poll_state = PollState::Idle;
                 self.idle.push_back(key);
             }
-            Some(slot) if !slot.is_prompt => self.want(key),
+            Some(entry) if !entry.is_prompt => self.request_poll(key),
             _ => {}
         }
     }
 
-    /// So many of those that are idle are to be asked by the next pull too: before the others, as
-    /// what was taken of them was taken before.
+    /// Moves at most `most` idle sources to the front of `to_poll`: their items were taken before those of the others.
     #[inline]
-    pub(super) fn rouse(&mut self, most: usize) {
+    pub(super) fn promote_idle(&mut self, most: usize) {
         let count = self.idle.len().min(most);
         for key in self.idle.drain(..count).rev() {
-            if let Some(slot) = self.slots.get_mut(key) {
-                slot.asked = Asked::Wanted;
+            if let Some(entry) = self.sources.get_mut(key) {
+                entry.poll_state = PollState::Requested;
             }
-            self.wanted.push_front(key);
+            self.to_poll.push_front(key);
         }
     }
 
-    /// There is nothing to be taken: some of those that are idle are to be asked. Not all at once,
-    /// as what they give is taken while it is near.
+    /// Moves one batch of idle sources to `to_poll`. A bounded batch keeps the items in the processor's cache until they are taken.
     #[inline]
-    pub(super) fn rouse_some(&mut self) {
-        self.rouse(64);
+    pub(super) fn promote_some_idle(&mut self) {
+        self.promote_idle(64);
     }
 
-    /// A pull has spent one item of its task's budget.
+    /// Records that a pull charged one item to its task's budget.
     #[inline]
-    pub(super) fn pay(&mut self) {
-        self.paid = (self.paid + 1).min(self.order.len());
+    pub(super) fn prepay(&mut self) {
+        self.prepaid = (self.prepaid + 1).min(self.order.len());
     }
 
-    /// Whether a step is paid for already.
+    /// Uses one charged step; false if there is none.
     #[inline]
-    pub(super) fn use_paid(&mut self) -> bool {
-        let is_paid = self.paid > 0;
-        self.paid -= usize::from(is_paid);
+    pub(super) fn use_prepaid(&mut self) -> bool {
+        let is_paid = self.prepaid > 0;
+        self.prepaid -= usize::from(is_paid);
         is_paid
     }
 
-    /// An item came of a source, and nothing else is to be seen to. Gives it back if something is.
+    /// Queues an item on the fast path. Returns the item if its source needs the general path.
     #[inline]
     pub(super) fn accept<'py>(
         &mut self,
@@ -247,41 +254,41 @@ impl State {
         item: Bound<'py, PyAny>,
         prefetch: usize,
     ) -> Result<(), Bound<'py, PyAny>> {
-        let Some(slot) = self.slots.get_mut(key) else {
+        let Some(entry) = self.sources.get_mut(key) else {
             return Err(item);
         };
-        if slot.is_closing || slot.is_cutoff || prefetch > 1 || !self.waiters.is_empty() {
+        if entry.is_closing || entry.is_cutoff || prefetch > 1 || !self.waiters.is_empty() {
             return Err(item);
         }
-        slot.status.turn(Status::Standing);
-        slot.queue.push_back(Outcome::Item(item.unbind()));
-        if self.keeps_ready && slot.hints < slot.queue.len() {
-            slot.hints += 1;
+        entry.status.replace(Status::Paused);
+        entry.queue.push_back(Outcome::Item(item.unbind()));
+        if self.keeps_ready && entry.hints < entry.queue.len() {
+            entry.hints += 1;
             self.ready.push_back(key);
         }
         Ok(())
     }
 
-    /// Something came of a source. Gives whom to wake.
+    /// Queues an outcome. Returns the futures of the pulls to wake.
     #[inline]
     pub(super) fn push(&mut self, key: Key, outcome: Outcome) -> Vec<Py<PyAny>> {
         let is_end = matches!(outcome, Outcome::End);
-        let Some(slot) = self.slots.get_mut(key) else {
+        let Some(entry) = self.sources.get_mut(key) else {
             return Vec::new();
         };
-        if slot.is_cutoff && !matches!(outcome, Outcome::Error(_)) {
+        if entry.is_cutoff && !matches!(outcome, Outcome::Error(_)) {
             if is_end {
                 return Vec::new();
             }
             self.is_cut = true;
             return self.wake(None);
         }
-        slot.queue.push_back(outcome);
-        if is_end && !std::mem::replace(&mut slot.holds_end, true) {
+        entry.queue.push_back(outcome);
+        if is_end && !std::mem::replace(&mut entry.holds_end, true) {
             self.ends += 1;
         }
-        if self.keeps_ready && slot.hints < slot.queue.len() {
-            slot.hints += 1;
+        if self.keeps_ready && entry.hints < entry.queue.len() {
+            entry.hints += 1;
             self.ready.push_back(key);
         }
         if self.waiters.is_empty() {
@@ -290,7 +297,7 @@ impl State {
         self.wake((!is_end).then_some(key))
     }
 
-    /// Those who wait for a source, or for anything; all of them without one.
+    /// Removes the pulls that wait for this source or for any; without a key, all pulls. Returns their futures.
     #[must_use]
     pub(super) fn wake(&mut self, key: Option<Key>) -> Vec<Py<PyAny>> {
         let concerns = |waiter: &Waiter| match (waiter.target, key) {
@@ -304,23 +311,35 @@ impl State {
         woken.into_iter().map(|waiter| waiter.future).collect()
     }
 
-    /// The consumer is through with a source. Gives what it had.
+    /// Marks a source as done for the consumer. Returns its remaining outcomes.
     #[must_use]
-    pub(super) fn dismiss(&mut self, key: Key) -> VecDeque<Outcome> {
-        let Some(slot) = self.slots.get_mut(key) else {
+    pub(super) fn discard(&mut self, key: Key) -> VecDeque<Outcome> {
+        let Some(entry) = self.sources.get_mut(key) else {
             return VecDeque::new();
         };
-        let source = slot.source.as_ptr().addr();
+        let source = entry.source.as_ptr().addr();
         if self.members.get(&source) == Some(&key) {
             self.members.remove(&source);
         }
-        if std::mem::take(&mut slot.holds_end) {
+        if std::mem::take(&mut entry.holds_end) {
             self.ends -= 1;
         }
-        if !slot.is_done {
-            slot.is_done = true;
-            self.active -= usize::from(!slot.is_cutoff);
+        if !entry.is_done {
+            entry.is_done = true;
+            self.active -= usize::from(!entry.is_cutoff);
         }
-        std::mem::take(&mut slot.queue)
+        std::mem::take(&mut entry.queue)
+    }
+}
+
+impl Traverse for State {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        self.sources
+            .iter()
+            .try_for_each(|entry| entry.traverse(visit))?;
+        self.waiters.traverse(visit)?;
+        let mut removed = self.removed_errors.iter();
+        removed.try_for_each(|(source, _)| visit(source))?;
+        self.event_loop.traverse(visit)
     }
 }

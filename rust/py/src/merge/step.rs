@@ -1,4 +1,4 @@
-//! Steps of sources: asking them, and what comes of it.
+//! Polls sources step by step, and handles the outcomes.
 
 use std::cell::RefMut;
 
@@ -7,60 +7,63 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyNone;
 
-use super::merge::{Merge, wake};
+use super::merge::{PyMerge, wake};
 use super::source::{Key, Outcome, Running, Status};
 use super::state::{ErrorPolicy, State};
-use super::task_context::{Entered, Identity};
+use super::task_context::TaskGuard;
 use crate::runtime::asyncio;
 use crate::runtime::asyncio::InContext;
 use crate::runtime::yield_budget;
 use crate::source::{AnySource, SourcePoll, async_gen};
 
-/// Where a step is made.
+/// The caller of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Where {
-    /// Inside a pull.
+pub(super) enum StepFrom {
+    /// A pull.
     Pull,
-    /// In a callback of the loop, which has entered the source's context.
+    /// A callback of the event loop, which has entered the source's context.
     Callback,
-    /// In the callback of the loop for all that rested.
-    Turn,
-    /// In a step of the source's own task.
+    /// The callback of the event loop for all sources that yielded.
+    YieldCallback,
+    /// A step of the source's own task.
     Task,
 }
 
-impl Merge {
-    /// Asks everybody who is wanted. `true`: let the loop have a turn first.
+impl PyMerge {
+    /// Polls all sources in `to_poll`. Returns `true` if the pull must yield to the event loop first.
     ///
-    /// Async generators that have begun, which is what most sources are, go a way of their own: one
-    /// after another, with the consumer's task restored after the last of them only.
+    /// Started async generators, the most common sources, take a fast path: they are stepped in a row, and the consumer's task
+    /// is restored after the last one.
     #[inline]
-    pub(super) fn ask(slf: &Bound<'_, Self>) -> PyResult<bool> {
+    pub(super) fn poll_requested(slf: &Bound<'_, Self>) -> PyResult<bool> {
         let py = slf.py();
         let this = slf.get();
-        let mut entered = Entered::default();
-        // Behind `entered`, so that it is let go of before that leaves.
+        let mut guard = TaskGuard::default();
+        // Declared after `guard`: dropped first, so that no borrow is open when the guard restores the task.
         let mut state = this.state.borrow(py);
-        if state.wanted.is_empty() {
+        if state.to_poll.is_empty() {
             return Ok(false);
         }
-        // Where there is none yet, no source has begun.
-        let event_loop = state.event_loop.as_ref().map(|it| it.bind(py).clone());
+        // Without an event loop no source has started.
+        let event_loop = state
+            .event_loop
+            .as_ref()
+            .map(|it| it.object.bind(py).clone());
         loop {
-            let is_paid = state.use_paid();
-            let Some((key, slot)) = state.next_wanted(this.prefetch) else {
+            let is_paid = state.use_prepaid();
+            let Some((key, entry)) = state.next_to_poll(this.prefetch) else {
                 return Ok(false);
             };
             if !is_paid && yield_budget::spend(py) {
-                state.want_first(key);
+                state.request_poll_first(key);
                 return Ok(true);
             }
             let running = event_loop
                 .as_ref()
-                .and_then(|event_loop| Some((event_loop, slot.run(py)?)));
+                .and_then(|event_loop| Some((event_loop, entry.run(py)?)));
             drop(state);
-            let gone_on = if let Some((event_loop, running)) = running {
-                match Self::run(slf, key, running, &mut entered, event_loop, true) {
+            let result = if let Some((event_loop, running)) = running {
+                match Self::run(slf, key, running, &mut guard, event_loop, true) {
                     Ok(Some(after)) => {
                         state = after;
                         continue;
@@ -69,11 +72,11 @@ impl Merge {
                     Err(error) => Err(error),
                 }
             } else {
-                entered.leave();
-                Self::step(slf, key, Where::Pull, None)
+                guard.leave();
+                Self::step(slf, key, StepFrom::Pull, None)
             };
-            if let Err(error) = gone_on {
-                this.state.borrow(py).want(key);
+            if let Err(error) = result {
+                this.state.borrow(py).request_poll(key);
                 return Err(error);
             }
             if yield_budget::take_rested() {
@@ -83,28 +86,28 @@ impl Merge {
         }
     }
 
-    /// Steps a generator that is marked as running. If it gave an item, it is still the one that is
-    /// entered, and the state comes back borrowed.
+    /// Steps a generator that is marked as running. If it gave an item, its task stays the current one, and the borrowed state is
+    /// returned.
     #[expect(clippy::inline_always, reason = "it is the body of two loops")]
     #[inline(always)]
     pub(super) fn run<'a, 'py>(
         slf: &'a Bound<'py, Self>,
         key: Key,
         (agen, task, context): Running<'py>,
-        entered: &mut Entered<'py>,
+        guard: &mut TaskGuard<'py>,
         event_loop: &Bound<'py, PyAny>,
         in_a_pull: bool,
     ) -> PyResult<Option<RefMut<'a, State>>> {
         let py = slf.py();
         let this = slf.get();
-        let inside = match entered.enter(event_loop, task, in_a_pull) {
+        let inside = match guard.enter(event_loop, task, in_a_pull) {
             Ok(()) => InContext::enter(&context),
             Err(error) => Err(error),
         };
         let inside = match inside {
             Ok(inside) => inside,
             Err(error) => {
-                this.stand(py, key);
+                this.set_paused(py, key);
                 return Err(error);
             }
         };
@@ -114,173 +117,164 @@ impl Merge {
             let mut state = this.state.borrow(py);
             if let Err(item) = state.accept(key, item, this.prefetch) {
                 drop(state);
-                Self::came(slf, key, Outcome::Item(item.unbind()))?;
+                Self::on_outcome(slf, key, Outcome::Item(item.unbind()))?;
                 state = this.state.borrow(py);
             }
             return Ok(Some(state));
         }
-        entered.leave();
-        Self::went(slf, key, stepped)?;
+        guard.leave();
+        Self::on_step(slf, key, stepped)?;
         Ok(None)
     }
 
-    /// What the step of a generator came to, other than an item.
+    /// Handles the result of a generator's step, unless it is an item.
     #[cold]
-    pub(super) fn went(
+    pub(super) fn on_step(
         slf: &Bound<'_, Self>,
         key: Key,
         stepped: PyResult<async_gen::Stepped<'_>>,
     ) -> PyResult<()> {
-        let py = slf.py();
-        let (feed, identity) = {
-            let state = slf.get().state.borrow(py);
-            let Some(slot) = state.slots.get(key) else {
-                return Ok(());
-            };
-            let identity = slot.identity.as_ref();
-            (
-                slot.feed.clone_ref(py),
-                identity.map(|identity| identity.clone_ref(py)),
-            )
+        let adapter = slf
+            .get()
+            .with_source(slf.py(), key, |entry| entry.adapter.clone_ref(slf.py()));
+        let Some(adapter) = adapter else {
+            return Ok(());
         };
-        let AnySource::AsyncIter(foreign) = &feed else {
+        let AnySource::AsyncIter(foreign) = &adapter else {
             unreachable!("only a foreign source is an async generator")
         };
-        match foreign.get().agen_step(stepped) {
-            Ok(SourcePoll::Wait(wait, object)) => match Self::suspend(slf, key, wait, &object)? {
-                None => Ok(()),
-                Some(error) => Self::step(slf, key, Where::Pull, Some(error)),
-            },
-            Ok(SourcePoll::End) => Self::ended(slf, key),
-            Ok(SourcePoll::Item(item)) => Self::came(slf, key, Outcome::Item(item.unbind())),
-            Err(error) => Self::failed(slf, key, identity.as_ref(), &feed, error),
+        let polled = foreign.get().agen_step(stepped);
+        match Self::on_poll(slf, key, &adapter, polled)? {
+            None => Ok(()),
+            Some(error) => Self::step(slf, key, StepFrom::Pull, Some(error)),
         }
     }
 
-    /// One step of a source: up to its next item, its end, or a wait.
+    /// Handles the result of polling a source. Returns the error to throw into it, if it waits for an object that cannot be
+    /// awaited.
+    fn on_poll(
+        slf: &Bound<'_, Self>,
+        key: Key,
+        adapter: &AnySource,
+        polled: PyResult<SourcePoll<'_>>,
+    ) -> PyResult<Option<PyErr>> {
+        match polled {
+            Ok(SourcePoll::Item(item)) => Self::on_outcome(slf, key, Outcome::Item(item.unbind()))?,
+            Ok(SourcePoll::End) => Self::on_end(slf, key)?,
+            Ok(SourcePoll::Wait(wait, object)) => return Self::suspend(slf, key, wait, &object),
+            Err(error) => Self::on_failure(slf, key, adapter, error)?,
+        }
+        Ok(None)
+    }
+
+    /// Steps a source to its next item, its end, or a wait.
     pub(super) fn step(
         slf: &Bound<'_, Self>,
         key: Key,
-        from: Where,
+        from: StepFrom,
         mut thrown: Option<PyErr>,
     ) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
         loop {
-            let (feed, mut identity, wait, is_foreign, struck) = {
-                let mut state = this.state.borrow(py);
-                let Some(slot) = state.slots.get_mut(key) else {
-                    return Ok(());
-                };
-                if matches!(slot.status, Status::Running) {
-                    return Ok(());
+            let found = this.with_source(py, key, |entry| {
+                if matches!(entry.status, Status::Running) {
+                    return None;
                 }
-                let status = std::mem::replace(&mut slot.status, Status::Running);
-                let identity = match &slot.identity {
-                    Some(identity) if slot.is_foreign => Some(identity.clone_ref(py)),
-                    _ => None,
-                };
-                (
-                    slot.feed.clone_ref(py),
-                    identity,
-                    status,
-                    slot.is_foreign,
-                    slot.struck.take(),
-                )
+                let status = std::mem::replace(&mut entry.status, Status::Running);
+                let cancellation = entry.cancellation.take();
+                let adapter = entry.adapter.clone_ref(py);
+                let is_new = entry.is_foreign && entry.task_context.is_none();
+                Some((adapter, entry.own_context(py), status, is_new, cancellation))
+            });
+            let Some((adapter, mut task_context, status, is_new, cancellation)) = found.flatten()
+            else {
+                return Ok(());
             };
-            if is_foreign && identity.is_none() {
-                match Self::incarnate(slf, key) {
-                    Ok(made) => identity = Some(made),
+            if is_new {
+                match Self::create_task(slf, key) {
+                    Ok(made) => task_context = Some(made),
                     Err(error) => {
-                        this.stand(py, key);
+                        this.set_paused(py, key);
                         return Err(error);
                     }
                 }
             }
-            if struck.is_some()
+            if cancellation.is_some()
                 && thrown.is_none()
-                && identity
+                && task_context
                     .as_ref()
-                    .is_some_and(|identity| identity.is_cancelled(py))
+                    .is_some_and(|task_context| task_context.is_cancelled(py))
             {
-                thrown = struck;
+                thrown = cancellation;
             }
             let error = thrown.take();
-            let draw = || {
-                Ok(match (wait, error) {
+            let poll = || {
+                Ok(match (status, error) {
                     (Status::Waiting { wait, .. }, None) => {
-                        feed.resume(*wait, Ok(&py.None().into_bound(py)), py)
+                        adapter.resume(*wait, Ok(&py.None().into_bound(py)), py)
                     }
                     (Status::Waiting { wait, .. }, Some(error)) => {
-                        feed.resume(*wait, Err(error), py)
+                        adapter.resume(*wait, Err(error), py)
                     }
-                    (_, None) => match feed.ready(py) {
+                    (_, None) => match adapter.ready(py) {
                         Some(item) => Ok(SourcePoll::Item(item)),
-                        None => feed.poll_next(py),
+                        None => adapter.poll_next(py),
                     },
-                    (_, Some(error)) => feed.throw(py, error),
+                    (_, Some(error)) => adapter.throw(py, error),
                 })
             };
-            let drawn = match (&identity, from) {
-                (Some(identity), Where::Pull | Where::Callback | Where::Turn) => {
+            let polled = match (&task_context, from) {
+                (_, StepFrom::Task) => poll(),
+                (Some(task_context), _) => {
                     let event_loop = this.event_loop(py)?;
-                    identity.run(&event_loop, from, draw)
+                    task_context.run(&event_loop, from, poll)
                 }
-                // A native source that is polled in place spends what the pull has.
-                (None, Where::Pull) => {
+                // A native source that is polled in place spends the pull's budget.
+                (None, StepFrom::Pull) => {
                     let _lent = yield_budget::lend_on(py);
-                    draw()
+                    poll()
                 }
-                _ => draw(),
+                _ => poll(),
             };
-            let drawn = match drawn {
-                Ok(drawn) => drawn,
-                // It was not stepped at all.
+            let polled = match polled {
+                Ok(polled) => polled,
+                // The source was not stepped.
                 Err(error) => {
-                    this.stand(py, key);
+                    this.set_paused(py, key);
                     return Err(error);
                 }
             };
-            match drawn {
-                Ok(SourcePoll::Item(item)) => {
-                    return Self::came(slf, key, Outcome::Item(item.unbind()));
-                }
-                Ok(SourcePoll::End) => return Self::ended(slf, key),
-                Ok(SourcePoll::Wait(wait, object)) => match Self::suspend(slf, key, wait, &object)?
-                {
-                    None => return Ok(()),
-                    Some(error) => thrown = Some(error),
-                },
-                Err(error) => return Self::failed(slf, key, identity.as_ref(), &feed, error),
+            thrown = Self::on_poll(slf, key, &adapter, polled)?;
+            if thrown.is_none() {
+                return Ok(());
             }
         }
     }
 
-    pub(super) fn stand(&self, py: Python<'_>, key: Key) {
-        if let Some(slot) = self.state.borrow(py).slots.get_mut(key) {
-            slot.status = Status::Standing;
-        }
+    pub(super) fn set_paused(&self, py: Python<'_>, key: Key) {
+        self.with_source(py, key, |entry| entry.status = Status::Paused);
     }
 
-    /// An item, or an error that is not the end of its source.
+    /// Handles an item, or an error that does not end its source.
     #[inline]
-    pub(super) fn came(slf: &Bound<'_, Self>, key: Key, outcome: Outcome) -> PyResult<()> {
+    pub(super) fn on_outcome(slf: &Bound<'_, Self>, key: Key, outcome: Outcome) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
         let futures = {
             let mut state = this.state.borrow(py);
-            let Some(slot) = state.slots.get_mut(key) else {
+            let Some(entry) = state.sources.get_mut(key) else {
                 return Ok(());
             };
-            slot.status = Status::Standing;
-            if slot.is_closing {
+            entry.status = Status::Paused;
+            if entry.is_closing {
                 drop(state);
                 drop(outcome);
-                return Self::came_out(slf, key);
+                return Self::finish_cancelled_step(slf, key);
             }
             let futures = state.push(key, outcome);
             if this.prefetch > 1 {
-                state.want(key);
+                state.request_poll(key);
             }
             futures
         };
@@ -290,22 +284,22 @@ impl Merge {
         Ok(())
     }
 
-    /// A source came to its end: it is closed at once.
-    pub(super) fn ended(slf: &Bound<'_, Self>, key: Key) -> PyResult<()> {
+    /// Handles the end of a source: closes it.
+    pub(super) fn on_end(slf: &Bound<'_, Self>, key: Key) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
         let futures = {
             let mut state = this.state.borrow(py);
-            let Some(slot) = state.slots.get_mut(key) else {
+            let Some(entry) = state.sources.get_mut(key) else {
                 return Ok(());
             };
-            slot.status = Status::Standing;
-            slot.has_ended = true;
-            if slot.is_closing {
+            entry.status = Status::Paused;
+            entry.has_ended = true;
+            if entry.is_closing {
                 drop(state);
-                return Self::came_out(slf, key);
+                return Self::finish_cancelled_step(slf, key);
             }
-            let source = slot.source.as_ptr().addr();
+            let source = entry.source.as_ptr().addr();
             state.members.remove(&source);
             state.push(key, Outcome::End)
         };
@@ -313,92 +307,81 @@ impl Merge {
         Self::close(slf, key)
     }
 
-    /// A source raised.
-    pub(super) fn failed(
+    /// Handles an error of a source.
+    pub(super) fn on_failure(
         slf: &Bound<'_, Self>,
         key: Key,
-        identity: Option<&Identity>,
-        feed: &AnySource,
+        adapter: &AnySource,
         error: PyErr,
     ) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
         let is_cancelled = asyncio::is_cancelled_error(py, &error);
-        let (is_closing, was_cancelled) = this
-            .state
-            .borrow(py)
-            .slots
-            .get(key)
-            .map_or((true, false), |slot| (slot.is_closing, slot.was_cancelled));
+        let found = this.with_source(py, key, |entry| {
+            let task_context = entry.own_context(py);
+            (entry.is_closing, entry.was_cancelled, task_context)
+        });
+        let (is_closing, was_cancelled, task_context) = found.unwrap_or((true, false, None));
         if is_closing {
-            // A pull that was cancelled in order to close its source says that it was.
+            // The cancellation that `close` requested is no error.
             let is_ours = is_cancelled && was_cancelled;
-            if identity.is_some() && !is_ours {
-                let error = this.named(py, key, error);
-                this.blame(py, key, error);
+            if task_context.is_some() && !is_ours {
+                let error = this.annotate(py, key, error);
+                this.record_close_error(py, key, error);
             }
-            this.stand(py, key);
-            return Self::came_out(slf, key);
+            this.set_paused(py, key);
+            return Self::finish_cancelled_step(slf, key);
         }
-        let was_killed = is_cancelled && identity.is_some_and(|identity| identity.is_cancelled(py));
-        let error = this.named(py, key, error);
+        let was_cancelled_from_outside =
+            is_cancelled && task_context.is_some_and(|own| own.is_cancelled(py));
+        let error = this.annotate(py, key, error);
         if this.error_policy == ErrorPolicy::Skip && error.is_instance_of::<PyException>(py) {
             let futures = {
+                this.set_paused(py, key);
                 let mut state = this.state.borrow(py);
-                if let Some(slot) = state.slots.get_mut(key) {
-                    slot.status = Status::Standing;
-                }
-                state.want(key);
+                state.request_poll(key);
                 state.wake(Some(key))
             };
             wake(py, futures);
         } else {
-            Self::came(slf, key, Outcome::Error(Box::new(error)))?;
+            Self::on_outcome(slf, key, Outcome::Error(Box::new(error)))?;
         }
-        // One that cannot even begin would raise for ever; one that was cancelled from outside is
-        // not to be asked again.
-        if was_killed || !feed.has_begun(py) {
-            return Self::ended(slf, key);
+        // A source that cannot start would raise for ever. One that was cancelled from outside must not be polled again.
+        if was_cancelled_from_outside || !adapter.has_begun(py) {
+            return Self::on_end(slf, key);
         }
         Ok(())
     }
 
-    /// A source that was inside an item when it was to be closed has come out of it.
-    pub(super) fn came_out(slf: &Bound<'_, Self>, key: Key) -> PyResult<()> {
+    /// Closes a source whose step was running when its closing was requested.
+    pub(super) fn finish_cancelled_step(slf: &Bound<'_, Self>, key: Key) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        let task = {
-            let mut state = this.state.borrow(py);
-            let Some(slot) = state.slots.get_mut(key) else {
-                return Ok(());
-            };
-            if !slot.is_foreign {
-                return Ok(());
-            }
-            let was_cancelled = std::mem::take(&mut slot.was_cancelled);
-            match &slot.identity {
-                Some(identity) if was_cancelled => Some(identity.task.clone_ref(py)),
-                _ => None,
-            }
+        let task = this.with_source(py, key, |entry| {
+            let was_cancelled = std::mem::take(&mut entry.was_cancelled);
+            entry
+                .is_foreign
+                .then(|| entry.task(py).filter(|_| was_cancelled))
+        });
+        let Some(task) = task.flatten() else {
+            return Ok(());
         };
         if let Some(task) = task {
-            // What closes the source finds a task that nobody cancels.
+            // `aclose()` must run in a task without a pending cancellation.
             task.bind(py).call_method0(intern!(py, "uncancel"))?;
         }
         Self::release(slf, key)
     }
 
-    pub(super) fn may_be_asked(&self, py: Python<'_>, key: Key) -> bool {
-        let state = self.state.borrow(py);
-        let slot = state.slots.get(key);
-        slot.is_some_and(|slot| slot.may_be_asked(self.prefetch))
+    pub(super) fn can_poll(&self, py: Python<'_>, key: Key) -> bool {
+        self.with_source(py, key, |entry| entry.can_poll(self.prefetch))
+            .unwrap_or(false)
     }
 
-    pub(super) fn set_struck(&self, py: Python<'_>, key: Key, error: Option<PyErr>) {
-        let old = match self.state.borrow(py).slots.get_mut(key) {
-            Some(slot) => std::mem::replace(&mut slot.struck, error),
-            None => error,
-        };
+    pub(super) fn set_cancellation(&self, py: Python<'_>, key: Key, error: Option<PyErr>) {
+        let old = self.with_source(py, key, |entry| {
+            std::mem::replace(&mut entry.cancellation, error)
+        });
         drop(old);
     }
 }

@@ -1,14 +1,14 @@
-//! Under whose name a source runs: a task and a context of its own.
+//! Runs the steps of a source under the source's own task and context.
 //!
-//! A source is stepped inside the consumer's pull, yet it must find itself in its own task: a
-//! context variable that it set, an `asyncio.timeout` or a task group that it holds open belong to
-//! it alone. So each step *enters* its [`Identity`]: the loop's current task becomes the source's,
-//! and its context is entered; leaving undoes both.
+//! A source is stepped inside the consumer's pull, but must see its own task as the current one. A context variable that it
+//! set, an `asyncio.timeout` or a task group that it holds open belong to the source alone. So each step enters the source's
+//! [`TaskContext`]: it makes the source's task the current task of the event loop, and enters its context. Leaving restores
+//! both.
 //!
-//! Where a loop keeps its current task is CPython's own business: in a dictionary that `_asyncio`
-//! shows (3.11 to 3.13), behind `_swap_current_task` (from 3.12), or behind `_leave_task` and
-//! `_enter_task`. The first that is there and is found to work is used. The first two are [private](crate::runtime::private_layout): they are
-//! tried at import, and again on the loop that needs one.
+//! The storage of the current task is private to CPython: a dictionary that `_asyncio` exposes (3.11 to 3.13), the function
+//! `_swap_current_task` (from 3.12), or the functions `_leave_task` and `_enter_task`. The first one that exists and passes a
+//! self-test is used. The first two are [private](crate::runtime::private_layout): they are tested at import, and again on the
+//! event loop that needs one.
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -17,7 +17,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyModule};
 
-use super::step::Where;
+use super::step::StepFrom;
 use crate::errors;
 use crate::object::gc::traverse;
 use crate::runtime::asyncio;
@@ -26,20 +26,20 @@ use crate::runtime::blocking_wait::this_thread;
 use crate::runtime::private_layout::Layout;
 use crate::runtime::yield_budget;
 
-/// Exchanging the current task by `_swap_current_task`. The fallback is `_leave_task` and `_enter_task`, which asyncio documents for
-/// those who write their own tasks.
+/// Swapping the current task by `_swap_current_task`. The fallback is `_leave_task` and `_enter_task`, which asyncio documents
+/// for custom tasks.
 pub(crate) static SWAP: Layout = Layout::new("swap_current_task", swaps);
 
-/// A task, and the context in which everything of a source runs.
+/// The task and the context in which a source runs.
 #[derive(Debug)]
-pub(super) struct Identity {
+pub(super) struct TaskContext {
     pub(super) task: Py<PyAny>,
     pub(super) context: Py<PyAny>,
 }
 
-impl Identity {
-    /// A task for a coroutine, in a copy of the context of now. Not by the loop's factory, which
-    /// might start it before anybody knows of it.
+impl TaskContext {
+    /// Creates a task for a coroutine, in a copy of the current context. Does not use the event loop's task factory, which
+    /// might start the task before it is registered.
     pub(super) fn new(
         event_loop: &Bound<'_, PyAny>,
         coroutine: &Bound<'_, PyAny>,
@@ -65,7 +65,7 @@ impl Identity {
         }
     }
 
-    /// Whether somebody asked it to end and has not withdrawn that.
+    /// Whether the task has a pending cancellation request.
     pub(super) fn is_cancelled(&self, py: Python<'_>) -> bool {
         self.task
             .bind(py)
@@ -74,17 +74,21 @@ impl Identity {
             .unwrap_or(false)
     }
 
-    /// Runs something as this source. In a callback of its own the context is entered already.
+    /// Runs a function as this source. The source's own callback has entered the context already.
     pub(super) fn run<T>(
         &self,
         event_loop: &Bound<'_, PyAny>,
-        from: Where,
+        from: StepFrom,
         run: impl FnOnce() -> PyResult<T>,
     ) -> PyResult<T> {
         let py = event_loop.py();
-        let mut entered = Entered::default();
-        entered.enter(event_loop, self.task.bind(py).clone(), from == Where::Pull)?;
-        let _context = if from == Where::Callback {
+        let mut guard = TaskGuard::default();
+        guard.enter(
+            event_loop,
+            self.task.bind(py).clone(),
+            from == StepFrom::Pull,
+        )?;
+        let _context = if from == StepFrom::Callback {
             None
         } else {
             Some(InContext::enter(self.context.bind(py))?)
@@ -93,22 +97,23 @@ impl Identity {
     }
 }
 
-traverse!(Identity { task, context });
+traverse!(TaskContext { task, context });
 
-/// The task that is the loop's current one, if it is another than the one that runs; until this is
-/// dropped. It is filled in where it stands, since what was just written is slow to be moved.
+/// Makes another task the current task of the event loop until it is dropped.
+///
+/// `enter` fills in the fields in place: moving a guard right after it was written is slow.
 #[derive(Debug, Default)]
-pub(crate) struct Entered<'py> {
-    /// The way, the loop and the task.
-    inside: Option<(&'static Way, Bound<'py, PyAny>, Bound<'py, PyAny>)>,
-    /// The one that runs.
+pub(crate) struct TaskGuard<'py> {
+    /// The method, the event loop and the current task.
+    inside: Option<(&'static TaskSwap, Bound<'py, PyAny>, Bound<'py, PyAny>)>,
+    /// The task that is really running.
     outer: Option<Bound<'py, PyAny>>,
-    /// What the source spends is the consumer's time.
+    /// Charges the source's time to the consumer's budget.
     lent: Option<yield_budget::Lent>,
 }
 
-impl<'py> Entered<'py> {
-    /// Goes on as this task.
+impl<'py> TaskGuard<'py> {
+    /// Makes a task the current one.
     #[inline]
     pub(crate) fn enter(
         &mut self,
@@ -116,14 +121,14 @@ impl<'py> Entered<'py> {
         task: Bound<'py, PyAny>,
         in_a_pull: bool,
     ) -> PyResult<()> {
-        if let Some((way, event_loop, known)) = &mut self.inside {
-            way.switch(event_loop, known, &task)?;
+        if let Some((swap, event_loop, known)) = &mut self.inside {
+            swap.replace(event_loop, known, Some(&task))?;
             *known = task;
             return Ok(());
         }
-        let way = Way::of(event_loop)?;
-        self.outer = way.enter(event_loop, &task)?;
-        self.inside = Some((way, event_loop.clone(), task));
+        let swap = TaskSwap::of(event_loop)?;
+        self.outer = swap.enter(event_loop, &task)?;
+        self.inside = Some((swap, event_loop.clone(), task));
         match &self.outer {
             Some(outer) => self.lent = Some(yield_budget::lend(outer)),
             None if in_a_pull => check(event_loop)?,
@@ -132,12 +137,12 @@ impl<'py> Entered<'py> {
         Ok(())
     }
 
-    /// Goes on as the one that runs.
+    /// Restores the task that is really running.
     #[inline]
     pub(super) fn leave(&mut self) {
         self.lent = None;
-        if let Some((way, event_loop, task)) = self.inside.take()
-            && let Err(error) = way.leave(&event_loop, &task, self.outer.as_ref())
+        if let Some((swap, event_loop, task)) = self.inside.take()
+            && let Err(error) = swap.replace(&event_loop, &task, self.outer.as_ref())
         {
             error.write_unraisable(event_loop.py(), Some(&task));
         }
@@ -145,14 +150,14 @@ impl<'py> Entered<'py> {
     }
 }
 
-impl Drop for Entered<'_> {
+impl Drop for TaskGuard<'_> {
     #[inline]
     fn drop(&mut self) {
         self.leave();
     }
 }
 
-/// Nobody's step: a callback of this loop, or the step of a task of another one.
+/// Fails unless this event loop is running. Called outside of any task of it: in its callback, or in a task of another loop.
 #[cold]
 fn check(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = event_loop.py();
@@ -163,38 +168,38 @@ fn check(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
     }
 }
 
-/// Refuses any loop but this one, which that thread ran when it was met.
+/// Fails unless this event loop is running in this thread. `thread` ran the loop at the first call.
 pub(super) fn check_loop(event_loop: &Bound<'_, PyAny>, thread: u64) -> PyResult<()> {
-    if thread == this_thread() && is_seen_to_run(event_loop)? {
+    if thread == this_thread() && is_known_to_run(event_loop)? {
         Ok(())
     } else {
         check(event_loop)
     }
 }
 
-/// Whether a step of a task of this loop can be seen to run, in whichever thread: if that is this one, there is no need to ask.
-fn is_seen_to_run(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
-    match WAY.get(event_loop.py()) {
-        Some(Way::Dict(tasks)) => tasks.bind(event_loop.py()).contains(event_loop),
+/// Whether a task of this event loop is known to run, in any thread. Cheaper than looking up the running loop.
+fn is_known_to_run(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
+    match TASK_SWAP.get(event_loop.py()) {
+        Some(TaskSwap::Dict(tasks)) => tasks.bind(event_loop.py()).contains(event_loop),
         _ => Ok(false),
     }
 }
 
-/// Whether the same is clear at first sight, which nothing of Python runs for: of several loops, one is seen.
+/// Like [`is_known_to_run`], without running Python code. Checks the first of several event loops only.
 #[inline]
 pub(super) fn is_first_to_run(event_loop: &Py<PyAny>, thread: u64, py: Python<'_>) -> bool {
     if thread != this_thread() {
         return false;
     }
-    let Some(Way::Dict(tasks)) = WAY.get(py) else {
+    let Some(TaskSwap::Dict(tasks)) = TASK_SWAP.get(py) else {
         return false;
     };
-    let (mut place, mut key) = (0, std::ptr::null_mut());
+    let (mut position, mut key) = (0, std::ptr::null_mut());
     // SAFETY: a live dictionary, of which the first key is borrowed, and only compared.
     let is_there = unsafe {
         ffi::PyDict_Next(
             tasks.as_ptr(),
-            &raw mut place,
+            &raw mut position,
             &raw mut key,
             std::ptr::null_mut(),
         )
@@ -202,17 +207,17 @@ pub(super) fn is_first_to_run(event_loop: &Py<PyAny>, thread: u64, py: Python<'_
     is_there != 0 && std::ptr::eq(key, event_loop.as_ptr())
 }
 
-/// Why a source cannot be stepped here.
+/// Creates the error of a step in another event loop.
 pub(super) fn wrong_loop(py: Python<'_>) -> PyErr {
     errors::wrong_loop(
         py,
-        "these sources are under way on another event loop, where their first pull was; use them there, or close them there first",
+        "these sources are in use on another event loop, where their first pull was; use them there, or close them there first",
     )
 }
 
-/// How the current task of a loop is exchanged.
+/// A method to swap the current task of an event loop.
 #[derive(Debug)]
-enum Way {
+enum TaskSwap {
     /// `asyncio.tasks._current_tasks`.
     Dict(Py<PyDict>),
     /// `_asyncio._swap_current_task`.
@@ -221,13 +226,13 @@ enum Way {
     Calls { leave: Py<PyAny>, enter: Py<PyAny> },
 }
 
-static WAY: PyOnceLock<Way> = PyOnceLock::new();
+static TASK_SWAP: PyOnceLock<TaskSwap> = PyOnceLock::new();
 
 fn swap_current_task(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     py.import("_asyncio")?.getattr("_swap_current_task")
 }
 
-/// Exchanges the current task of a loop, and exchanges it back.
+/// Swaps the current task of an event loop, and swaps it back.
 fn swaps(py: Python<'_>) -> PyResult<bool> {
     let asyncio = py.import("asyncio")?;
     let (swap, current) = (swap_current_task(py)?, asyncio.getattr("current_task")?);
@@ -246,7 +251,7 @@ fn swaps(py: Python<'_>) -> PyResult<bool> {
     if let Some(event_loop) = asyncio::running(py) {
         return try_on(&event_loop);
     }
-    // From 3.14 on CPython refuses a loop that does not run. This one does for as long as it takes; no Python code runs meanwhile.
+    // CPython 3.14 and newer refuse a loop that is not running, so this one is set as running. No Python code runs meanwhile.
     let set_running = asyncio.getattr("_set_running_loop")?;
     let event_loop = object.call0()?;
     set_running.call1((&event_loop,))?;
@@ -255,33 +260,33 @@ fn swaps(py: Python<'_>) -> PyResult<bool> {
     is_known
 }
 
-impl Way {
-    /// The way of this interpreter.
+impl TaskSwap {
+    /// Returns the method of this interpreter.
     #[inline]
     fn of(event_loop: &Bound<'_, PyAny>) -> PyResult<&'static Self> {
-        match WAY.get(event_loop.py()) {
-            Some(way) => Ok(way),
-            None => WAY.get_or_try_init(event_loop.py(), || Self::find(event_loop)),
+        match TASK_SWAP.get(event_loop.py()) {
+            Some(swap) => Ok(swap),
+            None => TASK_SWAP.get_or_try_init(event_loop.py(), || Self::find(event_loop)),
         }
     }
 
     #[cold]
     fn find(event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = event_loop.py();
-        let mut ways = Vec::new();
+        let mut candidates = Vec::new();
         if let Some(tasks) = asyncio::current_tasks(py) {
-            ways.push(Self::Dict(tasks.clone().unbind()));
+            candidates.push(Self::Dict(tasks.clone().unbind()));
         }
         if SWAP.is_used() {
-            ways.push(Self::Swap(swap_current_task(py)?.unbind()));
+            candidates.push(Self::Swap(swap_current_task(py)?.unbind()));
         }
         let tasks = PyModule::import(py, "asyncio.tasks")?;
-        ways.push(Self::Calls {
+        candidates.push(Self::Calls {
             leave: tasks.getattr("_leave_task")?.unbind(),
             enter: tasks.getattr("_enter_task")?.unbind(),
         });
-        ways.into_iter()
-            .find(|way| way.works(event_loop).unwrap_or(false))
+        candidates.into_iter()
+            .find(|swap| swap.works(event_loop).unwrap_or(false))
             .ok_or_else(|| {
                 PyRuntimeError::new_err(
                     "this interpreter's asyncio keeps its current task where headrace cannot set it",
@@ -289,7 +294,7 @@ impl Way {
             })
     }
 
-    /// Tries it on the running loop.
+    /// Tests the method on the running event loop.
     fn works(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = event_loop.py();
         let current = || PyResult::Ok(asyncio::current_task(py));
@@ -297,7 +302,7 @@ impl Way {
         let marker = PyDict::new(py).into_any();
         let outer = self.enter(event_loop, &marker)?;
         let entered = current()?.is_some_and(|task| task.is(&marker));
-        self.leave(event_loop, &marker, outer.as_ref())?;
+        self.replace(event_loop, &marker, outer.as_ref())?;
         let same = |one: Option<&Bound<'_, PyAny>>, other: Option<&Bound<'_, PyAny>>| {
             one.map(Bound::as_ptr) == other.map(Bound::as_ptr)
         };
@@ -307,7 +312,7 @@ impl Way {
             && same(before.as_ref(), after.as_ref()))
     }
 
-    /// Makes a task the current one, and gives the one that was.
+    /// Makes a task the current one, and returns the previous one.
     #[inline]
     fn enter<'py>(
         &self,
@@ -342,42 +347,23 @@ impl Way {
         }
     }
 
-    /// Makes another task of ours the current one.
+    /// Replaces a task that was entered as the current one.
     #[inline]
-    fn switch(
+    fn replace(
         &self,
         event_loop: &Bound<'_, PyAny>,
         task: &Bound<'_, PyAny>,
-        next: &Bound<'_, PyAny>,
+        next: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let py = event_loop.py();
-        match self {
-            Self::Dict(tasks) => tasks.bind(py).set_item(event_loop, next),
-            Self::Swap(swap) => swap.bind(py).call1((event_loop, next)).map(drop),
-            Self::Calls { leave, enter } => {
-                leave.bind(py).call1((event_loop, task))?;
-                enter.bind(py).call1((event_loop, next)).map(drop)
-            }
-        }
-    }
-
-    /// Makes the one that was the current one again.
-    #[inline]
-    fn leave(
-        &self,
-        event_loop: &Bound<'_, PyAny>,
-        task: &Bound<'_, PyAny>,
-        outer: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
-        let py = event_loop.py();
-        match (self, outer) {
-            (Self::Dict(tasks), Some(outer)) => tasks.bind(py).set_item(event_loop, outer),
+        match (self, next) {
+            (Self::Dict(tasks), Some(next)) => tasks.bind(py).set_item(event_loop, next),
             (Self::Dict(tasks), None) => tasks.bind(py).del_item(event_loop),
-            (Self::Swap(swap), outer) => swap.bind(py).call1((event_loop, outer)).map(drop),
-            (Self::Calls { leave, enter }, outer) => {
+            (Self::Swap(swap), next) => swap.bind(py).call1((event_loop, next)).map(drop),
+            (Self::Calls { leave, enter }, next) => {
                 leave.bind(py).call1((event_loop, task))?;
-                match outer {
-                    Some(outer) => enter.bind(py).call1((event_loop, outer)).map(drop),
+                match next {
+                    Some(next) => enter.bind(py).call1((event_loop, next)).map(drop),
                     None => Ok(()),
                 }
             }

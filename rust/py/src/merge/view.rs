@@ -1,5 +1,6 @@
-//! `MergeFeed`: one way of taking what the sources of a merge give.
+//! `PyMergeView`: reads the items of a merge by one policy.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 use pyo3::exceptions::{PyBaseException, PyException, PyValueError};
@@ -8,111 +9,119 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::merge::Merge;
-use super::nesting::Depth;
-use super::source::{Key, Outcome, Slot};
+use super::merge::PyMerge;
+use super::source::{Key, Outcome, SourceState};
 use super::state::{ErrorPolicy, Phase, State, Waiter};
 use super::task_context::is_first_to_run;
-use super::zip::Ending;
+use super::zip::ZipEnd;
 use crate::errors;
-use crate::object::gc;
+use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
+use crate::runtime::nesting::Nesting;
 use crate::source::{SourcePoll, Wait};
 
-/// Which item is the next one.
+thread_local! {
+    /// The number of merges that are being polled on this thread's stack.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Beyond this depth a merge yields to the event loop, which resumes it with an empty stack.
+const MAX_DEPTH: usize = 100;
+
+/// The choice of the next item.
 #[derive(Debug)]
 pub(super) enum Policy {
-    /// The one that came first. With cutoffs, until one of them gives something.
-    Race,
-    /// Of each source in turn.
+    /// The one that was ready first. Ends when a cutoff gives an item.
+    FirstReady,
+    /// One of each source in turn.
     RoundRobin,
-    /// As in a race, but each source once in a round.
-    RaceRobin,
+    /// The one that was ready first, but each source once per round.
+    Fair,
     /// All of the first source, then all of the next.
     Concat,
     /// One of each source, as a tuple.
-    Zip(Ending),
-    /// The one that came first; errors only where there is nothing else.
+    Zip(ZipEnd),
+    /// The one that was ready first; an error only if all sources failed.
     Any,
 }
 
-/// How far a view has come.
+/// The lifecycle of a view.
 #[derive(Debug, Default)]
 enum Progress {
     #[default]
     Open,
-    /// The sources are being closed; then this is raised, if there is something, and it ends.
+    /// The sources are being closed. Then the view raises this error, if there is one, and ends.
     Ending(Option<PyErr>),
     Ended,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct View {
+pub(super) struct ViewState {
     phase: Progress,
-    /// How much of the row is there, for zip.
-    pub(super) complete: usize,
-    /// How many rows were given.
+    /// For zip: the number of sources, from the first, that have an outcome for the current row.
+    pub(super) filled: usize,
+    /// For zip: the number of delivered rows.
     pub(super) rows: u64,
-    /// Errors of a row of which one was raised.
-    pub(super) failures: VecDeque<PyErr>,
-    /// For `any`: who failed, and is not asked again before the others have.
+    /// For zip: errors of a row of which one was raised.
+    pub(super) row_errors: VecDeque<PyErr>,
+    /// For `any`: failed sources, which are not polled again before the others have failed.
     pub(super) failed: Vec<(Key, PyErr)>,
-    /// The round of a race-robin, and how many sources have given something in it.
+    /// For the fair policy: the round, and the number of sources that gave an item in it.
     pub(super) round: u64,
     pub(super) served: usize,
-    /// As of which change of the sources that is.
+    /// The value of `State::changes` for which `served` was counted.
     pub(super) changes: u64,
-    /// Those that have an item for the next round.
+    /// Sources with an item for the next round.
     pub(super) later: VecDeque<Key>,
 }
 
-/// What there is to be taken.
-pub(super) enum Taken<'py> {
+/// The result of taking the next item.
+pub(super) enum TakeResult<'py> {
     Item(Bound<'py, PyAny>),
-    /// Nothing; but somebody else may be asked now.
-    Again,
-    /// Nothing, until this source (or any) gives something.
+    /// No item; but a source can be polled now.
+    Retry,
+    /// No item until this source, or any, gives an outcome.
     Wait(Option<Key>),
     End,
 }
 
-/// A view of a merge: a feed.
-#[pyclass(frozen, module = "headrace._core")]
+/// Reads the items of a merge by one policy.
+#[pyclass(name = "MergeView", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct MergeFeed {
-    merge: Py<Merge>,
+pub(crate) struct PyMergeView {
+    merge: Py<PyMerge>,
     pub(super) policy: Policy,
-    /// Raised when a cutoff gives something.
+    /// Raised when a cutoff gives an item.
     error: Option<Py<PyAny>>,
-    pub(super) view: GilCell<View>,
+    pub(super) view: GilCell<ViewState>,
 }
 
 #[pymethods]
-impl MergeFeed {
+impl PyMergeView {
     #[new]
     #[pyo3(signature = (merge, policy, *, fill = None, error = None))]
     fn new(
-        merge: &Bound<'_, Merge>,
+        merge: &Bound<'_, PyMerge>,
         policy: &str,
         fill: Option<&Bound<'_, PyAny>>,
         error: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let py = merge.py();
         let policy = match policy {
-            "merge" => Policy::Race,
+            "merge" => Policy::FirstReady,
             "round_robin" => Policy::RoundRobin,
-            "merge_fair" => Policy::RaceRobin,
+            "merge_fair" => Policy::Fair,
             "concat" => Policy::Concat,
-            "zip" => Policy::Zip(Ending::Shortest),
-            "zip_open" => Policy::Zip(Ending::Open),
-            "zip_strict" => Policy::Zip(Ending::Strict),
-            "zip_longest" => Policy::Zip(Ending::Longest(
+            "zip" => Policy::Zip(ZipEnd::Shortest),
+            "zip_open" => Policy::Zip(ZipEnd::KeepOpen),
+            "zip_strict" => Policy::Zip(ZipEnd::Strict),
+            "zip_longest" => Policy::Zip(ZipEnd::Longest(
                 fill.map_or_else(|| py.None(), |fill| fill.clone().unbind()),
             )),
             "any" => Policy::Any,
             _ => {
                 return Err(PyValueError::new_err(format!(
-                    "there is no policy {policy:?}"
+                    "policy must be \"merge\", \"round_robin\", \"merge_fair\", \"concat\", \"zip\", \"zip_open\", \"zip_strict\", \"zip_longest\" or \"any\", got {policy:?}"
                 )));
             }
         };
@@ -125,11 +134,11 @@ impl MergeFeed {
                         state.ring = state.order.iter().copied().collect();
                     }
                     if matches!(policy, Policy::Concat) {
-                        state.asks_head_only = true;
-                        state.forget_wanted();
+                        state.polls_head_only = true;
+                        state.clear_to_poll();
                     }
                 }
-                Policy::Race | Policy::RaceRobin | Policy::Any => state.keep_ready(),
+                Policy::FirstReady | Policy::Fair | Policy::Any => state.keep_ready(),
                 Policy::Zip(_) => {}
             }
         }
@@ -137,72 +146,69 @@ impl MergeFeed {
             merge: merge.clone().unbind(),
             policy,
             error: error.map(|error| error.clone().unbind()),
-            view: GilCell::new(View {
+            view: GilCell::new(ViewState {
                 round: 1,
-                ..View::default()
+                ..ViewState::default()
             }),
         })
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         gc::visit(&visit, |visit| {
-            visit(self.merge.as_any())?;
-            if let Some(error) = &self.error {
-                visit(error)?;
-            }
+            self.merge.traverse(visit)?;
+            self.error.traverse(visit)?;
             match &self.policy {
-                Policy::Zip(Ending::Longest(fill)) => visit(fill),
+                Policy::Zip(ZipEnd::Longest(fill)) => visit(fill),
                 _ => Ok(()),
             }
         })
     }
 }
 
-impl MergeFeed {
-    /// The sources that it takes from.
-    pub(crate) fn merge(&self, py: Python<'_>) -> Py<Merge> {
+impl PyMergeView {
+    /// The merge that it reads.
+    pub(crate) fn merge(&self, py: Python<'_>) -> Py<PyMerge> {
         self.merge.clone_ref(py)
     }
 
-    /// The next item, if no source has to be asked for it.
+    /// Returns the next item if no source must be polled for it.
     #[inline]
     pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let view = self.view.borrow(py);
         let mut state = self.merge.get().state.borrow(py);
-        if !state.wanted.is_empty() || !is_plain(&view, &state) {
+        if !state.to_poll.is_empty() || !is_plain(&view, &state) {
             return None;
         }
         if !state.tasks.is_empty()
             && !state
                 .event_loop
                 .as_ref()
-                .is_some_and(|known| is_first_to_run(known, state.thread, py))
+                .is_some_and(|known| is_first_to_run(&known.object, known.thread, py))
         {
             return None;
         }
         let item = self.take_ready(&mut state)?;
-        state.pay();
+        state.prepay();
         Some(item.into_bound(py))
     }
 
-    /// The next item.
+    /// Polls for the next item.
     pub(crate) fn poll_next<'py>(&self, py: Python<'py>) -> PyResult<SourcePoll<'py>> {
         let merge = self.merge.bind(py);
-        let depth = Depth::deeper();
+        let nesting = Nesting::enter(&DEPTH);
         if let Some(event_loop) = merge.get().busy_loop(py) {
             merge.get().check_loop(&event_loop)?;
         }
-        merge.get().state.borrow(py).pay();
+        merge.get().state.borrow(py).prepay();
         loop {
-            if depth.is_too_deep() || Merge::ask(merge)? {
-                let rest = Wait::Merge { waiter: None };
-                return Ok(SourcePoll::Wait(Box::new(rest), py.None().into_bound(py)));
+            if nesting.depth >= MAX_DEPTH || PyMerge::poll_requested(merge)? {
+                return Ok(Self::yield_once(py));
             }
             match self.take(merge)? {
-                Taken::Item(item) => return Ok(SourcePoll::Item(item)),
-                Taken::Again => {}
-                Taken::Wait(target) => return Self::wait(merge, target),
-                Taken::End => return Ok(SourcePoll::End),
+                TakeResult::Item(item) => return Ok(SourcePoll::Item(item)),
+                TakeResult::Retry => {}
+                TakeResult::Wait(target) => return Self::wait(merge, target),
+                TakeResult::End => return Ok(SourcePoll::End),
             }
         }
     }
@@ -214,58 +220,62 @@ impl MergeFeed {
         sent: Result<&Bound<'py, PyAny>, PyErr>,
     ) -> PyResult<SourcePoll<'py>> {
         self.abandon(py, waiter);
-        // What came meanwhile stays where it is.
+        // Outcomes that came meanwhile stay in their queues.
         sent?;
         self.poll_next(py)
     }
 
-    /// A pull that waited does so no more.
+    /// Removes a waiting pull.
     pub(crate) fn abandon(&self, py: Python<'_>, waiter: Option<&Py<PyAny>>) {
         let Some(waiter) = waiter else { return };
         let gone = {
             let mut state = self.merge.get().state.borrow(py);
-            let place = state
+            let index = state
                 .waiters
                 .iter()
                 .position(|other| other.future.is(waiter));
-            place.map(|place| state.waiters.swap_remove(place))
+            index.map(|index| state.waiters.swap_remove(index))
         };
         drop(gone);
     }
 
-    fn wait<'py>(merge: &Bound<'py, Merge>, target: Option<Key>) -> PyResult<SourcePoll<'py>> {
+    fn wait<'py>(merge: &Bound<'py, PyMerge>, target: Option<Key>) -> PyResult<SourcePoll<'py>> {
         let py = merge.py();
         let event_loop = merge.get().event_loop(py)?;
         merge.get().check_loop(&event_loop)?;
-        let rests = {
+        let yields = {
             let state = merge.get().state.borrow(py);
             match target {
-                None => !state.resting.is_empty(),
-                Some(key) => state.slots.get(key).is_some_and(Slot::is_resting),
+                None => !state.yielding.is_empty(),
+                Some(key) => state.sources.get(key).is_some_and(SourceState::is_yielding),
             }
         };
-        if rests {
-            // What is awaited goes on in the next turn, and so does this.
-            let rest = Wait::Merge { waiter: None };
-            return Ok(SourcePoll::Wait(Box::new(rest), py.None().into_bound(py)));
+        if yields {
+            // The sources are resumed in the next iteration of the event loop, and so is this pull.
+            return Ok(Self::yield_once(py));
         }
-        let future = merge.get().future(py)?;
-        merge.get().state.borrow(py).waiters.push(Waiter {
-            future: future.clone().unbind(),
-            target,
-        });
-        let waiter = Some(future.clone().unbind());
-        Ok(SourcePoll::Wait(Box::new(Wait::Merge { waiter }), future))
+        let awaited = merge.get().future(py)?;
+        let future = awaited.clone().unbind();
+        let waiter = Some(future.clone_ref(py));
+        let waiting = Waiter { future, target };
+        merge.get().state.borrow(py).waiters.push(waiting);
+        Ok(SourcePoll::Wait(Box::new(Wait::Merge { waiter }), awaited))
+    }
+
+    /// Lets the pull yield to the event loop for one iteration.
+    fn yield_once(py: Python<'_>) -> SourcePoll<'_> {
+        let wait = Wait::Merge { waiter: None };
+        SourcePoll::Wait(Box::new(wait), py.None().into_bound(py))
     }
 
     pub(crate) fn restart(&self, py: Python<'_>) -> PyResult<()> {
         let merge = self.merge.bind(py);
-        Merge::restart(merge)?;
+        PyMerge::restart(merge)?;
         let old = std::mem::replace(
             &mut *self.view.borrow(py),
-            View {
+            ViewState {
                 round: 1,
-                ..View::default()
+                ..ViewState::default()
             },
         );
         drop(old);
@@ -273,28 +283,28 @@ impl MergeFeed {
     }
 
     pub(crate) fn close<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        Merge::closing(self.merge.bind(py))
+        PyMerge::closing(self.merge.bind(py))
     }
 
-    /// What is there.
+    /// Takes the next outcome by the policy.
     #[inline]
-    fn take<'py>(&self, merge: &Bound<'py, Merge>) -> PyResult<Taken<'py>> {
+    fn take<'py>(&self, merge: &Bound<'py, PyMerge>) -> PyResult<TakeResult<'py>> {
         let py = merge.py();
-        if let Some(taken) = self.look_around(merge)? {
+        if let Some(taken) = self.check_pending(merge)? {
             return Ok(taken);
         }
         match &self.policy {
-            Policy::Race => self.take_first(merge),
-            Policy::RaceRobin => self.take_first_of_round(merge),
-            Policy::RoundRobin | Policy::Concat => self.take_in_turn(merge),
-            Policy::Any => self.take_success(merge),
-            Policy::Zip(ending) => self.take_row(py, merge, ending),
+            Policy::FirstReady => self.take_first(merge),
+            Policy::Fair => self.take_fair(merge),
+            Policy::RoundRobin | Policy::Concat => self.take_round_robin(merge),
+            Policy::Any => self.take_any(merge),
+            Policy::Zip(ending) => self.take_zip(py, merge, ending),
         }
     }
 
-    /// What goes before anything that a source gave.
+    /// Returns the result that precedes all outcomes of sources: an error, or the end.
     #[inline]
-    fn look_around<'py>(&self, merge: &Bound<'py, Merge>) -> PyResult<Option<Taken<'py>>> {
+    fn check_pending<'py>(&self, merge: &Bound<'py, PyMerge>) -> PyResult<Option<TakeResult<'py>>> {
         let py = merge.py();
         {
             let view = self.view.borrow(py);
@@ -303,54 +313,45 @@ impl MergeFeed {
                 return Ok(None);
             }
         }
-        self.look_closely(merge)
+        self.handle_pending(merge)
     }
 
     #[cold]
-    fn look_closely<'py>(&self, merge: &Bound<'py, Merge>) -> PyResult<Option<Taken<'py>>> {
+    fn handle_pending<'py>(
+        &self,
+        merge: &Bound<'py, PyMerge>,
+    ) -> PyResult<Option<TakeResult<'py>>> {
         let py = merge.py();
         let this = merge.get();
-        let (is_ending, is_ended) = {
-            let view = self.view.borrow(py);
-            (
-                matches!(view.phase, Progress::Ending(_)),
-                matches!(view.phase, Progress::Ended),
-            )
-        };
-        if is_ended {
-            return Ok(Some(Taken::End));
+        if matches!(self.view.borrow(py).phase, Progress::Ended) {
+            return Ok(Some(TakeResult::End));
         }
-        if is_ending {
+        if matches!(self.view.borrow(py).phase, Progress::Ending(_)) {
             return self.finish(merge).map(Some);
         }
-        let failure = self.view.borrow(py).failures.pop_front();
-        let complaint = match failure {
-            Some(failure) => Some(failure),
-            None => this.state.borrow(py).complaints.pop_front(),
-        };
-        if let Some(error) = complaint {
+        let row_error = self.view.borrow(py).row_errors.pop_front();
+        let error = row_error.or_else(|| this.state.borrow(py).close_errors.pop_front());
+        if let Some(error) = error {
             return self.raise(merge, error).map(Some);
         }
         if this.state.borrow(py).is_cut {
-            let error = self
-                .error
-                .as_ref()
-                .map(|error| PyErr::from_value(error.bind(py).clone()));
+            let error = self.error.as_ref();
+            let error = error.map(|error| PyErr::from_value(error.bind(py).clone()));
             return self.end(merge, error).map(Some);
         }
         if this.state.borrow(py).phase == Phase::Closed {
-            // By another view of the same sources, or by one whose stream was dropped.
+            // Closed by another view of the same sources, or by one whose stream was dropped.
             return self.end(merge, None).map(Some);
         }
         Ok(None)
     }
 
-    /// An error goes to the consumer; it may be the last thing that does.
+    /// Raises an error to the consumer, and ends the view if `error_policy` is `Stop`.
     pub(super) fn raise<'py>(
         &self,
-        merge: &Bound<'py, Merge>,
+        merge: &Bound<'py, PyMerge>,
         error: PyErr,
-    ) -> PyResult<Taken<'py>> {
+    ) -> PyResult<TakeResult<'py>> {
         if merge.get().error_policy == ErrorPolicy::Stop
             && error.is_instance_of::<PyException>(merge.py())
         {
@@ -359,28 +360,28 @@ impl MergeFeed {
         Err(error)
     }
 
-    /// The stream ends: what is left of the sources is closed first.
+    /// Ends the view: closes all sources first.
     #[cold]
     pub(super) fn end<'py>(
         &self,
-        merge: &Bound<'py, Merge>,
+        merge: &Bound<'py, PyMerge>,
         error: Option<PyErr>,
-    ) -> PyResult<Taken<'py>> {
+    ) -> PyResult<TakeResult<'py>> {
         let py = merge.py();
         let old = std::mem::replace(&mut self.view.borrow(py).phase, Progress::Ending(error));
         drop(old);
-        Merge::close_all(merge)?;
+        PyMerge::close_all(merge)?;
         self.finish(merge)
     }
 
-    /// Ends, if everything is closed.
-    fn finish<'py>(&self, merge: &Bound<'py, Merge>) -> PyResult<Taken<'py>> {
+    /// Ends the view if all sources are closed, and otherwise waits.
+    fn finish<'py>(&self, merge: &Bound<'py, PyMerge>) -> PyResult<TakeResult<'py>> {
         let py = merge.py();
         if merge.get().state.borrow(py).live > 0 {
-            return Ok(Taken::Wait(None));
+            return Ok(TakeResult::Wait(None));
         }
         let phase = std::mem::replace(&mut self.view.borrow(py).phase, Progress::Ended);
-        let mut errors = merge.get().take_errors(py);
+        let errors = merge.get().take_errors(py);
         if let Progress::Ending(Some(error)) = phase {
             for closing in errors {
                 let note = format!("while closing: {:?}", closing.value(py));
@@ -388,77 +389,78 @@ impl MergeFeed {
             }
             return Err(error);
         }
-        match errors.len() {
-            0 => Ok(Taken::End),
-            1 => Err(errors.remove(0)),
-            _ => Err(group(py, "several sources failed to close", errors)?),
+        if errors.is_empty() {
+            return Ok(TakeResult::End);
         }
+        Err(group(py, "several sources failed to close", errors)?)
     }
 
-    /// Nothing is there: the end, or something may still come.
-    pub(super) fn nothing<'py>(&self, merge: &Bound<'py, Merge>) -> PyResult<Taken<'py>> {
+    /// Handles an empty list: ends the view, polls idle sources, or waits.
+    pub(super) fn end_or_wait<'py>(
+        &self,
+        merge: &Bound<'py, PyMerge>,
+    ) -> PyResult<TakeResult<'py>> {
         let (active, wanted) = {
             let mut state = merge.get().state.borrow(merge.py());
-            if state.wanted.is_empty() {
-                state.rouse_some();
+            if state.to_poll.is_empty() {
+                state.promote_some_idle();
             }
-            (state.active, !state.wanted.is_empty())
+            (state.active, !state.to_poll.is_empty())
         };
         if active == 0 {
             self.end(merge, None)
         } else if wanted {
-            Ok(Taken::Again)
+            Ok(TakeResult::Retry)
         } else {
-            Ok(Taken::Wait(None))
+            Ok(TakeResult::Wait(None))
         }
     }
 
-    /// What an outcome is to the consumer.
+    /// Converts an outcome for the consumer.
     #[inline]
     pub(super) fn deliver<'py>(
         &self,
-        merge: &Bound<'py, Merge>,
+        merge: &Bound<'py, PyMerge>,
         key: Key,
         outcome: Outcome,
-    ) -> PyResult<Taken<'py>> {
+    ) -> PyResult<TakeResult<'py>> {
         let py = merge.py();
         match outcome {
             Outcome::Item(item) => {
+                let label = merge.get().with_source(py, key, |entry| {
+                    entry.is_labelled.then(|| entry.name.clone_ref(py))
+                });
                 let item = item.into_bound(py);
-                let label = match merge.get().state.borrow(py).slots.get(key) {
-                    Some(slot) if slot.is_labelled => Some(slot.name.clone_ref(py)),
-                    _ => None,
-                };
-                match label {
-                    None => Ok(Taken::Item(item)),
-                    Some(label) => {
-                        let pair = PyTuple::new(py, [label.into_bound(py), item])?;
-                        Ok(Taken::Item(pair.into_any()))
-                    }
-                }
+                Ok(TakeResult::Item(match label.flatten() {
+                    None => item,
+                    Some(label) => PyTuple::new(py, [label.into_bound(py), item])?.into_any(),
+                }))
             }
             Outcome::Error(error) => self.raise(merge, *error),
             Outcome::End => {
-                merge.get().retire(py, key);
-                Ok(Taken::Again)
+                merge.get().forget(py, key);
+                Ok(TakeResult::Retry)
             }
         }
     }
 }
 
-/// Whether nothing goes before what the sources gave.
+/// Whether the view is open and no error precedes the outcomes of the sources.
 #[inline]
-fn is_plain(view: &View, state: &State) -> bool {
+fn is_plain(view: &ViewState, state: &State) -> bool {
     matches!(view.phase, Progress::Open)
-        && view.failures.is_empty()
-        && state.complaints.is_empty()
+        && view.row_errors.is_empty()
+        && state.close_errors.is_empty()
         && !state.is_cut
         && state.phase == Phase::Open
 }
 
-/// Several errors as one.
-pub(super) fn group(py: Python<'_>, message: &str, errors: Vec<PyErr>) -> PyResult<PyErr> {
+/// Groups several errors; returns a single one as it is.
+pub(super) fn group(py: Python<'_>, message: &str, mut errors: Vec<PyErr>) -> PyResult<PyErr> {
     static GROUP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    if errors.len() == 1 {
+        return Ok(errors.remove(0));
+    }
     let class = GROUP.get_or_try_init(py, || {
         PyResult::Ok(
             py.import("builtins")?
@@ -468,6 +470,9 @@ pub(super) fn group(py: Python<'_>, message: &str, errors: Vec<PyErr>) -> PyResu
     })?;
     let errors = PyList::new(py, errors.into_iter().map(|error| error.into_value(py)))?;
     let group = class.bind(py).call1((message, errors))?;
-    debug_assert!(group.is_instance_of::<PyBaseException>(), "it is an error");
+    debug_assert!(
+        group.is_instance_of::<PyBaseException>(),
+        "an exception group is an exception"
+    );
     Ok(PyErr::from_value(group))
 }

@@ -1,66 +1,60 @@
-//! Sources that let the loop have a turn, and wait for nothing else: they go on together.
+//! Sources that yield to the event loop for one iteration. One callback resumes all of them.
 
 use pyo3::prelude::*;
 
-use super::callbacks::{Errand, Note};
-use super::merge::Merge;
+use super::callbacks::LoopAction;
+use super::merge::PyMerge;
 use super::source::Key;
 use super::state::State;
-use super::step::Where;
-use super::task_context::Entered;
+use super::step::StepFrom;
+use super::task_context::TaskGuard;
 
-impl Merge {
-    /// A source goes on in the next turn of the loop, with all others that do: in one callback.
-    pub(super) fn rest(slf: &Bound<'_, Self>, key: Key) -> PyResult<()> {
-        let py = slf.py();
-        let call_soon = {
-            let mut state = slf.get().state.borrow(py);
-            state.resting.push(key);
-            if state.resting.len() > 1 {
+impl PyMerge {
+    /// Registers a source to be resumed in the next iteration of the event loop.
+    pub(super) fn yield_once(slf: &Bound<'_, Self>, key: Key) -> PyResult<()> {
+        {
+            let mut state = slf.get().state.borrow(slf.py());
+            state.yielding.push(key);
+            if state.yielding.len() > 1 {
                 return Ok(());
             }
-            state.call_soon.as_ref().map(|call| call.clone_ref(py))
-        };
-        let note = Note {
-            merge: slf.clone().unbind(),
-            errand: Errand::GoOn,
-        };
-        if let Some(call_soon) = call_soon {
-            call_soon.bind(py).call1((Py::new(py, note)?,))?;
         }
-        Ok(())
+        Self::call_soon(slf, LoopAction::ResumeYielding)
     }
 
-    /// The turn of the loop is over: all of them go on.
-    pub(super) fn go_on(slf: &Bound<'_, Self>) -> PyResult<()> {
+    /// Resumes all sources that yielded in the last iteration.
+    pub(super) fn resume_yielding(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        let mut entered = Entered::default();
+        let mut guard = TaskGuard::default();
         let mut outcome = Ok(());
-        let resting = std::mem::take(&mut this.state.borrow(py).resting);
-        for key in resting {
+        let yielding = std::mem::take(&mut this.state.borrow(py).yielding);
+        for key in yielding {
             let mut state = this.state.borrow(py);
             let State {
-                slots, event_loop, ..
+                sources,
+                event_loop,
+                ..
             } = &mut *state;
-            let Some(slot) = slots.get_mut(key).filter(|slot| slot.is_resting()) else {
+            let Some(entry) = sources.get_mut(key).filter(|entry| entry.is_yielding()) else {
                 continue;
             };
-            let (Some(running), Some(event_loop)) = (slot.run(py), event_loop.as_ref()) else {
+            let (Some(running), Some(event_loop)) = (entry.run(py), event_loop.as_ref()) else {
                 drop(state);
-                entered.leave();
-                outcome = outcome.and(Self::resume(slf, key, Where::Turn));
+                guard.leave();
+                outcome = outcome.and(Self::resume(slf, key, StepFrom::YieldCallback));
                 continue;
             };
-            let event_loop = event_loop.bind(py).clone();
+            let event_loop = event_loop.object.bind(py).clone();
             drop(state);
             let mut stepped =
-                Self::run(slf, key, running, &mut entered, &event_loop, false).map(drop);
+                Self::run(slf, key, running, &mut guard, &event_loop, false).map(drop);
             if this.prefetch > 1 {
-                entered.leave();
-                stepped = stepped.and_then(|()| Self::read_ahead(slf, key, Where::Turn));
+                guard.leave();
+                stepped =
+                    stepped.and_then(|()| Self::read_ahead(slf, key, StepFrom::YieldCallback));
             }
-            // What fails for one does not keep the others from going on.
+            // An error of one source does not stop the others from being resumed.
             outcome = outcome.and(stepped);
         }
         outcome

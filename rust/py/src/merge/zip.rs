@@ -1,4 +1,4 @@
-//! One of each source: the rows of a zip.
+//! The zip policy: a tuple (row) of one item of each source.
 
 use std::collections::VecDeque;
 
@@ -6,80 +6,81 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::merge::Merge;
-use super::source::{Asked, Key, Outcome, Slot};
+use super::merge::PyMerge;
+use super::source::{Key, Outcome, PollState, SourceState};
+use super::source_error::repr;
 use super::state::State;
-use super::view::{MergeFeed, Taken};
+use super::view::{PyMergeView, TakeResult};
 
-/// When rows end.
+/// The end of a zip.
 #[derive(Debug)]
-pub(super) enum Ending {
-    /// With the first source that ends.
+pub(super) enum ZipEnd {
+    /// It ends with the first source.
     Shortest,
-    /// The same, but the sources stay open, and keep what they gave for a row that is not whole.
-    Open,
-    /// With all sources at once; otherwise it is an error.
+    /// It ends with the first source. The sources stay open, and keep the items of an incomplete row.
+    KeepOpen,
+    /// All sources end with the same row; otherwise it raises.
     Strict,
-    /// With the last source; this stands for what the others have no more of.
+    /// It ends with the last source. This object fills in for sources that have ended.
     Longest(Py<PyAny>),
 }
 
-impl MergeFeed {
-    pub(super) fn take_row<'py>(
+impl PyMergeView {
+    pub(super) fn take_zip<'py>(
         &self,
         py: Python<'py>,
-        merge: &Bound<'py, Merge>,
-        ending: &Ending,
-    ) -> PyResult<Taken<'py>> {
+        merge: &Bound<'py, PyMerge>,
+        ending: &ZipEnd,
+    ) -> PyResult<TakeResult<'py>> {
         let this = merge.get();
         let row = {
             let mut view = self.view.borrow(py);
             let mut state = this.state.borrow(py);
-            if view.complete == 0
-                && let Some(items) = state.take_whole_row(py)
+            if view.filled == 0
+                && let Some(items) = state.take_bare_row(py)
             {
                 view.rows += 1;
                 drop((view, state));
-                return Ok(Taken::Item(PyTuple::new(py, items)?.into_any()));
+                return Ok(TakeResult::Item(PyTuple::new(py, items)?.into_any()));
             }
-            let stops = matches!(ending, Ending::Shortest | Ending::Open);
-            // Sources may have come and gone since.
-            view.complete = view.complete.min(state.order.len());
-            while let Some(key) = state.order.get(view.complete).copied() {
+            let stops = matches!(ending, ZipEnd::Shortest | ZipEnd::KeepOpen);
+            // Sources may have been added and removed since.
+            view.filled = view.filled.min(state.order.len());
+            while let Some(key) = state.order.get(view.filled).copied() {
                 let is_missing = state
-                    .slots
+                    .sources
                     .get(key)
-                    .is_some_and(|slot| slot.queue.is_empty() && !slot.is_done);
+                    .is_some_and(|entry| entry.queue.is_empty() && !entry.is_done);
                 if is_missing {
-                    if stops && state.is_short() {
+                    if stops && state.has_end() {
                         break;
                     }
-                    if state.may_ask(key) {
-                        state.want(key);
-                        return Ok(Taken::Again);
+                    if state.can_poll_empty(key) {
+                        state.request_poll(key);
+                        return Ok(TakeResult::Retry);
                     }
-                    return Ok(Taken::Wait(Some(key)));
+                    return Ok(TakeResult::Wait(Some(key)));
                 }
-                view.complete += 1;
+                view.filled += 1;
             }
-            view.complete = 0;
-            state.survey()
+            view.filled = 0;
+            state.summarize()
         };
         if row.has_failed {
             return self.row_failed(merge);
         }
         let rows = self.view.borrow(py).rows;
         match ending {
-            Ending::Open if row.has_end => return Ok(Taken::End),
-            Ending::Shortest if row.has_end => return self.end(merge, None),
-            Ending::Strict if row.has_end && row.has_item => {
-                return self.end(merge, Some(this.uneven(py, rows)));
+            ZipEnd::KeepOpen if row.has_end => return Ok(TakeResult::End),
+            ZipEnd::Shortest if row.has_end => return self.end(merge, None),
+            ZipEnd::Strict if row.has_end && row.has_item => {
+                return self.end(merge, Some(this.length_error(py, rows)));
             }
             _ if !row.has_item => return self.end(merge, None),
             _ => {}
         }
         let fill = match ending {
-            Ending::Longest(fill) => Some(fill),
+            ZipEnd::Longest(fill) => Some(fill),
             _ => None,
         };
         let mut items = Vec::with_capacity(row.width);
@@ -88,22 +89,22 @@ impl MergeFeed {
             let mut state = this.state.borrow(py);
             for number in 0..state.order.len() {
                 let key = state.order[number];
-                let Some(slot) = state.slots.get_mut(key) else {
+                let Some(entry) = state.sources.get_mut(key) else {
                     continue;
                 };
-                if slot.is_done && slot.queue.is_empty() {
+                if entry.is_done && entry.queue.is_empty() {
                     continue;
                 }
-                if slot.is_labelled {
-                    labels.push(slot.name.clone_ref(py));
+                if entry.is_labelled {
+                    labels.push(entry.name.clone_ref(py));
                 }
-                match slot.queue.pop_front() {
+                match entry.queue.pop_front() {
                     Some(Outcome::Item(item)) => {
                         items.push(item.into_bound(py));
-                        state.want_more(key);
+                        state.request_next(key);
                     }
                     other => {
-                        slot.queue.extend(other);
+                        entry.queue.extend(other);
                         items.extend(fill.map(|fill| fill.bind(py).clone()));
                     }
                 }
@@ -117,12 +118,12 @@ impl MergeFeed {
                 .map(|(label, item)| Ok(PyTuple::new(py, [label.into_bound(py), item])?.into_any()))
                 .collect::<PyResult<_>>()?;
         }
-        Ok(Taken::Item(PyTuple::new(py, items)?.into_any()))
+        Ok(TakeResult::Item(PyTuple::new(py, items)?.into_any()))
     }
 
-    /// A source failed: the row is lost, and the first error is what is to be raised.
+    /// Handles errors in a row: drops the row, raises its first error, and keeps the others for the next pulls.
     #[cold]
-    fn row_failed<'py>(&self, merge: &Bound<'py, Merge>) -> PyResult<Taken<'py>> {
+    fn row_failed<'py>(&self, merge: &Bound<'py, PyMerge>) -> PyResult<TakeResult<'py>> {
         let py = merge.py();
         let (failures, lost) = {
             let mut state = merge.get().state.borrow(py);
@@ -130,19 +131,19 @@ impl MergeFeed {
             let mut lost = Vec::new();
             for number in 0..state.order.len() {
                 let key = state.order[number];
-                let Some(slot) = state.slots.get_mut(key) else {
+                let Some(entry) = state.sources.get_mut(key) else {
                     continue;
                 };
-                match slot.queue.pop_front() {
+                match entry.queue.pop_front() {
                     Some(Outcome::Error(error)) => failures.push_back(*error),
                     Some(Outcome::End) => {
-                        slot.queue.push_front(Outcome::End);
+                        entry.queue.push_front(Outcome::End);
                         continue;
                     }
                     Some(item) => lost.push(item),
                     None => {}
                 }
-                state.want(key);
+                state.request_poll(key);
             }
             (failures, lost)
         };
@@ -150,16 +151,16 @@ impl MergeFeed {
         let first = {
             let mut view = self.view.borrow(py);
             view.rows += 1;
-            view.failures = failures;
-            view.failures.pop_front()
+            view.row_errors = failures;
+            view.row_errors.pop_front()
         };
-        first.map_or(Ok(Taken::Again), |error| self.raise(merge, error))
+        first.map_or(Ok(TakeResult::Retry), |error| self.raise(merge, error))
     }
 }
 
-/// What the sources have for a row.
+/// The outcomes of a row.
 #[derive(Debug, Default)]
-struct Row {
+struct RowSummary {
     width: usize,
     has_item: bool,
     has_end: bool,
@@ -167,37 +168,37 @@ struct Row {
 }
 
 impl State {
-    /// Whether a source may be asked now.
-    pub(super) fn may_ask(&self, key: Key) -> bool {
-        self.slots
+    /// Whether a source has no outcome and may be polled.
+    pub(super) fn can_poll_empty(&self, key: Key) -> bool {
+        self.sources
             .get(key)
-            .is_some_and(|slot| slot.queue.is_empty() && slot.may_be_asked(1))
+            .is_some_and(|entry| entry.queue.is_empty() && entry.can_poll(1))
     }
 
-    /// A row, if every source has a bare item for it: what most rows are.
+    /// Takes a row if every source has an item without a label, which is the most common case.
     #[inline]
-    fn take_whole_row<'py>(&mut self, py: Python<'py>) -> Option<Vec<Bound<'py, PyAny>>> {
+    fn take_bare_row<'py>(&mut self, py: Python<'py>) -> Option<Vec<Bound<'py, PyAny>>> {
         let Self {
-            slots,
+            sources,
             order,
-            wanted,
+            to_poll,
             ..
         } = self;
         let is_whole = order
             .iter()
-            .all(|key| slots.get(*key).is_some_and(Slot::has_bare_item));
+            .all(|key| sources.get(*key).is_some_and(SourceState::has_bare_item));
         if !is_whole || order.is_empty() {
             return None;
         }
         let items = order.iter().filter_map(|key| {
-            let slot = slots.get_mut(*key)?;
-            if slot.asked == Asked::No {
-                slot.asked = Asked::Wanted;
-                wanted.push_back(*key);
+            let entry = sources.get_mut(*key)?;
+            if entry.poll_state == PollState::No {
+                entry.poll_state = PollState::Requested;
+                to_poll.push_back(*key);
             }
-            match slot.queue.pop_front() {
+            match entry.queue.pop_front() {
                 Some(Outcome::Item(item)) => Some(item.into_bound(py)),
-                _ => unreachable!("all were just seen to have an item"),
+                _ => unreachable!("each source has an item: checked above"),
             }
         });
         let mut row = Vec::with_capacity(order.len());
@@ -205,25 +206,25 @@ impl State {
         Some(row)
     }
 
-    pub(super) fn in_row(&self) -> impl Iterator<Item = &Slot> {
-        self.in_order().filter(|slot| !slot.is_done)
+    pub(super) fn unfinished(&self) -> impl Iterator<Item = &SourceState> {
+        self.in_order().filter(|entry| !entry.is_done)
     }
 
-    /// Whether some source has no item for the row.
-    fn is_short(&self) -> bool {
-        // It is asked of each source that is waited for, and nearly always none has ended.
+    /// Whether a source has ended.
+    fn has_end(&self) -> bool {
+        // Called for each source that has no item yet; nearly always none has ended.
         self.ends > 0
             && self
-                .in_row()
-                .any(|slot| matches!(slot.queue.front(), Some(Outcome::End)))
+                .unfinished()
+                .any(|entry| matches!(entry.queue.front(), Some(Outcome::End)))
     }
 
-    fn survey(&self) -> Row {
-        let mut row = Row::default();
-        for slot in self.in_row() {
+    fn summarize(&self) -> RowSummary {
+        let mut row = RowSummary::default();
+        for entry in self.unfinished() {
             row.width += 1;
-            match slot.queue.front() {
-                // One without anything is not waited for, as another has ended.
+            match entry.queue.front() {
+                // An empty queue counts as an item: the row does not wait for it, since another source has ended.
                 Some(Outcome::Item(_)) | None => row.has_item = true,
                 Some(Outcome::Error(_)) => row.has_failed = true,
                 Some(Outcome::End) => row.has_end = true,
@@ -233,35 +234,25 @@ impl State {
     }
 }
 
-impl Merge {
-    /// The error of a strict zip whose sources are of different lengths.
-    fn uneven(&self, py: Python<'_>, rows: u64) -> PyErr {
+impl PyMerge {
+    /// Creates the error of a strict zip whose sources differ in length.
+    fn length_error(&self, py: Python<'_>, rows: u64) -> PyErr {
         let (ended, others) = {
             let state = self.state.borrow(py);
             let (mut ended, mut others) = (Vec::new(), Vec::new());
-            for slot in state.in_row() {
-                let names = match slot.queue.front() {
+            for entry in state.unfinished() {
+                let names = match entry.queue.front() {
                     Some(Outcome::End) => &mut ended,
                     _ => &mut others,
                 };
-                names.push(slot.name.clone_ref(py));
+                names.push(entry.name.clone_ref(py));
             }
             (ended, others)
         };
         let list = |names: Vec<Py<PyAny>>| {
-            let word = if names.len() == 1 {
-                "source"
-            } else {
-                "sources"
-            };
-            let names: Vec<String> = names
-                .iter()
-                .map(|name| {
-                    let name = name.bind(py).repr();
-                    name.map_or_else(|_| "?".to_owned(), |name| name.to_string())
-                })
-                .collect();
-            format!("{word} {}", names.join(", "))
+            let plural = if names.len() == 1 { "" } else { "s" };
+            let names: Vec<String> = names.iter().map(|name| repr(name, py)).collect();
+            format!("source{plural} {}", names.join(", "))
         };
         PyValueError::new_err(format!(
             "zip with strict=True: {} ended after {rows} {}, {} did not",

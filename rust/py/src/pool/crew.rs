@@ -20,7 +20,7 @@ use super::field::Field;
 use super::lane::Lane;
 use super::worker::{Job, Worker};
 use crate::coroutine::{Native, Step};
-use crate::merge::task_context::Entered;
+use crate::merge::task_context::TaskGuard;
 use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
@@ -61,7 +61,7 @@ impl Crew {
         let (task, coroutine) = Self::idle(lane)?;
         this.roll
             .add(py, job.ticket.id, Some(task.clone().unbind()));
-        let mut entered = Entered::default();
+        let mut entered = TaskGuard::default();
         entered.enter(this.event_loop(py), task.clone(), true)?;
         Native::<Worker>::drive(&coroutine, |worker| worker.begin(&task, job)).map(drop)
     }
@@ -138,7 +138,7 @@ impl Crew {
     pub(super) fn turn(lane: &Bound<'_, Lane>) -> PyResult<()> {
         let py = lane.py();
         let due = std::mem::take(&mut lane.get().crew.borrow(py).turning);
-        let mut entered = Entered::default();
+        let mut entered = TaskGuard::default();
         let mut outcome = Ok(());
         for number in due {
             // One that fails has not to do with the others.
@@ -150,7 +150,7 @@ impl Crew {
     fn step<'py>(
         lane: &Bound<'py, Lane>,
         number: usize,
-        entered: &mut Entered<'py>,
+        entered: &mut TaskGuard<'py>,
     ) -> PyResult<()> {
         let py = lane.py();
         let (task, coroutine, park) = {

@@ -23,7 +23,7 @@ use super::work::Work;
 use super::worker::Job;
 use crate::capacity::{CapacityClient, Next, PyPermitPrefetch, RunUsage, TaskPermit, is_number};
 use crate::coroutine::{Native, delegate};
-use crate::merge::task_context::Entered;
+use crate::merge::task_context::TaskGuard;
 use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
 use crate::pull::control::as_link;
@@ -483,7 +483,7 @@ impl Lane {
         let task = self.maker.make(&work, &options, &self.context)?;
         if !self.is_eager {
             let event_loop = self.event_loop.bind(py);
-            let mut entered = Entered::default();
+            let mut entered = TaskGuard::default();
             entered.enter(event_loop, task.clone(), true)?;
             let _context = InContext::enter(context)?;
             // What came of it the task will find when it is stepped.

@@ -20,7 +20,7 @@ use pyo3::prelude::*;
 use super::link::PyPullLink;
 use super::state::Origin;
 use crate::errors;
-use crate::merge::Merge;
+use crate::merge::PyMerge;
 use crate::source::AnySource;
 
 /// Record that a stream was built on this link.
@@ -48,7 +48,7 @@ pub(super) fn is_cyclic(link: &Bound<'_, PyPullLink>) -> bool {
 ///
 /// `ValueError`: the source pulls from the merge.
 pub(crate) fn reject_cycle(
-    merge: &Bound<'_, Merge>,
+    merge: &Bound<'_, PyMerge>,
     source: &Bound<'_, PyPullLink>,
 ) -> PyResult<()> {
     let py = source.py();

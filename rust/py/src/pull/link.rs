@@ -123,10 +123,7 @@ impl PyPullLink {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Some(state) = self.state.peek_for_gc() else {
-            return Ok(());
-        };
-        gc::visit(&visit, |visit| state.traverse(visit))
+        gc::visit(&visit, |visit| self.state.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -250,7 +247,7 @@ impl PyPullLink {
             link = match link.get().origin(py) {
                 Origin::Stage { source, .. } => source.bind(py).clone(),
                 Origin::Source(AnySource::Merge(feed)) if feed.get().merge(py).get().is_own(py) => {
-                    return Err(merge::own_source());
+                    return Err(merge::own_source_error());
                 }
                 Origin::Source(_) | Origin::Unset => return Ok(()),
             };

@@ -54,22 +54,15 @@ traverse!(InFlight { state });
 
 /// A push whose next wait has not started.
 #[derive(Debug)]
-struct PendingPush {
-    in_flight: InFlight,
-    wait: PendingWait,
-}
+struct PendingPush(InFlight, PendingWait);
 
-traverse!(PendingPush { in_flight, wait });
+traverse!(PendingPush { 0, 1 });
 
 /// A suspended push.
 #[derive(Debug)]
-struct SuspendedPush {
-    in_flight: InFlight,
-    point: SuspendPoint,
-    baseline: CancelBaseline,
-}
+struct SuspendedPush(InFlight, SuspendPoint, CancelBaseline);
 
-traverse!(SuspendedPush { in_flight, point });
+traverse!(SuspendedPush { 0, 1 });
 
 static CLASS: Class = Class::new();
 
@@ -107,7 +100,7 @@ impl Push {
         wait: PendingWait,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = head.py();
-        let phase = PushPhase::Pending(Box::new(PendingPush { in_flight, wait }));
+        let phase = PushPhase::Pending(Box::new(PendingPush(in_flight, wait)));
         let head = head.clone().unbind();
         Native::alloc(py, || Self { head, phase })
     }
@@ -127,13 +120,9 @@ impl Push {
                 self.on_first_step(&head, InFlight { pipeline, state }, outcome)
             }
             PushPhase::Pending(pending) => {
-                let PendingPush {
-                    mut in_flight,
-                    wait,
-                } = *pending;
-                let outcome = in_flight
-                    .pipeline
-                    .start_wait(&head, &mut in_flight.state, wait);
+                let PendingPush(mut in_flight, wait) = *pending;
+                let InFlight { pipeline, state } = &mut in_flight;
+                let outcome = pipeline.start_wait(&head, state, wait);
                 self.on_first_step(&head, in_flight, outcome)
             }
             PushPhase::Suspended(suspended) => self.resume(&head, *suspended, Ok(value)),
@@ -229,14 +218,11 @@ impl Push {
         in_flight: InFlight,
         outcome: PyResult<Advance<'py>>,
     ) -> PyResult<Step<'py>> {
-        match outcome {
-            Ok(Advance::Done) => in_flight.finish(head),
-            Ok(Advance::Suspend(point, object)) => {
-                self.suspend(head.py(), in_flight, point, None);
-                Ok(Step::Yield(object))
-            }
-            Err(error) => Err(in_flight.fail(head, error, false)),
-        }
+        let outcome = outcome.map_err(|error| Failure {
+            error,
+            was_cancelled: false,
+        });
+        self.on_step(head, in_flight, outcome, None)
     }
 
     fn resume<'py>(
@@ -245,18 +231,28 @@ impl Push {
         suspended: SuspendedPush,
         sent: Result<&Bound<'py, PyAny>, PyErr>,
     ) -> PyResult<Step<'py>> {
-        let SuspendedPush {
-            mut in_flight,
-            point,
-            baseline,
-        } = suspended;
-        let outcome = in_flight
-            .pipeline
-            .resume(head, &mut in_flight.state, point, sent, baseline);
+        let SuspendedPush(mut in_flight, point, baseline) = suspended;
+        let InFlight { pipeline, state } = &mut in_flight;
+        let outcome = pipeline.resume(head, state, point, sent, baseline);
+        self.on_step(head, in_flight, outcome, baseline)
+    }
+
+    /// Handle the result of a step: finish, suspend or fail the push.
+    fn on_step<'py>(
+        &mut self,
+        head: &Bound<'py, PyPushLink>,
+        in_flight: InFlight,
+        outcome: Result<Advance<'py>, Failure>,
+        baseline: CancelBaseline,
+    ) -> PyResult<Step<'py>> {
         match outcome {
             Ok(Advance::Done) => in_flight.finish(head),
             Ok(Advance::Suspend(point, object)) => {
-                self.suspend(head.py(), in_flight, point, baseline);
+                let baseline =
+                    baseline.or_else(|| point.runs_foreign_code().then(|| Cancels::now(head.py())));
+                let suspended = SuspendedPush(in_flight, point, baseline);
+                self.phase = PushPhase::Suspended(Box::new(suspended));
+                yield_budget::renew();
                 Ok(Step::Yield(object))
             }
             Err(Failure {
@@ -264,22 +260,6 @@ impl Push {
                 was_cancelled,
             }) => Err(in_flight.fail(head, error, was_cancelled)),
         }
-    }
-
-    fn suspend(
-        &mut self,
-        py: Python<'_>,
-        in_flight: InFlight,
-        point: SuspendPoint,
-        baseline: CancelBaseline,
-    ) {
-        let baseline = baseline.or_else(|| point.runs_foreign_code().then(|| Cancels::now(py)));
-        self.phase = PushPhase::Suspended(Box::new(SuspendedPush {
-            in_flight,
-            point,
-            baseline,
-        }));
-        yield_budget::renew();
     }
 }
 
@@ -378,10 +358,7 @@ impl Coroutine for Push {
         match std::mem::replace(&mut self.phase, PushPhase::Done) {
             PushPhase::Suspended(suspended) => self.resume(&head, *suspended, Err(error)),
             PushPhase::Pending(pending) => {
-                let PendingPush {
-                    mut in_flight,
-                    wait,
-                } = *pending;
+                let PendingPush(mut in_flight, wait) = *pending;
                 // The wait never started. Outputs that stages made before it are retained.
                 in_flight.state.cancel_wait(py, wait)?;
                 Err(in_flight.fail(&head, error, true))
@@ -394,19 +371,12 @@ impl Coroutine for Push {
         let head = self.head.bind(py).clone();
         match std::mem::replace(&mut self.phase, PushPhase::Done) {
             PushPhase::Suspended(suspended) => {
-                let SuspendedPush {
-                    mut in_flight,
-                    point,
-                    ..
-                } = *suspended;
+                let SuspendedPush(mut in_flight, point, _) = *suspended;
                 in_flight.pipeline.abandon(py, &mut in_flight.state, point);
                 in_flight.pipeline.retain_rest(&head, in_flight.state, true);
             }
             PushPhase::Pending(pending) => {
-                let PendingPush {
-                    mut in_flight,
-                    wait,
-                } = *pending;
+                let PendingPush(mut in_flight, wait) = *pending;
                 if let Err(error) = in_flight.state.cancel_wait(py, wait) {
                     error.write_unraisable(py, None);
                 }

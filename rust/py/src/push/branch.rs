@@ -14,15 +14,21 @@ use pyo3::types::PyList;
 use super::awaitable::{InFlight, Push};
 use super::callbacks::PyCallbacks;
 use super::cycle;
-use super::deliver::{Delivered, Mode, RunResult, answer_nowait};
+use super::deliver::{Delivered, Mode, answer_nowait};
 use super::link::{Outlet, PyPushLink};
-use super::pipeline::{Pipeline, annotate};
+use super::pipeline::{End, Pipeline, annotate};
 use super::work_stack::PushState;
 use crate::coroutine::delegate::is_awaitable;
 use crate::kernel::call_one;
 use crate::object::gc::traverse;
 use crate::object::iterative_drop::IterativeDrop;
 use crate::object::iterator_result::IteratorResult;
+use crate::runtime::nesting::Nesting;
+
+thread_local! {
+    /// The number of fans that are nested on this thread's stack.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
 
 /// The maximum nesting of fans: each level uses native stack.
 const MAX_DEPTH: usize = 400;
@@ -57,8 +63,8 @@ impl FusedBranch {
             None
         } else {
             match link.get().outlet(link.py()) {
-                Outlet::Collect(list, None) => Some(DirectSink::List(list)),
-                Outlet::Call(callbacks) => Some(DirectSink::Callbacks(callbacks)),
+                Outlet::End(End::Collect(list, None)) => Some(DirectSink::List(list)),
+                Outlet::End(End::Call(callbacks)) => Some(DirectSink::Callbacks(callbacks)),
                 _ => None,
             }
         };
@@ -74,34 +80,32 @@ impl FusedBranch {
         &self,
         item: &Bound<'py, PyAny>,
         mode: Mode,
-    ) -> Option<PyResult<Pushed<'py>>> {
+    ) -> PyResult<Option<Pushed<'py>>> {
+        let Some(direct) = &self.direct else {
+            return Ok(None);
+        };
         let py = item.py();
-        let direct = self.direct.as_ref()?;
         let link = self.link.bind(py);
-        if let Err(error) = link.get().check(item) {
-            return Some(Err(error));
-        }
+        link.get().check(item)?;
         match direct {
-            DirectSink::List(list) => Some(list.bind(py).append(item).map(|()| Pushed::Accepted)),
-            DirectSink::Callbacks(callbacks) if mode == Mode::Await => {
-                let function = callbacks.get().single(py)?;
-                match call_one(&function, item) {
-                    Ok(result) if is_awaitable(&result) => {
-                        let pipeline = match PyPushLink::pipeline(link) {
-                            Ok(pipeline) => pipeline,
-                            Err(error) => return Some(Err(error)),
-                        };
-                        let wait = Pipeline::pending_callback(result, item);
-                        let state = PushState::of(item);
-                        let rest = Push::pending(link, InFlight { pipeline, state }, wait);
-                        Some(rest.map(|rest| Pushed::Pending(Some(rest), false)))
-                    }
-                    Ok(_) => Some(Ok(Pushed::Accepted)),
-                    Err(raised) => Some(Err(annotate(link, raised.fetch(py), "callbacks"))),
+            DirectSink::List(list) => list.bind(py).append(item)?,
+            DirectSink::Callbacks(_) if mode == Mode::NoWait => return Ok(None),
+            DirectSink::Callbacks(callbacks) => {
+                let Some(function) = callbacks.get().single(py) else {
+                    return Ok(None);
+                };
+                let result = call_one(&function, item)
+                    .map_err(|raised| annotate(link, raised.fetch(py), "callbacks"))?;
+                if is_awaitable(&result) {
+                    let pipeline = PyPushLink::pipeline(link)?;
+                    let wait = Pipeline::pending_callback(result, item);
+                    let state = PushState::of(item);
+                    let rest = Push::pending(link, InFlight { pipeline, state }, wait)?;
+                    return Ok(Some(Pushed::Pending(Some(rest), false)));
                 }
             }
-            DirectSink::Callbacks(_) => None,
         }
+        Ok(Some(Pushed::Accepted))
     }
 }
 
@@ -126,10 +130,15 @@ impl Branch {
         let Some(fused) = &self.fused else {
             return self.push_foreign(item, mode);
         };
-        if let Some(pushed) = fused.push_direct(item, mode) {
-            return pushed;
+        if let Some(pushed) = fused.push_direct(item, mode)? {
+            return Ok(pushed);
         }
-        let _nesting = Nesting::enter()?;
+        let nesting = Nesting::enter(&DEPTH);
+        if nesting.depth >= MAX_DEPTH {
+            return Err(PyRecursionError::new_err(format!(
+                "more than {MAX_DEPTH} fan-outs are nested in each other"
+            )));
+        }
         let link = fused.link.bind(py);
         let pipeline = PyPushLink::open_pipeline(link, item)?;
         if mode == Mode::NoWait {
@@ -137,9 +146,9 @@ impl Branch {
         }
         let mut state = PushState::of(item);
         match pipeline.run_until_wait(link, &mut state, Some((item.clone(), 0)), mode) {
-            Ok(RunResult::Done) if state.is_done() => Ok(Pushed::Done),
-            Ok(RunResult::Done) => Ok(Pushed::Accepted),
-            Ok(RunResult::Pending(wait)) => {
+            Ok(None) if state.is_done() => Ok(Pushed::Done),
+            Ok(None) => Ok(Pushed::Accepted),
+            Ok(Some(wait)) => {
                 let has_it = !state.caller_owns();
                 let rest = Push::pending(link, InFlight { pipeline, state }, wait)?;
                 Ok(Pushed::Pending(Some(rest), has_it))
@@ -198,31 +207,5 @@ impl<'py> Pushed<'py> {
         } else {
             Self::Accepted
         })
-    }
-}
-
-// Valid in a forked child, which has the same stack.
-thread_local! { static DEPTH: Cell<usize> = const { Cell::new(0) }; }
-
-/// One level of fans nested on the native stack.
-struct Nesting;
-
-impl Nesting {
-    fn enter() -> PyResult<Self> {
-        DEPTH.with(|depth| {
-            if depth.get() >= MAX_DEPTH {
-                return Err(PyRecursionError::new_err(format!(
-                    "more than {MAX_DEPTH} fan-outs are nested in each other"
-                )));
-            }
-            depth.set(depth.get() + 1);
-            Ok(Self)
-        })
-    }
-}
-
-impl Drop for Nesting {
-    fn drop(&mut self) {
-        DEPTH.with(|depth| depth.set(depth.get() - 1));
     }
 }

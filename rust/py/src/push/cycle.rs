@@ -6,6 +6,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::link::{Outlet, PyPushLink};
+use super::pipeline::End;
 use crate::errors;
 use crate::pull::cycle::reaches;
 
@@ -46,7 +47,7 @@ fn sinks<'py>(link: &Bound<'py, PyPushLink>) -> Vec<Bound<'py, PyPushLink>> {
     let py = link.py();
     let sinks = match link.get().outlet(py) {
         Outlet::Stage { sink, .. } => vec![sink.bind(py).clone()],
-        Outlet::Fan(fan) => fan.get().sinks(py),
+        Outlet::End(End::Fan(fan)) => fan.get().sinks(py),
         _ => Vec::new(),
     };
     sinks

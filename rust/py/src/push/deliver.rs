@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 
 use super::link::{PyPushLink, closed_error};
 use super::pipeline::{End, Pipeline};
-use super::wait::PendingWait;
+use super::wait::{Awaited, PendingWait};
 use super::work_stack::{Checkpoint, PushState, Retained};
 use crate::buffer::PyBuffer;
 use crate::errors;
@@ -35,12 +35,6 @@ pub(super) enum Delivered<'py> {
     Pending(PendingWait),
 }
 
-/// The result of running a pipeline as far as possible without waiting.
-pub(super) enum RunResult {
-    Done,
-    Pending(PendingWait),
-}
-
 /// An item, and the index of the stage that it enters next.
 pub(super) type Entry<'py> = (Bound<'py, PyAny>, usize);
 
@@ -53,7 +47,7 @@ enum NextWork<'py> {
 }
 
 impl Pipeline {
-    /// Deliver an item, then all work on the stack, until the stack is empty or a wait is needed.
+    /// Deliver an item, then all work on the stack, until the stack is empty or a wait is needed. Return the wait.
     #[inline]
     pub(super) fn run_until_wait<'py>(
         &self,
@@ -61,7 +55,7 @@ impl Pipeline {
         state: &mut PushState,
         mut entry: Option<Entry<'py>>,
         mode: Mode,
-    ) -> PyResult<RunResult> {
+    ) -> PyResult<Option<PendingWait>> {
         loop {
             let delivered = match entry.take() {
                 Some((item, number)) => self.run_stages(head, state, item, number, mode)?,
@@ -71,20 +65,21 @@ impl Pipeline {
                     }
                     NextWork::Part(item, only) => match &self.end {
                         End::Fan(fan) => {
+                            let only = only.iter().copied();
                             fan.get().deliver_to(self.last(head), &item, &only, mode)?
                         }
                         _ => unreachable!("only a fan takes an item in parts"),
                     },
-                    NextWork::Pending(wait) => return Ok(RunResult::Pending(wait)),
-                    NextWork::Empty => return Ok(RunResult::Done),
+                    NextWork::Pending(wait) => return Ok(Some(wait)),
+                    NextWork::Empty => return Ok(None),
                 },
             };
             match delivered {
-                Delivered::Pending(wait) => return Ok(RunResult::Pending(wait)),
+                Delivered::Pending(wait) => return Ok(Some(wait)),
                 delivered => self.on_delivered(state, delivered)?,
             }
             if state.is_over() {
-                return Ok(RunResult::Done);
+                return Ok(None);
             }
         }
     }
@@ -143,11 +138,13 @@ impl Pipeline {
                 }
                 Ok(Output::Skip) => return Ok(Delivered::Accepted),
                 Ok(Output::Await(awaitable)) => {
-                    return Ok(Delivered::Pending(PendingWait::Callable {
-                        awaitable: awaitable.unbind(),
-                        item: item.unbind(),
-                        number,
-                    }));
+                    return Ok(Delivered::Pending(PendingWait::Await(
+                        awaitable.unbind(),
+                        Awaited::Callable {
+                            item: item.unbind(),
+                            number,
+                        },
+                    )));
                 }
                 Ok(flow) => match self.on_output(state, number, flow) {
                     Some(output) => {
@@ -315,32 +312,28 @@ impl Pipeline {
                     });
                     return Ok(NextWork::Part(item.into_bound(py), only));
                 }
-                Retained::Inner(source) => {
-                    let waits = matches!(source, AnySource::AsyncIter(_));
-                    let source = if waits {
-                        source
-                    } else {
-                        if mode == Mode::Await && yield_budget::spend(py) {
-                            state.push(entry, Retained::Inner(source), false);
-                            return Ok(NextWork::Pending(PendingWait::Yield(None)));
-                        }
-                        let drawn = match source.ready(py) {
-                            Some(item) => SourcePoll::Item(item),
-                            None => source
-                                .poll_next(py)
-                                .map_err(|error| self.stages[entry - 1].annotate(head, error))?,
-                        };
-                        match drawn {
-                            SourcePoll::Item(item) => {
-                                return Ok(NextWork::Entry(
-                                    state.on_inner_item(source, item, entry),
-                                ));
-                            }
-                            SourcePoll::End => continue,
-                            SourcePoll::Wait(..) => unreachable!("only a foreign source waits"),
-                        }
-                    };
+                Retained::Inner(source @ AnySource::AsyncIter(_)) => {
                     return Ok(NextWork::Pending(PendingWait::Source(source, entry)));
+                }
+                Retained::Inner(source) => {
+                    if mode == Mode::Await && yield_budget::spend(py) {
+                        state.push(entry, Retained::Inner(source), false);
+                        return Ok(NextWork::Pending(PendingWait::Yield(None)));
+                    }
+                    let polled = match source.ready(py) {
+                        Some(item) => SourcePoll::Item(item),
+                        None => source
+                            .poll_next(py)
+                            .map_err(|error| self.stages[entry - 1].annotate(head, error))?,
+                    };
+                    match polled {
+                        SourcePoll::Item(item) => {
+                            let next = state.on_inner_item(source, item, entry);
+                            return Ok(NextWork::Entry(next));
+                        }
+                        SourcePoll::End => {}
+                        SourcePoll::Wait(..) => unreachable!("only a foreign source waits"),
+                    }
                 }
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! Branches run one after the other, each as far as possible without waiting. Branches that must
 //! wait are passed, as awaitables that have not started, to the fan's push object. It awaits them
-//! concurrently, each in its own task (`_settle` in `headrace/push/_fan.py`).
+//! concurrently, each in its own task (`_settle` in `headrace/push/fanout.py`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -20,7 +20,7 @@ use super::deliver::{Delivered, Mode};
 use super::link::PyPushLink;
 use super::nowait::{is_would_block, would_block};
 use super::pipeline::annotate;
-use super::wait::{Missing, PendingWait};
+use super::wait::{Awaited, Missing, PendingWait};
 use crate::coroutine::delegate::is_awaitable;
 use crate::errors;
 use crate::kernel::Callable;
@@ -62,7 +62,7 @@ traverse!(
 );
 
 /// The branches' results for an item, if not all accepted it at once.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct FanOutcome<'py> {
     accepted: Vec<usize>,
     waiting: Vec<(usize, Option<Bound<'py, PyAny>>)>,
@@ -185,17 +185,17 @@ impl PyFan {
                 if mode == Mode::NoWait && !self.has_room(py) {
                     return Err(would_block(item));
                 }
-                self.deliver_to_branches(owner, item, &(0..self.branches.len()), mode)
+                self.deliver_to(owner, item, &(0..self.branches.len()), mode)
             }
             Selector::Callable(selector) => {
                 let choice = selector
                     .call(item)
                     .map_err(|raised| annotate(owner, raised.fetch(py), "selector"))?;
                 if is_awaitable(&choice) {
-                    return Ok(Delivered::Pending(PendingWait::Selector {
-                        awaitable: choice.unbind(),
-                        item: item.clone().unbind(),
-                    }));
+                    return Ok(Delivered::Pending(PendingWait::Await(
+                        choice.unbind(),
+                        Awaited::Selector(item.clone().unbind()),
+                    )));
                 }
                 self.deliver_by(owner, item, &choice, mode)
             }
@@ -203,8 +203,7 @@ impl PyFan {
                 let Some(number) = self.next_round_robin(next) else {
                     return Ok(Delivered::Done);
                 };
-                let delivered =
-                    self.deliver_to_branches(owner, item, &std::iter::once(number), mode);
+                let delivered = self.deliver_to(owner, item, &std::iter::once(number), mode);
                 if let Err(error) = &delivered
                     && is_would_block(py, error)
                 {
@@ -228,23 +227,12 @@ impl PyFan {
             return Ok(self.delivered());
         }
         let number = self.selected_branch(item, choice)?;
-        self.deliver_to_branches(owner, item, &std::iter::once(number), mode)
+        self.deliver_to(owner, item, &std::iter::once(number), mode)
     }
 
     /// Deliver an item to these branches.
-    pub(super) fn deliver_to<'py>(
-        &self,
-        owner: &Bound<'py, PyPushLink>,
-        item: &Bound<'py, PyAny>,
-        numbers: &[usize],
-        mode: Mode,
-    ) -> PyResult<Delivered<'py>> {
-        self.deliver_to_branches(owner, item, &numbers.iter().copied(), mode)
-    }
-
-    /// Push an item into these branches.
     #[inline]
-    fn deliver_to_branches<'py>(
+    pub(super) fn deliver_to<'py>(
         &self,
         owner: &Bound<'py, PyPushLink>,
         item: &Bound<'py, PyAny>,
@@ -269,7 +257,10 @@ impl PyFan {
                     let outcome = outcome.get_or_insert_with(|| {
                         let before = numbers.clone().take_while(|before| *before != number);
                         let skipped: HashSet<usize> = skipped.iter().copied().collect();
-                        FanOutcome::new(before.filter(|before| !skipped.contains(before)))
+                        FanOutcome {
+                            accepted: before.filter(|it| !skipped.contains(it)).collect(),
+                            ..FanOutcome::default()
+                        }
                     });
                     if outcome.record(self, item.py(), number, pushed)? && !self.is_concurrent {
                         break;
@@ -351,15 +342,6 @@ impl PyFan {
 }
 
 impl<'py> FanOutcome<'py> {
-    #[cold]
-    fn new(accepted: impl Iterator<Item = usize>) -> Self {
-        Self {
-            accepted: accepted.collect(),
-            waiting: Vec::new(),
-            errors: Vec::new(),
-        }
-    }
-
     /// Record the result of pushing into a branch. Return whether the branch must wait.
     fn record(
         &mut self,
@@ -420,13 +402,14 @@ impl<'py> FanOutcome<'py> {
         let missing = PyList::new(py, missing)?;
         let arguments = (item, &missing, accepted, errors, waiting, later);
         let settling = owner.call_method1(intern!(py, "_settle"), arguments)?;
-        Ok(Delivered::Pending(PendingWait::Sink {
-            awaitable: settling.unbind(),
-            missing: Some(Missing {
-                item: item.clone().unbind(),
-                branches: missing.unbind(),
-            }),
-        }))
+        let missing = Missing {
+            item: item.clone().unbind(),
+            branches: missing.unbind(),
+        };
+        Ok(Delivered::Pending(PendingWait::Await(
+            settling.unbind(),
+            Awaited::Sink(Some(missing)),
+        )))
     }
 }
 

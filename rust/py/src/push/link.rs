@@ -6,13 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::awaitable::Push;
-use super::callbacks::PyCallbacks;
 use super::cycle;
-use super::fan::PyFan;
 use super::pipeline::{End, Pipeline};
 use super::work_stack::{PushState, Retained};
 use crate::buffer::PyBuffer;
@@ -34,14 +32,8 @@ pub(crate) enum Outlet {
         kernel: AnyKernel,
         sink: IterativeDrop<PyAny>,
     },
-    /// A list, and the maximum number of its items.
-    Collect(Py<PyList>, Option<usize>),
-    /// A buffer.
-    Queue(Py<PyBuffer>),
-    /// Callables.
-    Call(Py<PyCallbacks>),
-    /// Many push objects.
-    Fan(Py<PyFan>),
+    /// The end of a pipeline.
+    End(End),
     /// None: the garbage collector cleared the link.
     Gone,
 }
@@ -49,10 +41,7 @@ pub(crate) enum Outlet {
 traverse!(enum Outlet {
     Unset {},
     Stage { sink, kernel },
-    Collect(list, _),
-    Queue(buffer),
-    Call(callbacks),
-    Fan(fan),
+    End(end),
     Gone {},
 });
 
@@ -126,23 +115,7 @@ impl PyPushLink {
                     sink: sink.clone().unbind().into(),
                 }
             }
-            (Some(store), None) => {
-                if let Ok(list) = store.cast_exact::<PyList>() {
-                    Outlet::Collect(list.clone().unbind(), maxsize)
-                } else if let Ok(buffer) = store.cast_exact::<PyBuffer>() {
-                    Outlet::Queue(buffer.clone().unbind())
-                } else if let Ok(callbacks) = store.cast_exact::<PyCallbacks>() {
-                    Outlet::Call(callbacks.clone().unbind())
-                } else if let Ok(fan) = store.cast_exact::<PyFan>() {
-                    Outlet::Fan(fan.clone().unbind())
-                } else {
-                    return Err(errors::wrong_type(
-                        "outlet",
-                        "a push object with a kernel, a list, a buffer, callbacks or a fan",
-                        store,
-                    ));
-                }
-            }
+            (Some(end), None) => Outlet::End(End::of(end, maxsize)?),
             (None, Some(kernel)) => {
                 return Err(errors::wrong_type("kernel", "given with an outlet", kernel));
             }
@@ -310,10 +283,7 @@ impl PyPushLink {
                 kernel: kernel.clone_ref(py),
                 sink: sink.clone_ref(py).into(),
             },
-            Outlet::Collect(list, maxsize) => Outlet::Collect(list.clone_ref(py), *maxsize),
-            Outlet::Queue(buffer) => Outlet::Queue(buffer.clone_ref(py)),
-            Outlet::Call(callbacks) => Outlet::Call(callbacks.clone_ref(py)),
-            Outlet::Fan(fan) => Outlet::Fan(fan.clone_ref(py)),
+            Outlet::End(end) => Outlet::End(end.clone_ref(py)),
             Outlet::Gone => Outlet::Gone,
         }
     }

@@ -3,7 +3,7 @@
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::deliver::{Mode, RunResult};
+use super::deliver::Mode;
 use super::link::PyPushLink;
 use super::pipeline::{End, Pipeline};
 use super::work_stack::PushState;
@@ -21,8 +21,8 @@ impl Pipeline {
         let mut state = PushState::of(item);
         let result = self.run_until_wait(head, &mut state, Some((item.clone(), 0)), Mode::NoWait);
         match result {
-            Ok(RunResult::Done) => return state.result(py),
-            Ok(RunResult::Pending(wait)) => state.cancel_wait(py, wait)?,
+            Ok(None) => return state.result(py),
+            Ok(Some(wait)) => state.cancel_wait(py, wait)?,
             Err(error) => {
                 if !is_would_block(py, &error) || has_acceptors(py, &error) {
                     self.retain_rest(head, state, false);

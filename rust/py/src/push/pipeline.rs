@@ -29,18 +29,54 @@ pub(super) struct Stage {
 
 /// The end of a pipeline, where items leave it.
 #[derive(Debug)]
-pub(super) enum End {
+pub(crate) enum End {
     /// `link.next_impl(item)` of a subclass.
     Implementation,
     /// A list, and the maximum number of its items.
     Collect(Py<PyList>, Option<usize>),
+    /// A buffer.
     Queue(Py<PyBuffer>),
+    /// Callables.
     Call(Py<PyCallbacks>),
+    /// Many push objects.
     Fan(Py<PyFan>),
     /// `sink.next(item)` of a sink that is not fused.
     Foreign(Py<PyAny>),
     /// None: the class overrides nothing.
     Unset,
+}
+
+impl End {
+    /// The end that consists of this object.
+    pub(super) fn of(object: &Bound<'_, PyAny>, maxsize: Option<usize>) -> PyResult<Self> {
+        if let Ok(list) = object.cast_exact::<PyList>() {
+            Ok(Self::Collect(list.clone().unbind(), maxsize))
+        } else if let Ok(buffer) = object.cast_exact::<PyBuffer>() {
+            Ok(Self::Queue(buffer.clone().unbind()))
+        } else if let Ok(callbacks) = object.cast_exact::<PyCallbacks>() {
+            Ok(Self::Call(callbacks.clone().unbind()))
+        } else if let Ok(fan) = object.cast_exact::<PyFan>() {
+            Ok(Self::Fan(fan.clone().unbind()))
+        } else {
+            Err(errors::wrong_type(
+                "outlet",
+                "a push object with a kernel, a list, a buffer, callbacks or a fan",
+                object,
+            ))
+        }
+    }
+
+    pub(super) fn clone_ref(&self, py: Python<'_>) -> Self {
+        match self {
+            Self::Implementation => Self::Implementation,
+            Self::Collect(list, maxsize) => Self::Collect(list.clone_ref(py), *maxsize),
+            Self::Queue(buffer) => Self::Queue(buffer.clone_ref(py)),
+            Self::Call(callbacks) => Self::Call(callbacks.clone_ref(py)),
+            Self::Fan(fan) => Self::Fan(fan.clone_ref(py)),
+            Self::Foreign(sink) => Self::Foreign(sink.clone_ref(py)),
+            Self::Unset => Self::Unset,
+        }
+    }
 }
 
 /// See the module documentation.
@@ -62,10 +98,7 @@ impl Pipeline {
                 break End::Implementation;
             }
             match link.get().outlet(py) {
-                Outlet::Collect(list, maxsize) => break End::Collect(list, maxsize),
-                Outlet::Queue(buffer) => break End::Queue(buffer),
-                Outlet::Call(callbacks) => break End::Call(callbacks),
-                Outlet::Fan(fan) => break End::Fan(fan),
+                Outlet::End(end) => break end,
                 Outlet::Stage { sink, kernel } => {
                     let is_first = link.is(head);
                     stages.push(Stage {

@@ -6,11 +6,11 @@ use pyo3::exceptions::PyGeneratorExit;
 use pyo3::prelude::*;
 
 use super::awaitable::CancelBaseline;
-use super::deliver::{Delivered, Entry, Mode, RunResult, answer};
+use super::deliver::{Delivered, Entry, Mode, answer};
 use super::link::PyPushLink;
 use super::nowait::has_acceptors;
 use super::pipeline::{End, Pipeline, annotate};
-use super::wait::{Missing, PendingWait, SuspendPoint};
+use super::wait::{Awaited, Missing, PendingWait, SuspendPoint};
 use super::work_stack::{PushState, Retained};
 use crate::buffer::PendingPut;
 use crate::coroutine::delegate::is_awaitable;
@@ -46,8 +46,8 @@ impl Pipeline {
         entry: Option<Entry<'py>>,
     ) -> PyResult<Advance<'py>> {
         match self.run_until_wait(head, state, entry, Mode::Await)? {
-            RunResult::Done => Ok(Advance::Done),
-            RunResult::Pending(wait) => self.start_wait(head, state, wait),
+            None => Ok(Advance::Done),
+            Some(wait) => self.start_wait(head, state, wait),
         }
     }
 
@@ -59,23 +59,23 @@ impl Pipeline {
         state: &mut PushState,
         wait: PendingWait,
     ) -> PyResult<Advance<'py>> {
-        let on_step = self.begin_wait(head, state, wait)?;
-        self.continue_run(head, state, on_step)
+        let resumed = self.begin_wait(head, state, wait)?;
+        self.continue_run(head, state, resumed)
     }
 
     fn continue_run<'py>(
         &self,
         head: &Bound<'py, PyPushLink>,
         state: &mut PushState,
-        mut on_step: Resumed<'py>,
+        mut resumed: Resumed<'py>,
     ) -> PyResult<Advance<'py>> {
         loop {
-            let entry = match on_step {
+            let entry = match resumed {
                 Resumed::Item(entry) => Some(entry),
                 Resumed::NoItem => None,
                 Resumed::Suspended(point, object) => return Ok(Advance::Suspend(point, object)),
                 Resumed::Delivered(Delivered::Pending(wait)) => {
-                    on_step = self.begin_wait(head, state, wait)?;
+                    resumed = self.begin_wait(head, state, wait)?;
                     continue;
                 }
                 Resumed::Delivered(delivered) => {
@@ -87,8 +87,8 @@ impl Pipeline {
                 }
             };
             match self.run_until_wait(head, state, entry, Mode::Await)? {
-                RunResult::Done => return Ok(Advance::Done),
-                RunResult::Pending(wait) => on_step = self.begin_wait(head, state, wait)?,
+                None => return Ok(Advance::Done),
+                Some(wait) => resumed = self.begin_wait(head, state, wait)?,
             }
         }
     }
@@ -103,41 +103,18 @@ impl Pipeline {
         let none = py.None().into_bound(py);
         match wait {
             PendingWait::Yield(item) => Ok(Resumed::Suspended(SuspendPoint::Yield(item), none)),
-            PendingWait::Callable {
-                awaitable,
-                item,
-                number,
-            } => {
-                let inner = Inner::of(awaitable.into_bound(py))
-                    .map_err(|error| self.stages[number].annotate(head, error))?;
+            PendingWait::Await(awaitable, awaited) => {
+                let inner = Inner::of(awaitable.into_bound(py)).map_err(|error| match awaited {
+                    Awaited::Callable { number, .. } => self.stages[number].annotate(head, error),
+                    _ => error,
+                })?;
                 let step = inner.send(&none);
-                self.on_callable(head, state, inner, item.into_bound(py), number, step)
+                self.on_await(head, state, inner, awaited, step)
             }
             PendingWait::Space(putting) => Self::put_or_wait(py, state, putting),
-            PendingWait::Sink { awaitable, missing } => {
-                let inner = Inner::of(awaitable.into_bound(py))?;
-                let step = inner.send(&none);
-                Self::on_sink(inner, missing, step)
-            }
-            PendingWait::Callback {
-                awaitable,
-                functions,
-                item,
-                next,
-            } => {
-                let inner = Inner::of(awaitable.into_bound(py))?;
-                let step = inner.send(&none);
-                let item = item.into_bound(py);
-                Self::on_callback(self.last(head), inner, functions, item, next, step)
-            }
-            PendingWait::Selector { awaitable, item } => {
-                let inner = Inner::of(awaitable.into_bound(py))?;
-                let step = inner.send(&none);
-                self.on_selector(head, inner, item.into_bound(py), step)
-            }
             PendingWait::Source(source, entry) => {
-                let drawn = source.poll_next(py);
-                self.on_source(head, state, source, entry, drawn)
+                let polled = source.poll_next(py);
+                self.on_source(head, state, source, entry, polled)
             }
         }
     }
@@ -158,17 +135,14 @@ impl Pipeline {
             !point.runs_foreign_code() || error.is_instance_of::<PyGeneratorExit>(py)
         });
         let missing = match &point {
-            SuspendPoint::Sink {
-                missing: Some(missing),
-                ..
-            } => Some(missing.clone_ref(py)),
+            SuspendPoint::Await(_, Awaited::Sink(Some(missing))) => Some(missing.clone_ref(py)),
             _ => None,
         };
         let is_cancellation = |error: &PyErr| {
             asyncio::is_cancelled_error(py, error)
                 && baseline.is_some_and(|cancels| cancels.rose_since(py))
         };
-        let on_step = self
+        let resumed = self
             .on_step(head, state, point, sent, baseline)
             .map_err(|error| {
                 let was_cancelled = is_cancelled || is_cancellation(&error);
@@ -183,7 +157,7 @@ impl Pipeline {
                     was_cancelled,
                 }
             })?;
-        self.continue_run(head, state, on_step)
+        self.continue_run(head, state, resumed)
             .map_err(|error| Failure {
                 was_cancelled: is_cancellation(&error),
                 error,
@@ -193,20 +167,14 @@ impl Pipeline {
     /// Clean up a suspended push that will never be resumed.
     pub(super) fn abandon(&self, py: Python<'_>, state: &mut PushState, point: SuspendPoint) {
         match point {
-            SuspendPoint::Source {
-                wait,
-                source,
-                entry,
-            } => {
+            SuspendPoint::Source(wait, source, entry) => {
                 source.abandon(py, wait);
                 state.push(entry, Retained::Inner(source), false);
             }
-            SuspendPoint::Sink { inner, missing } => {
+            SuspendPoint::Await(inner, Awaited::Sink(Some(missing))) => {
                 // Dropped first: its clean-up decides which branches lack the item.
                 drop(inner);
-                if let Some(missing) = missing {
-                    self.keep_part(py, state, missing);
-                }
+                self.keep_part(py, state, missing);
             }
             point => drop(point),
         }
@@ -237,18 +205,6 @@ impl Pipeline {
         baseline: CancelBaseline,
     ) -> PyResult<Resumed<'py>> {
         let py = head.py();
-        let step = |inner: &Inner, sent: Result<&Bound<'py, PyAny>, PyErr>| match sent {
-            Ok(value) => Ok(inner.send(value)),
-            Err(error) => {
-                let left = error.is_instance_of::<PyGeneratorExit>(py);
-                let step = inner.throw(py, error);
-                // The error of a `close()` gets no note that names an operator.
-                if left && let Err(error) = step {
-                    return Err(error);
-                }
-                Ok(step)
-            }
-        };
         match point {
             SuspendPoint::Yield(item) => {
                 sent?;
@@ -261,47 +217,32 @@ impl Pipeline {
                 sent?;
                 Self::put_or_wait(py, state, putting)
             }
-            SuspendPoint::Sink { inner, missing } => {
-                let step = step(&inner, sent)?;
-                Self::on_sink(inner, missing, step)
+            SuspendPoint::Await(inner, awaited) => {
+                let step = match sent {
+                    Ok(value) => inner.send(value),
+                    Err(error) => {
+                        let is_close = error.is_instance_of::<PyGeneratorExit>(py);
+                        let step = inner.throw(py, error);
+                        // The error of a `close()` gets no note that names an operator.
+                        if is_close && let Err(error) = step {
+                            return Err(error);
+                        }
+                        step
+                    }
+                };
+                self.on_await(head, state, inner, awaited, step)
             }
-            SuspendPoint::Callable {
-                inner,
-                item,
-                number,
-            } => {
-                let step = step(&inner, sent)?;
-                self.on_callable(head, state, inner, item.into_bound(py), number, step)
-            }
-            SuspendPoint::Callback {
-                inner,
-                functions,
-                item,
-                next,
-            } => {
-                let step = step(&inner, sent)?;
-                let item = item.into_bound(py);
-                Self::on_callback(self.last(head), inner, functions, item, next, step)
-            }
-            SuspendPoint::Selector { inner, item } => {
-                let step = step(&inner, sent)?;
-                self.on_selector(head, inner, item.into_bound(py), step)
-            }
-            SuspendPoint::Source {
-                wait,
-                source,
-                entry,
-            } => {
-                let drawn = source.resume(wait, sent, py);
-                if let Err(error) = &drawn
+            SuspendPoint::Source(wait, source, entry) => {
+                let polled = source.resume(wait, sent, py);
+                if let Err(error) = &polled
                     && asyncio::is_cancelled_error(py, error)
                     && baseline.is_some_and(|cancels| cancels.rose_since(py))
                 {
                     source.cancelled(py);
                     state.push(entry, Retained::Inner(source), false);
-                    return Err(drawn.expect_err("matched as an error above"));
+                    return Err(polled.expect_err("matched as an error above"));
                 }
-                self.on_source(head, state, source, entry, drawn)
+                self.on_source(head, state, source, entry, polled)
             }
         }
     }
@@ -319,49 +260,55 @@ impl Pipeline {
         }
     }
 
-    /// Handle one step of a foreign `next`.
-    fn on_sink(
-        inner: Inner,
-        missing: Option<Missing>,
-        step: PyResult<Step<'_>>,
-    ) -> PyResult<Resumed<'_>> {
-        match step? {
-            Step::Yield(object) => Ok(Resumed::Suspended(
-                SuspendPoint::Sink { inner, missing },
-                object,
-            )),
-            Step::Return(result) => answer(result).map(Resumed::Delivered),
-        }
-    }
-
-    /// Handle one step of the awaitable of stage `number`'s callable.
-    fn on_callable<'py>(
+    /// Handle one step of an awaited object.
+    fn on_await<'py>(
         &self,
         head: &Bound<'py, PyPushLink>,
         state: &mut PushState,
         inner: Inner,
-        item: Bound<'py, PyAny>,
-        number: usize,
+        awaited: Awaited,
         step: PyResult<Step<'py>>,
     ) -> PyResult<Resumed<'py>> {
-        let stage = &self.stages[number];
-        let flow = match step {
-            Ok(Step::Return(result)) => stage.kernel.resume(&item, result),
+        let py = head.py();
+        let result = match step {
             Ok(Step::Yield(object)) => {
-                let point = SuspendPoint::Callable {
-                    inner,
-                    item: item.unbind(),
-                    number,
-                };
+                let point = SuspendPoint::Await(inner, awaited);
                 return Ok(Resumed::Suspended(point, object));
             }
+            Ok(Step::Return(result)) => Ok(result),
             Err(error) => Err(error),
         };
-        let flow = flow.map_err(|error| stage.annotate(head, error))?;
-        Ok(match self.on_output(state, number, flow) {
-            Some(output) => Resumed::Item((output, number + 1)),
-            None => Resumed::Delivered(Delivered::Accepted),
-        })
+        let link = self.last(head);
+        let delivered = match awaited {
+            Awaited::Sink(_) => answer(result?),
+            Awaited::Callable { item, number } => {
+                let stage = &self.stages[number];
+                let output = result
+                    .and_then(|result| stage.kernel.resume(item.bind(py), result))
+                    .map_err(|error| stage.annotate(head, error))?;
+                if let Some(output) = self.on_output(state, number, output) {
+                    return Ok(Resumed::Item((output, number + 1)));
+                }
+                Ok(Delivered::Accepted)
+            }
+            Awaited::Callback {
+                functions,
+                item,
+                next,
+            } => {
+                result.map_err(|error| annotate(link, error, "callbacks"))?;
+                Self::call(link, functions, item.into_bound(py), next)
+            }
+            Awaited::Selector(item) => {
+                let choice = result.map_err(|error| annotate(link, error, "selector"))?;
+                let End::Fan(fan) = &self.end else {
+                    unreachable!("only a fan selects")
+                };
+                fan.get()
+                    .deliver_by(link, item.bind(py), &choice, Mode::Await)
+            }
+        };
+        delivered.map(Resumed::Delivered)
     }
 
     /// Call the callbacks at the end, starting with number `next`.
@@ -377,12 +324,15 @@ impl Pipeline {
             let result = call_one(function.bind(py), &item)
                 .map_err(|raised| annotate(link, raised.fetch(py), "callbacks"))?;
             if is_awaitable(&result) {
-                return Ok(Delivered::Pending(PendingWait::Callback {
-                    awaitable: result.unbind(),
+                let awaited = Awaited::Callback {
                     functions,
                     item: item.unbind(),
                     next,
-                }));
+                };
+                return Ok(Delivered::Pending(PendingWait::Await(
+                    result.unbind(),
+                    awaited,
+                )));
             }
         }
         Ok(Delivered::Accepted)
@@ -394,62 +344,12 @@ impl Pipeline {
         awaitable: Bound<'_, PyAny>,
         item: &Bound<'_, PyAny>,
     ) -> PendingWait {
-        PendingWait::Callback {
-            awaitable: awaitable.unbind(),
+        let awaited = Awaited::Callback {
             functions: Arc::new([]),
             item: item.clone().unbind(),
             next: 0,
-        }
-    }
-
-    /// Handle one step of a callback's awaitable.
-    fn on_callback<'py>(
-        link: &Bound<'py, PyPushLink>,
-        inner: Inner,
-        functions: Arc<[Py<PyAny>]>,
-        item: Bound<'py, PyAny>,
-        next: usize,
-        step: PyResult<Step<'py>>,
-    ) -> PyResult<Resumed<'py>> {
-        match step.map_err(|error| annotate(link, error, "callbacks"))? {
-            Step::Return(_) => Self::call(link, functions, item, next).map(Resumed::Delivered),
-            Step::Yield(object) => {
-                let point = SuspendPoint::Callback {
-                    inner,
-                    functions,
-                    item: item.unbind(),
-                    next,
-                };
-                Ok(Resumed::Suspended(point, object))
-            }
-        }
-    }
-
-    /// Handle one step of the awaitable that the fan's selector returned.
-    fn on_selector<'py>(
-        &self,
-        head: &Bound<'py, PyPushLink>,
-        inner: Inner,
-        item: Bound<'py, PyAny>,
-        step: PyResult<Step<'py>>,
-    ) -> PyResult<Resumed<'py>> {
-        let link = self.last(head);
-        match step.map_err(|error| annotate(link, error, "selector"))? {
-            Step::Return(choice) => match &self.end {
-                End::Fan(fan) => fan
-                    .get()
-                    .deliver_by(link, &item, &choice, Mode::Await)
-                    .map(Resumed::Delivered),
-                _ => unreachable!("only a fan selects"),
-            },
-            Step::Yield(object) => {
-                let point = SuspendPoint::Selector {
-                    inner,
-                    item: item.unbind(),
-                };
-                Ok(Resumed::Suspended(point, object))
-            }
-        }
+        };
+        PendingWait::Await(awaitable.unbind(), awaited)
     }
 
     /// Handle the result of polling an inner source.
@@ -459,22 +359,15 @@ impl Pipeline {
         state: &mut PushState,
         source: AnySource,
         entry: usize,
-        drawn: PyResult<SourcePoll<'py>>,
+        polled: PyResult<SourcePoll<'py>>,
     ) -> PyResult<Resumed<'py>> {
-        match drawn.map_err(|error| self.stages[entry - 1].annotate(head, error))? {
+        match polled.map_err(|error| self.stages[entry - 1].annotate(head, error))? {
             SourcePoll::Item(item) => Ok(Resumed::Item(state.on_inner_item(source, item, entry))),
             SourcePoll::End => Ok(Resumed::NoItem),
             SourcePoll::Wait(wait, object) => {
                 state.mark_consumed();
-                let wait = *wait;
-                Ok(Resumed::Suspended(
-                    SuspendPoint::Source {
-                        wait,
-                        source,
-                        entry,
-                    },
-                    object,
-                ))
+                let point = SuspendPoint::Source(*wait, source, entry);
+                Ok(Resumed::Suspended(point, object))
             }
         }
     }

@@ -19,70 +19,64 @@ use crate::source::{AnySource, Wait};
 pub(super) enum PendingWait {
     /// Yield to the event loop; with an item, before that item enters the first stage.
     Yield(Option<Py<PyAny>>),
-    /// Await the object that the callable of stage `number` returned for `item`.
-    Callable {
-        awaitable: Py<PyAny>,
-        item: Py<PyAny>,
-        number: usize,
-    },
+    /// Await an object.
+    Await(Py<PyAny>, Awaited),
     /// Wait for space in the buffer at the end.
     Space(Box<PendingPut>),
-    /// Await a push into a sink that is not fused. For a fan, `missing` names the branches that
-    /// still lack the item.
-    Sink {
-        awaitable: Py<PyAny>,
-        missing: Option<Missing>,
-    },
-    /// Await the object that a callback at the end returned for `item`, then call callback `next`.
-    Callback {
-        awaitable: Py<PyAny>,
-        functions: Arc<[Py<PyAny>]>,
-        item: Py<PyAny>,
-        next: usize,
-    },
-    /// Await the object that the fan's selector returned for `item`.
-    Selector {
-        awaitable: Py<PyAny>,
-        item: Py<PyAny>,
-    },
     /// Wait for the next item of this inner source, which enters stage `.1`.
     Source(AnySource, usize),
 }
 
+/// The origin of an awaited object, which decides how the push continues with its result.
+#[derive(Debug)]
+pub(super) enum Awaited {
+    /// The callable of stage `number` returned it for `item`.
+    Callable { item: Py<PyAny>, number: usize },
+    /// A push into a sink that is not fused. For a fan, with the branches that still lack the item.
+    Sink(Option<Missing>),
+    /// A callback at the end returned it for `item`; callback `next` is called afterwards.
+    Callback {
+        functions: Arc<[Py<PyAny>]>,
+        item: Py<PyAny>,
+        next: usize,
+    },
+    /// The fan's selector returned it for this item.
+    Selector(Py<PyAny>),
+}
+
 impl PendingWait {
     pub(super) fn sink(awaitable: Bound<'_, PyAny>) -> Self {
-        Self::Sink {
-            awaitable: awaitable.unbind(),
-            missing: None,
-        }
+        Self::Await(awaitable.unbind(), Awaited::Sink(None))
     }
 
     /// Give up the wait. A coroutine is closed, which suppresses its "never awaited" warning.
     pub(super) fn discard(self, py: Python<'_>) -> PyResult<()> {
-        match self {
-            Self::Callable { awaitable, .. }
-            | Self::Sink { awaitable, .. }
-            | Self::Callback { awaitable, .. }
-            | Self::Selector { awaitable, .. } => {
-                if let Some(close) = awaitable.bind(py).getattr_opt(intern!(py, "close"))? {
-                    close.call0()?;
-                }
-                Ok(())
-            }
-            Self::Yield(_) | Self::Space(_) | Self::Source(..) => Ok(()),
+        if let Self::Await(awaitable, _) = self
+            && let Some(close) = awaitable.bind(py).getattr_opt(intern!(py, "close"))?
+        {
+            close.call0()?;
         }
+        Ok(())
     }
 }
 
-traverse!(enum PendingWait {
-    Yield(item),
-    Callable { awaitable, item },
-    Space(putting),
-    Sink { awaitable, missing },
-    Callback { awaitable, item },
-    Selector { awaitable, item },
-    Source(source, _),
-});
+traverse!(
+    enum PendingWait {
+        Yield(item),
+        Await(awaitable, awaited),
+        Space(putting),
+        Source(source, _),
+    }
+);
+
+traverse!(
+    enum Awaited {
+        Callable { item },
+        Sink(missing),
+        Callback { item },
+        Selector(item),
+    }
+);
 
 /// An item, and the numbers of the fan's branches that still lack it.
 #[derive(Debug)]
@@ -106,31 +100,9 @@ impl Missing {
 #[derive(Debug)]
 pub(super) enum SuspendPoint {
     Yield(Option<Py<PyAny>>),
-    Callable {
-        inner: Inner,
-        item: Py<PyAny>,
-        number: usize,
-    },
+    Await(Inner, Awaited),
     Space(Box<PendingPut>),
-    Sink {
-        inner: Inner,
-        missing: Option<Missing>,
-    },
-    Callback {
-        inner: Inner,
-        functions: Arc<[Py<PyAny>]>,
-        item: Py<PyAny>,
-        next: usize,
-    },
-    Selector {
-        inner: Inner,
-        item: Py<PyAny>,
-    },
-    Source {
-        wait: Wait,
-        source: AnySource,
-        entry: usize,
-    },
+    Source(Wait, AnySource, usize),
 }
 
 impl SuspendPoint {
@@ -140,12 +112,11 @@ impl SuspendPoint {
     }
 }
 
-traverse!(enum SuspendPoint {
-    Yield(item),
-    Callable { inner, item },
-    Space(putting),
-    Sink { inner, missing },
-    Callback { inner, item },
-    Selector { inner, item },
-    Source { wait, source },
-});
+traverse!(
+    enum SuspendPoint {
+        Yield(item),
+        Await(inner, awaited),
+        Space(putting),
+        Source(wait, source, _),
+    }
+);

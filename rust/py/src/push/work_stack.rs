@@ -46,7 +46,7 @@ pub(super) struct Checkpoint {
 traverse!(Checkpoint { output });
 
 /// The state of one push.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct PushState {
     /// The pushed item, for the error that returns it to the caller. `None` in a flush.
     pub(super) pushed: Option<Py<PyAny>>,
@@ -70,8 +70,7 @@ impl PushState {
     pub(super) fn of(item: &Bound<'_, PyAny>) -> Self {
         Self {
             pushed: Some(item.clone().unbind()),
-            is_consumed: false,
-            ..Self::flush()
+            ..Self::default()
         }
     }
 
@@ -79,13 +78,8 @@ impl PushState {
     #[inline]
     pub(super) fn flush() -> Self {
         Self {
-            pushed: None,
-            stack: Vec::new(),
-            checkpoint: None,
             is_consumed: true,
-            wanted_from: 0,
-            result: None,
-            flushing: None,
+            ..Self::default()
         }
     }
 

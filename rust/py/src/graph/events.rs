@@ -1,26 +1,26 @@
-//! The events of a graph and their listeners.
+//! The pending events of a graph, and its listeners.
 //!
-//! Listeners and events are numbered by one counter. An event is for each listener with a lower number: those that were
-//! there when it happened. So an event costs O(1) to record, whatever the number of listeners.
+//! Listeners and events are numbered by one counter. An event is dispatched to each listener with a lower number: those that
+//! were registered when it happened. So recording an event costs O(1), whatever the number of listeners.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use pyo3::prelude::*;
 
 use super::node::Number;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::{Traverse, VisitError, Visitor, traverse};
 
 /// A kind of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum EventKind {
     Ready,
     Finished,
 }
 
-/// One event that is not delivered yet.
+/// One event that is not dispatched yet.
 #[derive(Debug)]
 pub(super) struct Event {
-    kind: Kind,
+    kind: EventKind,
     /// The key of the node that became ready.
     pub(super) key: Option<Py<PyAny>>,
     /// The listeners from this number on.
@@ -29,29 +29,29 @@ pub(super) struct Event {
     below: Number,
 }
 
-/// Undelivered events, oldest first, and the listeners.
+/// Pending events, oldest first, and the listeners.
 #[derive(Debug, Default)]
-pub(super) struct News {
+pub(super) struct EventDispatcher {
     /// The callbacks for each kind, by their numbers.
     listeners: [BTreeMap<Number, Py<PyAny>>; 2],
     events: VecDeque<Event>,
-    /// Whether a caller is delivering events. It also delivers what is recorded meanwhile, so that callbacks do not nest.
-    is_delivering: bool,
+    /// Whether a call is dispatching events. It also dispatches events recorded meanwhile, so that callbacks do not nest.
+    is_dispatching: bool,
 }
 
-impl News {
-    pub(super) fn listen(&mut self, number: Number, kind: Kind, callback: Py<PyAny>) {
+impl EventDispatcher {
+    pub(super) fn listen(&mut self, number: Number, kind: EventKind, callback: Py<PyAny>) {
         self.listeners[kind as usize].insert(number, callback);
     }
 
-    /// Removes a listener, and gives its callback, to be dropped after the borrow.
+    /// Removes a listener, and returns its callback, to be dropped after the borrow.
     pub(super) fn stop(&mut self, number: Number) -> Option<Py<PyAny>> {
         let mut kinds = self.listeners.iter_mut();
         kinds.find_map(|listeners| listeners.remove(&number))
     }
 
     /// Records an event for all current listeners of its kind.
-    pub(super) fn record(&mut self, number: Number, kind: Kind, key: Option<Py<PyAny>>) {
+    pub(super) fn record(&mut self, number: Number, kind: EventKind, key: Option<Py<PyAny>>) {
         self.events.push_back(Event {
             kind,
             key,
@@ -60,31 +60,31 @@ impl News {
         });
     }
 
-    /// Records for a new listener that a node was ready before.
+    /// Records for a new listener that a node is ready already.
     pub(super) fn record_past(&mut self, listener: Number, key: Py<PyAny>) {
         self.events.push_back(Event {
-            kind: Kind::Ready,
+            kind: EventKind::Ready,
             key: Some(key),
             from: listener,
             below: listener + 1,
         });
     }
 
-    /// Starts delivering; false if there is nothing to deliver, or a caller delivers already.
+    /// Starts dispatching; false if no event is pending, or another call is dispatching.
     pub(super) fn begin(&mut self) -> bool {
-        let begins = !self.is_delivering && !self.events.is_empty();
-        self.is_delivering |= begins;
+        let begins = !self.is_dispatching && !self.events.is_empty();
+        self.is_dispatching |= begins;
         begins
     }
 
-    /// The next event. With the last one delivering ends, in the same step, so that no event is left behind.
+    /// Takes the next event. If there is none, dispatching ends in the same step, so that no event is left behind.
     pub(super) fn next(&mut self) -> Option<Event> {
         let event = self.events.pop_front();
-        self.is_delivering = event.is_some();
+        self.is_dispatching = event.is_some();
         event
     }
 
-    /// The next listener that an event is for.
+    /// Returns the next listener of an event.
     pub(super) fn listener(&self, py: Python<'_>, event: &Event) -> Option<(Number, Py<PyAny>)> {
         self.listeners[event.kind as usize]
             .range(event.from..event.below)
@@ -93,14 +93,12 @@ impl News {
     }
 }
 
-impl Traverse for News {
+traverse!(Event { key });
+
+impl Traverse for EventDispatcher {
     fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        for callback in self.listeners.iter().flat_map(BTreeMap::values) {
-            visit(callback)?;
-        }
-        for key in self.events.iter().filter_map(|event| event.key.as_ref()) {
-            visit(key)?;
-        }
-        Ok(())
+        let mut listeners = self.listeners.iter();
+        listeners.try_for_each(|callbacks| callbacks.traverse(visit))?;
+        self.events.traverse(visit)
     }
 }
