@@ -142,7 +142,7 @@ def test_timed_out_thread_leaves_no_trace() -> None:
     buffer.put_sync(1, timeout=0)
     for timeout in (0, 0.01):
         begun = time.monotonic()
-        with pytest.raises(TimeoutError, match=f"no room for the item within {timeout} seconds"):
+        with pytest.raises(TimeoutError, match=f"no space for the item within {timeout} seconds"):
             buffer.put_sync(2, timeout)
         assert time.monotonic() - begun >= timeout
     assert buffer.get_sync(timeout=0) == 1

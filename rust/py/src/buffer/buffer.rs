@@ -14,7 +14,7 @@ use super::order::{incomparable, parse_order, parse_overflow};
 use super::put::{PendingPut, Refused};
 use crate::coroutine::Pending;
 use crate::errors;
-use crate::object::gc::{self, Traverse};
+use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::blocking_wait::{self, Blocking};
 use crate::runtime::fork_guard::ProcessId;
@@ -97,11 +97,10 @@ impl PyBuffer {
     fn fail(&self, error: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = error.py();
         self.check(py)?;
-        if self.core.is_finished() || self.core.is_closed() {
+        if self.core.is_finished() {
             return Ok(());
         }
-        let old = self.error.borrow(py).replace(error.clone().unbind());
-        drop(old);
+        self.error.set(py, Some(error.clone().unbind()));
         self.core.finish();
         Ok(())
     }
@@ -118,7 +117,7 @@ impl PyBuffer {
                 stored.map_err(|refused| self.refused(py, refused).into_error(py, None))
             }
             None => Err(blocking_wait::late(
-                "there was no room for the item",
+                "there was no space for the item",
                 timeout,
             )),
         }
@@ -168,7 +167,7 @@ impl PyBuffer {
     /// Whether the buffer refuses further items.
     #[getter]
     fn is_finished(&self) -> bool {
-        self.core.is_finished() || self.core.is_closed()
+        self.core.is_finished()
     }
 
     /// The number of consumers waiting for an item.
@@ -188,19 +187,17 @@ impl PyBuffer {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::visit(&visit, |visit| {
-            self.key.traverse(visit)?;
-            self.error.traverse(visit)?;
-            ops::visit_items(&self.core, visit)
-        })
+        gc::visit(&visit, |visit| self.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        let error = self.error.borrow(py).take();
+        let error = self.error.take(py);
         let left = self.core.close();
         drop((error, left));
     }
 }
+
+traverse!(PyBuffer { key, error, core });
 
 /// Create the error of a read after the end.
 fn no_more(py: Python<'_>) -> PyErr {
@@ -294,7 +291,7 @@ impl PyBuffer {
             .maxsize()
             .is_some_and(|maxsize| core.len() >= maxsize.get() || core.waiting_putters() > 0);
         let waits = matches!(self.overflow, Overflow::Block | Overflow::Error);
-        !(is_full && waits) || core.is_finished() || core.is_closed()
+        !(is_full && waits) || core.is_finished()
     }
 
     #[cold]
@@ -317,7 +314,7 @@ impl PyBuffer {
 
     /// Take the producers' error; `None` from the second call on.
     pub(crate) fn take_error(&self, py: Python<'_>) -> Option<PyErr> {
-        let error = self.error.borrow(py).take()?;
+        let error = self.error.take(py)?;
         Some(PyErr::from_value(error.into_bound(py)))
     }
 }

@@ -7,7 +7,7 @@ use headrace_core::buffer::{self as core, Ended, Get, Put, PutError, TryGetError
 use pyo3::prelude::*;
 
 use crate::errors;
-use crate::object::gc::{VisitError, Visitor};
+use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::runtime::blocking_wait::{self, Blocking};
 use crate::runtime::fork_guard::ProcessId;
 
@@ -65,13 +65,15 @@ pub(super) fn block_on<F: Future + Unpin>(
     }
 }
 
-/// Pass each stored item to the garbage collector.
-pub(super) fn visit_items(core: &Core, visit: Visitor<'_>) -> Result<(), VisitError> {
-    let mut result = Ok(());
-    core.visit(&mut |item| {
-        if result.is_ok() {
-            result = visit(item);
-        }
-    });
-    result
+/// Visits each stored item.
+impl Traverse for Core {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        let mut result = Ok(());
+        self.visit(&mut |item| {
+            if result.is_ok() {
+                result = visit(item);
+            }
+        });
+        result
+    }
 }

@@ -14,7 +14,7 @@ use super::ops::{self, Core};
 use super::order::{by_priority, incomparable};
 use super::queue_ops::{GetOp, JoinOp, PutOp, QueueAwaitable};
 use crate::errors::{self, RaisedError};
-use crate::object::gc;
+use crate::object::gc::{self, Traverse, traverse};
 use crate::runtime::blocking_wait::Blocking;
 use crate::runtime::fork_guard::ProcessId;
 
@@ -189,17 +189,14 @@ impl PyQueue {
             now.waiting_getters,
             now.waiting_putters,
             core.unfinished(),
-            core.is_finished() || core.is_closed(),
+            core.is_finished(),
         ))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         gc::visit(&visit, |visit| {
-            let Some(initialized) = self.core.get() else {
-                return Ok(());
-            };
-            visit(&initialized.maxsize)?;
-            ops::visit_items(&initialized.core, visit)
+            let initialized = self.core.get();
+            initialized.map_or(Ok(()), |initialized| initialized.traverse(visit))
         })
     }
 
@@ -209,6 +206,8 @@ impl PyQueue {
         }
     }
 }
+
+traverse!(Initialized { core, maxsize });
 
 impl PyQueue {
     #[inline]

@@ -384,7 +384,7 @@ pub(super) struct ResumeAwaitable {
 }
 
 impl Operation for ResumeAwaitable {
-    const NAME: &'static CStr = c"headrace._core.Retaking";
+    const NAME: &'static CStr = c"headrace._core.ResumeLease";
 
     own_class!();
 

@@ -199,7 +199,7 @@ impl PyPermitPrefetch {
     /// Change the queue. If it is cleared meanwhile, drop the result.
     fn change<T>(&self, py: Python<'_>, change: impl FnOnce(&mut Prefetched) -> T) -> T {
         let clear_count = self.clear_count.load(Relaxed);
-        let mut prefetched = std::mem::take(&mut *self.prefetched.borrow(py));
+        let mut prefetched = self.prefetched.take(py);
         let changed = change(&mut prefetched);
         if self.clear_count.load(Relaxed) == clear_count {
             std::mem::swap(&mut *self.prefetched.borrow(py), &mut prefetched);
@@ -257,8 +257,7 @@ impl PyPermitPrefetch {
     #[inline]
     pub(crate) fn clear(&self, py: Python<'_>) {
         self.clear_count.fetch_add(1, Relaxed);
-        let prefetched = std::mem::take(&mut *self.prefetched.borrow(py));
-        drop(prefetched);
+        drop(self.prefetched.take(py));
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

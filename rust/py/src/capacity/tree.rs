@@ -16,7 +16,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::timer::LoopTimer;
 use crate::coroutine::with_saved_exception;
 use crate::errors;
-use crate::object::gc;
+use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::fork_guard::ProcessId;
 
@@ -200,11 +200,10 @@ impl UserClock {
 
     #[cold]
     fn read(&self, py: Python<'_>) -> PyResult<()> {
-        let callable = (self.callable.borrow(py).as_ref()).map(|callable| callable.clone_ref(py));
-        let Some(callable) = callable else {
+        let Some(callable) = self.callable.get(py) else {
             return Ok(());
         };
-        let value = callable.bind(py).call0()?;
+        let value = callable.call0()?;
         let seconds: f64 = value.extract().map_err(|_| {
             PyTypeError::new_err(format!(
                 "clock must return a number of seconds, got {}",
@@ -260,20 +259,14 @@ impl PyGcAnchor {
 impl PyGcAnchor {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         gc::visit(&visit, |visit| {
-            let Some(user_clock) = &self.0.clock else {
-                return Ok(());
-            };
-            match user_clock.callable.peek_for_gc().as_deref() {
-                Some(Some(callable)) => visit(callable),
-                _ => Ok(()),
-            }
+            let user_clock = self.0.clock.as_ref();
+            user_clock.map_or(Ok(()), |user_clock| user_clock.callable.traverse(visit))
         })
     }
 
     fn __clear__(&self, py: Python<'_>) {
         if let Some(user_clock) = &self.0.clock {
-            let callable = user_clock.callable.borrow(py).take();
-            drop(callable);
+            user_clock.callable.set(py, None);
         }
     }
 }
