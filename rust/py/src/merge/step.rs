@@ -102,10 +102,17 @@ impl<'a, 'py> SourceRef<'a, 'py> {
     ) -> PyResult<Option<RefMut<'a, State>>> {
         let py = self.py();
         let this = self.merge.get();
-        let entered = guard.enter(event_loop, task, in_a_pull);
-        let inside = entered
-            .and_then(|()| InContext::enter(&context))
-            .inspect_err(|_| self.set_paused())?;
+        let inside = match guard.enter(event_loop, task, in_a_pull) {
+            Ok(()) => InContext::enter(&context),
+            Err(error) => Err(error),
+        };
+        let inside = match inside {
+            Ok(inside) => inside,
+            Err(error) => {
+                self.set_paused();
+                return Err(error);
+            }
+        };
         let stepped = async_gen::step(&agen, PyNone::get(py).as_any());
         drop(inside);
         if let Ok(async_gen::Stepped::Item(item)) = stepped {

@@ -9,10 +9,10 @@
 //! | state | in the child |
 //! |---|---|
 //! | this process ([`CURRENT`]) | set anew |
-//! | the number of the thread ([`blocking_wait`](super::blocking_wait)) | a new one, which differs from each number that the parent stored: in the most recent mailbox, the current task ([`task_id`](super::task_id)), timers, the thread of a stream |
-//! | the running loop ([`asyncio`](super::asyncio)) | forgotten: `asyncio` forgets it too, and the child may run a loop of its own |
-//! | the yield budget ([`yield_budget`](super::yield_budget)) | new, and not lent: the lending task does not run in the child |
-//! | promises that are being passed on ([`coroutine`](crate::coroutine)) | forgotten: they concern waiters of the parent |
+//! | the number of the thread ([`blocking_wait`]) | a new one, which differs from each number that the parent stored: in the most recent mailbox, the current task ([`task_id`](super::task_id)), timers, the thread of a stream |
+//! | the running loop ([`asyncio`]) | forgotten: `asyncio` forgets it too, and the child may run a loop of its own |
+//! | the yield budget ([`yield_budget`]) | new, and not lent: the lending task does not run in the child |
+//! | promises that are being passed on ([`coroutine`]) | forgotten: they concern waiters of the parent |
 //! | the mailbox of a loop | has a [`ProcessId`]; in the child it neither notifies a loop nor passes a promise on |
 //! | the tokio runtime ([`blocking_pool`](super::blocking_pool)) | has a [`ProcessId`]; the child starts its own |
 //! | counters of nesting ([`merge`](crate::merge), fan-outs, [`iterative_drop`](crate::object::iterative_drop), [`stack_limit`](super::stack_limit)) | kept: the frames of the parent are on the stack of the child |
