@@ -110,17 +110,14 @@ def loop_kind(request: pytest.FixtureRequest) -> str:
     return kind
 
 
-@pytest.fixture(params=["short", "long", "shared"])
+@pytest.fixture(params=["short", "long"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Runs a test of pools with plain tasks going the short way, through the core, again with none of them, and again with
-    all of them in asyncio tasks that are used again, as with `isolate=False`."""
+    """Runs a test of pools with plain tasks going the short way, through the core and again with none of them."""
     chosen: str = request.param
     if chosen != "long" and ALL_THE_LONG_WAY:
         pytest.skip("in asyncio's debug mode all tasks of a pool go the long way")
     if chosen == "long":
         monkeypatch.setattr(Plan, "is_plain", False)
-    elif chosen == "shared":
-        monkeypatch.setattr(Plan, "reuses", True)
     return chosen
 
 

@@ -14,7 +14,6 @@ __all__ = [
     "ERROR",
     "FINAL",
     "INTERMEDIATE",
-    "ISOLATIONS",
     "Envelope",
     "envelopes",
     "one",
@@ -29,8 +28,6 @@ ALL_THE_LONG_WAY = sys.flags.dev_mode or bool(os.environ.get("PYTHONASYNCIODEBUG
 
 INTERMEDIATE, FINAL, ERROR = EnvelopeType.INTERMEDIATE, EnvelopeType.FINAL, EnvelopeType.ERROR
 Envelope = TaskProgressEnvelope[Any]
-ISOLATIONS: list[dict[str, Any]] = [{}, {"isolate": False}]
-"""The options of a runner by which its tasks are asyncio tasks of their own, or share workers."""
 
 
 async def quiet() -> None:

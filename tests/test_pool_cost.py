@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import CapacitySource, HierarchicalTaskPoolRunner, Retry, Task
-from tests.pool_support import ISOLATIONS, one, quiet
+from tests.pool_support import one, quiet
 
 if TYPE_CHECKING:
     from collections.abc import ItemsView, Iterator
 
 pytestmark = [
     pytest.mark.usefixtures("way"),
-    pytest.mark.parametrize("isolation", ISOLATIONS),
 ]
 
 
@@ -53,16 +52,14 @@ class Fickle(Mapping[str, int]):
         return super().items()
 
 
-async def check(
-    tasks: list[Task], cost: Fickle, isolation: dict[str, Any], *, busy: bool = False
-) -> None:
+async def check(tasks: list[Task], cost: Fickle, *, busy: bool = False) -> None:
     """Runs two tasks, of which the first has that cost and gives 1, and the second gives 2; nobody but the first hears of the cost.
 
     If it is `busy`, others have the capacity when they come.
     """
     capacity = CapacitySource(1)
     lease = capacity.acquire_nowait() if busy else None
-    runner = HierarchicalTaskPoolRunner(tasks, capacity, **isolation)
+    runner = HierarchicalTaskPoolRunner(tasks, capacity)
     values: dict[int, Any] = {}
     ended: BaseException | None = None
     try:
@@ -91,10 +88,10 @@ async def two() -> int:
 @pytest.mark.parametrize("number", range(1, 6))
 @pytest.mark.parametrize("error", ERRORS)
 async def test_cost_that_raises_costs_its_task_alone(
-    error: type[BaseException], number: int, busy: bool, isolation: dict[str, Any]
+    error: type[BaseException], number: int, busy: bool
 ) -> None:
     cost = Fickle(number, error)
-    await check([Task(one, cost=cost), Task(two)], cost, isolation, busy=busy)
+    await check([Task(one, cost=cost), Task(two)], cost, busy=busy)
     assert cost.raised is not None or number > 1
 
 
@@ -102,7 +99,7 @@ async def test_cost_that_raises_costs_its_task_alone(
 @pytest.mark.parametrize("number", range(1, 8))
 @pytest.mark.parametrize("error", ERRORS)
 async def test_cost_that_raises_when_its_task_is_called_again_costs_it_alone(
-    error: type[BaseException], number: int, busy: bool, isolation: dict[str, Any]
+    error: type[BaseException], number: int, busy: bool
 ) -> None:
     failed = False
 
@@ -120,16 +117,16 @@ async def test_cost_that_raises_when_its_task_is_called_again_costs_it_alone(
 
     cost = Fickle(number, error)
     first = Task(fails, cost=cost, retry=Retry(1, on=OSError, backoff=0))
-    await check([first, Task(lasts)], cost, isolation, busy=busy)
+    await check([first, Task(lasts)], cost, busy=busy)
     assert cost.raised is not None or number > 2
 
 
 @pytest.mark.parametrize("error", ERRORS)
 async def test_cost_that_raises_after_a_pause_costs_its_task_alone(
-    error: type[BaseException], isolation: dict[str, Any]
+    error: type[BaseException],
 ) -> None:
     cost = Fickle(1, error)
-    runner = HierarchicalTaskPoolRunner([Task(one, cost=cost)], CapacitySource(1), **isolation)
+    runner = HierarchicalTaskPoolRunner([Task(one, cost=cost)], CapacitySource(1))
     runner.pause()
     try:
         async with asyncio.timeout(10), runner.run_tasks() as progress:
@@ -162,11 +159,11 @@ class Refusing(CapacitySource):
 
 @pytest.mark.parametrize("error", ERRORS)
 async def test_capacity_that_raises_while_a_task_waits_costs_that_task_alone(
-    error: type[BaseException], isolation: dict[str, Any]
+    error: type[BaseException],
 ) -> None:
     capacity = Refusing(1)
     capacity.error = error("torn")
-    runner = HierarchicalTaskPoolRunner([one], capacity, **isolation)
+    runner = HierarchicalTaskPoolRunner([one], capacity)
     try:
         async with asyncio.timeout(10), runner.run_tasks() as progress:
             told = [envelope.error async for envelope in progress]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from headrace import Task
-from tests.pool_support import ERROR, ISOLATIONS, envelopes, pool
+from tests.pool_support import ERROR, envelopes, pool
 
 FAR = 600
 """More tasks than dead envelopes are kept."""
@@ -21,7 +21,7 @@ class Thing:
     """Something that tells when it is gone."""
 
 
-@pytest.fixture(params=ISOLATIONS, ids=["alone", "shared"])
+@pytest.fixture(params=[{}, {"timeout": 3600}], ids=["plain", "timed"])
 def options(request: pytest.FixtureRequest) -> dict[str, Any]:
     chosen: dict[str, Any] = request.param
     return chosen

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import SourceIterObj, Task
-from tests.pool_support import ISOLATIONS, envelopes, one, pool, quiet, shown
+from tests.pool_support import envelopes, one, pool, quiet, shown
 from tests.support import until
 
 if TYPE_CHECKING:
@@ -45,18 +45,17 @@ async def ended(task: asyncio.Future[Any]) -> None:
     assert task.done()
 
 
-@pytest.mark.parametrize("isolation", ISOLATIONS)
 @pytest.mark.parametrize("way", INTERRUPTIONS)
 @pytest.mark.parametrize("terms", [None, *TERMS])
 async def test_law_4_task_that_waits_for_the_abort_of_its_run_is_cancelled_with_it(
-    terms: dict[str, Any] | None, way: Callable[..., Awaitable[None]], isolation: dict[str, Any]
+    terms: dict[str, Any] | None, way: Callable[..., Awaitable[None]]
 ) -> None:
     runner = pool([])
 
     async def work() -> None:
         await way(runner.abort())
 
-    runner = pool([work if terms is None else Task(work, **terms), one], 1, **isolation)
+    runner = pool([work if terms is None else Task(work, **terms), one], 1)
     reading = asyncio.ensure_future(envelopes(runner))
     await ended(reading)
     assert runner.capacity.held == 0
@@ -69,11 +68,10 @@ async def test_law_4_task_that_waits_for_the_abort_of_its_run_is_cancelled_with_
     assert await runner.run() == [1]
 
 
-@pytest.mark.parametrize("isolation", ISOLATIONS)
 @pytest.mark.parametrize("action", ["abort", "drain"])
 @pytest.mark.parametrize("way", INTERRUPTIONS)
 async def test_law_4_consumer_that_is_cancelled_ends_a_run_whose_task_waits_for_its_end(
-    way: Callable[..., Awaitable[None]], action: str, isolation: dict[str, Any]
+    way: Callable[..., Awaitable[None]], action: str
 ) -> None:
     runner = pool([])
     begun = asyncio.Event()
@@ -84,7 +82,7 @@ async def test_law_4_consumer_that_is_cancelled_ends_a_run_whose_task_waits_for_
 
     for task in (work, Task(work), Task(work, timeout=3600)):
         begun.clear()
-        runner = pool([task], **isolation)
+        runner = pool([task])
         reading = asyncio.ensure_future(envelopes(runner))
         await begun.wait()
         await quiet()
@@ -94,12 +92,11 @@ async def test_law_4_consumer_that_is_cancelled_ends_a_run_whose_task_waits_for_
         assert runner.snapshot().running == 0
 
 
-@pytest.mark.parametrize("isolation", ISOLATIONS)
 @pytest.mark.parametrize("action", ["abort", "drain", "aclose"])
 @pytest.mark.parametrize("terms", [None, {}, {"cost": {"slots": 1}}, *TERMS])
 @pytest.mark.parametrize("later", [False, True])
 async def test_law_4_task_that_ends_its_run_itself_is_refused_however_it_runs(
-    later: bool, terms: dict[str, Any] | None, action: str, isolation: dict[str, Any]
+    later: bool, terms: dict[str, Any] | None, action: str
 ) -> None:
     async def work() -> int:
         if later:
@@ -110,17 +107,16 @@ async def test_law_4_task_that_ends_its_run_itself_is_refused_however_it_runs(
                 await ends()
         return 2
 
-    runner = pool([work if terms is None else Task(work, **terms), one], 1, **isolation)
+    runner = pool([work if terms is None else Task(work, **terms), one], 1)
     async with runner.run_tasks() as progress:
         reading = asyncio.ensure_future(progress.collect())
         await ended(reading)
     assert shown(reading.result()) == [2, 1]
 
 
-@pytest.mark.parametrize("isolation", ISOLATIONS)
 @pytest.mark.parametrize("terms", [None, {}, *TERMS])
 async def test_task_may_have_its_run_drained_by_an_asyncio_task_that_it_does_not_wait_for(
-    terms: dict[str, Any] | None, isolation: dict[str, Any]
+    terms: dict[str, Any] | None,
 ) -> None:
     draining: list[asyncio.Future[Any]] = []
 
@@ -131,7 +127,7 @@ async def test_task_may_have_its_run_drained_by_an_asyncio_task_that_it_does_not
         await quiet()
         return 2
 
-    runner = pool([work if terms is None else Task(work, **terms), one], 1, **isolation)
+    runner = pool([work if terms is None else Task(work, **terms), one], 1)
     reading = asyncio.ensure_future(envelopes(runner))
     await ended(reading)
     assert shown(reading.result()) == [2]
@@ -139,11 +135,10 @@ async def test_task_may_have_its_run_drained_by_an_asyncio_task_that_it_does_not
     assert [await task() for task in await draining[0]] + await runner.run() == [1]
 
 
-@pytest.mark.parametrize("isolation", ISOLATIONS)
 @pytest.mark.parametrize("way", INTERRUPTIONS)
 @pytest.mark.parametrize("terms", [None, {}, *TERMS])
 async def test_task_that_waits_for_the_drain_of_its_run_holds_it_up_until_it_is_cancelled(
-    terms: dict[str, Any] | None, way: Callable[..., Awaitable[None]], isolation: dict[str, Any]
+    terms: dict[str, Any] | None, way: Callable[..., Awaitable[None]]
 ) -> None:
     if begins_inside(way):
         pytest.skip("it is refused there and then")
@@ -152,7 +147,7 @@ async def test_task_that_waits_for_the_drain_of_its_run_holds_it_up_until_it_is_
         await way(runner.drain())
 
     item = work if terms is None else Task(work, **terms)
-    runner = pool([item, one], 1, **isolation)
+    runner = pool([item, one], 1)
     reading = asyncio.ensure_future(envelopes(runner))
     await until(lambda: runner.snapshot().running)
     await quiet()

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import CapacitySource, Final, HierarchicalTaskPoolRunner, Retry, Task
-from tests.pool_support import ERROR, FINAL, ISOLATIONS, Envelope, envelopes, one
+from tests.pool_support import ERROR, FINAL, Envelope, envelopes, one
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 pytestmark = [
     pytest.mark.usefixtures("way"),
-    pytest.mark.parametrize("isolation", ISOLATIONS),
 ]
 
 
@@ -79,10 +78,10 @@ def returns_a_coroutine() -> Any:
     return coroutine(Odd())
 
 
-async def found_by(tasks: list[Any], isolation: dict[str, Any]) -> list[Envelope]:
+async def found_by(tasks: list[Any]) -> list[Envelope]:
     """The envelopes of a run by the ids of their tasks, each of which has one; the last of them is one that all is well with."""
     capacity = CapacitySource(3)
-    runner = HierarchicalTaskPoolRunner([*tasks, one], capacity, **isolation)
+    runner = HierarchicalTaskPoolRunner([*tasks, one], capacity)
     async with asyncio.timeout(10):
         found = await envelopes(runner)
     assert capacity.held == 0
@@ -94,18 +93,14 @@ async def found_by(tasks: list[Any], isolation: dict[str, Any]) -> list[Envelope
 
 @pytest.mark.parametrize("terms", [{}, {"priority": 1}, {"retry": Retry(1, backoff=0)}])
 @pytest.mark.parametrize("fn", [fails, fails_at_once])
-async def test_error_of_a_task_whose_key_has_no_text(
-    fn: Any, terms: dict[str, Any], isolation: dict[str, Any]
-) -> None:
+async def test_error_of_a_task_whose_key_has_no_text(fn: Any, terms: dict[str, Any]) -> None:
     key = Mute()
-    found = await found_by([Task(fn, key=key, **terms)], isolation)
+    found = await found_by([Task(fn, key=key, **terms)])
     assert found[0].key is key
     assert isinstance(found[0].error, OSError)
 
 
-async def test_whatever_else_is_said_of_a_task_whose_key_has_no_text(
-    isolation: dict[str, Any],
-) -> None:
+async def test_whatever_else_is_said_of_a_task_whose_key_has_no_text() -> None:
     async def cancels() -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -121,7 +116,7 @@ async def test_whatever_else_is_said_of_a_task_whose_key_has_no_text(
         Task(cancels, key=Mute()),
         Task(next, iter(()), key=Mute()),
     ]
-    found = await found_by(tasks, isolation)
+    found = await found_by(tasks)
     names = [type(envelope.error).__name__ for envelope in found]
     assert names[0] == "NoneType"
     assert "TimeoutError" in names[2]
@@ -131,25 +126,23 @@ async def test_whatever_else_is_said_of_a_task_whose_key_has_no_text(
     assert found[1].type is ERROR
 
 
-async def test_key_without_a_text_that_another_task_has(isolation: dict[str, Any]) -> None:
+async def test_key_without_a_text_that_another_task_has() -> None:
     key = Mute()
-    found = await found_by([Task(waits, key=key), Task(waits, key=key)], isolation)
+    found = await found_by([Task(waits, key=key), Task(waits, key=key)])
     assert found[0].value == 1
     assert isinstance(found[1].error, ValueError)
     assert "key <Mute> is that of task 1" in str(found[1].error)
 
 
-async def test_key_that_cannot_be_compared_costs_its_task_alone(isolation: dict[str, Any]) -> None:
+async def test_key_that_cannot_be_compared_costs_its_task_alone() -> None:
     tasks = [Task(waits, key=Unequal()), Task(waits, key=Unequal())]
-    found = await found_by(tasks, isolation)
+    found = await found_by(tasks)
     assert found[0].value == 1
     assert str(found[1].error) == "no comparison"
 
 
 @pytest.mark.parametrize("times", range(1, 8))
-async def test_key_whose_hash_raises_costs_its_task_alone(
-    times: int, isolation: dict[str, Any]
-) -> None:
-    found = await found_by([Task(waits, key=Fickle(times)), Task(waits, key=5)], isolation)
+async def test_key_whose_hash_raises_costs_its_task_alone(times: int) -> None:
+    found = await found_by([Task(waits, key=Fickle(times)), Task(waits, key=5)])
     assert found[1].value == 1
     assert found[0].value == 1 or str(found[0].error) == "no hash"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import CapacitySource, HierarchicalTaskPoolRunner, Task, current_lease
-from tests.pool_support import ALL_THE_LONG_WAY, ERROR, FINAL, ISOLATIONS, quiet, shown
+from tests.pool_support import ALL_THE_LONG_WAY, ERROR, FINAL, quiet, shown
 from tests.support import until
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ in_the_feed = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(params=ISOLATIONS, ids=["alone", "shared"])
+@pytest.fixture(params=[{}], ids=["plain"])
 def options(request: pytest.FixtureRequest) -> dict[str, Any]:
     chosen: dict[str, Any] = request.param
     return chosen

@@ -70,7 +70,6 @@ def lane_of(run: LaneOwner) -> Lane:
         keys=run.keys.taken,
         meter=plan.meter,
         task_class=Task,
-        isolate=not plan.reuses,
     )
 
 

@@ -32,7 +32,6 @@ class Plan(Generic[R]):
     max_buffered: int
     retry: Retry | None
     timeout: float | None
-    isolate: bool
     outcome_listener: OutcomeListener | None = field(init=False)
     """The source, if it wants to know what became of its items."""
     ids: Ids = field(default_factory=Ids)
@@ -58,11 +57,6 @@ class Plan(Generic[R]):
             and self.retry is None
             and self.timeout is None
         )
-
-    @property
-    def reuses(self) -> bool:
-        """Whether plain tasks run in asyncio tasks that are used again."""
-        return not self.isolate
 
     def name_of(self, task_id: int, key: object) -> str:
         """What a task is called in the name of its asyncio task, and in messages."""

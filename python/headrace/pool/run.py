@@ -405,8 +405,6 @@ class Run:
         while self._has_work():
             self._idle = self.loop.create_future()
             await wait_until_done(self._idle)
-        if self._lane is not None:
-            await wait_until_done(*self._lane.dismiss())
         await self.executors.aclose()
         self.plan.kept.extendleft(
             self.unstarted[number] for number in sorted(self.unstarted, reverse=True)

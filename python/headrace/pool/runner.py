@@ -36,7 +36,7 @@ class HierarchicalTaskPoolRunner(Uncopied):
 
     A task is an async function, an async generator function, a plain function that is called on the event loop, or a
     `Task`. If a plain function returns a coroutine, an async generator or another awaitable, it is run; any other result
-    is the final value. Each task runs as its own `asyncio.Task` (but see `isolate`), in a copy of the context of
+    is the final value. Each task runs as its own `asyncio.Task`, in a copy of the context of
     `run_tasks()` or, for a `Task`, of the context in which it was created.
 
     A task is called only after its capacity is granted. The runner pulls one task ahead (or `lookahead`), acquires its
@@ -55,7 +55,7 @@ class HierarchicalTaskPoolRunner(Uncopied):
         tasks are in the delay before a retry; tasks already running may be added to these. With `ordered`, at most
         `window` tasks are between the first that has not ended and the last that was called, and `max_buffered` more
         envelopes may be held back for the order.
-    Cost: one asyncio task, or part of one with `isolate=False`, and O(1) bookkeeping per task. One more asyncio task for a
+    Cost: one asyncio task and O(1) bookkeeping per task. One more asyncio task for a
         task that must wait for capacity and has options besides cost and key.
     Cancel safety: a cancelled pull of an envelope loses nothing; leaving the run loses no task that was not called.
 
@@ -79,14 +79,6 @@ class HierarchicalTaskPoolRunner(Uncopied):
             calls after the first. None for no retries. A `Task` may have its own policy.
         timeout: The maximum time of each call of a task in seconds, without the wait for capacity; None for no limit. A
             `Task` may have its own timeout.
-        isolate: Whether each task has its own `asyncio.Task`. With False, tasks without options besides cost and key share
-            a few asyncio tasks, one after the other, which takes a fraction of the time. They then share the state of
-            `asyncio.current_task()` with earlier and later tasks: its name, and its done-callbacks, which are called when
-            the run ends. Code that keeps the asyncio task and cancels it after its task has ended cancels another task.
-            Each task still has its own copy of the context. `asyncio.timeout`, task groups and `cancel()` work, and a
-            pending cancellation does not reach the next task. A `Task` with other options always has its own asyncio
-            task. So do all tasks of a runner with `ordered`, `lookahead`, `retry`, `timeout` or an `OutcomeListener`
-            source.
 
     Raises:
         TypeError: `source` cannot be iterated, `capacity` is not a `CapacitySource`, or another parameter is of the wrong
@@ -107,9 +99,8 @@ class HierarchicalTaskPoolRunner(Uncopied):
         max_buffered: int = 1024,
         retry: Retry | int | None = None,
         timeout: float | None = None,
-        isolate: bool = True,
     ) -> None:
-        _check(capacity, name, on_error, ordered, isolate)
+        _check(capacity, name, on_error, ordered)
         check_int("max_buffered", 1, max_buffered)
         if window is not None:
             check_int("window", 1, window)
@@ -126,7 +117,6 @@ class HierarchicalTaskPoolRunner(Uncopied):
             max_buffered=max_buffered,
             retry=as_retry("retry", retry),
             timeout=check_time_limit("timeout", timeout),
-            isolate=isolate,
         )
 
     @property
@@ -323,7 +313,6 @@ def _check(
     name: object,
     on_error: object,
     ordered: object,
-    isolate: object,
 ) -> None:
     """Check at run time for errors that a type checker reports, for users without one."""
     if not isinstance(capacity, CapacitySource):
@@ -333,4 +322,3 @@ def _check(
     if on_error not in ("continue", "stop"):
         raise ValueError(f"on_error must be 'continue' or 'stop', not {on_error!r}")
     check_flag("ordered", ordered)
-    check_flag("isolate", isolate)

@@ -2,6 +2,7 @@
 //!
 //! | file | contents |
 //! |---|---|
+//! | [`fast_attr`] | an attribute that C keeps in an object, read without a look-up of its name |
 //! | [`freelist`] | reuse of dead objects |
 //! | [`gc`] | visiting references for the garbage collector |
 //! | [`gil_cell`] | state that the GIL guards |
@@ -10,6 +11,7 @@
 //! | [`iterative_drop`] | references that are dropped without recursion |
 //! | [`iterator_result`] | the result of one step of a stream |
 
+pub(crate) mod fast_attr;
 pub(crate) mod freelist;
 pub(crate) mod gc;
 pub(crate) mod gil_cell;

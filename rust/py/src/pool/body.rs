@@ -27,16 +27,13 @@ pub(super) struct Body {
     /// Until the lane was told.
     ticket: Option<Ticket>,
     inner: Option<Inner>,
-    /// Which worker runs it, if it has no asyncio task of its own.
-    worker: Option<usize>,
 }
 
 impl Body {
-    pub(super) fn new(call: Call, ticket: Ticket, worker: Option<usize>) -> Self {
+    pub(super) fn new(call: Call, ticket: Ticket) -> Self {
         Self {
             call: Some(call),
             ticket: Some(ticket),
-            worker,
             inner: None,
         }
     }
@@ -109,7 +106,7 @@ impl Body {
         };
         match ended {
             Ok(value) => {
-                lane.get().returned(py, ticket, &value, self.worker, task)?;
+                lane.get().returned(py, ticket, &value, task)?;
                 Ok(Step::Return(value))
             }
             Err(error) => {

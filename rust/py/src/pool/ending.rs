@@ -2,14 +2,15 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::crew;
 use super::envelope::{Envelope, Fields, final_kind};
 use super::lane::Lane;
 use super::roll::Live;
 use super::ticket::Ticket;
+use crate::object::fast_attr::Field;
 use crate::runtime::asyncio;
 
 impl Lane {
@@ -31,7 +32,6 @@ impl Lane {
         py: Python<'_>,
         mut ticket: Ticket,
         value: &Bound<'_, PyAny>,
-        worker: Option<usize>,
         task: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let live = self.stopped(py, &mut ticket)?;
@@ -41,7 +41,7 @@ impl Lane {
             .or_else(|| known.map(|task| task.into_bound(py)))
             .or_else(|| asyncio::current_task_of(self.event_loop(py)));
         if let Some(task) = task
-            && let Some(error) = crew::struck_now(&self.crew, &task, worker)?
+            && let Some(error) = struck_now(&task)?
         {
             let error = PyErr::from_value(error);
             return self.tell(py, ticket, &error, disturbed).map(drop);
@@ -110,4 +110,26 @@ impl Lane {
         }
         Ok(())
     }
+}
+
+/// The error by which the last step of an asyncio task cancelled it, if it did: no other step will meet that.
+fn struck_now<'py>(task: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    static MUST_CANCEL: Field = Field::new("_must_cancel");
+    let py = task.py();
+    let must = match MUST_CANCEL.read(task) {
+        Some(must) => must?,
+        None => task
+            .getattr_opt(intern!(py, "_must_cancel"))?
+            .ok_or_else(|| {
+                PyRuntimeError::new_err(
+                    "this interpreter's asyncio.Task has no _must_cancel, which a pool needs",
+                )
+            })?,
+    };
+    if must.is_truthy()? {
+        return task
+            .call_method0(intern!(py, "_make_cancelled_error"))
+            .map(Some);
+    }
+    Ok(None)
 }

@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString, PyType};
+use pyo3::types::{PyDict, PyString, PyType};
 use pyo3::{PyTraverseError, PyVisit, ffi};
 
 use super::body::Call;
-use super::crew::Crew;
 use super::feed::Feed;
 use super::ids::Ids;
 use super::maker::{self, Maker, Options};
@@ -20,7 +19,6 @@ use super::terms::Terms;
 use super::ticket::Ticket;
 use super::waiting::Waiting;
 use super::work::Work;
-use super::worker::Job;
 use crate::capacity::{Asks, Grant, Granter, Next, Own, is_number};
 use crate::coroutine::{Native, delegate};
 use crate::merge::task_context::Entered;
@@ -55,9 +53,6 @@ pub(crate) struct Lane {
     task_class: Py<PyType>,
     /// What makes asyncio tasks of their own.
     maker: Maker,
-    /// Whether each has an asyncio task of its own.
-    is_isolated: bool,
-    pub(super) crew: GilCell<Crew>,
     /// Whether CPython starts a task eagerly by itself.
     is_eager: bool,
     pub(super) roll: Roll,
@@ -85,7 +80,7 @@ pub(super) enum Launch {
 #[pymethods]
 impl Lane {
     #[new]
-    #[pyo3(signature = (python, *, name, source, capacity, asks, event_loop, clock, context, unread, most, ids, keys, meter, task_class, isolate))]
+    #[pyo3(signature = (python, *, name, source, capacity, asks, event_loop, clock, context, unread, most, ids, keys, meter, task_class))]
     #[expect(clippy::too_many_arguments, reason = "it is a part of the run")]
     fn new(
         py: Python<'_>,
@@ -103,7 +98,6 @@ impl Lane {
         keys: Py<PyDict>,
         meter: Py<Meter>,
         task_class: Py<PyType>,
-        isolate: bool,
     ) -> PyResult<Self> {
         let is_eager = py.version_info() >= (3, 12);
         Ok(Self {
@@ -122,8 +116,6 @@ impl Lane {
             meter,
             task_class,
             maker: Maker::default(),
-            is_isolated: isolate,
-            crew: GilCell::default(),
             is_eager,
             roll: Roll::default(),
             waiting: GilCell::default(),
@@ -224,16 +216,6 @@ impl Lane {
         Ok(true)
     }
 
-    /// The turn of the loop that some wait for has come: see [`Crew`].
-    fn turn(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Crew::turn(slf)
-    }
-
-    /// Has the workers end, when nothing will be called any more; gives their asyncio tasks, to wait for.
-    fn dismiss<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyList>> {
-        Crew::end(slf)
-    }
-
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         gc::visit(&visit, |visit| {
             for held in [&self.python, &self.source, &self.event_loop, &self.context] {
@@ -249,9 +231,6 @@ impl Lane {
             visit(self.unread.as_any())?;
             visit(self.keys.as_any())?;
             self.maker.traverse(visit)?;
-            if let Some(crew) = self.crew.peek_for_gc() {
-                crew.traverse(visit)?;
-            }
             if let Some(Some(waiting)) = self.waiting.peek_for_gc().as_deref() {
                 waiting.traverse(visit)?;
             }
@@ -261,9 +240,8 @@ impl Lane {
 
     fn __clear__(&self, py: Python<'_>) {
         self.roll.clear(py);
-        let crew = std::mem::take(&mut *self.crew.borrow(py));
         let waiting = self.waiting.borrow(py).take();
-        drop((crew, waiting));
+        drop(waiting);
     }
 }
 
@@ -271,26 +249,6 @@ impl Lane {
     #[inline]
     pub(super) fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
         self.event_loop.bind(py)
-    }
-
-    /// Has a method of its own called in the next turn of the loop.
-    pub(super) fn call_soon(
-        &self,
-        slf: &Bound<'_, Self>,
-        method: &Bound<'_, PyString>,
-    ) -> PyResult<()> {
-        let py = slf.py();
-        let keywords = PyDict::new(py);
-        // Not that of whoever happens to run.
-        keywords.set_item(intern!(py, "context"), &self.context)?;
-        let callback = slf.getattr(method)?;
-        (self.event_loop(py))
-            .call_method(intern!(py, "call_soon"), (callback,), Some(&keywords))
-            .map(drop)
-    }
-
-    pub(super) fn name(&self) -> &str {
-        &self.name
     }
 
     /// The source, if it is a link that is pulled as any link is.
@@ -302,7 +260,7 @@ impl Lane {
     /// Whether an asyncio task lives until the loop turns, though the task may have ended when it was called.
     #[inline]
     pub(super) fn piles_up(&self) -> bool {
-        self.is_isolated && !self.is_eager
+        !self.is_eager
     }
 
     /// The next pull of any other source, not started.
@@ -417,7 +375,7 @@ impl Lane {
     }
 
     fn terms<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Option<Terms<'py>>> {
-        Terms::of(item, self.task_class.bind(item.py()), self.is_isolated)
+        Terms::of(item, self.task_class.bind(item.py()))
     }
 
     /// Has a plain task called, whose capacity is held.
@@ -446,19 +404,11 @@ impl Lane {
                 Bound::from_owned_ptr_or_err(py, ffi::PyContext_Copy(context.as_ptr()))?
             },
         };
-        if this.is_isolated {
-            let name = match terms.shown {
-                None => maker::name_of(py, &this.name, ticket.id),
-                Some(name) => PyString::new(py, &format!("{}: task {name}", this.name)),
-            };
-            return this.start(slf, terms.call, ticket, &name, &context);
-        }
-        let job = Job {
-            call: terms.call,
-            ticket,
-            context: context.unbind(),
+        let name = match terms.shown {
+            None => maker::name_of(py, &this.name, ticket.id),
+            Some(name) => PyString::new(py, &format!("{}: task {name}", this.name)),
         };
-        Crew::launch(slf, job)
+        this.start(slf, terms.call, ticket, &name, &context)
     }
 
     /// Makes the asyncio task and has it do its first step.

@@ -12,9 +12,6 @@
 //! 3. [`work`], the body of that asyncio task, calls the function and drives what it returns. At its end
 //!    it gives the lease back, puts the [`envelope`] and returns what the function returned.
 //!
-//! With `isolate=False` step 2 is another: a [`worker`] does the first step, in the name of an asyncio task that was
-//! used before, and that asyncio task is woken only if there are more.
-//!
 //! If its capacity is not free, the feed [waits](waiting) with it. Whatever is not so simple (an item that is no task, an
 //! error, a value that was yielded) is handed to Python at the place where Python would have been anyway. So the two ways of running a task
 //! differ in nothing but time, and a task may take either.
@@ -34,18 +31,13 @@
 //! | [`ending`] | what the lane does when one has ended |
 //! | [`maker`] | what makes asyncio tasks |
 //! | [`work`] | the asyncio task in which one runs alone |
-//! | [`crew`] | the asyncio tasks that are used again, with `isolate=False` |
-//! | [`worker`] | one of these |
 //! | [`held`] | what one waits for before its asyncio task knows |
 //! | [`meter`] | how many ended, and how fast |
-//! | [`field`] | an attribute that is read for each |
 
 mod body;
-mod crew;
 mod ending;
 mod envelope;
 mod feed;
-pub(crate) mod field;
 mod held;
 mod ids;
 mod lane;
@@ -57,7 +49,6 @@ mod terms;
 mod ticket;
 mod waiting;
 mod work;
-mod worker;
 
 use pyo3::prelude::*;
 
@@ -69,7 +60,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Native::<take::Take>::register(py)?;
     Native::<feed::Feed>::register(py)?;
     Native::<work::Work>::register(py)?;
-    Native::<worker::Worker>::register(py)?;
     module.add_class::<envelope::Envelope>()?;
     freelist::register::<envelope::Envelope>(py)?;
     module.add_class::<take::Unread>()?;

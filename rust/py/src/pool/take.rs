@@ -13,10 +13,10 @@ use pyo3::types::PyType;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::envelope::Envelope;
-use super::field::Field;
 use crate::buffer::Buffer;
 use crate::coroutine::{Class, Coroutine, Native, Pending, Step};
 use crate::errors::{self, RaisedError};
+use crate::object::fast_attr::Field;
 use crate::object::gc::{self, traverse};
 use crate::object::gil_cell::GilCell;
 use crate::pull::control;

@@ -21,11 +21,10 @@ pub(super) struct Terms<'py> {
 }
 
 impl<'py> Terms<'py> {
-    /// Those of an item, if it is a plain task; `named` if it is to have an asyncio task of its own.
+    /// Those of an item, if it is a plain task;
     pub(super) fn of(
         item: &Bound<'py, PyAny>,
         task_class: &Bound<'py, PyType>,
-        named: bool,
     ) -> PyResult<Option<Self>> {
         let py = item.py();
         if !item.get_type().is(task_class) {
@@ -47,12 +46,7 @@ impl<'py> Terms<'py> {
         let key = item.getattr(intern!(py, "key"))?;
         let key = (!key.is_none()).then_some(key);
         // A key that cannot be printed is left to Python.
-        let Ok(shown) = key
-            .as_ref()
-            .filter(|_| named)
-            .map(PyAnyMethods::str)
-            .transpose()
-        else {
+        let Ok(shown) = key.as_ref().map(PyAnyMethods::str).transpose() else {
             return Ok(None);
         };
         let args = item.getattr(intern!(py, "args"))?.cast_into::<PyTuple>()?;

@@ -41,7 +41,7 @@ impl Work {
     pub(super) fn new(lane: Py<Lane>, call: Call, ticket: Ticket) -> Self {
         Self {
             lane,
-            body: Some(Body::new(call, ticket, None)),
+            body: Some(Body::new(call, ticket)),
             ahead: Ahead::Nothing,
         }
     }
