@@ -23,9 +23,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from headrace._core import set_turn_budget
-from headrace.pool.plan import Plan
+from headrace.pool.config import Config
 from headrace.testing import VirtualClock
-from tests.pool_support import ALL_THE_LONG_WAY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -110,14 +109,19 @@ def loop_kind(request: pytest.FixtureRequest) -> str:
     return kind
 
 
-@pytest.fixture(params=["short", "long"])
+@pytest.fixture(params=["plain", "timed"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Runs a test of pools with plain tasks going the short way, through the core and again with none of them."""
+    """Runs a test of pools with tasks as they are, and again with a timeout for each task that has none."""
     chosen: str = request.param
-    if chosen != "long" and ALL_THE_LONG_WAY:
-        pytest.skip("in asyncio's debug mode all tasks of a pool go the long way")
-    if chosen == "long":
-        monkeypatch.setattr(Plan, "is_plain", False)
+    if chosen == "timed":
+        prepare = Config.__post_init__
+
+        def timed(config: Config[Any]) -> None:
+            prepare(config)
+            if config.timeout is None:
+                config.timeout = 1e6
+
+        monkeypatch.setattr(Config, "__post_init__", timed)
     return chosen
 
 

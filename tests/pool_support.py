@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from typing import Any
 
 from headrace import CapacitySource, EnvelopeType, HierarchicalTaskPoolRunner, TaskProgressEnvelope
 
 __all__ = [
-    "ALL_THE_LONG_WAY",
     "ERROR",
     "FINAL",
     "INTERMEDIATE",
@@ -22,9 +19,6 @@ __all__ = [
     "shown",
 ]
 
-
-ALL_THE_LONG_WAY = sys.flags.dev_mode or bool(os.environ.get("PYTHONASYNCIODEBUG"))
-"""Whether tests run in asyncio's debug mode, where a pool times each step: each task of it is an asyncio task of its own."""
 
 INTERMEDIATE, FINAL, ERROR = EnvelopeType.INTERMEDIATE, EnvelopeType.FINAL, EnvelopeType.ERROR
 Envelope = TaskProgressEnvelope[Any]

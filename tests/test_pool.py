@@ -208,9 +208,7 @@ async def test_task_runs_in_copies_of_the_context_where_it_was_built() -> None:
     assert [envelope.value for envelope in got] == ["at the task"] * 4
 
 
-async def test_task_is_an_asyncio_task_of_its_own(way: str) -> None:
-    if way == "shared":
-        pytest.skip("this is what it gives up")
+async def test_task_is_an_asyncio_task_of_its_own() -> None:
     names: list[str] = []
 
     async def work() -> int:
@@ -333,9 +331,7 @@ async def test_cost_is_what_a_task_holds() -> None:
 
 
 @pytest.mark.usefixtures("unhurried")
-async def test_task_that_never_waits_runs_in_the_turn_of_its_pull(way: str) -> None:
-    if way == "long" and sys.version_info < (3, 12):
-        pytest.skip("eager tasks came with CPython 3.12")
+async def test_task_that_never_waits_runs_in_the_turn_of_its_pull() -> None:
     order: list[str] = []
 
     async def work() -> None:
@@ -372,11 +368,13 @@ async def test_the_clock_is_read_once_for_each_change_of_state(
             self.reads += 1
             return self.reads
 
+    if way == "timed":
+        pytest.skip("the event loop calls its timers by another clock")
     clock = Clock()
     monkeypatch.setattr("headrace.pool.run.time", clock)
     await envelopes(pool([one] * 100))
     # Taken up, called, ended; the core takes up what it calls, in one moment.
-    assert clock.reads == 100 * (3 if way == "long" else 2)
+    assert clock.reads == 100 * 2
 
 
 def test_envelope_is_immutable_and_slotted() -> None:
@@ -466,10 +464,8 @@ def test_bad_task_says_what_is_wrong(fn: Any, options: dict[str, Any], message: 
 
 @pytest.mark.virtual
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="asyncio tasks are over at once there")
-async def test_asyncio_tasks_of_what_has_ended_do_not_pile_up(way: str) -> None:
+async def test_asyncio_tasks_of_what_has_ended_do_not_pile_up() -> None:
     """Before 3.12 each lives until the loop turns; and with many the collector runs for nothing."""
-    if way != "short":
-        pytest.skip("it is the core that begins them ahead")
     loop = asyncio.get_running_loop()
     turns = Counter[int]()
     now = 0

@@ -30,7 +30,13 @@ async def _groups(ends: Coroutine[Any, Any, Any]) -> None:
 
 
 INTERRUPTIONS = [_waits_for, _gathers, _groups]
-TERMS: list[dict[str, Any]] = [{"timeout": 3600}, {"priority": 1}, {"on_error": print}]
+TERMS: list[dict[str, Any]] = [
+    {},
+    {"cost": {"slots": 1}},
+    {"timeout": 3600},
+    {"priority": 1},
+    {"on_error": print},
+]
 
 
 def begins_inside(way: object = None) -> bool:
@@ -93,7 +99,7 @@ async def test_law_4_consumer_that_is_cancelled_ends_a_run_whose_task_waits_for_
 
 
 @pytest.mark.parametrize("action", ["abort", "drain", "aclose"])
-@pytest.mark.parametrize("terms", [None, {}, {"cost": {"slots": 1}}, *TERMS])
+@pytest.mark.parametrize("terms", [None, *TERMS])
 @pytest.mark.parametrize("later", [False, True])
 async def test_law_4_task_that_ends_its_run_itself_is_refused_however_it_runs(
     later: bool, terms: dict[str, Any] | None, action: str

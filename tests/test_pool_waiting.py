@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import CapacitySource, HierarchicalTaskPoolRunner, Task, current_lease
-from tests.pool_support import ALL_THE_LONG_WAY, ERROR, FINAL, quiet, shown
+from tests.pool_support import ERROR, FINAL, quiet, shown
 from tests.support import until
 
 if TYPE_CHECKING:
@@ -20,12 +20,7 @@ if TYPE_CHECKING:
     from headrace.pool.progress import TaskRun
 
 
-in_the_feed = pytest.mark.skipif(
-    ALL_THE_LONG_WAY, reason="in asyncio's debug mode it waits in an asyncio task of its own"
-)
-
-
-@pytest.fixture(params=[{}], ids=["plain"])
+@pytest.fixture(params=[{}, {"timeout": 3600}], ids=["plain", "timed"])
 def options(request: pytest.FixtureRequest) -> dict[str, Any]:
     chosen: dict[str, Any] = request.param
     return chosen
@@ -58,7 +53,6 @@ class Scene:
         lease.release()
 
 
-@in_the_feed
 async def test_it_is_queued_and_takes_no_asyncio_task(options: dict[str, Any]) -> None:
     scene = Scene(options)
     async with scene.begun() as progress:
@@ -87,7 +81,6 @@ async def test_it_was_queued_when_it_was_taken_up(options: dict[str, Any]) -> No
     assert first.started - begun == pytest.approx(5, abs=0.1)
 
 
-@in_the_feed
 @pytest.mark.parametrize("granted", [False, True])
 async def test_it_can_be_cancelled(options: dict[str, Any], granted: bool) -> None:
     scene = Scene(options)
@@ -110,7 +103,6 @@ async def test_it_can_be_cancelled(options: dict[str, Any], granted: bool) -> No
     assert scene.called == ["b", "c"]
 
 
-@in_the_feed
 @pytest.mark.parametrize("granted", [False, True])
 async def test_it_waits_for_no_capacity_in_a_pause(options: dict[str, Any], granted: bool) -> None:
     scene = Scene(options)
@@ -225,7 +217,7 @@ async def test_many_wait_one_after_another(options: dict[str, Any]) -> None:
     assert all(envelope.type is FINAL for envelope in found)
     assert sorted(envelope.task_id for envelope in found) == list(range(1, 301))
     # Of tasks that go the long way, one at a time waits, and some turns pass until it is called.
-    assert most == 3 or ALL_THE_LONG_WAY
+    assert most == 3
 
 
 async def test_it_is_given_back_as_soon_as_nothing_new_is_called(options: dict[str, Any]) -> None:

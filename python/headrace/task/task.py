@@ -63,7 +63,7 @@ class Task:
         "context",
         "cost",
         "fn",
-        "is_plain",
+        "is_simple",
         "key",
         "on_complete",
         "on_error",
@@ -86,7 +86,7 @@ class Task:
     on_complete: Callable[[Any], object] | None
     on_error: Callable[[BaseException], object] | None
     context: Context
-    is_plain: bool
+    is_simple: bool
     """Whether the task has no options besides cost and key, and may use the fast path."""
 
     def __init__(
@@ -133,7 +133,7 @@ class Task:
         self.on_complete = on_complete
         self.on_error = on_error
         self.context = unleased()
-        self.is_plain = not (thread or priority) and all(
+        self.is_simple = not (thread or priority) and all(
             option is None for option in (timeout, queue_timeout, retry, on_complete, on_error)
         )
 
@@ -155,7 +155,7 @@ class Task:
         task.on_complete = self.on_complete
         task.on_error = self.on_error
         task.context = unleased()
-        task.is_plain = self.is_plain
+        task.is_simple = self.is_simple
         return task
 
     def __copy__(self) -> Task:

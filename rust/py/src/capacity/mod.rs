@@ -31,6 +31,7 @@ mod tree;
 
 use pyo3::prelude::*;
 
+pub(crate) use node::Capacity;
 pub(crate) use permit::{Grant, Granter, Next, is_number};
 pub(crate) use prefetch::{Asks, Own};
 
@@ -42,7 +43,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<node::Capacity>()?;
     module.add_class::<lease::Lease>()?;
     module.add_class::<lease::Suspended>()?;
-    module.add_class::<prefetch::Asks>()?;
     let py = module.py();
     freelist::register::<lease::Lease>(py)?;
     Native::<acquire::Acquiring>::register(py)?;

@@ -26,7 +26,7 @@ use crate::runtime::task_id;
 /// The native part of a `CapacitySource`.
 #[pyclass(subclass, frozen, weakref, module = "headrace._core")]
 #[derive(Debug, Default)]
-pub(super) struct Capacity {
+pub(crate) struct Capacity {
     /// Made by `__init__`, so that a subclass may have one of its own.
     made: OnceLock<Made>,
 }

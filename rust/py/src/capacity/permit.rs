@@ -115,12 +115,26 @@ impl Granter {
     ) -> PyResult<Next<'py>> {
         let asks = self.asks.get();
         if self.is_native && cost.is_none_or(is_one) {
-            return Ok(match asks.take_one(py, true)? {
+            return Ok(match asks.take_one(py)? {
                 Some(permit) => Next::Had(Grant::Permit(permit)),
                 None => Next::Waits(asks.wait_for_one(py, least(), own)?),
             });
         }
         asks.clear(py);
+        self.request(py, cost)
+    }
+
+    /// Whether no subclass has put its own `acquire` or `acquire_nowait` in place of the core's.
+    pub(crate) fn is_native(&self) -> bool {
+        self.is_native
+    }
+
+    /// The same, without asking ahead.
+    pub(crate) fn request<'py>(
+        &self,
+        py: Python<'py>,
+        cost: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Next<'py>> {
         if let Some(grant) = self.try_grant(py, cost)? {
             return Ok(Next::Had(grant));
         }
@@ -207,12 +221,6 @@ impl Permit {
             shared: Some(Arc::clone(shared)),
             id,
         }
-    }
-
-    /// Somebody else sees to it now.
-    pub(super) fn into_id(mut self) -> PermitId {
-        self.shared = None;
-        self.id
     }
 
     #[inline]

@@ -6,10 +6,11 @@
 //! turn: twice as many as it holds, but no more than it had a use for since it last had nothing to do. Where nobody else holds or waits
 //! for anything it keeps none; nor where somebody else holds or waits for anything at the same node.
 //!
-//! There is one set of them for a run, and whoever pulls for it uses it: the [`Lane`](crate::pool::Lane), or the admission in Python.
+//! There is one set of them for a run, which the feeder of its engine uses.
 //! Nobody waits for them, so they may stand only while the puller waits for its own place, which is in front of them, or comes
 //! back for the next by itself. [Cleared](Asks::clear) they are in the step in which it waits for anything else, or ends: what
-//! was granted and not taken is annulled, and goes to others. A task that is called again stands in the place of the first of them.
+//! was granted and not taken is annulled, and goes to others. A task that is called again
+//! joins the end of the queue, as anybody does.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -20,7 +21,6 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::acquire::{Acquiring, Begun, Waiting, one_slot};
-use super::lease::Lease;
 use super::node::Capacity;
 use super::permit::Permit;
 use crate::coroutine::Parked;
@@ -58,9 +58,9 @@ pub(crate) struct Own {
 }
 
 impl Asks {
-    /// One slot, if it can be had now. If `more` are about to be pulled, it is one that there was a use for.
+    /// One slot, if it can be had now.
     #[inline]
-    pub(super) fn take_one(&self, py: Python<'_>, more: bool) -> PyResult<Option<Permit>> {
+    pub(super) fn take_one(&self, py: Python<'_>) -> PyResult<Option<Permit>> {
         let this = self.capacity.get();
         let stands = !self.ahead.borrow(py).line.is_empty();
         let id = if stands {
@@ -71,7 +71,7 @@ impl Asks {
         let Some(id) = id else {
             return Ok(None);
         };
-        self.ahead.borrow(py).used += usize::from(more);
+        self.ahead.borrow(py).used += 1;
         Ok(Some(Permit::new(this.shared()?, id)))
     }
 
@@ -202,46 +202,12 @@ impl Asks {
 #[pymethods]
 impl Asks {
     #[new]
-    fn new(capacity: Py<Capacity>) -> Self {
+    pub(crate) fn new(capacity: Py<Capacity>) -> Self {
         Self {
             capacity,
             ahead: GilCell::default(),
             cleared: AtomicUsize::new(0),
         }
-    }
-
-    /// A lease of one slot, if it can be had now; if `more` are about to be pulled, one of those that there is a use for.
-    #[pyo3(signature = (*, more))]
-    fn take<'py>(&self, py: Python<'py>, more: bool) -> PyResult<Option<Bound<'py, Lease>>> {
-        self.take_one(py, more)?
-            .map(|permit| Lease::make(self.capacity.bind(py), permit.into_id()))
-            .transpose()
-    }
-
-    /// What gives one when awaited, for who pulls; its place in line is taken now, and others behind it. So many tasks run, and so many
-    /// others wait.
-    fn wait<'py>(
-        &self,
-        py: Python<'py>,
-        running: usize,
-        waiting: usize,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let own = Own { running, waiting };
-        self.wait_for_one(py, own, || Ok(own))
-    }
-
-    /// The same for a task that nobody has pulled just now: in the place of the first that was asked for ahead, if there is one.
-    fn stand<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let capacity = self.capacity.bind(py);
-        match self.first(py)? {
-            Some(first) => Acquiring::standing(capacity.clone(), first),
-            None => Acquiring::make(capacity.clone(), None, false, None),
-        }
-    }
-
-    /// How many stand in line.
-    fn __len__(&self, py: Python<'_>) -> usize {
-        self.ahead.borrow(py).line.len()
     }
 
     /// Leaves the line, with all that was granted and not taken.
