@@ -23,9 +23,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from headrace._core import set_turn_budget
-from headrace.pool.plan import Plan
+from headrace.pool.config import Config
 from headrace.testing import VirtualClock
-from tests.pool_support import NO_FAST_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -112,17 +111,19 @@ def loop_kind(request: pytest.FixtureRequest) -> str:
     return kind
 
 
-@pytest.fixture(params=["short", "long", "shared"])
+@pytest.fixture(params=["plain", "timed"])
 def task_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run a test of pools three times: simple tasks on the fast path in the core, no task on the fast path, and all tasks in
-    shared workers, as with `isolate=False`."""
+    """Run a test of pools with tasks as they are, and again with a timeout for each task that has none."""
     chosen: str = request.param
-    if chosen != "long" and NO_FAST_PATH:
-        pytest.skip("in asyncio's debug mode no task of a pool uses the fast path")
-    if chosen == "long":
-        monkeypatch.setattr(Plan, "is_plain", False)
-    elif chosen == "shared":
-        monkeypatch.setattr(Plan, "reuses", True)
+    if chosen == "timed":
+        prepare = Config.__post_init__
+
+        def timed(config: Config[Any]) -> None:
+            prepare(config)
+            if config.timeout is None:
+                config.timeout = 1e6
+
+        monkeypatch.setattr(Config, "__post_init__", timed)
     return chosen
 
 

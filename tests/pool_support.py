@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from typing import Any
 
 from headrace import CapacitySource, EnvelopeType, HierarchicalTaskPoolRunner, TaskProgressEnvelope
@@ -13,8 +11,6 @@ __all__ = [
     "ERROR",
     "FINAL",
     "INTERMEDIATE",
-    "ISOLATIONS",
-    "NO_FAST_PATH",
     "Envelope",
     "envelopes",
     "one",
@@ -24,13 +20,8 @@ __all__ = [
 ]
 
 
-NO_FAST_PATH = sys.flags.dev_mode or bool(os.environ.get("PYTHONASYNCIODEBUG"))
-"""Whether tests run in asyncio's debug mode. There a pool times each step, so that each of its tasks is an asyncio task."""
-
 INTERMEDIATE, FINAL, ERROR = EnvelopeType.INTERMEDIATE, EnvelopeType.FINAL, EnvelopeType.ERROR
 Envelope = TaskProgressEnvelope[Any]
-ISOLATIONS: list[dict[str, Any]] = [{}, {"isolate": False}]
-"""Options of a runner: each task is its own asyncio task, or tasks share workers."""
 
 
 async def quiet() -> None:

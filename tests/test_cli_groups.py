@@ -15,7 +15,6 @@ from headrace import CapacitySource
 from headrace.cli.groups import Groups, group_name
 from headrace.task import Task
 from tests.command import Files, assert_one_line_error, files_in, results, run
-from tests.pool_support import NO_FAST_PATH
 from tests.support import until
 
 if TYPE_CHECKING:
@@ -122,7 +121,7 @@ async def test_reading_stops_while_the_window_is_full() -> None:
     # Usually the slots are taken before the third group has a task. Without the fast path, or on a busy machine, a group
     # starts its second task one event-loop iteration later, and the third group gets a slot.
     prompt, late = {"1": 2, "2": 2, "0": 0}, {"1": 2, "2": 1, "0": 1}
-    assert groups.running() in ((late,) if NO_FAST_PATH else (prompt, late))
+    assert groups.running() in (prompt, late)
     gate.set()
     await running
     assert read == 100
@@ -167,7 +166,7 @@ async def test_cancelling_run_stops_all_tasks() -> None:
         await running
     # Three slots, of which the first group may have two; see above.
     prompt, late = ["a", "a", "b"], ["a", "b", "c"]
-    assert sorted(ended) in ((late,) if NO_FAST_PATH else (prompt, late))
+    assert sorted(ended) in (prompt, late)
     assert (root.held, root.waiting) == (0, 0)
 
 

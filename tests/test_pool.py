@@ -208,9 +208,7 @@ async def test_task_runs_in_copies_of_its_own_context() -> None:
     assert [envelope.value for envelope in received] == ["at the task"] * 4
 
 
-async def test_each_task_is_its_own_asyncio_task(task_path: str) -> None:
-    if task_path == "shared":
-        pytest.skip("tasks share workers there")
+async def test_each_task_is_its_own_asyncio_task() -> None:
     names: list[str] = []
 
     async def work() -> int:
@@ -333,9 +331,7 @@ async def test_task_holds_its_cost() -> None:
 
 
 @pytest.mark.usefixtures("large_budget")
-async def test_ready_task_runs_in_the_iteration_of_its_pull(task_path: str) -> None:
-    if task_path == "long" and sys.version_info < (3, 12):
-        pytest.skip("eager tasks came with CPython 3.12")
+async def test_ready_task_runs_in_the_iteration_of_its_pull() -> None:
     order: list[str] = []
 
     async def work() -> None:
@@ -372,11 +368,13 @@ async def test_clock_is_read_once_per_state_change(
             self.reads += 1
             return self.reads
 
+    if task_path == "timed":
+        pytest.skip("the event loop calls its timers by another clock")
     clock = Clock()
     monkeypatch.setattr("headrace.pool.run.time", clock)
     await envelopes(pool([one] * 100))
-    # Queued, called, ended. On the fast path, the first two are one reading.
-    assert clock.reads == 100 * (3 if task_path == "long" else 2)
+    # Queued and called, which is one reading, and ended.
+    assert clock.reads == 100 * 2
 
 
 def test_envelope_is_immutable_and_slotted() -> None:
@@ -470,10 +468,8 @@ def test_bad_task_options_are_refused(fn: Any, options: dict[str, Any], message:
 
 @pytest.mark.virtual
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="asyncio tasks are over at once there")
-async def test_ended_asyncio_tasks_do_not_accumulate(task_path: str) -> None:
+async def test_ended_asyncio_tasks_do_not_accumulate() -> None:
     """Before 3.12, each lives until the next event-loop iteration, and many of them trigger useless garbage collections."""
-    if task_path != "short":
-        pytest.skip("only the core starts tasks ahead")
     loop = asyncio.get_running_loop()
     turns = Counter[int]()
     now = 0

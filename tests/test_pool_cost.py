@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import CapacitySource, HierarchicalTaskPoolRunner, Retry, Task
-from tests.pool_support import ISOLATIONS, one, quiet
+from tests.pool_support import one, quiet
 
 if TYPE_CHECKING:
     from collections.abc import ItemsView, Iterator
 
 pytestmark = [
     pytest.mark.usefixtures("task_path"),
-    pytest.mark.parametrize("isolation", ISOLATIONS),
 ]
 
 
@@ -53,16 +52,14 @@ class RaisingCost(Mapping[str, int]):
         return super().items()
 
 
-async def check(
-    tasks: list[Task], cost: RaisingCost, isolation: dict[str, Any], *, busy: bool = False
-) -> None:
+async def check(tasks: list[Task], cost: RaisingCost, *, busy: bool = False) -> None:
     """Run two tasks. The first has that cost and returns 1, the second returns 2; only the first fails if the cost raises.
 
     If `busy`, the capacity is held elsewhere when they are queued.
     """
     capacity = CapacitySource(1)
     lease = capacity.acquire_nowait() if busy else None
-    runner = HierarchicalTaskPoolRunner(tasks, capacity, **isolation)
+    runner = HierarchicalTaskPoolRunner(tasks, capacity)
     values: dict[int, Any] = {}
     ended: BaseException | None = None
     try:
@@ -91,10 +88,10 @@ async def two() -> int:
 @pytest.mark.parametrize("number", range(1, 6))
 @pytest.mark.parametrize("error", ERRORS)
 async def test_raising_cost_fails_only_its_task(
-    error: type[BaseException], number: int, busy: bool, isolation: dict[str, Any]
+    error: type[BaseException], number: int, busy: bool
 ) -> None:
     cost = RaisingCost(number, error)
-    await check([Task(one, cost=cost), Task(two)], cost, isolation, busy=busy)
+    await check([Task(one, cost=cost), Task(two)], cost, busy=busy)
     assert cost.raised is not None or number > 1
 
 
@@ -102,7 +99,7 @@ async def test_raising_cost_fails_only_its_task(
 @pytest.mark.parametrize("number", range(1, 8))
 @pytest.mark.parametrize("error", ERRORS)
 async def test_cost_raising_at_retry_fails_only_its_task(
-    error: type[BaseException], number: int, busy: bool, isolation: dict[str, Any]
+    error: type[BaseException], number: int, busy: bool
 ) -> None:
     failed = False
 
@@ -120,16 +117,16 @@ async def test_cost_raising_at_retry_fails_only_its_task(
 
     cost = RaisingCost(number, error)
     first = Task(fails, cost=cost, retry=Retry(1, on=OSError, backoff=0))
-    await check([first, Task(lasts)], cost, isolation, busy=busy)
+    await check([first, Task(lasts)], cost, busy=busy)
     assert cost.raised is not None or number > 2
 
 
 @pytest.mark.parametrize("error", ERRORS)
 async def test_cost_raising_after_pause_fails_only_its_task(
-    error: type[BaseException], isolation: dict[str, Any]
+    error: type[BaseException],
 ) -> None:
     cost = RaisingCost(1, error)
-    runner = HierarchicalTaskPoolRunner([Task(one, cost=cost)], CapacitySource(1), **isolation)
+    runner = HierarchicalTaskPoolRunner([Task(one, cost=cost)], CapacitySource(1))
     runner.pause()
     try:
         async with asyncio.timeout(10), runner.run_tasks() as progress:
@@ -162,11 +159,11 @@ class Refusing(CapacitySource):
 
 @pytest.mark.parametrize("error", ERRORS)
 async def test_raising_capacity_fails_only_the_waiting_task(
-    error: type[BaseException], isolation: dict[str, Any]
+    error: type[BaseException],
 ) -> None:
     capacity = Refusing(1)
     capacity.error = error("torn")
-    runner = HierarchicalTaskPoolRunner([one], capacity, **isolation)
+    runner = HierarchicalTaskPoolRunner([one], capacity)
     try:
         async with asyncio.timeout(10), runner.run_tasks() as progress:
             errors = [envelope.error async for envelope in progress]

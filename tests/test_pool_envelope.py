@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from headrace import Task
-from tests.pool_support import ERROR, ISOLATIONS, envelopes, pool
+from tests.pool_support import ERROR, envelopes, pool
 
 MANY = 600
 """More tasks than the free list of envelopes holds."""
@@ -21,7 +21,7 @@ class Thing:
     """An object that can be weakly referenced."""
 
 
-@pytest.fixture(params=ISOLATIONS, ids=["alone", "shared"])
+@pytest.fixture(params=[{}, {"timeout": 3600}], ids=["plain", "timed"])
 def options(request: pytest.FixtureRequest) -> dict[str, Any]:
     chosen: dict[str, Any] = request.param
     return chosen

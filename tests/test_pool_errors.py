@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -140,7 +139,7 @@ async def test_task_can_catch_its_own_cancellation(turns: int) -> None:
     assert [envelope.value for envelope in found] == [2, 1, 2]
 
 
-async def test_task_cancelled_from_outside_is_an_error(task_path: str) -> None:
+async def test_task_cancelled_from_outside_is_an_error() -> None:
     gate = asyncio.Event()
     workers: list[asyncio.Task[Any]] = []
 
@@ -160,32 +159,7 @@ async def test_task_cancelled_from_outside_is_an_error(task_path: str) -> None:
     assert isinstance(first.error, asyncio.CancelledError)
     assert first.error.args == ("not mine",)
     assert [envelope.value for envelope in others] == [1, 1, 1]
-    # A shared asyncio task continues with other tasks.
-    assert workers[0].cancelled() is (task_path != "shared")
-
-
-@pytest.mark.skipif(
-    sys.version_info >= (3, 12), reason="from 3.12 on a task starts as soon as it is created"
-)
-@pytest.mark.parametrize("debug", [False, True])
-async def test_task_cancelled_before_first_step_is_an_error(debug: bool) -> None:
-    asyncio.get_running_loop().set_debug(debug)
-
-    def cancel() -> None:
-        found = [task for task in asyncio.all_tasks() if task.get_name() == "mill: task 1"]
-        if found:
-            found[0].cancel()
-        else:
-            asyncio.get_running_loop().call_soon(cancel)
-
-    # The core does not start a task that has a timeout, and so it does not wait for its first step.
-    tasks = [Task(one, timeout=60), one]
-    async with pool(tasks, name="mill").run_tasks() as progress:
-        cancel()
-        first, second = [envelope async for envelope in progress]
-    assert isinstance(first.error, asyncio.CancelledError)
-    assert (first.attempt, first.started) == (0, None)
-    assert second.value == 1
+    assert workers[0].cancelled()
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import SourceIterObj, Task
-from tests.pool_support import ISOLATIONS, envelopes, one, pool, quiet, summarize
+from tests.pool_support import envelopes, one, pool, quiet, summarize
 from tests.support import until
 
 if TYPE_CHECKING:
@@ -30,7 +30,13 @@ async def _group(ending: Coroutine[Any, Any, Any]) -> None:
 
 
 WRAPPERS = [_wait_for, _gather, _group]
-OPTIONS: list[dict[str, Any]] = [{"timeout": 3600}, {"priority": 1}, {"on_error": print}]
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"cost": {"slots": 1}},
+    {"timeout": 3600},
+    {"priority": 1},
+    {"on_error": print},
+]
 
 
 def starts_inside(wrapper: object = None) -> bool:
@@ -45,20 +51,18 @@ async def wait_until_ended(task: asyncio.Future[Any]) -> None:
     assert task.done()
 
 
-@pytest.mark.parametrize("isolation", ISOLATIONS)
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("options", [None, *OPTIONS])
 async def test_law_4_task_awaiting_its_abort_is_cancelled(
     options: dict[str, Any] | None,
     wrapper: Callable[..., Awaitable[None]],
-    isolation: dict[str, Any],
 ) -> None:
     runner = pool([])
 
     async def work() -> None:
         await wrapper(runner.abort())
 
-    runner = pool([work if options is None else Task(work, **options), one], 1, **isolation)
+    runner = pool([work if options is None else Task(work, **options), one], 1)
     reading = asyncio.ensure_future(envelopes(runner))
     await wait_until_ended(reading)
     assert runner.capacity.held == 0
@@ -71,11 +75,10 @@ async def test_law_4_task_awaiting_its_abort_is_cancelled(
     assert await runner.run() == [1]
 
 
-@pytest.mark.parametrize("isolation", ISOLATIONS)
 @pytest.mark.parametrize("action", ["abort", "drain"])
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 async def test_law_4_cancelled_consumer_ends_self_ending_run(
-    wrapper: Callable[..., Awaitable[None]], action: str, isolation: dict[str, Any]
+    wrapper: Callable[..., Awaitable[None]], action: str
 ) -> None:
     runner = pool([])
     started = asyncio.Event()
@@ -86,7 +89,7 @@ async def test_law_4_cancelled_consumer_ends_self_ending_run(
 
     for task in (work, Task(work), Task(work, timeout=3600)):
         started.clear()
-        runner = pool([task], **isolation)
+        runner = pool([task])
         reading = asyncio.ensure_future(envelopes(runner))
         await started.wait()
         await quiet()
@@ -96,12 +99,11 @@ async def test_law_4_cancelled_consumer_ends_self_ending_run(
         assert runner.snapshot().running == 0
 
 
-@pytest.mark.parametrize("isolation", ISOLATIONS)
 @pytest.mark.parametrize("action", ["abort", "drain", "aclose"])
-@pytest.mark.parametrize("options", [None, {}, {"cost": {"slots": 1}}, *OPTIONS])
+@pytest.mark.parametrize("options", [None, *OPTIONS])
 @pytest.mark.parametrize("later", [False, True])
 async def test_law_4_task_cannot_end_its_run_directly(
-    later: bool, options: dict[str, Any] | None, action: str, isolation: dict[str, Any]
+    later: bool, options: dict[str, Any] | None, action: str
 ) -> None:
     async def work() -> int:
         if later:
@@ -112,18 +114,15 @@ async def test_law_4_task_cannot_end_its_run_directly(
                 await ending()
         return 2
 
-    runner = pool([work if options is None else Task(work, **options), one], 1, **isolation)
+    runner = pool([work if options is None else Task(work, **options), one], 1)
     async with runner.run_tasks() as progress:
         reading = asyncio.ensure_future(progress.collect())
         await wait_until_ended(reading)
     assert summarize(reading.result()) == [2, 1]
 
 
-@pytest.mark.parametrize("isolation", ISOLATIONS)
-@pytest.mark.parametrize("options", [None, {}, *OPTIONS])
-async def test_task_can_drain_its_run_from_another_task(
-    options: dict[str, Any] | None, isolation: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize("options", [None, *OPTIONS])
+async def test_task_can_drain_its_run_from_another_task(options: dict[str, Any] | None) -> None:
     draining: list[asyncio.Future[Any]] = []
 
     async def work() -> int:
@@ -133,7 +132,7 @@ async def test_task_can_drain_its_run_from_another_task(
         await quiet()
         return 2
 
-    runner = pool([work if options is None else Task(work, **options), one], 1, **isolation)
+    runner = pool([work if options is None else Task(work, **options), one], 1)
     reading = asyncio.ensure_future(envelopes(runner))
     await wait_until_ended(reading)
     assert summarize(reading.result()) == [2]
@@ -141,13 +140,11 @@ async def test_task_can_drain_its_run_from_another_task(
     assert [await task() for task in await draining[0]] + await runner.run() == [1]
 
 
-@pytest.mark.parametrize("isolation", ISOLATIONS)
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-@pytest.mark.parametrize("options", [None, {}, *OPTIONS])
+@pytest.mark.parametrize("options", [None, *OPTIONS])
 async def test_task_awaiting_its_drain_blocks_it(
     options: dict[str, Any] | None,
     wrapper: Callable[..., Awaitable[None]],
-    isolation: dict[str, Any],
 ) -> None:
     if starts_inside(wrapper):
         pytest.skip("it is refused at once")
@@ -156,7 +153,7 @@ async def test_task_awaiting_its_drain_blocks_it(
         await wrapper(runner.drain())
 
     item = work if options is None else Task(work, **options)
-    runner = pool([item, one], 1, **isolation)
+    runner = pool([item, one], 1)
     reading = asyncio.ensure_future(envelopes(runner))
     await until(lambda: runner.snapshot().running)
     await quiet()

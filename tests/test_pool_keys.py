@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import CapacitySource, Final, HierarchicalTaskPoolRunner, Retry, Task
-from tests.pool_support import ERROR, FINAL, ISOLATIONS, Envelope, envelopes, one
+from tests.pool_support import ERROR, FINAL, Envelope, envelopes, one
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 pytestmark = [
     pytest.mark.usefixtures("task_path"),
-    pytest.mark.parametrize("isolation", ISOLATIONS),
 ]
 
 
@@ -79,10 +78,10 @@ def returns_a_coroutine() -> Any:
     return coroutine(Odd())
 
 
-async def run_sorted(tasks: list[Any], isolation: dict[str, Any]) -> list[Envelope]:
+async def run_sorted(tasks: list[Any]) -> list[Envelope]:
     """Run the tasks and one more that succeeds; return their envelopes, one each, ordered by task id."""
     capacity = CapacitySource(3)
-    runner = HierarchicalTaskPoolRunner([*tasks, one], capacity, **isolation)
+    runner = HierarchicalTaskPoolRunner([*tasks, one], capacity)
     async with asyncio.timeout(10):
         found = await envelopes(runner)
     assert capacity.held == 0
@@ -94,18 +93,14 @@ async def run_sorted(tasks: list[Any], isolation: dict[str, Any]) -> list[Envelo
 
 @pytest.mark.parametrize("options", [{}, {"priority": 1}, {"retry": Retry(1, backoff=0)}])
 @pytest.mark.parametrize("fn", [fails, fails_at_once])
-async def test_error_of_task_with_raising_repr(
-    fn: Any, options: dict[str, Any], isolation: dict[str, Any]
-) -> None:
+async def test_error_of_task_with_raising_repr(fn: Any, options: dict[str, Any]) -> None:
     key = Mute()
-    found = await run_sorted([Task(fn, key=key, **options)], isolation)
+    found = await run_sorted([Task(fn, key=key, **options)])
     assert found[0].key is key
     assert isinstance(found[0].error, OSError)
 
 
-async def test_other_outcomes_of_task_with_raising_repr(
-    isolation: dict[str, Any],
-) -> None:
+async def test_other_outcomes_of_task_with_raising_repr() -> None:
     async def cancels() -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -121,7 +116,7 @@ async def test_other_outcomes_of_task_with_raising_repr(
         Task(cancels, key=Mute()),
         Task(next, iter(()), key=Mute()),
     ]
-    found = await run_sorted(tasks, isolation)
+    found = await run_sorted(tasks)
     names = [type(envelope.error).__name__ for envelope in found]
     assert names[0] == "NoneType"
     assert "TimeoutError" in names[2]
@@ -131,25 +126,23 @@ async def test_other_outcomes_of_task_with_raising_repr(
     assert found[1].type is ERROR
 
 
-async def test_duplicate_key_with_raising_repr(isolation: dict[str, Any]) -> None:
+async def test_duplicate_key_with_raising_repr() -> None:
     key = Mute()
-    found = await run_sorted([Task(wait, key=key), Task(wait, key=key)], isolation)
+    found = await run_sorted([Task(wait, key=key), Task(wait, key=key)])
     assert found[0].value == 1
     assert isinstance(found[1].error, ValueError)
     assert "key <Mute> is that of task 1" in str(found[1].error)
 
 
-async def test_key_with_raising_eq_fails_only_its_task(isolation: dict[str, Any]) -> None:
+async def test_key_with_raising_eq_fails_only_its_task() -> None:
     tasks = [Task(wait, key=Unequal()), Task(wait, key=Unequal())]
-    found = await run_sorted(tasks, isolation)
+    found = await run_sorted(tasks)
     assert found[0].value == 1
     assert str(found[1].error) == "no comparison"
 
 
 @pytest.mark.parametrize("times", range(1, 8))
-async def test_key_with_raising_hash_fails_only_its_task(
-    times: int, isolation: dict[str, Any]
-) -> None:
-    found = await run_sorted([Task(wait, key=RaisingHash(times)), Task(wait, key=5)], isolation)
+async def test_key_with_raising_hash_fails_only_its_task(times: int) -> None:
+    found = await run_sorted([Task(wait, key=RaisingHash(times)), Task(wait, key=5)])
     assert found[1].value == 1
     assert found[0].value == 1 or str(found[0].error) == "no hash"

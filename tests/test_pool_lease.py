@@ -20,14 +20,13 @@ from headrace import (
     Task,
     current_lease,
 )
-from tests.pool_support import ISOLATIONS, envelopes, summarize
+from tests.pool_support import envelopes, summarize
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 pytestmark = [
     pytest.mark.usefixtures("task_path"),
-    pytest.mark.parametrize("isolation", ISOLATIONS),
 ]
 
 
@@ -59,36 +58,30 @@ async def values(runner: HierarchicalTaskPoolRunner) -> list[Any]:
 
 @pytest.mark.parametrize("fn", [held, held_after_sleep, held_by_a_generator])
 @pytest.mark.parametrize("is_contended", [False, True])
-async def test_task_finds_its_own_lease(
-    fn: Callable[[], Any], is_contended: bool, isolation: dict[str, Any]
-) -> None:
+async def test_task_finds_its_own_lease(fn: Callable[[], Any], is_contended: bool) -> None:
     tasks = [Task(fn, cost={"slots": 1, "tokens": number}) for number in (5, 7, 9)]
     runner = HierarchicalTaskPoolRunner(
-        tasks, capacity_of(1 if is_contended else 9), ordered=is_contended, **isolation
+        tasks, capacity_of(1 if is_contended else 9), ordered=is_contended
     )
     found = await values(runner)
     assert sorted(cost["tokens"] for cost in found) == [5, 7, 9]
     assert {cost["slots"] for cost in found} == {1}
 
 
-async def test_task_in_thread_finds_its_own_lease(isolation: dict[str, Any]) -> None:
+async def test_task_in_thread_finds_its_own_lease() -> None:
     tasks = [Task(held, cost={"slots": 1, "tokens": number}, thread=True) for number in (5, 7, 9)]
-    found = await values(HierarchicalTaskPoolRunner(tasks, capacity_of(), **isolation))
+    found = await values(HierarchicalTaskPoolRunner(tasks, capacity_of()))
     assert sorted(cost["tokens"] for cost in found) == [5, 7, 9]
 
 
-async def test_children_of_a_task_find_its_lease(isolation: dict[str, Any]) -> None:
+async def test_children_of_a_task_find_its_lease() -> None:
     cost = {"slots": 1.0, "tokens": 5.0}
     task = Task(held_in_a_task_and_a_thread, cost=cost)
-    assert await values(HierarchicalTaskPoolRunner([task], capacity_of(), **isolation)) == [
-        [cost, cost]
-    ]
+    assert await values(HierarchicalTaskPoolRunner([task], capacity_of())) == [[cost, cost]]
 
 
 @pytest.mark.parametrize("thread", [False, True])
-async def test_settle_frees_capacity_while_task_runs(
-    thread: bool, isolation: dict[str, Any]
-) -> None:
+async def test_settle_frees_capacity_while_task_runs(thread: bool) -> None:
     capacity = capacity_of()
 
     def settle() -> Any:
@@ -96,12 +89,12 @@ async def test_settle_frees_capacity_while_task_runs(
         return capacity.held
 
     task = Task(settle, cost={"slots": 1, "tokens": 50}, thread=thread)
-    [found] = await values(HierarchicalTaskPoolRunner([task], capacity, **isolation))
+    [found] = await values(HierarchicalTaskPoolRunner([task], capacity))
     assert dict(found) == {"slots": 1, "tokens": 2}
     assert dict(capacity.held) == {"slots": 0, "tokens": 0}
 
 
-async def test_lease_can_be_suspended(isolation: dict[str, Any]) -> None:
+async def test_lease_can_be_suspended() -> None:
     capacity = CapacitySource(1)
 
     async def outer() -> str:
@@ -113,11 +106,11 @@ async def test_lease_can_be_suspended(isolation: dict[str, Any]) -> None:
         return "done"
 
     task = Task(outer, cost={"slots": 1})
-    assert await values(HierarchicalTaskPoolRunner([task], capacity, **isolation)) == ["done"]
+    assert await values(HierarchicalTaskPoolRunner([task], capacity)) == ["done"]
     assert capacity.held == 0
 
 
-async def test_each_attempt_has_its_own_lease(isolation: dict[str, Any]) -> None:
+async def test_each_attempt_has_its_own_lease() -> None:
     found: list[Lease] = []
 
     async def work() -> None:
@@ -129,7 +122,7 @@ async def test_each_attempt_has_its_own_lease(isolation: dict[str, Any]) -> None
 
     retry = Retry(retries=2, backoff=0)
     runner = HierarchicalTaskPoolRunner(
-        [Task(work, cost={"slots": 1})], CapacitySource(1), retry=retry, **isolation
+        [Task(work, cost={"slots": 1})], CapacitySource(1), retry=retry
     )
     assert await values(runner) == ["ValueError"]
     assert len({id(lease) for lease in found}) == 3
@@ -137,9 +130,7 @@ async def test_each_attempt_has_its_own_lease(isolation: dict[str, Any]) -> None
         found[0].settle(slots=0)
 
 
-async def test_numeric_cost_has_no_lease_and_no_variable(
-    isolation: dict[str, Any],
-) -> None:
+async def test_numeric_cost_has_no_lease_and_no_variable() -> None:
     def work() -> set[str]:
         with pytest.raises(RuntimeError, match=r'cost=\{"slots": 1\}'):
             current_lease()
@@ -147,7 +138,7 @@ async def test_numeric_cost_has_no_lease_and_no_variable(
 
     outside = {variable.name for variable in copy_context()}
     tasks: list[Any] = [work, Task(work), Task(work, cost=2), Task(work, timeout=60)]
-    runner = HierarchicalTaskPoolRunner(tasks, CapacitySource(9), **isolation)
+    runner = HierarchicalTaskPoolRunner(tasks, CapacitySource(9))
     found = await values(runner)
     assert len(found) == 4
     # Only the variable that marks the run, and only on paths where it costs nothing.
@@ -156,9 +147,7 @@ async def test_numeric_cost_has_no_lease_and_no_variable(
         current_lease()
 
 
-async def test_submitted_tasks_have_their_own_lease(
-    isolation: dict[str, Any],
-) -> None:
+async def test_submitted_tasks_have_their_own_lease() -> None:
     queue: PushPullBufferObj[Any] = PushPullBufferObj()
 
     def has_lease() -> bool:
@@ -172,11 +161,11 @@ async def test_submitted_tasks_have_their_own_lease(
         assert has_lease()
         queue.sink.next_nowait(Task(has_lease))
         queue.sink.next_nowait(Task(held, cost={"slots": 2}))
-        inner = HierarchicalTaskPoolRunner([has_lease], CapacitySource(1), **isolation)
+        inner = HierarchicalTaskPoolRunner([has_lease], CapacitySource(1))
         return await inner.run()
 
     await queue.sink.next(Task(spawns, cost={"slots": 1}))
-    runner = HierarchicalTaskPoolRunner(queue.source, CapacitySource(9), **isolation)
+    runner = HierarchicalTaskPoolRunner(queue.source, CapacitySource(9))
     found: list[Any] = []
     async with runner.run_tasks() as progress:
         async for envelope in progress:
@@ -190,7 +179,7 @@ async def test_submitted_tasks_have_their_own_lease(
 
 
 @pytest.mark.virtual
-async def test_token_estimate_is_settled_by_the_call(isolation: dict[str, Any]) -> None:
+async def test_token_estimate_is_settled_by_the_call() -> None:
     loop = asyncio.get_running_loop()
 
     async def seconds(settles: bool) -> float:
@@ -203,7 +192,7 @@ async def test_token_estimate_is_settled_by_the_call(isolation: dict[str, Any]) 
             return prompt
 
         results = SourceIterObj(range(41)).map_pool(
-            call_model, model, cost={"slots": 1, "tokens": 1_500}, **isolation
+            call_model, model, cost={"slots": 1, "tokens": 1_500}
         )
         assert await results.count() == 41
         return loop.time() - start

@@ -21,7 +21,7 @@ from headrace import (
     Task,
 )
 from headrace.testing import Outcome, cancel_everywhere
-from tests.pool_support import INTERMEDIATE, ISOLATIONS, envelopes
+from tests.pool_support import INTERMEDIATE, envelopes
 from tests.support import turns as loop_iterations
 
 if TYPE_CHECKING:
@@ -176,7 +176,6 @@ async def _pauses(runner: HierarchicalTaskPoolRunner) -> None:
             pass
 
 
-@pytest.mark.parametrize("isolation", ISOLATIONS)
 @pytest.mark.parametrize(
     "consume", [_reads, _runs, _drains, _aborts, _pauses], ids=lambda fn: fn.__name__
 )
@@ -194,7 +193,6 @@ async def _pauses(runner: HierarchicalTaskPoolRunner) -> None:
 async def test_law_4_run_cancelled_anywhere_holds_nothing(
     options: dict[str, Any],
     consume: Callable[[HierarchicalTaskPoolRunner], Coroutine[Any, Any, Any]],
-    isolation: dict[str, Any],
 ) -> None:
     async def case() -> AsyncGenerator[Coroutine[Any, Any, Any], Outcome]:
         root = CapacitySource(3)
@@ -202,7 +200,7 @@ async def test_law_4_run_cancelled_anywhere_holds_nothing(
         work = Work(capacity)
         kinds = (work.waits, work.yields, work.raises, work.plain)
         tasks = [Task(kinds[index % 4], index, 2, priority=index % 3) for index in range(6)]
-        runner = HierarchicalTaskPoolRunner(tasks, capacity, **options, **isolation)
+        runner = HierarchicalTaskPoolRunner(tasks, capacity, **options)
         outcome = yield consume(runner)
         assert outcome.error is None
         assert (root.held, root.waiting, work.running) == (0, 0, 0)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import CapacitySource, HierarchicalTaskPoolRunner, Task, current_lease
-from tests.pool_support import ERROR, FINAL, ISOLATIONS, NO_FAST_PATH, quiet, summarize
+from tests.pool_support import ERROR, FINAL, quiet, summarize
 from tests.support import until
 
 if TYPE_CHECKING:
@@ -20,12 +20,7 @@ if TYPE_CHECKING:
     from headrace.pool.progress import TaskRun
 
 
-on_fast_path = pytest.mark.skipif(
-    NO_FAST_PATH, reason="in asyncio's debug mode it waits in its own asyncio task"
-)
-
-
-@pytest.fixture(params=ISOLATIONS, ids=["alone", "shared"])
+@pytest.fixture(params=[{}, {"timeout": 3600}], ids=["plain", "timed"])
 def options(request: pytest.FixtureRequest) -> dict[str, Any]:
     chosen: dict[str, Any] = request.param
     return chosen
@@ -58,7 +53,6 @@ class Scene:
         lease.release()
 
 
-@on_fast_path
 async def test_waiting_task_needs_no_asyncio_task(options: dict[str, Any]) -> None:
     scene = Scene(options)
     async with scene.started() as progress:
@@ -87,7 +81,6 @@ async def test_queued_time_is_that_of_the_pull(options: dict[str, Any]) -> None:
     assert first.started - started == pytest.approx(5, abs=0.1)
 
 
-@on_fast_path
 @pytest.mark.parametrize("granted", [False, True])
 async def test_waiting_task_can_be_cancelled(options: dict[str, Any], granted: bool) -> None:
     scene = Scene(options)
@@ -110,7 +103,6 @@ async def test_waiting_task_can_be_cancelled(options: dict[str, Any], granted: b
     assert scene.called == ["b", "c"]
 
 
-@on_fast_path
 @pytest.mark.parametrize("granted", [False, True])
 async def test_pause_withdraws_the_request(options: dict[str, Any], granted: bool) -> None:
     scene = Scene(options)
@@ -226,8 +218,7 @@ async def test_many_tasks_wait_one_after_another(options: dict[str, Any]) -> Non
     assert sorted(envelope.value for envelope in found) == list(range(300))
     assert all(envelope.type is FINAL for envelope in found)
     assert sorted(envelope.task_id for envelope in found) == list(range(1, 301))
-    # Off the fast path, one task at a time waits, and is called some loop iterations later.
-    assert most == 3 or NO_FAST_PATH
+    assert most == 3
 
 
 async def test_drain_returns_the_waiting_task_at_once(options: dict[str, Any]) -> None:

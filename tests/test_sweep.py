@@ -652,18 +652,6 @@ ROWS = [
         owns_tasks=True,
     ),
     Row(
-        "map under a capacity, shared tasks",
-        lambda source, wrap: PullMapPoolObj(
-            source, wrap(lambda n: n * 10), CapacitySource(3), isolate=False
-        ),
-        lambda items: [n * 10 for n in items],
-        covers=(PullMapPoolObj,),
-        calls="exact",
-        ordered=False,
-        restarts="at rest",
-        owns_tasks=True,
-    ),
-    Row(
         "map with on_cancel keep",
         lambda source, wrap: PullMapObj(source, wrap(lambda n: n * 10), on_cancel="keep"),
         lambda items: [n * 10 for n in items],

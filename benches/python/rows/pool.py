@@ -58,11 +58,11 @@ async def by_bare_tasks(
     return result
 
 
-async def by_runner(items: int, call: Call, limit: int, *, isolate: bool = True) -> int:
+async def by_runner(items: int, call: Call, limit: int) -> int:
     from headrace import CapacitySource, HierarchicalTaskPoolRunner
 
     tasks = (partial(call, x) for x in range(items))
-    runner = HierarchicalTaskPoolRunner(tasks, CapacitySource(limit), isolate=isolate)
+    runner = HierarchicalTaskPoolRunner(tasks, CapacitySource(limit))
     result = 0
     async with runner.run_tasks() as progress:
         async for envelope in progress:
@@ -159,18 +159,14 @@ def row(what: str, call: Call, libraries: dict[str, Any], goal: Goal) -> Work:
     )
 
 
-# Isolated tasks are compared with tasks, shared workers with workers.
-ISOLATED = {name: run for name, run in POOLS.items() if name != "workers"} | {
+# Without `workers`, which have no task per item.
+TASKS = {name: run for name, run in POOLS.items() if name != "workers"} | {
     "bare tasks": by_bare_tasks
 }
-SHARED = partial(by_runner, isolate=False)
-SHARING = {"headrace": SHARED, "workers": POOLS["workers"]}
 
 GROUP = [
-    row("`return x`", same, ISOLATED, Goal(0.60, 0.35)),
-    row("one loop iteration", turn, ISOLATED, Goal(0.75)),
-    row("`return x`, `isolate=False`", same, SHARING, Goal(0.18)),
-    row("one loop iteration, `isolate=False`", turn, SHARING, Goal(0.42)),
+    row("`return x`", same, TASKS, Goal(0.60, 0.35)),
+    row("one loop iteration", turn, TASKS, Goal(0.75)),
     Work(
         "5,000 of 10 ms, 1,000 at once",
         "five sleeps of 10 ms",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from row import Probe
 
 from rows.concurrent_map import as_finished_by_hand, turn
-from rows.pool import LIMIT, POOLS, SHARED
+from rows.pool import LIMIT, POOLS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -44,7 +44,6 @@ GROUP = [
             library: partial(growth, run)
             for library, run in {
                 **POOLS,
-                "`isolate=False`": SHARED,
                 "by hand": as_finished_by_hand,
             }.items()
         },

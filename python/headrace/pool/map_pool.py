@@ -55,7 +55,7 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         thread: Whether `fn` blocks and must run in threads.
         **options: The options of `HierarchicalTaskPoolRunner`:
             `name`, `ordered`, `window`, `lookahead`, `max_buffered`, `retry`, `timeout`,
-            `isolate`, and `on_error`, where `"stop"` ends the stream after the first error.
+            and `on_error`, where `"stop"` ends the stream after the first error.
 
     Raises:
         TypeError: `fn` is not callable, an option is unknown, or a parameter is of the wrong type.

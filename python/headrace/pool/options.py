@@ -19,4 +19,3 @@ class RunnerOptions(TypedDict, total=False):
     max_buffered: int
     retry: Retry | int | None
     timeout: float | None
-    isolate: bool

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 from headrace._core import TaskProgressEnvelope, quicken
 from headrace._internal.reprs import short_repr
 from headrace._internal.tasks import warn_unclosed
-from headrace.pool.first import First
-from headrace.pool.run import Run
+from headrace.pool.run import FirstError, Run
 from headrace.pull.source import SourceObj
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
     from typing import Self
 
-    from headrace._core import Unread
-    from headrace.pool.plan import Plan
+    from headrace._core import EventQueue
+    from headrace.pool.config import Config
     from headrace.pull.base import PullObj
 
 
@@ -39,14 +38,14 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
     """
 
     # In a slot, which the core reads without a dictionary lookup.
-    __slots__ = ("_unread",)
+    __slots__ = ("_events",)
 
-    def __init__(self, plan: Plan[Run], *, close_source: bool = False) -> None:
+    def __init__(self, config: Config[Run], *, close_source: bool = False) -> None:
         super().__init__()
-        self._first = First()
-        self._run = Run(plan, self._first, close_source=close_source)
+        self._first = FirstError()
+        self._run = Run(config, self._first, close_source=close_source)
         # The queue behind `__anext__` once the run has started; see `quicken`.
-        self._unread: Unread | None = None
+        self._events: EventQueue | None = None
 
     async def __aenter__(self) -> Self:
         """Start the run.
@@ -68,23 +67,23 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
             BaseException: The exception object that the source raised; the next pull continues. Or the
                 `KeyboardInterrupt` or `SystemExit` of a task, after everything is closed.
         """
-        unread = self._unread
-        return self._first_pull() if unread is None else unread.take()
+        events = self._events
+        return self._first_pull() if events is None else events.take()
 
     async def _first_pull(self) -> TaskProgressEnvelope[Any]:
-        if self._run.outlet.closed:
+        if self._run.events.closed:
             raise StopAsyncIteration
         return await self._start().take()
 
-    def _start(self) -> Unread:
+    def _start(self) -> EventQueue:
         self._run.start()
-        self._unread = self._run.outlet.unread
-        return self._unread
+        self._events = self._run.events.unread
+        return self._events
 
     @property
     def source(self) -> PullObj[Any]:
         """The source of the tasks."""
-        return self._run.plan.source
+        return self._run.config.source
 
     @property
     def running(self) -> bool:
@@ -119,8 +118,8 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
             warn_unclosed(self)
 
     def _repr_parts(self) -> Iterator[str]:
-        yield f"of {short_repr(self._run.plan.name)}"
-        yield self._run.how()
+        yield f"of {short_repr(self._run.config.name)}"
+        yield self._run.status()
 
 
 quicken(TaskRun)

@@ -1,506 +1,427 @@
 """One run of a pool: from the first task that is pulled until nothing of it is left.
 
-One asyncio task, the feeder, drives it: it pulls a task, waits until there is room for envelopes, has it admitted, and
-pulls the next as soon as fewer than `lookahead` tasks wait to be called. (With plain tasks all of that happens in the lane,
-as long as nothing comes between.) So the run holds nothing while the source is
-silent. A task that ends gives its capacity back and puts its envelope into the outlet, which is all that the consumer
-and the rest of the run share: no task waits for the consumer before `max_buffered` envelopes are unread.
+One asyncio task, the feeder, drives it. The engine (`_core.Engine`) pulls items in the feeder's own steps, calls their tasks and
+reports them; it returns when nothing more can be called, and the feeder waits until something can. So the run holds nothing while the
+source is idle. The consumer and the rest of the run share only the event queue: no task waits for the consumer before
+`max_buffered` events are unread.
 
-When the run ends, whatever the reason, the feeder sees it out: it asks what still runs to stop, waits until the last of
-it has, and ends as the last task of the run. A task that was pulled and not called stays with the runner.
+When the run ends, for any reason, the feeder shuts it down: it cancels the tasks that still run, waits until the last of them has
+stopped, and ends as the last task of the run. A task that was pulled and not called stays with the runner.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from headrace._core import pin_to_loop, unpin
+import headrace.pool.reentrancy as reentrancy
+import headrace.task._current_lease as current_lease
+from headrace._core import Engine, pin_to_loop, unpin
 from headrace._internal.error_notes import add_note_once
-from headrace._internal.reprs import describe_value
 from headrace._internal.tasks import wait_until_done
 from headrace.errors import SourceCancelledError, WrongLoopError
-from headrace.pool.admission import Admission
-from headrace.pool.end import End
+from headrace.pool.event_queue import EventQueue, Failure
 from headrace.pool.executor.loop import error_of
-from headrace.pool.executors import Executors
-from headrace.pool.gate import Gate
-from headrace.pool.job import Job, State
-from headrace.pool.keys import Keys
-from headrace.pool.outlet import Failure, Outlet
-from headrace.pool.plain import lane_of, take_over
-from headrace.task._current_lease import unleased
+from headrace.pool.executor.thread import ThreadExecutor
+from headrace.pool.policy import Policy
+from headrace.pool.shutdown import End
+from headrace.task.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Context
 
-    from headrace._core import Lane, Lease
-    from headrace.pool.first import First
-    from headrace.pool.plan import Plan
+    from headrace.pool.config import Config
+
+
+class FirstError:
+    """The error of the first task of a run that failed.
+
+    The run does not hold it: the traceback of an error that a task raised in its first step may lead to the frames that called it,
+    and so to the run.
+    """
+
+    __slots__ = ("error",)
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
 
 
 class Run:
     """The state that everything of one run shares."""
 
     loop: asyncio.AbstractEventLoop
-    """Where it runs; known from its start on."""
-    admission: Admission[Job]
-    """Made at its start."""
+    """The event loop; known from the start on."""
 
-    def __init__(self, plan: Plan[Run], first: First, *, close_source: bool = False) -> None:
-        self.plan = plan
-        # The clock of the loop, set by `start`.
-        self.clock: Callable[[], float]
+    def __init__(
+        self, config: Config[Run], first: FirstError, *, close_source: bool = False
+    ) -> None:
+        self.config = config
         self._closes_source = close_source
-        # Until it has ended.
-        self._first: First | None = first
-        self.context: Context = unleased()
+        # Until the run has ended.
+        self._first: FirstError | None = first
+        self.context: Context = current_lease.unleased()
         self.end: End = End(self.context)
-        self.outlet: Outlet = Outlet(plan.max_buffered, ordered=plan.ordered, window=plan.window)
-        # Nothing is called any more, and what runs is to stop.
+        self.events: EventQueue = EventQueue(
+            config.max_buffered, window=config.window if config.ordered else None
+        )
+        # Whether no task is called any more, and running tasks are to stop.
         self.ending: bool = False
-        # Nothing new is called any more.
+        # Whether no new task is called any more.
         self.draining: bool = False
-        self.jobs: dict[int, Job] = {}
-        self.counts: dict[State, int] = dict.fromkeys(State, 0)
-        self.keys: Keys = Keys(plan.name)
-        # What was taken up and not called, by task id.
-        self.unstarted: dict[int, object] = {}
-        # Whose first step runs inside this very step of the loop.
-        self.launching: Job | None = None
+        self.threads: ThreadExecutor = ThreadExecutor(config.name)
+        # The items whose tasks were not called, by task id.
+        self._unstarted: dict[int, object] = {}
+        self._engine: Engine | None = None
+        self._policy: Policy
+        self._clock: Callable[[], float]
         self._feeder: asyncio.Task[None] | None = None
-        self._taking_up = False
-        # Whether it was we who cancelled the feeder, to end the run.
+        self._is_feeding = False
+        # Whether the run itself cancelled the feeder.
         self._stopped = False
         self._idle: asyncio.Future[None] | None = None
-        # Where the feeder waits until it may go on.
-        self._gate = Gate()
         self._fatal: BaseException | None = None
-        # The same, for whoever is told of it, when the run has ended.
+        # The same for the consumer, when the run has ended.
         self._last: Failure | None = None
-        # The short way for plain tasks, where all of the run's options allow it.
-        self._lane: Lane | None = None
-        # For tasks that were admitted.
-        self.executors: Executors = Executors(plan.name)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, from the start to the end of the run."""
+        if self._engine is None:
+            raise RuntimeError(f"{self.config.name}: this run does not run")
+        return self._engine
 
     # The consumer's side.
 
     @property
     def running(self) -> bool:
-        """Whether anything of it is left to stop."""
+        """Whether the run has started and not ended."""
         return self._feeder is not None and not self._feeder.done()
 
-    def how(self) -> str:
-        """How it goes, in words."""
+    def status(self) -> str:
+        """Return the state in words."""
         if self._feeder is None:
-            return "closed" if self.outlet.closed else "not started"
+            return "closed" if self.events.closed else "not started"
         if self._feeder.done():
-            return "closed" if self.outlet.closed else f"ended, {len(self.outlet)} unread"
-        return f"{self.running_tasks} running, {len(self.outlet)} unread"
+            return "closed" if self.events.closed else f"ended, {len(self.events)} unread"
+        return f"{self.running_tasks} running, {len(self.events)} unread"
 
     @property
     def running_tasks(self) -> int:
-        """How many tasks run."""
-        return self.counts[State.RUNNING] + (0 if self._lane is None else self._lane.live)
+        """The number of running tasks."""
+        return 0 if self._engine is None else self._engine.running
 
     @property
     def queued_tasks(self) -> int:
-        """How many tasks were taken up and wait to be called."""
-        return self.counts[State.QUEUED] + (0 if self._lane is None else self._lane.waits)
+        """The number of tasks that were accepted and not called."""
+        return 0 if self._engine is None else self._engine.queued
+
+    @property
+    def backing_off_tasks(self) -> int:
+        """The number of tasks that will be called again."""
+        return 0 if self._engine is None else self._engine.backing_off
+
+    def clock(self) -> float:
+        """Read the clock of the event loop."""
+        return self._clock()
 
     def start(self) -> None:
-        """Starts the feeder, if that has not happened."""
-        if self.outlet.closed:
+        """Start the feeder, unless it was started."""
+        config = self.config
+        if self.events.closed:
             raise RuntimeError(
-                f"{self.plan.name}: this run was closed; start another with run_tasks()"
+                f"{config.name}: this run was closed; start another with run_tasks()"
             )
         if self._feeder is not None:
             self._check_loop()
             return
-        self.plan.check_idle()
+        config.check_idle()
         self.loop = asyncio.get_running_loop()
-        self.admission = Admission(
-            self.plan.name,
-            self.plan.capacity,
-            self.loop,
-            self._granted,
-            lambda: self.running_tasks,
-            looks_ahead=self.plan.lookahead > 1,
-        )
-        # What `loop.time` of asyncio's own loops does, with one call less.
+        # The method of asyncio's own event loops calls this function.
         own = type(self.loop).time is asyncio.BaseEventLoop.time
-        self.clock = time.monotonic if own else self.loop.time
-        if self.plan.paused:
-            self.admission.pause()
-        if self.plan.is_plain and not self.loop.get_debug():
-            self._lane = lane_of(self)
-            self._gauge()
+        self._clock = time.monotonic if own else self.loop.time
+        self._policy = Policy(self)
+        self._engine = Engine(
+            self._policy,
+            name=config.name,
+            source=config.source,
+            outcome_listener=config.outcome_listener,
+            capacity=config.capacity,
+            event_loop=self.loop,
+            clock=self._clock,
+            context=self.context,
+            inside_variable=reentrancy.variable,
+            inside=self.end.inside,
+            lease_variable=current_lease.variable,
+            events=self.events.unread,
+            ids=config.ids,
+            throughput=config.throughput,
+            task_class=Task,
+            timeout=config.timeout,
+            retry=config.retry,
+            lookahead=config.lookahead,
+            most_backing_off=config.max_buffered,
+            debug=self.loop.get_debug(),
+        )
+        self._set_state()
         self.end.begin(self.loop)
-        self.outlet.unread.begin(self.loop)
-        self.plan.run = self
+        self.events.unread.begin(self.loop)
+        config.run = self
         pin_to_loop(self.loop, self)
-        # Not `loop.create_task`: under a factory of eager tasks the feeder would run before it is known here.
+        # Not `loop.create_task`: a factory of eager tasks would run the feeder before it is known here.
         self._feeder = asyncio.Task(
             self._feed(),
             loop=self.loop,
-            name=f"{self.plan.name}: feeder",
+            name=f"{config.name}: feeder",
             context=self.context.copy(),
         )
         self._feeder.add_done_callback(self._ended)
 
     async def close(self) -> None:
-        """Ends the run and waits until it has; raises what ended it, if nobody was told."""
+        """End the run and wait until it has ended; raise its error, if no pull has raised it."""
         self._check_outside("close")
-        self.outlet.close()
+        self.events.close()
         self.end.leave()
         self.stop()
-        await self._settled(leaving=True)
+        await self._wait_for_end(leaving=True)
         if self._last is not None and (error := self._last.take()) is not None:
             raise error
 
     async def abort(self, *, wait: bool) -> tuple[int, ...]:
-        """Ends the run, whose envelopes may still be read; gives the ids of what was left running."""
+        """End the run, whose events may still be read; return the ids of the tasks that were left running."""
         self._check_outside("abort")
         self.stop()
-        jobs = () if wait else tuple(self.jobs.values())
-        left = tuple(job.task_id for job in jobs if job.leave())
-        await self._settled(leaving=False)
+        left = () if wait or self._engine is None else tuple(self._engine.detach_all())
+        await self._wait_for_end(leaving=False)
         return left
 
     async def drain(self, timeout: float | None) -> None:
-        """Calls nothing new, and waits for what was called."""
+        """Call no new tasks, and wait for those that were called."""
         self._check_outside("drain")
         if self._feeder is None or self._feeder.done():
             return
         if not self.draining and not self.ending:
             self.draining = True
-            self._gauge()
-            self.admission.clear()
-            self._withdraw()
-            for job in tuple(self.jobs.values()):
-                if job.state is State.QUEUED and not job.is_launched:
-                    job.give_back()
-            # Those that were called are called again if they fail, paused or not.
-            self.admission.resume()
-            if self._taking_up:
+            self._give_back()
+            # Tasks that were called are called again if they fail, paused or not.
+            self._set_state()
+            if self._is_feeding:
                 self._feeder.cancel()
         await asyncio.wait([self._feeder], timeout=timeout)
         if not self._feeder.done():
             await self.abort(wait=True)
 
-    async def _settled(self, *, leaving: bool) -> None:
+    async def _wait_for_end(self, *, leaving: bool) -> None:
         if self._feeder is None:
             return
         cancellation = await self.end.wait(self._feeder, leaving=leaving)
         if self._feeder.done():
-            # Perhaps in this very turn, its callback still to come.
+            # Perhaps in this very iteration, and its callback was not called yet.
             self._ended(self._feeder)
         if cancellation is not None:
             raise cancellation
 
     def _check_outside(self, action: str) -> None:
-        """Refuses another loop, and work that would wait for its own end."""
+        """Refuse another event loop, and a task that would wait for its own end."""
         if self._feeder is None or self._feeder.done():
             return
         self._check_loop()
-        inside_lane = self._lane is not None and self._lane.inside()
-        if inside_lane or any(job.inside() for job in self.jobs.values()):
+        if self.engine.is_inside():
             raise RuntimeError(
-                f"{self.plan.name}: a task cannot {action} the run that it is part of"
+                f"{self.config.name}: a task cannot {action} the run that it is part of"
             )
 
     def _check_loop(self) -> None:
         if self.loop is not asyncio.get_running_loop():
-            raise WrongLoopError(f"{self.plan.name}: this run belongs to another event loop")
+            raise WrongLoopError(f"{self.config.name}: this run belongs to another event loop")
 
     def stop(self) -> None:
-        """Has the feeder see the run out. Once: a second cancellation would only disturb it."""
+        """Have the feeder shut the run down. Once: a second cancellation would only disturb it."""
         if self._feeder is not None and not self.ending:
             self.ending = self._stopped = True
-            self._gauge()
-            self.admission.clear()
+            self._set_state()
             self._feeder.cancel()
 
     def abandon(self) -> None:
-        """Ends a run whose stream nobody holds any more. May be called by a finaliser, in any thread."""
-        self.outlet.close(wake=False)
+        """End a run whose stream was dropped. May be called by a finaliser, in any thread."""
+        self.events.close(wake=False)
         if self._feeder is not None and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self.stop)
 
     def pause(self) -> None:
-        """Calls nothing until it is resumed."""
-        if not self.draining:
-            self.admission.pause()
-            if (waited := self._withdraw()) is not None:
-                self.admission.seek(waited)
-            self._gauge()
+        """Call no tasks until `resume`."""
+        self._set_state()
 
     def resume(self) -> None:
-        """Calls again."""
-        if not self.ending:
-            self.admission.resume()
-            self._wake()
+        """Call tasks again."""
+        self._set_state()
+
+    def _set_state(self) -> None:
+        """Pass the state to the engine."""
+        if self._engine is not None:
+            paused, ending = self.config.paused, self.ending
+            self._engine.set_state(
+                not (ending or self.draining or paused),
+                not ending and (self.draining or not paused),
+                ending,
+            )
 
     # The feeder.
 
     async def _feed(self) -> None:
         is_lost = False
         try:
-            self._taking_up = True
+            self._is_feeding = True
             try:
-                await self._take_up()
+                await self._feed_loop()
             except asyncio.CancelledError:
                 if self.ending or not self.draining or self._feeder is None:
                     raise
                 self._feeder.uncancel()
             finally:
-                self._taking_up = False
-                self.admission.clear()
-            while self._has_work():
-                self._idle = self.loop.create_future()
-                await self._idle
+                self._is_feeding = False
+                self.engine.clear_prefetch()
+            if self.draining:
+                # An item that its source has returned to a cancelled pull.
+                self._give_back()
+            await self._wait_for_tasks()
         except (KeyboardInterrupt, SystemExit) as error:
-            # The source raised it. asyncio would raise it out of the running loop before anything was closed.
+            # The source raised it. asyncio would raise it out of the running event loop before anything was closed.
             self._fatal = error
         except GeneratorExit:
-            # The loop is gone, and with it every chance to await something.
+            # The event loop is gone, and nothing can be awaited.
             is_lost = True
             raise
         finally:
             self.ending = True
             if not is_lost:
-                await self._see_out()
+                await self._shutdown()
 
-    async def _take_up(self) -> None:
-        kept = self.plan.kept
+    async def _feed_loop(self) -> None:
+        engine, kept = self.engine, self.config.unstarted
         # A task that is started eagerly may end the run from inside this loop, and nothing below need suspend.
         while not self.ending and not self.draining:
-            await self._gate.until(self._may_pull)
-            if kept:
-                job = self._queue(kept.popleft())
+            if not self.events.has_room():
+                engine.clear_prefetch()
+                await self.events.room(self.loop)
+                self.events.wake_next()
+            elif (gate := engine.gate()) is not None:
+                engine.clear_prefetch()
+                await gate
+            elif engine.needs_executor():
+                await self.threads.start()
+                engine.set_executor_started()
             else:
                 try:
-                    item = await self._pull()
+                    await engine.feed(kept)
                 except StopAsyncIteration:
                     return
-                if item is not self._lane:
-                    job = self._queue(item)
-                elif (waited := self._withdraw()) is not None:
-                    # It cannot have its capacity, of which it is told below.
-                    job = waited
-                else:
-                    # Nothing was pulled, since nothing could be called.
-                    await self._until_callable()
-                    continue
-            await self._until_callable()
-            if job.state is State.QUEUED and self._accept(job):
-                if not self.executors.has(job.task):
-                    await self.executors.prepare(job.task)
-                if job.state is State.QUEUED:
-                    self.admission.seek(job, more=True)
-
-    def _queue(self, item: object, *known: Any) -> Job:
-        job = Job(self, item, *known)
-        self.jobs[job.task_id] = job
-        self.counts[State.QUEUED] += 1
-        return job
-
-    def _withdraw(self, task_id: int | None = None) -> Job | None:
-        """The plain task that waits for its capacity, if one does, or if this one does; it does not any more."""
-        waited = None if self._lane is None else self._lane.withdraw(task_id)
-        if waited is None:
-            return None
-        job = self._queue(*waited)
-        self._accept(job)
-        return job
-
-    async def _until_callable(self) -> None:
-        while not (self.outlet.has_room() and self._may_call()):
-            self.admission.clear()
-            await self.outlet.room(self.loop)
-            self.outlet.let_in()
-            await self._gate.until(self._may_call)
-
-    def _gauge(self) -> None:
-        """Lets the lane know whether tasks may be called: after whatever changes that."""
-        if self._lane is not None:
-            self._lane.open = not self.ending and not self.draining and self._may_call()
-
-    def _may_pull(self) -> bool:
-        return self.counts[State.QUEUED] < self.plan.lookahead
-
-    def _may_call(self) -> bool:
-        # Those that back off are bounded as envelopes are: each owes one.
-        return (
-            not self.plan.paused
-            and self.counts[State.BACKING_OFF] < self.plan.max_buffered
-            and not self.outlet.is_narrow()
-        )
-
-    def _wake(self) -> None:
-        """Has the lane and the feeder go on if they may: after whatever changes that."""
-        self._gauge()
-        self._gate.look()
-
-    def _accept(self, job: Job) -> bool:
-        """Whether this is a task that may be called now; else it has got its error."""
-        if not hasattr(job, "task"):
-            from headrace._internal.hints import for_task
-
-            hint = for_task(job.item)
-            job.refuse(
-                TypeError(
-                    f"a task must be callable or a Task, not {describe_value(job.item)}{hint}"
-                )
-            )
-            return False
-        try:
-            self.keys.give(job)
-        except BaseException as error:
-            job.refuse(error)
-            return False
-        return True
-
-    async def _pull(self) -> object:
-        """The next item. An error of the source goes to the consumer; until it got there the source is left alone."""
-        while True:
-            try:
-                if self._lane is None or self.admission.waiting:
-                    return await self.admission.pull(self.plan.source)
-                return await self._lane.feed()
-            except StopAsyncIteration:
-                raise
-            except asyncio.CancelledError as cancelled:
-                if self._feeder is None or self._feeder.cancelling():
+                except asyncio.CancelledError as cancelled:
+                    if self._feeder is None or self._feeder.cancelling():
+                        raise
+                    error = SourceCancelledError(
+                        "the source raised CancelledError, and nobody had cancelled it"
+                    )
+                    error.__cause__ = cancelled
+                    await self._source_failed(error)
+                    del error
+                except (KeyboardInterrupt, SystemExit, GeneratorExit):
                     raise
-                error: BaseException = SourceCancelledError(
-                    "the source raised CancelledError, and nobody had cancelled it"
-                )
-                error.__cause__ = cancelled
-            except (KeyboardInterrupt, SystemExit, GeneratorExit):
-                raise
-            except BaseException as raised:
-                error = raised
-            add_note_once(error, f"raised by the source of {self.plan.name}")
-            await self.outlet.tell(self.loop, error)
+                except BaseException as raised:
+                    await self._source_failed(raised)
 
-    def _has_work(self) -> bool:
-        # Both are asked: the lane tells that it is idle only if it was.
-        lane = self._lane is not None and self._lane.watch()
-        return lane or bool(self.jobs)
+    async def _source_failed(self, error: BaseException) -> None:
+        """Raise an error of the source to the consumer; until then the source is left alone."""
+        add_note_once(error, f"raised by the source of {self.config.name}")
+        await self.events.raise_to_consumer(self.loop, error)
 
-    async def _see_out(self) -> None:
-        """Stops whatever runs and waits for the last of it, however often the feeder is cancelled meanwhile."""
-        self._withdraw()
-        for job in tuple(self.jobs.values()):
-            if job.state is State.QUEUED and not job.is_launched:
-                job.give_back()
-            else:
-                job.cancel()
-        if self._lane is not None:
-            self._lane.cancel_all()
-        await self.admission.aclose()
-        while self._has_work():
+    async def _wait_for_tasks(self, *, shielded: bool = False) -> None:
+        """Wait until no task is left; with `shielded`, also while the feeder is cancelled."""
+        while self.engine.watch():
             self._idle = self.loop.create_future()
-            await wait_until_done(self._idle)
-        if self._lane is not None:
-            await wait_until_done(*self._lane.dismiss())
-        await self.executors.aclose()
-        self.plan.kept.extendleft(
-            self.unstarted[number] for number in sorted(self.unstarted, reverse=True)
+            if shielded:
+                await wait_until_done(self._idle)
+            else:
+                await self._idle
+
+    def _give_back(self) -> None:
+        """Return the items whose tasks were not called to the runner."""
+        self._unstarted.update(self.engine.give_back())
+
+    async def _shutdown(self) -> None:
+        """Stop all tasks and wait for the last of them, however often the feeder is cancelled meanwhile."""
+        self._set_state()
+        self._give_back()
+        self.engine.cancel_all()
+        await wait_until_done(*self._policy.requests)
+        await self._wait_for_tasks(shielded=True)
+        if sys.version_info < (3, 12):
+            # A task that ended in its first step leaves an asyncio task that ends in the next iteration.
+            iteration: asyncio.Future[None] = self.loop.create_future()
+            self.loop.call_soon(iteration.set_result, None)
+            await wait_until_done(iteration)
+        await self.threads.aclose()
+        self.config.unstarted.extendleft(
+            self._unstarted[number] for number in sorted(self._unstarted, reverse=True)
         )
-        if self._closes_source and (self._stopped or self.outlet.closed):
-            # Last: calls may have used what it holds open. And what closes it finds a task that nobody cancels.
+        if self._closes_source and (self._stopped or self.events.closed):
+            # Last: tasks may have used resources that it holds. The feeder that closes it must not look cancelled.
             while self._feeder is not None and self._feeder.cancelling():
                 self._feeder.uncancel()
-            await self.plan.source.aclose()
+            await self.config.source.aclose()
 
     def _ended(self, feeder: asyncio.Task[None]) -> None:
-        """The last of a run: the consumer learns how it ended, and the runner may run again."""
+        """Tell the consumer how the run ended, and let the runner run again."""
         self.end.leave()
-        if self.plan.run is not self:
+        if self.config.run is not self:
             return
         unpin(self.loop, self)
-        self.plan.run = None
+        self.config.run = None
         error = error_of(feeder)
         if not isinstance(error, asyncio.CancelledError):
             self._fatal = self._fatal or error
-        elif self._fatal is None and not self._stopped and not self.outlet.closed:
+        elif self._fatal is None and not self._stopped and not self.events.closed:
             self._fatal = SourceCancelledError(
                 f"{feeder.get_name()} was cancelled from outside the pool"
             )
         if self._fatal is not None:
             self._last = Failure(self._fatal)
-            self.outlet.put(self._last)
-        self.outlet.unread.finish()
-        # What refers to the run, so that it goes when its stream does, and does not wait for a collection.
-        self._lane = self._fatal = self._first = None
-        del self.admission
+            self.events.unread.put(self._last)
+        self.events.unread.finish()
+        self.engine.close()
+        # References to the run: it is to be freed with its stream, without a garbage collection.
+        self._engine = self._fatal = self._first = None
+        del self._policy
 
-    # What jobs report.
-
-    def move(self, job: Job, state: State) -> None:
-        """A job is somewhere else now."""
-        self.counts[job.state] -= 1
-        self.counts[state] += 1
-        job.state = state
-        self._wake()
-
-    def over(self, job: Job) -> None:
-        """Nothing of a job is left."""
-        self.keys.take_back(job)
-        del self.jobs[job.task_id]
-        self.move(job, State.ENDED)
-        if not self.jobs:
-            self.idle()
+    # Called by the policy and the runner.
 
     def cancel(self, task_id: int) -> bool:
-        """Cancels a task, if it has not ended."""
-        job = self.jobs.get(task_id) or self._withdraw(task_id)
-        if job is None:
-            return self._lane is not None and self._lane.cancel(task_id)
-        job.cancel()
-        return True
-
-    def is_disturbed(self, task_id: int) -> bool:
-        """Whether a plain task was asked to stop."""
-        return self._lane is not None and self._lane.is_disturbed(task_id)
+        """Cancel a task; return whether it had not ended."""
+        return self.engine.cancel(task_id)
 
     def idle(self) -> None:
-        """No task runs any more, of one kind or the other."""
+        """Note that no task is left."""
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
     def failed(self, error: BaseException) -> None:
-        """A job ended with an error."""
+        """Note that a task ended with an error."""
         first = self._first
         if first is not None and first.error is None and not self.ending:
             first.error = error
-            if self.plan.on_error == "stop":
+            if self.config.on_error == "stop":
                 self.stop()
 
-    def refuse(self, item: object, error: BaseException) -> None:
-        """What was pulled cannot be called, for this reason."""
-        self._queue(item).refuse(error)
-
     def report(self, message: str, error: BaseException) -> None:
-        """An error that nobody can be given; what ends the program has everything closed first."""
+        """Report an error that no consumer can receive. One that ends the program ends the run."""
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             self.interrupt(error)
             return
         self.loop.call_exception_handler({"message": message, "exception": error})
 
     def interrupt(self, error: BaseException) -> None:
-        """A task raised what ends the program: everything is closed first, then the consumer gets it."""
+        """End the run with an error that ends the program; the consumer gets it when everything is closed."""
         self._fatal = self._fatal or error
         self.stop()
-
-    def _granted(self, job: Job, lease: Lease) -> None:
-        if self.ending:
-            # It is about to be withdrawn.
-            lease.release()
-            return
-        if self._lane is None or not take_over(self, self._lane, job, lease):
-            job.launch(lease, self.executors.of(job.task))

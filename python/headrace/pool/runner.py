@@ -11,9 +11,8 @@ from headrace._internal.reprs import describe_value, format_repr, short_repr
 from headrace._internal.validate import check_flag, check_int, check_time_limit
 from headrace.capacity.node import CapacitySource
 from headrace.errors import SourceCancelledError
+from headrace.pool.config import Config
 from headrace.pool.events import EnvelopeType
-from headrace.pool.job import State
-from headrace.pool.plan import Plan
 from headrace.pool.progress import TaskRun
 from headrace.pool.snapshot import PoolSnapshot, uses
 from headrace.pull.source import Source, as_pull
@@ -36,7 +35,7 @@ class HierarchicalTaskPoolRunner(Uncopied):
 
     A task is an async function, an async generator function, a plain function that is called on the event loop, or a
     `Task`. If a plain function returns a coroutine, an async generator or another awaitable, it is run; any other result
-    is the final value. Each task runs as its own `asyncio.Task` (but see `isolate`), in a copy of the context of
+    is the final value. Each task runs as its own `asyncio.Task`, in a copy of the context of
     `run_tasks()` or, for a `Task`, of the context in which it was created.
 
     A task is called only after its capacity is granted. The runner pulls one task ahead (or `lookahead`), acquires its
@@ -55,8 +54,7 @@ class HierarchicalTaskPoolRunner(Uncopied):
         tasks are in the delay before a retry; tasks already running may be added to these. With `ordered`, at most
         `window` tasks are between the first that has not ended and the last that was called, and `max_buffered` more
         envelopes may be held back for the order.
-    Cost: one asyncio task, or part of one with `isolate=False`, and O(1) bookkeeping per task. One more asyncio task for a
-        task that must wait for capacity and has options besides cost and key.
+    Cost: one asyncio task and O(1) bookkeeping per task; O(log n) for a timeout, in the tasks that have one.
     Cancel safety: a cancelled pull of an envelope loses nothing; leaving the run loses no task that was not called.
 
     Args:
@@ -79,14 +77,6 @@ class HierarchicalTaskPoolRunner(Uncopied):
             calls after the first. None for no retries. A `Task` may have its own policy.
         timeout: The maximum time of each call of a task in seconds, without the wait for capacity; None for no limit. A
             `Task` may have its own timeout.
-        isolate: Whether each task has its own `asyncio.Task`. With False, tasks without options besides cost and key share
-            a few asyncio tasks, one after the other, which takes a fraction of the time. They then share the state of
-            `asyncio.current_task()` with earlier and later tasks: its name, and its done-callbacks, which are called when
-            the run ends. Code that keeps the asyncio task and cancels it after its task has ended cancels another task.
-            Each task still has its own copy of the context. `asyncio.timeout`, task groups and `cancel()` work, and a
-            pending cancellation does not reach the next task. A `Task` with other options always has its own asyncio
-            task. So do all tasks of a runner with `ordered`, `lookahead`, `retry`, `timeout` or an `OutcomeListener`
-            source.
 
     Raises:
         TypeError: `source` cannot be iterated, `capacity` is not a `CapacitySource`, or another parameter is of the wrong
@@ -107,15 +97,14 @@ class HierarchicalTaskPoolRunner(Uncopied):
         max_buffered: int = 1024,
         retry: Retry | int | None = None,
         timeout: float | None = None,
-        isolate: bool = True,
     ) -> None:
-        _check(capacity, name, on_error, ordered, isolate)
+        _check(capacity, name, on_error, ordered)
         check_int("max_buffered", 1, max_buffered)
         if window is not None:
             check_int("window", 1, window)
             if not ordered:
                 raise ValueError(f"window needs ordered=True, got window={window!r} without it")
-        self._plan: Plan[Run] = Plan(
+        self._config: Config[Run] = Config(
             name=f"pool-{next(_numbers)}" if name is None else name,
             source=as_pull(source),
             capacity=capacity,
@@ -126,18 +115,17 @@ class HierarchicalTaskPoolRunner(Uncopied):
             max_buffered=max_buffered,
             retry=as_retry("retry", retry),
             timeout=check_time_limit("timeout", timeout),
-            isolate=isolate,
         )
 
     @property
     def name(self) -> str:
         """The name in messages, asyncio tasks and threads."""
-        return self._plan.name
+        return self._config.name
 
     @property
     def capacity(self) -> CapacitySource:
         """The capacity under which the tasks run."""
-        return self._plan.capacity
+        return self._config.capacity
 
     def run_tasks(self, *, close_source: bool = False) -> TaskRun:
         """Create a run: an async context manager and the stream of its envelopes.
@@ -157,8 +145,8 @@ class HierarchicalTaskPoolRunner(Uncopied):
             RuntimeError: A run of this runner is active.
             TypeError: `close_source` is not a bool.
         """
-        self._plan.check_idle()
-        return TaskRun(self._plan, close_source=check_flag("close_source", close_source))
+        self._config.check_idle()
+        return TaskRun(self._config, close_source=check_flag("close_source", close_source))
 
     async def run(self) -> list[Any]:
         """Run all tasks to their end, and return the final values. **Unbounded**: it holds all of them.
@@ -223,10 +211,10 @@ class HierarchicalTaskPoolRunner(Uncopied):
         Cancel safety: the run continues to drain, and tasks that were not called stay with the runner.
         """
         timeout = check_time_limit("timeout", timeout)
-        if self._plan.run is not None:
-            await self._plan.run.drain(timeout)
-        items = list(self._plan.kept)
-        self._plan.kept.clear()
+        if self._config.run is not None:
+            await self._config.run.drain(timeout)
+        items = list(self._config.unstarted)
+        self._config.unstarted.clear()
         return items
 
     async def abort(self, *, wait: bool = True) -> tuple[int, ...]:
@@ -248,11 +236,10 @@ class HierarchicalTaskPoolRunner(Uncopied):
             WrongLoopError: The run was started on another event loop.
 
         Cancel safety: a cancellation is raised only after everything has stopped or the consumer leaves. It is raised at
-            once in an asyncio task started by a task of the run, because that task may wait for it. (Exception: a `Task`
-            on the event loop without options besides cost and key.) Code that ends its own run by
-            `wait_for(runner.abort(), 5)` is therefore cancelled with the rest.
+            once in an asyncio task started by a task of the run, because that task may wait for it. Code that ends its own
+            run by `wait_for(runner.abort(), 5)` is therefore cancelled with the rest.
         """
-        run = self._plan.run
+        run = self._config.run
         return () if run is None else await run.abort(wait=wait)
 
     def cancel(self, task_id: int) -> bool:
@@ -272,7 +259,7 @@ class HierarchicalTaskPoolRunner(Uncopied):
         """
         if not isinstance(cast("object", task_id), int) or isinstance(task_id, bool):
             raise TypeError(f"task_id must be an integer, not {describe_value(task_id)}")
-        run = self._plan.run
+        run = self._config.run
         return run is not None and 0 < task_id < MOST_IDS and run.cancel(task_id)
 
     def pause(self) -> None:
@@ -280,29 +267,29 @@ class HierarchicalTaskPoolRunner(Uncopied):
 
         Without an active run, it applies to later runs. Idempotent.
         """
-        self._plan.paused = True
-        if self._plan.run is not None:
-            self._plan.run.pause()
+        self._config.paused = True
+        if self._config.run is not None:
+            self._config.run.pause()
 
     def resume(self) -> None:
         """Undo `pause()`."""
-        self._plan.paused = False
-        if self._plan.run is not None:
-            self._plan.run.resume()
+        self._config.paused = False
+        if self._config.run is not None:
+            self._config.run.resume()
 
     def snapshot(self) -> PoolSnapshot:
         """Return a snapshot of the current state. O(depth of the tree of capacities)."""
-        plan, run = self._plan, self._plan.run
+        config, run = self._config, self._config.run
         return PoolSnapshot(
-            queued=len(plan.kept) + (0 if run is None else run.queued_tasks),
+            queued=len(config.unstarted) + (0 if run is None else run.queued_tasks),
             running=0 if run is None else run.running_tasks,
-            backing_off=0 if run is None else run.counts[State.BACKING_OFF],
-            done=plan.meter.done,
-            failed=plan.meter.failed,
-            unread=0 if run is None else len(run.outlet),
-            rate=0.0 if run is None else plan.meter.rate(run.clock()),
-            paused=plan.paused,
-            capacity=uses(plan.capacity),
+            backing_off=0 if run is None else run.backing_off_tasks,
+            done=config.throughput.done,
+            failed=config.throughput.failed,
+            unread=0 if run is None else len(run.events),
+            rate=0.0 if run is None else config.throughput.rate(run.clock()),
+            paused=config.paused,
+            capacity=uses(config.capacity),
         )
 
     def __repr__(self) -> str:
@@ -313,8 +300,8 @@ class HierarchicalTaskPoolRunner(Uncopied):
         return format_repr(f"{type(self).__name__}{name}", self._repr_parts())
 
     def _repr_parts(self) -> Iterator[str]:
-        yield "idle" if self._plan.run is None else self._plan.run.how()
-        if self._plan.paused:
+        yield "idle" if self._config.run is None else self._config.run.status()
+        if self._config.paused:
             yield "paused"
 
 
@@ -323,7 +310,6 @@ def _check(
     name: object,
     on_error: object,
     ordered: object,
-    isolate: object,
 ) -> None:
     """Check at run time for errors that a type checker reports, for users without one."""
     if not isinstance(capacity, CapacitySource):
@@ -333,4 +319,3 @@ def _check(
     if on_error not in ("continue", "stop"):
         raise ValueError(f"on_error must be 'continue' or 'stop', not {on_error!r}")
     check_flag("ordered", ordered)
-    check_flag("isolate", isolate)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from headrace._core import Lease
 
-_lease: ContextVar[Lease | None] = ContextVar("headrace.current_lease", default=None)
+variable: ContextVar[Lease | None] = ContextVar("headrace.current_lease", default=None)
 
 
 def current_lease() -> Lease:
@@ -33,7 +33,7 @@ def current_lease() -> Lease:
     Raises:
         RuntimeError: The caller is not in a pool task, or the cost of the task is a bare number.
     """
-    lease = _lease.get()
+    lease = variable.get()
     if lease is None:
         raise RuntimeError(
             "there is no lease here: only a task of a pool has one, and can get it if its cost names the resources, "
@@ -45,13 +45,13 @@ def current_lease() -> Lease:
 def leased(context: Context, lease: Lease) -> Context:
     """Return a copy of the context with this lease in it."""
     copy = context.copy()
-    copy.run(_lease.set, lease)
+    copy.run(variable.set, lease)
     return copy
 
 
 def unleased() -> Context:
     """Return a copy of the current context without a lease, for work that gets its own."""
     context = copy_context()
-    if _lease.get() is not None:
-        context.run(_lease.set, None)
+    if variable.get() is not None:
+        context.run(variable.set, None)
     return context

@@ -63,7 +63,7 @@ class Task(ReprMixin):
         "context",
         "cost",
         "fn",
-        "is_plain",
+        "is_simple",
         "key",
         "on_complete",
         "on_error",
@@ -115,7 +115,7 @@ class Task(ReprMixin):
         self.on_complete: Callable[[Any], object] | None = on_complete
         self.on_error: Callable[[BaseException], object] | None = on_error
         self.context: Context = unleased()
-        self.is_plain: bool = not (thread or priority) and all(
+        self.is_simple: bool = not (thread or priority) and all(
             option is None for option in (timeout, queue_timeout, retry, on_complete, on_error)
         )
         """Whether the task has no options besides cost and key, and may use the fast path."""
@@ -138,7 +138,7 @@ class Task(ReprMixin):
         task.on_complete = self.on_complete
         task.on_error = self.on_error
         task.context = unleased()
-        task.is_plain = self.is_plain
+        task.is_simple = self.is_simple
         return task
 
     def __copy__(self) -> Task:

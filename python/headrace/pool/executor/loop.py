@@ -187,7 +187,7 @@ def error_of(done: asyncio.Task[object]) -> BaseException | None:
     return None
 
 
-def read(done: asyncio.Task[object]) -> None:
+def mark_retrieved(done: asyncio.Task[object]) -> None:
     """Takes note of the error of a task, which is told otherwise, so that asyncio does not say that nobody did."""
     if not done.cancelled():
         done.exception()

@@ -33,6 +33,7 @@ mod tree;
 
 use pyo3::prelude::*;
 
+pub(crate) use node::PyCapacity;
 pub(crate) use permit::{CapacityClient, Next, TaskPermit, is_number};
 pub(crate) use prefetch::{PyPermitPrefetch, RunUsage};
 
@@ -44,7 +45,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<node::PyCapacity>()?;
     module.add_class::<lease::PyLease>()?;
     module.add_class::<lease::PySuspended>()?;
-    module.add_class::<prefetch::PyPermitPrefetch>()?;
     let py = module.py();
     freelist::register::<lease::PyLease>(py)?;
     Native::<acquire::AcquireAwaitable>::register(py)?;

@@ -29,7 +29,7 @@ use crate::runtime::blocking_wait::Blocking;
     module = "headrace._core"
 )]
 #[derive(Debug, Default)]
-pub(super) struct PyCapacity {
+pub(crate) struct PyCapacity {
     /// Set by `__init__`, which a subclass may override.
     pub(super) initialized: OnceLock<Initialized>,
 }

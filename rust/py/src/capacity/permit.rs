@@ -123,12 +123,26 @@ impl CapacityClient {
     ) -> PyResult<Next<'py>> {
         let prefetch = self.prefetch.get();
         if self.is_native && cost.is_none_or(is_one) {
-            return Ok(match prefetch.take_one(py, true)? {
+            return Ok(match prefetch.take_one(py)? {
                 Some(permit) => Next::Granted(TaskPermit::Native(permit)),
                 None => Next::Pending(prefetch.wait_for_one(py, least(), own)?),
             });
         }
         prefetch.clear(py);
+        self.request(py, cost)
+    }
+
+    /// Return whether no subclass has replaced `acquire` or `acquire_nowait` of the core.
+    pub(crate) fn is_native(&self) -> bool {
+        self.is_native
+    }
+
+    /// Request a permit without prefetching others.
+    pub(crate) fn request<'py>(
+        &self,
+        py: Python<'py>,
+        cost: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Next<'py>> {
         if let Some(grant) = self.try_permit(py, cost)? {
             return Ok(Next::Granted(grant));
         }
@@ -217,12 +231,6 @@ impl TreePermit {
             handle: Some(Arc::clone(handle)),
             id,
         }
-    }
-
-    /// Pass the permit to the caller, which must release it.
-    pub(super) fn into_id(mut self) -> PermitId {
-        self.handle = None;
-        self.id
     }
 
     #[inline]

@@ -15,11 +15,10 @@
 //! twice the slots that it holds, but at most the number that it has used since it was last idle. It keeps none in two cases:
 //! no other run holds or waits for capacity in the tree, or another one does so at the same node.
 //!
-//! A run has one set of prefetched permits, which its puller uses: the fast path of the pool, or the admission in Python. No
-//! task waits for them. So they may be queued only while the puller waits for its own request, which is ahead of them, or
-//! returns for the next permit by itself. They are [cleared](PyPermitPrefetch::clear) in the step in which the puller waits for
-//! anything else, or ends. Granted permits that were not taken are then released, and go to other requests. A task that is
-//! retried takes over the first queued request.
+//! A run has one set of prefetched permits, which the feeder of its engine uses. No task waits for them. So they may be queued
+//! only while the feeder waits for its own request, which is ahead of them, or returns for the next permit by itself. They are
+//! [cleared](PyPermitPrefetch::clear) in the step in which the feeder waits for anything else, or ends. Granted permits that
+//! were not taken are then released, and go to other requests. A task that is retried joins the end of the wait queue.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -30,7 +29,6 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::acquire::{AcquireAwaitable, QueuedAcquire, Started, one_slot};
-use super::lease::PyLease;
 use super::node::PyCapacity;
 use super::permit::TreePermit;
 use crate::coroutine::Parked;
@@ -68,9 +66,9 @@ pub(crate) struct RunUsage {
 }
 
 impl PyPermitPrefetch {
-    /// Take one slot, if it is available now. `more`: count it as used, since more tasks are about to be pulled.
+    /// Take one slot, if it is available now.
     #[inline]
-    pub(super) fn take_one(&self, py: Python<'_>, more: bool) -> PyResult<Option<TreePermit>> {
+    pub(super) fn take_one(&self, py: Python<'_>) -> PyResult<Option<TreePermit>> {
         let this = self.capacity.get();
         let has_queued = !self.prefetched.borrow(py).queue.is_empty();
         let id = if has_queued {
@@ -81,7 +79,7 @@ impl PyPermitPrefetch {
         let Some(id) = id else {
             return Ok(None);
         };
-        self.prefetched.borrow(py).used += usize::from(more);
+        self.prefetched.borrow(py).used += 1;
         Ok(Some(TreePermit::new(this.handle()?, id)))
     }
 
@@ -212,45 +210,12 @@ impl PyPermitPrefetch {
 #[pymethods]
 impl PyPermitPrefetch {
     #[new]
-    fn new(capacity: Py<PyCapacity>) -> Self {
+    pub(crate) fn new(capacity: Py<PyCapacity>) -> Self {
         Self {
             capacity,
             prefetched: GilCell::default(),
             clear_count: AtomicUsize::new(0),
         }
-    }
-
-    /// Return a lease of one slot, if it is available now. `more`: count it as used, since more tasks are about to be pulled.
-    #[pyo3(signature = (*, more))]
-    fn take<'py>(&self, py: Python<'py>, more: bool) -> PyResult<Option<Bound<'py, PyLease>>> {
-        self.take_one(py, more)?
-            .map(|permit| PyLease::make(self.capacity.bind(py), permit.into_id()))
-            .transpose()
-    }
-
-    /// Queue the puller's request for one slot now, and prefetched requests behind it. Returns the awaitable of the lease.
-    fn wait<'py>(
-        &self,
-        py: Python<'py>,
-        running: usize,
-        waiting: usize,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let usage = RunUsage { running, waiting };
-        self.wait_for_one(py, usage, || Ok(usage))
-    }
-
-    /// Return the awaitable of a lease for a task that is retried. It takes over the first queued request, if there is one.
-    fn stand<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let capacity = self.capacity.bind(py);
-        match self.take_first(py)? {
-            Some(first) => AcquireAwaitable::queued(capacity.clone(), first),
-            None => AcquireAwaitable::make(capacity.clone(), None, false, None),
-        }
-    }
-
-    /// The number of queued requests.
-    fn __len__(&self, py: Python<'_>) -> usize {
-        self.prefetched.borrow(py).queue.len()
     }
 
     /// Cancel all requests, and release the permits that were granted and not taken.

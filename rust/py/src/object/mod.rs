@@ -3,6 +3,7 @@
 //! | file | contents |
 //! |---|---|
 //! | [`class_enum`] | enums of objects of several native classes |
+//! | [`fast_attr`] | an attribute that C keeps in an object, read without a look-up of its name |
 //! | [`freelist`] | reuse of dead objects |
 //! | [`gc`] | visiting references for the garbage collector |
 //! | [`gil_cell`] | state that the GIL guards |
@@ -12,6 +13,7 @@
 //! | [`iterator_result`] | the result of one step of a stream |
 
 pub(crate) mod class_enum;
+pub(crate) mod fast_attr;
 pub(crate) mod freelist;
 pub(crate) mod gc;
 pub(crate) mod gil_cell;

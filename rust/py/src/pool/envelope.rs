@@ -228,13 +228,24 @@ impl Envelope {
     }
 }
 
-/// `EnvelopeType.FINAL`.
-pub(super) fn final_kind(py: Python<'_>) -> PyResult<&Py<PyAny>> {
-    static FINAL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    FINAL.get_or_try_init(py, || {
-        let kinds = py.import("headrace.pool.events")?.getattr("EnvelopeType")?;
-        Ok(kinds.getattr("FINAL")?.unbind())
-    })
+/// A member of `EnvelopeType`.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum EventKind {
+    Intermediate,
+    Final,
+    Error,
+}
+
+impl EventKind {
+    pub(super) fn object(self, py: Python<'_>) -> PyResult<&Py<PyAny>> {
+        static KINDS: PyOnceLock<[Py<PyAny>; 3]> = PyOnceLock::new();
+        let kinds = KINDS.get_or_try_init(py, || {
+            let class = py.import("headrace.pool.events")?.getattr("EnvelopeType")?;
+            let kind = |name| PyResult::Ok(class.getattr(name)?.unbind());
+            PyResult::Ok([kind("INTERMEDIATE")?, kind("FINAL")?, kind("ERROR")?])
+        })?;
+        Ok(&kinds[self as usize])
+    }
 }
 
 fn shared(py: Python<'_>, object: Option<&Py<PyAny>>) -> Option<Py<PyAny>> {

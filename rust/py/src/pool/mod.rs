@@ -1,63 +1,60 @@
-//! The hot part of the pool: tasks whose terms ask for nothing special.
+//! The engine of the pool: one native object per run that starts, stops, times out, retries and reports its tasks.
 //!
-//! A run of a pool is Python (`headrace/pool/run.py`). It decides what may be called, retries, orders,
-//! times out, drains and closes. For a *plain* task, one with nothing but a cost and a key, under a runner
-//! that orders nothing and tells no source, all of that comes to the same few steps, and they are here:
+//! `headrace/pool/run.py` starts and ends a run, and `headrace/pool/policy.py` has the decisions that are left to Python. Everything
+//! that happens to a task happens here, whatever its options:
 //!
-//! 1. [`feed`] pulls an item inside the feeder's own step.
-//! 2. If it is a plain task, its capacity is free and there is room for envelopes, [`lane`] makes an
-//!    asyncio task of it and has it do its first step there and then: CPython does that from 3.12 on
-//!    (`eager_start`); before, the lane steps it in the new task's name, with the task as the current one
-//!    and its context entered, and the task itself finds what came of it.
-//! 3. [`work`], the body of that asyncio task, calls the function and drives what it returns. At its end
-//!    it gives the lease back, puts the [`envelope`] and returns what the function returned.
+//! 1. [`feeder`] pulls an item. [`start`] accepts it: a [`task_spec`], a [`task_record`], its key and its slot.
+//! 2. [`request`] gets its capacity. If that is not free, the [`registry`] keeps the record until it is granted.
+//! 3. [`start`] creates the asyncio task and takes its first step there and then. CPython does that from 3.12 on (`eager_start`). Before,
+//!    the engine takes that step with the new task as the current one and its context entered, and the task itself finds the result.
+//!    A task that must run in a thread is [`submitted`] to an executor.
+//! 4. [`task_coroutine`], the coroutine of that asyncio task, calls the function and drives its result ([`task_body`]).
+//! 5. [`completion`] handles the end of the attempt: it releases the capacity, and has the task wait for its next attempt ([`timers`])
+//!    or puts its last event into the [`event_queue`].
 //!
-//! With `isolate=False` step 2 is another: a [`worker`] does the first step, in the name of an asyncio task that was
-//! used before, and that asyncio task is woken only if there are more.
-//!
-//! If its capacity is not free, the feed [waits](waiting) with it. Whatever is not so simple (an item that is no task, an
-//! error, a value that was yielded) is handed to Python at the place where Python would have been anyway. So the two ways of running a task
-//! differ in nothing but time, and a task may take either.
-//!
-//! | file | what it holds |
+//! | file | contents |
 //! |---|---|
-//! | [`envelope`] | what the consumer gets |
-//! | [`take`] | the envelopes that are not read yet, and a pull of one |
-//! | [`lane`] | what all plain tasks of a run share |
-//! | [`roll`] | those that run |
-//! | [`feed`] | what pulls and launches them |
-//! | [`waiting`] | the one that waits for its capacity |
-//! | [`terms`] | what one asks for |
-//! | [`ids`] | their numbers |
-//! | [`ticket`] | what is kept of one that was called |
-//! | [`body`] | one of them, from its call to its end |
-//! | [`ending`] | what the lane does when one has ended |
-//! | [`maker`] | what makes asyncio tasks |
-//! | [`work`] | the asyncio task in which one runs alone |
-//! | [`crew`] | the asyncio tasks that are used again, with `isolate=False` |
-//! | [`worker`] | one of these |
-//! | [`held`] | what one waits for before its asyncio task knows |
-//! | [`meter`] | how many ended, and how fast |
-//! | [`field`] | an attribute that is read for each |
+//! | [`engine`] | the engine as Python sees it |
+//! | [`feeder`] | pulling items |
+//! | [`start`] | from an item to the first step of its task |
+//! | [`request`] | the request of a task for its capacity |
+//! | [`completion`] | the end of an attempt, and of a task |
+//! | [`submitted`] | work of an executor |
+//! | [`timers`] | timeouts, delays before retries, queue timeouts |
+//! | [`registry`] | all tasks that were accepted and have not ended |
+//! | [`task_record`] | one of them |
+//! | [`task_spec`] | what a task calls, and its options |
+//! | [`task_ids`] | the numbers of tasks |
+//! | [`task_body`] | one attempt, from its call to its end |
+//! | [`task_coroutine`] | the coroutine of an asyncio task |
+//! | [`task_factory`] | creating asyncio tasks |
+//! | [`first_step`] | the object that a task waits for before its asyncio task knows |
+//! | [`emitter`] | values that a task yields |
+//! | [`envelope`] | the event that the consumer gets |
+//! | [`event_queue`] | the events that are not read yet |
+//! | [`output_slots`] | the order of the events of an ordered run |
+//! | [`throughput`] | the number of tasks that ended, and their rate |
 
-mod body;
-mod crew;
-mod ending;
+mod completion;
+mod emitter;
+mod engine;
 mod envelope;
-mod feed;
-pub(crate) mod field;
-mod held;
-mod ids;
-mod lane;
-mod maker;
-mod meter;
-mod roll;
-mod take;
-mod terms;
-mod ticket;
-mod waiting;
-mod work;
-mod worker;
+mod event_queue;
+mod feeder;
+mod first_step;
+mod output_slots;
+mod registry;
+mod request;
+mod start;
+mod submitted;
+mod task_body;
+mod task_coroutine;
+mod task_factory;
+mod task_ids;
+mod task_record;
+mod task_spec;
+mod throughput;
+mod timers;
 
 use pyo3::prelude::*;
 
@@ -66,15 +63,14 @@ use crate::object::freelist;
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    Native::<take::Take>::register(py)?;
-    Native::<feed::Feed>::register(py)?;
-    Native::<work::Work>::register(py)?;
-    Native::<worker::Worker>::register(py)?;
+    Native::<event_queue::Take>::register(py)?;
+    Native::<feeder::Feeder>::register(py)?;
+    Native::<task_coroutine::TaskCoroutine>::register(py)?;
     module.add_class::<envelope::Envelope>()?;
     freelist::register::<envelope::Envelope>(py)?;
-    module.add_class::<take::Unread>()?;
-    module.add_function(wrap_pyfunction!(take::quicken, module)?)?;
-    module.add_class::<lane::Lane>()?;
-    module.add_class::<ids::Ids>()?;
-    module.add_class::<meter::Meter>()
+    module.add_class::<event_queue::EventQueue>()?;
+    module.add_function(wrap_pyfunction!(event_queue::quicken, module)?)?;
+    module.add_class::<engine::Engine>()?;
+    module.add_class::<task_ids::TaskIds>()?;
+    module.add_class::<throughput::Throughput>()
 }

@@ -25,8 +25,8 @@ use pyo3::types::{PyDict, PyType};
 
 use crate::coroutine::{self, stop_iteration, type_object};
 use crate::merge::task_context;
+use crate::object::fast_attr;
 use crate::object::freelist;
-use crate::pool::field;
 use crate::pull::control;
 use crate::runtime::{asyncio, clock};
 use crate::source::async_gen;
@@ -41,7 +41,7 @@ static LAYOUTS: [&Layout; 12] = [
     &freelist::LAYOUT,
     &stop_iteration::LAYOUT,
     &control::LAYOUT,
-    &field::LAYOUT,
+    &fast_attr::LAYOUT,
     &coroutine::CALLBACK_LAYOUT,
     &clock::LAYOUT,
     &asyncio::LOOP_THREAD,

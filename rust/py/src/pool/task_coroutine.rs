@@ -6,10 +6,10 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-use super::body::{Body, Call};
-use super::held::Held;
-use super::lane::Lane;
-use super::ticket::Ticket;
+use super::engine::Engine;
+use super::first_step::FirstAwait;
+use super::task_body::{Call, TaskBody};
+use super::task_record::TaskRecord;
 use crate::coroutine::type_object::MOST_KEPT;
 use crate::coroutine::{Class, Coroutine, Step};
 use crate::errors::RaisedError;
@@ -18,31 +18,31 @@ use crate::runtime::asyncio;
 
 /// What was done in the asyncio task's name before that had its first step.
 #[derive(Debug)]
-enum Ahead {
+enum FirstStep {
     /// Nothing, or it was found already.
     Nothing,
     /// The work waits for this.
-    Waits(Held),
+    Waits(FirstAwait),
     Returned(Py<PyAny>),
     RaisedError(PyErr),
 }
 
-/// It ends as the function ends, so that callbacks of the asyncio task see what happened; the lane is told just before.
+/// It ends as the function ends, so that callbacks of the asyncio task see what happened; the engine is told just before.
 #[derive(Debug)]
-pub(crate) struct Work {
-    lane: Py<Lane>,
-    body: Option<Body>,
-    ahead: Ahead,
+pub(crate) struct TaskCoroutine {
+    engine: Py<Engine>,
+    body: Option<TaskBody>,
+    ahead: FirstStep,
 }
 
 static CLASS: Class = Class::new();
 
-impl Work {
-    pub(super) fn new(lane: Py<Lane>, call: Call, ticket: Ticket) -> Self {
+impl TaskCoroutine {
+    pub(super) fn new(engine: Py<Engine>, call: Call, record: TaskRecord) -> Self {
         Self {
-            lane,
-            body: Some(Body::new(call, ticket, None)),
-            ahead: Ahead::Nothing,
+            engine,
+            body: Some(TaskBody::new(call, record)),
+            ahead: FirstStep::Nothing,
         }
     }
 
@@ -53,7 +53,7 @@ impl Work {
         task: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Step<'py>> {
         match &mut self.body {
-            Some(body) => body.send(&self.lane, value, task),
+            Some(body) => body.send(&self.engine, value, task),
             None => Ok(Step::Return(value.py().None().into_bound(value.py()))),
         }
     }
@@ -63,9 +63,9 @@ impl Work {
         let py = task.py();
         let stepped = self.step(py.None().bind(py), Some(task));
         self.ahead = match stepped {
-            Ok(Step::Yield(waits_for)) => Ahead::Waits(Held::new(waits_for)),
-            Ok(Step::Return(value)) => Ahead::Returned(value.unbind()),
-            Err(error) => Ahead::RaisedError(error),
+            Ok(Step::Yield(waits_for)) => FirstStep::Waits(FirstAwait::new(waits_for)),
+            Ok(Step::Return(value)) => FirstStep::Returned(value.unbind()),
+            Err(error) => FirstStep::RaisedError(error),
         };
         Step::Yield(py.None().into_bound(py))
     }
@@ -73,25 +73,25 @@ impl Work {
     /// A step of the task itself.
     fn go_on<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         let py = value.py();
-        match std::mem::replace(&mut self.ahead, Ahead::Nothing) {
-            Ahead::Nothing => self.step(value, None),
+        match std::mem::replace(&mut self.ahead, FirstStep::Nothing) {
+            FirstStep::Nothing => self.step(value, None),
             // It was to wait for one turn, which this is.
-            Ahead::Waits(held) if held.is_turn(py) => self.step(value, None),
-            Ahead::Waits(held) => held.hand_up(py).map(Step::Yield),
-            Ahead::Returned(value) => Ok(Step::Return(value.into_bound(py))),
-            Ahead::RaisedError(error) => Err(error),
+            FirstStep::Waits(held) if held.is_turn(py) => self.step(value, None),
+            FirstStep::Waits(held) => held.hand_up(py).map(Step::Yield),
+            FirstStep::Returned(value) => Ok(Step::Return(value.into_bound(py))),
+            FirstStep::RaisedError(error) => Err(error),
         }
     }
 
     /// What it was about to wait for, or ended with, before the task had its first step, gives way.
     fn strike<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
-        if let Ahead::Waits(held) = std::mem::replace(&mut self.ahead, Ahead::Nothing)
+        if let FirstStep::Waits(held) = std::mem::replace(&mut self.ahead, FirstStep::Nothing)
             && held.cancel(py, &error)?
         {
             return held.hand_up(py).map(Step::Yield);
         }
         match &mut self.body {
-            Some(body) => body.throw(&self.lane, py, error),
+            Some(body) => body.throw(&self.engine, py, error),
             None => Err(error),
         }
     }
@@ -102,7 +102,7 @@ impl Work {
         let done = READ
             .get_or_try_init(py, || {
                 let module = py.import("headrace.pool.executor.loop")?;
-                PyResult::Ok(module.getattr("read")?.unbind())
+                PyResult::Ok(module.getattr("mark_retrieved")?.unbind())
             })
             .and_then(|read| match asyncio::current_task(py) {
                 Some(task) => task
@@ -116,8 +116,8 @@ impl Work {
     }
 }
 
-impl Coroutine for Work {
-    const NAME: &'static CStr = c"headrace._core.Work";
+impl Coroutine for TaskCoroutine {
+    const NAME: &'static CStr = c"headrace._core.TaskCoroutine";
 
     // As many may live at a time as the pool's limit says, and the collector counts what is allocated.
     const FREE_LIST_SIZE: usize = MOST_KEPT;
@@ -145,20 +145,20 @@ impl Coroutine for Work {
 
     fn abandon(&mut self, _py: Python<'_>) {
         self.body = None;
-        self.ahead = Ahead::Nothing;
+        self.ahead = FirstStep::Nothing;
     }
 }
 
-impl Traverse for Work {
+impl Traverse for TaskCoroutine {
     fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        visit(self.lane.as_any())?;
+        visit(self.engine.as_any())?;
         if let Some(body) = &self.body {
             body.traverse(visit)?;
         }
         match &self.ahead {
-            Ahead::Waits(held) => visit(held.object()),
-            Ahead::Returned(value) => visit(value),
-            Ahead::Nothing | Ahead::RaisedError(_) => Ok(()),
+            FirstStep::Waits(held) => visit(held.object()),
+            FirstStep::Returned(value) => visit(value),
+            FirstStep::Nothing | FirstStep::RaisedError(_) => Ok(()),
         }
     }
 }

@@ -14,13 +14,13 @@ const MARK: &str = "_asyncio_future_blocking";
 /// Until then asyncio knows of no wait, and what a task does at once is done here: to take the mark from the future that
 /// says that it is being awaited, without which nobody else could await the same one, and to pass on a cancellation.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct FirstAwait {
     object: Py<PyAny>,
     /// Whether it was awaited, as everything is that is no fault.
     is_awaited: bool,
 }
 
-impl Held {
+impl FirstAwait {
     pub(super) fn new(object: Bound<'_, PyAny>) -> Self {
         // What cannot be asked is no future, which the task will say.
         let is_awaited = !object.is_none() && take_mark(&object).unwrap_or(false);

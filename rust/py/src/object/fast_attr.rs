@@ -11,7 +11,7 @@ use crate::runtime::private_layout::{self, Layout};
 pub(crate) static LAYOUT: Layout = Layout::new("descriptors", self_test);
 
 /// One that is read for every task, of objects that are all of one class.
-pub(super) struct Field {
+pub(crate) struct Field {
     name: &'static str,
     /// Of the class of the first object; nothing if that keeps it in another way.
     found: PyOnceLock<Option<Found>>,
@@ -25,7 +25,7 @@ struct Found {
 }
 
 impl Field {
-    pub(super) const fn new(name: &'static str) -> Self {
+    pub(crate) const fn new(name: &'static str) -> Self {
         Self {
             name,
             found: PyOnceLock::new(),
@@ -34,7 +34,7 @@ impl Field {
 
     /// What it is for this object; nothing if it has to be looked up.
     #[inline]
-    pub(super) fn read<'py>(
+    pub(crate) fn read<'py>(
         &self,
         object: &Bound<'py, PyAny>,
     ) -> Option<PyResult<Bound<'py, PyAny>>> {

@@ -7,10 +7,10 @@ use pyo3::prelude::*;
 /// Numbers from 1, each once: an iterator without an end.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug, Default)]
-pub(crate) struct Ids(AtomicU64);
+pub(crate) struct TaskIds(AtomicU64);
 
 #[pymethods]
-impl Ids {
+impl TaskIds {
     #[new]
     fn new() -> Self {
         Self::default()

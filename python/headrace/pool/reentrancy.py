@@ -1,7 +1,7 @@
 """Whether code runs inside of a run: in the source or a task of it, or in an asyncio task that one of them has started.
 
-It stands in a context variable. The context of the run has it, and with it all bare callables; of a `Task`, which has a
-context of its own, the asyncio task sets it, but that plain tasks do not: there it would cost a part of all that they do.
+A context variable tells. The context of the run has it, and with it all bare callables. A `Task` has a context of its own, in which
+the engine sets it when the task is called.
 """
 
 from __future__ import annotations
@@ -23,24 +23,20 @@ class Inside:
     __slots__ = ("__weakref__", "_outer")
 
     def __init__(self) -> None:
-        outer = _inside.get()
+        outer = variable.get()
         # Weakly: runs that start one another, and end, would make an endless line.
         self._outer = None if outer is None else ref(outer)
 
     def mark(self, context: Context) -> None:
         """What runs in this context, or in a copy of it, is inside from now on."""
-        context.run(_inside.set, self)
-
-    def enter(self) -> None:
-        """The caller is inside from now on, and all that it starts."""
-        _inside.set(self)
+        context.run(variable.set, self)
 
     def is_here(self) -> bool:
         """Whether the caller is inside, or inside of a run that is."""
-        inside = _inside.get()
+        inside = variable.get()
         while inside is not None and inside is not self:
             inside = None if inside._outer is None else inside._outer()
         return inside is self
 
 
-_inside: ContextVar[Inside | None] = ContextVar("headrace.inside", default=None)
+variable: ContextVar[Inside | None] = ContextVar("headrace.inside", default=None)

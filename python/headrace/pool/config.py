@@ -1,4 +1,4 @@
-"""What a runner hands to each of its runs, and what they leave to the next."""
+"""`Config`: the options of a runner, and the state that its runs share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from headrace._core import Ids, Meter
+from headrace._core import TaskIds, Throughput
 from headrace._internal.reprs import safe_str
 from headrace.graph.outcome_listener import OutcomeListener
 
@@ -19,8 +19,8 @@ R = TypeVar("R")
 
 
 @dataclass(slots=True)
-class Plan(Generic[R]):
-    """The options of a runner, and its memory."""
+class Config(Generic[R]):
+    """The options of a runner, and the state that outlives its runs."""
 
     name: str
     source: PullObj[Any]
@@ -32,14 +32,13 @@ class Plan(Generic[R]):
     max_buffered: int
     retry: Retry | None
     timeout: float | None
-    isolate: bool
     outcome_listener: OutcomeListener | None = field(init=False)
-    """The source, if it wants to know what became of its items."""
-    ids: Ids = field(default_factory=Ids)
-    """The numbers of tasks, in the order in which they are taken up."""
-    kept: deque[object] = field(default_factory=deque[object])
-    """What was pulled and not called in an earlier run: `lookahead` items at most."""
-    meter: Meter = field(default_factory=Meter)
+    """The source, if it is notified of the outcome of its items."""
+    ids: TaskIds = field(default_factory=TaskIds)
+    """The ids of tasks, in the order in which they are accepted."""
+    unstarted: deque[object] = field(default_factory=deque[object])
+    """The items that an earlier run pulled and did not call: at most `lookahead`."""
+    throughput: Throughput = field(default_factory=Throughput)
     paused: bool = False
     run: R | None = None
     """The active run."""
@@ -48,27 +47,11 @@ class Plan(Generic[R]):
         source: object = self.source
         self.outcome_listener = source if isinstance(source, OutcomeListener) else None
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether nothing stands against the short way for tasks that ask for nothing special."""
-        return (
-            not self.ordered
-            and self.lookahead == 1
-            and self.outcome_listener is None
-            and self.retry is None
-            and self.timeout is None
-        )
-
-    @property
-    def reuses(self) -> bool:
-        """Whether plain tasks run in asyncio tasks that are used again."""
-        return not self.isolate
-
     def name_of(self, task_id: int, key: object) -> str:
-        """What a task is called in the name of its asyncio task, and in messages."""
+        """Return the name of a task, for its asyncio task and for messages."""
         return f"{self.name}: task {task_id if key is None else safe_str(key)}"
 
     def check_idle(self) -> None:
-        """Raises RuntimeError if a run is under way."""
+        """Raise RuntimeError if a run is active."""
         if self.run is not None:
             raise RuntimeError(f"{self.name}: this runner is running already; leave that run first")

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from headrace._internal.tasks import wait_until_done
-from headrace.pool.inside import Inside
+from headrace.pool.reentrancy import Inside
 
 if TYPE_CHECKING:
     from contextvars import Context
@@ -49,8 +49,8 @@ class End:
             the first cancellation that struck meanwhile, to be raised; else None.
 
         Raises:
-            CancelledError: at once, in what runs in the run: a task that the end has to wait for may wait for it. And once the
-                consumer has left, for all but the consumer: a plain `Task` does not tell that it runs in the run.
+            CancelledError: at once, in code that runs inside of the run: a task that the end has to wait for may wait for it. And
+                once the consumer has left, for all but the consumer.
         """
         cancellation: asyncio.CancelledError | None = None
         if not self.inside.is_here():

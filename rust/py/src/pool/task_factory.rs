@@ -12,7 +12,7 @@ use crate::runtime::asyncio;
 
 /// See the top of this file.
 #[derive(Debug, Default)]
-pub(super) struct Maker {
+pub(super) struct TaskFactory {
     /// The keyword arguments of an asyncio task, to be filled in anew for each; not there while one is made.
     keywords: GilCell<Option<Py<PyDict>>>,
 }
@@ -26,7 +26,7 @@ pub(super) struct Options<'a, 'py> {
     pub(super) is_eager: bool,
 }
 
-impl Maker {
+impl TaskFactory {
     /// A new asyncio task; one that is eager may be done. `context` is one that may be kept.
     pub(super) fn make<'py>(
         &self,
@@ -52,7 +52,7 @@ impl Maker {
     }
 }
 
-traverse!(Maker { keywords });
+traverse!(TaskFactory { keywords });
 
 /// The keyword arguments that are those of each.
 #[cold]

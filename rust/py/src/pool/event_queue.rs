@@ -1,4 +1,4 @@
-//! The next envelope, as the consumer awaits it.
+//! The events of a run that the consumer has not read yet, and the awaitable that reads the next one.
 
 use std::ffi::CStr;
 use std::sync::OnceLock;
@@ -13,11 +13,12 @@ use pyo3::types::PyType;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::envelope::Envelope;
-use super::field::Field;
+use super::output_slots::OutputSlots;
 use crate::buffer::PyBuffer;
 use crate::coroutine::{Class, Coroutine, Native, Pending, Step};
 use crate::errors::{self, RaisedError};
-use crate::object::gc::{self, traverse};
+use crate::object::fast_attr::Field;
+use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
 use crate::pull::control;
 use crate::runtime::asyncio;
@@ -26,7 +27,7 @@ use crate::runtime::blocking_wait::this_thread;
 /// The envelopes of a run that are not read yet, in a buffer, with what is to be done besides.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct Unread {
+pub(crate) struct EventQueue {
     pub(super) buffer: Py<PyBuffer>,
     /// The only one that may ask for envelopes; known from the start of the run on.
     event_loop: OnceLock<Py<PyAny>>,
@@ -40,12 +41,24 @@ pub(crate) struct Unread {
     pub(super) contested: AtomicBool,
     /// Whether what is put is dropped.
     pub(super) shut: AtomicBool,
+    /// The number of unread events at which tasks that yield wait; in an ordered run, as many more may be held in slots.
+    most: usize,
+    /// In an ordered run, the number of slots.
+    window: Option<usize>,
+    slots: GilCell<OutputSlots>,
 }
 
 #[pymethods]
-impl Unread {
+impl EventQueue {
     #[new]
-    fn new(buffer: Py<PyBuffer>, other: Py<PyAny>, taken: Py<PyAny>) -> Self {
+    #[pyo3(signature = (buffer, other, taken, *, most, window))]
+    fn new(
+        buffer: Py<PyBuffer>,
+        other: Py<PyAny>,
+        taken: Py<PyAny>,
+        most: usize,
+        window: Option<usize>,
+    ) -> Self {
         Self {
             buffer,
             event_loop: OnceLock::new(),
@@ -54,6 +67,9 @@ impl Unread {
             taken: GilCell::new(Some(taken)),
             contested: AtomicBool::new(false),
             shut: AtomicBool::new(false),
+            most,
+            window,
+            slots: GilCell::default(),
         }
     }
 
@@ -66,7 +82,7 @@ impl Unread {
     /// The next envelope.
     fn take(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
         Native::alloc(slf.py(), || Take {
-            unread: slf.unbind(),
+            events: slf.unbind(),
             pending: None,
         })
     }
@@ -81,6 +97,62 @@ impl Unread {
             Ok(_) => Ok(()),
             Err(refused) => Err(refused.into_error(py, None)),
         }
+    }
+
+    /// Adds a slot behind the others for a task that was accepted; `None` unless the run is ordered.
+    pub(super) fn new_slot(&self, py: Python<'_>) -> Option<u64> {
+        self.window.map(|_| self.slots.borrow(py).add())
+    }
+
+    /// Puts an event into a slot, even if there is no room.
+    #[inline]
+    pub(super) fn put_at(
+        &self,
+        py: Python<'_>,
+        slot: Option<u64>,
+        event: Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let Some(slot) = slot else {
+            return self.put(py, event);
+        };
+        let ready = self.slots.borrow(py).hold(slot, event.unbind());
+        ready.map_or(Ok(()), |event| self.put(py, event.into_bound(py)))
+    }
+
+    /// The task of a slot has ended.
+    pub(super) fn leave(&self, py: Python<'_>, slot: u64) -> PyResult<()> {
+        let ready = self.slots.borrow(py).end(slot);
+        for event in ready {
+            self.put(py, event.into_bound(py))?;
+        }
+        self.wake_next(py)
+    }
+
+    /// The slot of the first task that has not ended.
+    #[getter]
+    fn first_slot(&self, py: Python<'_>) -> u64 {
+        self.slots.borrow(py).first()
+    }
+
+    /// Whether there is room for an event of a slot; without a slot, for another task.
+    #[pyo3(signature = (slot = None))]
+    fn fits(&self, py: Python<'_>, slot: Option<u64>) -> bool {
+        let is_readable = self.buffer.get().core().len() < self.most;
+        if self.window.is_none() {
+            return is_readable;
+        }
+        let slots = self.slots.borrow(py);
+        match slot {
+            Some(slot) if slots.is_first(slot) => is_readable,
+            Some(_) => slots.held < self.most,
+            None => is_readable && slots.held < self.most,
+        }
+    }
+
+    /// Whether there is room, and no earlier waiter for it. In an ordered run waiters may be overtaken: the slots keep the order.
+    #[pyo3(signature = (slot = None))]
+    pub(super) fn has_room(&self, py: Python<'_>, slot: Option<u64>) -> bool {
+        (self.window.is_some() || !self.contested.load(Relaxed)) && self.fits(py, slot)
     }
 
     #[getter]
@@ -112,8 +184,8 @@ impl Unread {
         drop(taken);
     }
 
-    fn __len__(&self) -> usize {
-        self.buffer.get().core().len()
+    fn __len__(&self, py: Python<'_>) -> usize {
+        self.buffer.get().core().len() + self.slots.borrow(py).held
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -123,6 +195,7 @@ impl Unread {
             visit.call(event_loop)?;
         }
         gc::visit(&visit, |visit| {
+            self.slots.traverse(visit)?;
             let taken = self.taken.peek_for_gc();
             taken
                 .as_ref()
@@ -132,8 +205,8 @@ impl Unread {
     }
 }
 
-/// Where the stream of a run has its [`Unread`]; before it has, there is something else.
-static UNREAD: Field = Field::new("_unread");
+/// Where the stream of a run has its [`EventQueue`]; before it has, there is something else.
+static UNREAD: Field = Field::new("_events");
 
 /// `am_anext` of the stream of a run: without the frame of Python's that its `__anext__` takes, which costs as much as a pull.
 ///
@@ -146,11 +219,11 @@ unsafe extern "C" fn anext(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
         let py = Python::assume_attached();
         (py, Bound::from_borrowed_ptr(py, object))
     };
-    let unread = UNREAD
+    let events = UNREAD
         .read(&stream)
-        .unwrap_or_else(|| stream.getattr(intern!(py, "_unread")));
-    let made = unread.and_then(|unread| match unread.cast_into_exact::<Unread>() {
-        Ok(unread) => Unread::take(unread),
+        .unwrap_or_else(|| stream.getattr(intern!(py, "_events")));
+    let made = events.and_then(|events| match events.cast_into_exact::<EventQueue>() {
+        Ok(events) => EventQueue::take(events),
         Err(_) => stream.call_method0(intern!(py, "__anext__")),
     });
     match made {
@@ -162,7 +235,7 @@ unsafe extern "C" fn anext(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     }
 }
 
-/// Gives the class of the stream of a run the short way to `anext()`: to the envelopes of its `_unread`, once it has that.
+/// Gives the class of the stream of a run the short way to `anext()`: to the envelopes of its `_events`, once it has that.
 #[pyfunction]
 pub(crate) fn quicken(class_: &Bound<'_, PyType>) {
     if !control::LAYOUT.is_used() {
@@ -180,7 +253,7 @@ pub(crate) fn quicken(class_: &Bound<'_, PyType>) {
 /// One pull of an envelope.
 #[derive(Debug)]
 pub(crate) struct Take {
-    unread: Py<Unread>,
+    events: Py<EventQueue>,
     pending: Option<Pending<Get<Py<PyAny>>>>,
 }
 
@@ -188,13 +261,13 @@ static CLASS: Class = Class::new();
 
 impl Take {
     fn step<'py>(&mut self, py: Python<'py>) -> PyResult<Step<'py>> {
-        let unread = self.unread.bind(py).clone();
-        let buffer = unread.get().buffer.get();
+        let events = self.events.bind(py).clone();
+        let buffer = events.get().buffer.get();
         if self.pending.is_none() {
             buffer.check(py)?;
-            unread.get().check_loop(py)?;
+            events.get().check_loop(py)?;
             match buffer.core().try_get() {
-                Ok(entry) => return unread.get().hand_over(entry.into_bound(py)),
+                Ok(entry) => return events.get().hand_over(entry.into_bound(py)),
                 Err(TryGetError::Ended) => return Err(PyStopAsyncIteration::new_err(())),
                 Err(TryGetError::Empty) => {}
             }
@@ -203,8 +276,8 @@ impl Take {
             .pending
             .get_or_insert_with(|| Pending::new(buffer.core().get()));
         match pending.step(py)? {
-            Ok(Ok(entry)) => unread.get().hand_over(entry.into_bound(py)),
-            Ok(Err(_)) if unread.get().shut.load(Relaxed) => Err(errors::closed(
+            Ok(Ok(entry)) => events.get().hand_over(entry.into_bound(py)),
+            Ok(Err(_)) if events.get().shut.load(Relaxed) => Err(errors::closed(
                 py,
                 "the run was closed while this pull waited for an envelope",
             )),
@@ -214,7 +287,22 @@ impl Take {
     }
 }
 
-impl Unread {
+impl EventQueue {
+    /// Whether a window has no slot for so many more tasks.
+    pub(super) fn is_window_full(&self, py: Python<'_>, more: usize) -> bool {
+        (self.window).is_some_and(|window| self.slots.borrow(py).len() + more > window)
+    }
+
+    /// Wakes the next waiter for room, if there is one.
+    #[inline]
+    fn wake_next(&self, py: Python<'_>) -> PyResult<()> {
+        if !self.contested.load(Relaxed) {
+            return Ok(());
+        }
+        let taken = (self.taken.borrow(py).as_ref()).map(|taken| taken.clone_ref(py));
+        taken.map_or(Ok(()), |taken| taken.bind(py).call0().map(drop))
+    }
+
     /// Refuses any loop but that of the run.
     #[inline]
     fn check_loop(&self, py: Python<'_>) -> PyResult<()> {
@@ -244,16 +332,7 @@ impl Unread {
     #[inline]
     fn hand_over<'py>(&self, entry: Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         let py = entry.py();
-        if self.contested.load(Relaxed) {
-            let taken = self
-                .taken
-                .borrow(py)
-                .as_ref()
-                .map(|taken| taken.clone_ref(py));
-            if let Some(taken) = taken {
-                taken.bind(py).call0()?;
-            }
-        }
+        self.wake_next(py)?;
         if entry.is_exact_instance_of::<Envelope>() {
             Ok(Step::Return(entry))
         } else {
@@ -284,4 +363,4 @@ impl Coroutine for Take {
     }
 }
 
-traverse!(Take { unread, pending });
+traverse!(Take { events, pending });

@@ -14,7 +14,7 @@ const BUCKETS: usize = SECONDS as usize + 1;
 /// Counts ends, and keeps those of the last seconds apart: O(1) an end, and a bound on what it holds.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug, Default)]
-pub(crate) struct Meter {
+pub(crate) struct Throughput {
     counts: GilCell<Counts>,
 }
 
@@ -29,7 +29,7 @@ struct Counts {
 }
 
 #[pymethods]
-impl Meter {
+impl Throughput {
     #[new]
     fn new() -> Self {
         Self::default()

@@ -1,0 +1,213 @@
+"""`EventQueue`: the events of a run that were not read yet, and the waiters for room.
+
+In an unordered run an event can be read as soon as it was put. In an ordered run each task has a slot, and only the first task that
+has not ended puts its events where they can be read; those of the others are held in their slots. The first task never waits for
+the events that are held, because they wait for it. The native part has the events and the slots, this one the waiters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import OrderedDict
+from itertools import count
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from headrace._core import Buffer, EventQueue as _Events
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from headrace._core import TaskProgressEnvelope
+
+
+class Failure:
+    """An entry of the queue that a pull raises."""
+
+    __slots__ = ("_error", "raised")
+
+    def __init__(self, error: BaseException) -> None:
+        self._error: BaseException | None = error
+        # Resolved when the error was raised to a consumer.
+        self.raised: asyncio.Future[None] | None = None
+
+    def take(self) -> BaseException | None:
+        """Return the error, once: its traceback would hold the caller."""
+        error, self._error = self._error, None
+        return error
+
+
+class EventQueue:
+    """See the top of this file.
+
+    Args:
+        most: The number of unread events at which tasks that yield wait; in an ordered run, as many more may be held in slots.
+        window: In an ordered run, the number of tasks between the first that has not ended and the last that was accepted.
+    """
+
+    def __init__(self, most: int, *, window: int | None) -> None:
+        # Without a bound, so that a task that ends can put its last event without waiting.
+        buffer: Buffer[Any] = Buffer(None, "block", "fifo", None)
+        # In the core a number is the size of memory, which no run reaches.
+        self.unread: _Events = _Events(
+            buffer,
+            _raise,
+            self.wake_next,
+            most=min(most, sys.maxsize),
+            window=None if window is None else min(window, sys.maxsize),
+        )
+        # The waiters for room in FIFO order, by number: those without a slot, and the tasks that have one.
+        self._waiting: OrderedDict[asyncio.Future[None], int] = OrderedDict()
+        self._slotted: OrderedDict[asyncio.Future[None], tuple[int, int]] = OrderedDict()
+        self._by_slot: dict[int, dict[asyncio.Future[None], None]] = {}
+        self._numbers = count()
+        self._front = 0
+        # Whether no consumer reads events any more.
+        self.closed: bool = False
+
+    def __len__(self) -> int:
+        return len(self.unread)
+
+    async def raise_to_consumer(
+        self, loop: asyncio.AbstractEventLoop, error: BaseException
+    ) -> None:
+        """Put an error behind the events, and wait until it was raised to a consumer."""
+        failure = Failure(error)
+        failure.raised = loop.create_future()
+        slot = self.unread.new_slot()
+        self.unread.put_at(slot, failure)
+        if slot is not None:
+            self.unread.leave(slot)
+        await failure.raised
+
+    def close(self, *, wake: bool = True) -> None:
+        """Drop all events from now on. With `wake`, pending pulls raise `ClosedError`."""
+        self.closed = True
+        if wake:
+            self.unread.close()
+        else:
+            self.unread.shut()
+
+    def put_when_room(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        event: TaskProgressEnvelope[Any],
+        slot: int | None,
+        *,
+        stopping: bool,
+    ) -> Awaitable[None]:
+        """Return an awaitable that puts an event of a task when there is room. See `Listener.emit`."""
+        if stopping:
+            # It yields all the same.
+            return _cancelled()
+        if self.closed:
+            # There is always room then: a task that waits for nothing else has to wait here until it is cancelled.
+            return loop.create_future()
+        return self._put_when_room(loop, event, slot)
+
+    async def _put_when_room(
+        self, loop: asyncio.AbstractEventLoop, event: TaskProgressEnvelope[Any], slot: int | None
+    ) -> None:
+        await self.room(loop, slot)
+        self.unread.put_at(slot, event)
+        self.wake_next()
+
+    def has_room(self, slot: int | None = None) -> bool:
+        """Return whether an event may be put now."""
+        return self.unread.has_room(slot)
+
+    async def room(self, loop: asyncio.AbstractEventLoop, slot: int | None = None) -> None:
+        """Wait for room, in FIFO order. The caller calls `wake_next` when it has used the room or does not need it."""
+        if self.has_room(slot):
+            return
+        turn: asyncio.Future[None] = loop.create_future()
+        self._add(turn, slot, next(self._numbers))
+        while True:
+            self.unread.contested = True
+            try:
+                await turn
+            except asyncio.CancelledError:
+                # Its future is cancelled before it gets here: `wake_next` may have passed over it meanwhile.
+                if turn.cancelled():
+                    self._remove(turn, slot)
+                    self._look()
+                else:
+                    self.wake_next()
+                raise
+            if self.unread.fits(slot):
+                return
+            # The last events of tasks that ended took the room since: wait on, as the first in the queue.
+            turn = loop.create_future()
+            self._front -= 1
+            self._add(turn, slot, self._front)
+            # It was woken for nothing: wake another, if one can go on.
+            self.wake_next()
+
+    def _add(self, turn: asyncio.Future[None], slot: int | None, number: int) -> None:
+        """Add a waiter to its queue: behind the others, or before them if its number is below 0."""
+        if slot is None:
+            self._waiting[turn] = number
+            if number < 0:
+                self._waiting.move_to_end(turn, last=False)
+        else:
+            self._slotted[turn] = number, slot
+            self._by_slot.setdefault(slot, {})[turn] = None
+            if number < 0:
+                self._slotted.move_to_end(turn, last=False)
+
+    def _remove(self, turn: asyncio.Future[None], slot: int | None) -> None:
+        if slot is None:
+            self._waiting.pop(turn, None)
+        elif self._slotted.pop(turn, None) is not None:
+            turns = self._by_slot[slot]
+            del turns[turn]
+            if not turns:
+                del self._by_slot[slot]
+
+    def wake_next(self) -> None:
+        """Wake the waiter that has waited longest of those for which there is room."""
+        while (entry := self._first_that_fits()) is not None:
+            turn = entry[0]
+            self._remove(*entry)
+            if not turn.done():
+                turn.set_result(None)
+                break
+        self._look()
+
+    def _look(self) -> None:
+        self.unread.contested = bool(self._waiting or self._slotted)
+
+    def _first_that_fits(self) -> tuple[asyncio.Future[None], int | None] | None:
+        fits: list[tuple[int, asyncio.Future[None], int | None]] = []
+        if self._waiting and self.unread.fits():
+            turn, number = next(iter(self._waiting.items()))
+            fits.append((number, turn, None))
+        first = self.unread.first_slot
+        if first in self._by_slot and self.unread.fits(first):
+            turn = next(iter(self._by_slot[first]))
+            fits.append((self._slotted[turn][0], turn, first))
+        for turn, (number, slot) in self._slotted.items():
+            # All others wait for the same room, so that one of them is looked at.
+            if slot != first:
+                if self.unread.fits(slot):
+                    fits.append((number, turn, slot))
+                break
+        return min(fits, key=itemgetter(0))[1:] if fits else None
+
+
+async def _cancelled() -> None:
+    """Raise the cancellation of a task that is to stop."""
+    raise asyncio.CancelledError
+
+
+def _raise(failure: Failure) -> None:
+    """Raise a failure to the consumer that took it."""
+    if failure.raised is not None and not failure.raised.done():
+        failure.raised.set_result(None)
+    error = failure.take()
+    try:
+        if error is not None:
+            raise error
+    finally:
+        del error

@@ -1,0 +1,212 @@
+"""`Policy`: the decisions about tasks that the engine leaves to Python, and the user code that it calls through Python."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable
+from copy import copy
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from headrace._internal.error_notes import wrap_iteration_error
+from headrace._internal.reprs import describe_value, short_repr
+from headrace.errors import HeadraceError
+from headrace.pool.executor._slow_callbacks import watched
+from headrace.pool.executor.executor import CancelSupport
+from headrace.pool.executor.loop import stream
+from headrace.task._current_lease import leased
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Hashable
+
+    from headrace._core import Emitter, Engine, Lease, Listener, TaskProgressEnvelope
+    from headrace.pool.config import Config
+    from headrace.pool.event_queue import EventQueue
+    from headrace.pool.executor.handle import Handle
+    from headrace.pool.executor.thread import ThreadExecutor
+    from headrace.task.retry import Retry
+    from headrace.task.task import Task
+
+
+class PolicyOwner(Protocol):
+    """The run whose engine has this policy."""
+
+    config: Config[Any]
+    loop: asyncio.AbstractEventLoop
+    events: EventQueue
+    threads: ThreadExecutor
+
+    @property
+    def engine(self) -> Engine:
+        """The engine."""
+        ...
+
+    def idle(self) -> None:
+        """Note that no task is left."""
+        ...
+
+    def failed(self, error: BaseException) -> None:
+        """Note that a task ended with an error."""
+        ...
+
+    def report(self, message: str, error: BaseException) -> None:
+        """Report an error that no consumer can receive."""
+        ...
+
+    def interrupt(self, error: BaseException) -> None:
+        """End the run with an error that ends the program."""
+        ...
+
+
+class Policy:
+    """See the top of this file. The engine calls its methods by their names.
+
+    Args:
+        run: The run of the engine.
+    """
+
+    def __init__(self, run: PolicyOwner) -> None:
+        self._run = run
+        self.name_of: Callable[[int, Hashable], str] = run.config.name_of
+        self.idle: Callable[[], None] = run.idle
+        self.failed: Callable[[BaseException], None] = run.failed
+        self.interrupt: Callable[[BaseException], None] = run.interrupt
+        self.requests: set[asyncio.Task[None]] = set()
+        """The tasks that wait for capacity; the event loop itself holds its tasks only weakly."""
+
+    # Items that cannot be called.
+
+    def not_a_task(self, item: object) -> TypeError:
+        """Return the error of an item that is not a task."""
+        from headrace._internal.hints import for_task
+
+        return TypeError(
+            f"a task must be callable or a Task, not {describe_value(item)}{for_task(item)}"
+        )
+
+    def key_error(self, key: object, owner: int) -> ValueError:
+        """Return the error of a task whose key is that of another."""
+        return ValueError(
+            f"{self._run.config.name}: key {short_repr(key)} is that of task {owner}, which has not ended"
+        )
+
+    # Errors and hooks.
+
+    def retry_delay(self, retry: Retry, error: BaseException, attempt: int) -> float | None:
+        """Return the seconds until the next attempt, or None if there is none."""
+        return retry.delay(error, attempt) if retry.applies(error, attempt) else None
+
+    def describe_error(
+        self, task_id: int, key: Hashable, error: BaseException, is_disturbed: bool
+    ) -> BaseException:
+        """Return the error of a task as its event has it, and report it if no event can be read any more."""
+        name = self.name_of(task_id, key)
+        error = wrap_iteration_error(error, name)
+        if (
+            self._run.events.closed
+            and is_disturbed
+            and not isinstance(error, asyncio.CancelledError)
+        ):
+            self._run.report(f"{name} raised while its run was being closed", error)
+        return error
+
+    def hook_raised(self, task_id: int, key: Hashable, error: BaseException) -> None:
+        """Report the error of `on_complete` or `on_error`."""
+        self._run.report(f"a callback of {self.name_of(task_id, key)} raised", error)
+
+    def listener_raised(self, task_id: int, key: Hashable, error: BaseException) -> None:
+        """Report the error of an `OutcomeListener`."""
+        name = self._run.config.name
+        self._run.report(
+            f"the source of {name} raised when told of {self.name_of(task_id, key)}", error
+        )
+
+    # Results that are not values, and yielded values.
+
+    def rest(self, result: object, emitter: Emitter) -> Coroutine[Any, Any, object]:
+        """Return a coroutine that drives the result of a task function, if that is not a coroutine itself."""
+        return _rest(result, emitter)
+
+    def watch(
+        self, fn: Callable[..., object], args: tuple[object, ...], emitter: Emitter
+    ) -> Coroutine[Any, Any, object]:
+        """Return a coroutine that calls a task function, and warns of each step that blocks the event loop."""
+        limit = getattr(self._run.loop, "slow_callback_duration", 0.1)
+        return watched(partial(_call, fn, args, emitter), emitter.name, limit)
+
+    def emit(
+        self, event: TaskProgressEnvelope[Any], slot: int | None, is_stopping: bool
+    ) -> Awaitable[None]:
+        """Return an awaitable that puts an event when there is room, or cancels the task that is to stop."""
+        return self._run.events.put_when_room(self._run.loop, event, slot, stopping=is_stopping)
+
+    # Executors.
+
+    @property
+    def can_cancel_submitted(self) -> bool:
+        """Whether the executor can cancel work."""
+        support = self._run.threads.capabilities.cancel_support
+        return support is not CancelSupport.NONE
+
+    def submit(self, task: Task, lease: Lease | None, listener: Listener) -> Handle:
+        """Submit a task to the executor."""
+        if lease is not None:
+            task = copy(task)
+            task.context = leased(task.context, lease)
+        return self._run.threads.submit(task, listener)
+
+    def left_running(self, name: str) -> HeadraceError:
+        """Return the error of a task that was detached."""
+        return HeadraceError(
+            f"{name} cannot be cancelled and was left running; it holds its capacity until it ends"
+        )
+
+    # A capacity whose class has its own `acquire`.
+
+    def acquire(self, task_id: int, cost: Any, priority: int | None) -> asyncio.Task[None]:
+        """Return an asyncio task that acquires the capacity of a task."""
+        # Not by the factory of the event loop, which may start it before the engine knows it.
+        task = asyncio.Task(
+            self._acquire(task_id, 1 if cost is None else cost, priority),
+            loop=self._run.loop,
+            name=f"{self._run.config.name}: capacity for task {task_id}",
+        )
+        self.requests.add(task)
+        task.add_done_callback(self.requests.discard)
+        return task
+
+    async def _acquire(self, task_id: int, cost: Any, priority: int | None) -> None:
+        engine, task = self._run.engine, asyncio.current_task()
+        # A subclass may not know priorities.
+        options = {} if priority is None else {"priority": priority}
+        try:
+            lease = await self._run.config.capacity.acquire(cost, owner=None, **options)
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            if not engine.denied(task_id, task, error) and not isinstance(error, Exception):
+                raise
+            return
+        if not engine.granted(task_id, task, lease):
+            lease.release()
+
+
+async def _call(fn: Callable[..., object], args: tuple[object, ...], emitter: Emitter) -> object:
+    try:
+        result = fn(*args)
+        if isinstance(result, (AsyncGenerator, Awaitable)):
+            return await _rest(cast("object", result), emitter)
+        return result
+    finally:
+        # Otherwise an error would hold it, and so the run that holds the error.
+        del emitter
+
+
+def _rest(result: object, emitter: Emitter) -> Coroutine[Any, Any, object]:
+    if isinstance(result, AsyncGenerator):
+        return stream(cast("AsyncGenerator[object, Any]", result), emitter)
+    return _awaited(result)
+
+
+async def _awaited(result: object) -> object:
+    return await cast("Awaitable[object]", result) if isinstance(result, Awaitable) else result

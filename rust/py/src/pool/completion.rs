@@ -1,0 +1,309 @@
+//! The end of an attempt, and of a task.
+
+use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit, PyTimeoutError};
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::engine::Engine;
+use super::envelope::{Envelope, EventKind, Fields};
+use super::registry::{Running, Waiting};
+use super::task_record::TaskRecord;
+use super::timers::Expiry;
+use crate::object::fast_attr::Field;
+use crate::runtime::asyncio;
+
+/// How an attempt was being stopped when it ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Stopping {
+    cancel_requested: bool,
+    is_disturbed: bool,
+}
+
+impl From<Running> for Stopping {
+    fn from(running: Running) -> Self {
+        Self {
+            cancel_requested: running.cancel_requested,
+            is_disturbed: running.is_disturbed,
+        }
+    }
+}
+
+impl Engine {
+    /// An attempt on the event loop has stopped: releases its capacity.
+    #[inline]
+    fn stopped(&self, py: Python<'_>, record: &mut TaskRecord) -> PyResult<Running> {
+        let running = self.registry.remove_running(py, record.id);
+        self.clear_timer(py, record);
+        record.release(py)?;
+        Ok(running.unwrap_or_default())
+    }
+
+    /// An attempt has returned. asyncio overrules the result if the last step cancelled its own asyncio task.
+    pub(super) fn returned(
+        slf: &Bound<'_, Self>,
+        mut record: TaskRecord,
+        value: &Bound<'_, PyAny>,
+        task: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let mut running = this.stopped(py, &mut record)?;
+        let task = task
+            .cloned()
+            .or_else(|| (running.task.take()).map(|task| task.into_bound(py)))
+            .or_else(|| asyncio::current_task_of(this.event_loop(py)));
+        if let Some(task) = task
+            && let Some(error) = pending_cancellation(&task)?
+        {
+            let error = this.as_timeout(py, &record, &running, PyErr::from_value(error))?;
+            return Self::failed_attempt(slf, record, error, running.into()).map(drop);
+        }
+        Self::completed(slf, record, value)
+    }
+
+    /// An attempt on the event loop has raised. Returns whether its asyncio task is to raise the error too.
+    pub(super) fn raised(
+        slf: &Bound<'_, Self>,
+        mut record: TaskRecord,
+        error: PyErr,
+    ) -> PyResult<bool> {
+        let py = slf.py();
+        let running = slf.get().stopped(py, &mut record)?;
+        let error = slf.get().as_timeout(py, &record, &running, error)?;
+        Self::failed_attempt(slf, record, error, running.into())
+    }
+
+    /// Ends a task with a value.
+    pub(super) fn completed(
+        slf: &Bound<'_, Self>,
+        mut record: TaskRecord,
+        value: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let now = this.now(py)?;
+        this.throughput.get().note(py, now, false);
+        this.notify(py, &record, Ok(value))?;
+        let fields = Fields {
+            task_id: record.id,
+            key: record.key(py).map(Bound::unbind),
+            kind: Some(EventKind::Final.object(py)?.clone_ref(py)),
+            value: Some(value.clone().unbind()),
+            error: None,
+            attempt: record.attempt,
+            queued: record.queued,
+            started: record.started,
+            finished: Some(now),
+        };
+        let envelope = Envelope::make(py, fields)?.into_any();
+        this.events.get().put_at(py, record.slot, envelope)?;
+        this.end(py, &mut record)
+    }
+
+    /// Calls a task again after an error, or ends it. Returns whether its asyncio task is to raise the error too.
+    pub(super) fn failed_attempt(
+        slf: &Bound<'_, Self>,
+        record: TaskRecord,
+        error: PyErr,
+        stopping: Stopping,
+    ) -> PyResult<bool> {
+        let py = slf.py();
+        let this = slf.get();
+        let retry = (record.options.as_ref()).and_then(|options| options.retry.as_ref());
+        let may_retry = !stopping.cancel_requested
+            && !this.is_ending()
+            && record.attempt > 0
+            && !ends_program(py, &error);
+        let Some(retry) = retry.filter(|_| may_retry) else {
+            return Self::fail(slf, record, error, stopping.is_disturbed);
+        };
+        let arguments = (retry, error.value(py), record.attempt);
+        let delay = (this.policy.bind(py))
+            .call_method1(intern!(py, "retry_delay"), arguments)
+            .and_then(|delay| delay.extract::<Option<f64>>());
+        match delay {
+            Ok(Some(delay)) => {
+                Self::back_off(slf, record, delay)?;
+                Ok(true)
+            }
+            Ok(None) => Self::fail(slf, record, error, stopping.is_disturbed),
+            // Also a `CancelledError`: it cancels no task.
+            Err(failure) => {
+                failure.set_cause(py, Some(error));
+                Self::fail(slf, record, failure, stopping.is_disturbed)
+            }
+        }
+    }
+
+    /// Has a task wait for its next attempt.
+    fn back_off(slf: &Bound<'_, Self>, mut record: TaskRecord, delay: f64) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let deadline = this.now(py)? + delay;
+        let result = Self::set_timer(slf, &mut record, deadline, Expiry::Retry);
+        this.registry.add_waiting(
+            py,
+            Waiting {
+                record,
+                request: None,
+                is_due: false,
+            },
+        );
+        this.wake(py)?;
+        result
+    }
+
+    /// Ends a task with an error. Returns whether its asyncio task is to raise the error too.
+    pub(super) fn fail(
+        slf: &Bound<'_, Self>,
+        mut record: TaskRecord,
+        error: PyErr,
+        is_disturbed: bool,
+    ) -> PyResult<bool> {
+        let py = slf.py();
+        let this = slf.get();
+        let policy = this.policy.bind(py);
+        record.release(py)?;
+        this.clear_timer(py, &mut record);
+        let value = error.into_value(py).into_bound(py).into_any();
+        if ends_program(py, &PyErr::from_value(value.clone())) {
+            // asyncio would raise it out of the running event loop before anything was closed.
+            this.notify(py, &record, Err(&value))?;
+            this.end(py, &mut record)?;
+            policy.call_method1(intern!(py, "interrupt"), (value,))?;
+            return Ok(false);
+        }
+        let arguments = (record.id, record.key(py), &value, is_disturbed);
+        let told = policy.call_method1(intern!(py, "describe_error"), arguments)?;
+        let now = this.now(py)?;
+        this.throughput.get().note(py, now, true);
+        this.notify(py, &record, Err(&told))?;
+        let fields = Fields {
+            task_id: record.id,
+            key: record.key(py).map(Bound::unbind),
+            kind: Some(EventKind::Error.object(py)?.clone_ref(py)),
+            value: None,
+            error: Some(told.clone().unbind()),
+            attempt: record.attempt,
+            queued: record.queued,
+            started: record.started,
+            finished: Some(now),
+        };
+        let envelope = Envelope::make(py, fields)?.into_any();
+        this.events.get().put_at(py, record.slot, envelope)?;
+        policy.call_method1(intern!(py, "failed"), (&told,))?;
+        this.end(py, &mut record)?;
+        // An error of iteration cannot be raised out of an asyncio task.
+        Ok(told.is(&value))
+    }
+
+    /// Calls the hooks of a task and the listener of the run's source.
+    #[inline]
+    fn notify(
+        &self,
+        py: Python<'_>,
+        record: &TaskRecord,
+        outcome: Result<&Bound<'_, PyAny>, &Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let (Ok(object) | Err(object)) = outcome;
+        let hook = record.options.as_ref().and_then(|options| match outcome {
+            Ok(_) => options.on_complete.as_ref(),
+            Err(_) => options.on_error.as_ref(),
+        });
+        if let Some(hook) = hook
+            && let Err(failure) = hook.bind(py).call1((object,))
+        {
+            let arguments = (record.id, record.key(py), failure.into_value(py));
+            (self.policy.bind(py)).call_method1(intern!(py, "hook_raised"), arguments)?;
+        }
+        let Some(listener) = &self.outcome_listener else {
+            return Ok(());
+        };
+        let method = match outcome {
+            Ok(_) => intern!(py, "completed"),
+            Err(_) => intern!(py, "failed"),
+        };
+        if let Err(failure) = (listener.bind(py)).call_method1(method, (&record.item, object)) {
+            let arguments = (record.id, record.key(py), failure.into_value(py));
+            (self.policy.bind(py)).call_method1(intern!(py, "listener_raised"), arguments)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets a task that has ended.
+    #[inline]
+    pub(super) fn end(&self, py: Python<'_>, record: &mut TaskRecord) -> PyResult<()> {
+        if record.owns_key
+            && let Some(key) = &record.key
+        {
+            // If its hash or a comparison raises, no other task can find it.
+            let _ = self.keys.bind(py).del_item(key);
+        }
+        if let Some(slot) = record.slot {
+            self.events.get().leave(py, slot)?;
+        }
+        self.wake(py)?;
+        if self.take_watched() {
+            if self.registry.is_empty(py) {
+                (self.policy.bind(py)).call_method0(intern!(py, "idle"))?;
+            } else {
+                self.set_watched();
+            }
+        }
+        Ok(())
+    }
+
+    /// The error of an attempt: a `TimeoutError` if it was cancelled by its timeout.
+    pub(super) fn as_timeout(
+        &self,
+        py: Python<'_>,
+        record: &TaskRecord,
+        running: &Running,
+        error: PyErr,
+    ) -> PyResult<PyErr> {
+        if !running.timed_out || !asyncio::is_cancelled_error(py, &error) {
+            return Ok(error);
+        }
+        let timeout = self.timeout_error(py, record)?;
+        timeout.set_cause(py, Some(error));
+        Ok(timeout)
+    }
+
+    pub(super) fn timeout_error(&self, py: Python<'_>, record: &TaskRecord) -> PyResult<PyErr> {
+        let name = self.describe(py, record)?;
+        let limit = record.timeout().map(|limit| limit.given.bind(py).str());
+        Ok(PyTimeoutError::new_err(format!(
+            "{name} ran longer than its timeout of {} s",
+            limit
+                .transpose()?
+                .map_or_else(String::new, |limit| limit.to_string())
+        )))
+    }
+}
+
+/// Whether an error is one that asyncio raises out of the event loop.
+pub(super) fn ends_program(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py)
+}
+
+/// The error by which the last step of an asyncio task cancelled it, if it did: no other step will raise that.
+fn pending_cancellation<'py>(task: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    static MUST_CANCEL: Field = Field::new("_must_cancel");
+    let py = task.py();
+    let must = match MUST_CANCEL.read(task) {
+        Some(must) => must?,
+        None => task
+            .getattr_opt(intern!(py, "_must_cancel"))?
+            .ok_or_else(|| {
+                PyRuntimeError::new_err(
+                    "this interpreter's asyncio.Task has no _must_cancel, which a pool needs",
+                )
+            })?,
+    };
+    if must.is_truthy()? {
+        return task
+            .call_method0(intern!(py, "_make_cancelled_error"))
+            .map(Some);
+    }
+    Ok(None)
+}

@@ -1,0 +1,83 @@
+//! The object by which a task that yields values reports them.
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::engine::Engine;
+use super::envelope::{Envelope, EventKind, Fields};
+use super::task_record::TaskRecord;
+
+/// See the top of this file. It reports for one attempt of one task.
+#[pyclass(frozen, module = "headrace._core")]
+#[derive(Debug)]
+pub(crate) struct Emitter {
+    engine: Py<Engine>,
+    id: u64,
+    key: Option<Py<PyAny>>,
+    attempt: u64,
+    queued: f64,
+    started: Option<f64>,
+    slot: Option<u64>,
+}
+
+impl Emitter {
+    pub(super) fn make<'py>(
+        engine: &Bound<'py, Engine>,
+        record: &TaskRecord,
+    ) -> PyResult<Bound<'py, Self>> {
+        let py = engine.py();
+        let emitter = Self {
+            engine: engine.clone().unbind(),
+            id: record.id,
+            key: record.key(py).map(Bound::unbind),
+            attempt: record.attempt,
+            queued: record.queued,
+            started: record.started,
+            slot: record.slot,
+        };
+        Bound::new(py, emitter)
+    }
+}
+
+#[pymethods]
+impl Emitter {
+    /// The name of the task.
+    #[getter]
+    fn name<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.engine
+            .get()
+            .name_of(py, self.id, self.key.as_ref().map(|key| key.bind(py)))
+    }
+
+    /// Reports a value. Returns an awaitable if the task has to wait before it goes on.
+    fn emit<'py>(&self, py: Python<'py>, value: Py<PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let engine = self.engine.get();
+        let fields = Fields {
+            task_id: self.id,
+            key: self.key.as_ref().map(|key| key.clone_ref(py)),
+            kind: Some(EventKind::Intermediate.object(py)?.clone_ref(py)),
+            value: Some(value),
+            error: None,
+            attempt: self.attempt,
+            queued: self.queued,
+            started: self.started,
+            finished: None,
+        };
+        let envelope = Envelope::make(py, fields)?.into_any();
+        let is_stopping = engine.registry.is_stopping(py, self.id);
+        let events = engine.events.get();
+        if !is_stopping && events.has_room(py, self.slot) {
+            return events.put_at(py, self.slot, envelope).map(|()| None);
+        }
+        let arguments = (envelope, self.slot, is_stopping);
+        (engine.policy.bind(py))
+            .call_method1(intern!(py, "emit"), arguments)
+            .map(Some)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.engine)?;
+        self.key.as_ref().map_or(Ok(()), |key| visit.call(key))
+    }
+}

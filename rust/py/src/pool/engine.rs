@@ -1,0 +1,530 @@
+//! The engine of a run: one object that starts, stops, times out, retries and reports all of its tasks.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyType};
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::event_queue::EventQueue;
+use super::feeder::Feeder;
+use super::registry::Registry;
+use super::task_factory::TaskFactory;
+use super::task_ids::TaskIds;
+use super::task_record::{TaskRecord, TimeLimit};
+use super::task_spec::{Defaults, TaskSpec};
+use super::throughput::Throughput;
+use super::timers::Timers;
+use crate::capacity::{PyPermitPrefetch, PyCapacity, CapacityClient};
+use crate::coroutine::{Native, delegate};
+use crate::object::gc::{self, Traverse};
+use crate::object::gil_cell::GilCell;
+use crate::pull::control::as_link;
+use crate::pull::link::PyPullLink;
+use crate::runtime::clock::Clock;
+
+/// See the [module](super).
+#[pyclass(frozen, module = "headrace._core")]
+#[derive(Debug)]
+pub(crate) struct Engine {
+    /// The decisions that are left to Python: see `headrace.pool.policy`.
+    pub(super) policy: Py<PyAny>,
+    name: String,
+    source: Py<PyAny>,
+    /// The source, if it is a link whose class has not changed how it is pulled.
+    link: Option<Py<PyPullLink>>,
+    /// The source, if it is notified of the outcome of its items.
+    pub(super) outcome_listener: Option<Py<PyAny>>,
+    pub(super) capacity: Py<PyCapacity>,
+    pub(super) client: CapacityClient,
+    event_loop: Py<PyAny>,
+    clock: Clock,
+    /// The context of the run, for bare callables and for callbacks.
+    pub(super) context: Py<PyAny>,
+    /// The context variable that tells that code is inside of a run, and its value for this one.
+    pub(super) inside_variable: Py<PyAny>,
+    pub(super) inside: Py<PyAny>,
+    /// The context variable of `current_lease()`.
+    pub(super) lease_variable: Py<PyAny>,
+    pub(super) events: Py<EventQueue>,
+    pub(super) ids: Py<TaskIds>,
+    /// The ids of the tasks by their keys.
+    pub(super) keys: Py<PyDict>,
+    pub(super) throughput: Py<Throughput>,
+    task_class: Py<PyType>,
+    defaults: Defaults,
+    /// The number of tasks that may be pulled and not called.
+    pub(super) lookahead: usize,
+    /// The number of tasks that may be in the delay before a retry when another is called.
+    most_backing_off: usize,
+    pub(super) factory: TaskFactory,
+    /// Whether CPython starts a task eagerly by itself.
+    pub(super) is_eager: bool,
+    /// Whether each step of a task is timed.
+    pub(super) is_debug: bool,
+    pub(super) registry: Registry,
+    pub(super) timers: GilCell<Timers>,
+    /// The future that the feeder waits for until a task may be pulled and called.
+    gate: GilCell<Option<Py<PyAny>>>,
+    /// The id of the task that was pulled when it could not be called, or 0.
+    held: AtomicU64,
+    state: State,
+}
+
+/// The state of the run, which Python sets.
+#[derive(Debug, Default)]
+struct State {
+    /// Whether new tasks may be called.
+    accepts: AtomicBool,
+    /// Whether waiting tasks may request their capacity.
+    grants: AtomicBool,
+    /// Whether no task is called again.
+    is_ending: AtomicBool,
+    /// Whether the policy is notified when no task is left.
+    is_watched: AtomicBool,
+    /// Whether the executor was started.
+    has_executor: AtomicBool,
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    #[pyo3(signature = (policy, *, name, source, outcome_listener, capacity, event_loop, clock, context, inside_variable, inside, lease_variable, events, ids, throughput, task_class, timeout, retry, lookahead, most_backing_off, debug))]
+    #[expect(clippy::too_many_arguments, reason = "they are the parts of a run")]
+    fn new(
+        py: Python<'_>,
+        policy: Py<PyAny>,
+        name: String,
+        source: Py<PyAny>,
+        outcome_listener: Option<Py<PyAny>>,
+        capacity: Bound<'_, PyCapacity>,
+        event_loop: Py<PyAny>,
+        clock: &Bound<'_, PyAny>,
+        context: Py<PyAny>,
+        inside_variable: Py<PyAny>,
+        inside: Py<PyAny>,
+        lease_variable: Py<PyAny>,
+        events: Py<EventQueue>,
+        ids: Py<TaskIds>,
+        throughput: Py<Throughput>,
+        task_class: Py<PyType>,
+        timeout: Bound<'_, PyAny>,
+        retry: Option<Py<PyAny>>,
+        lookahead: usize,
+        most_backing_off: usize,
+        debug: bool,
+    ) -> PyResult<Self> {
+        let asks = Bound::new(py, PyPermitPrefetch::new(capacity.clone().unbind()))?.unbind();
+        Ok(Self {
+            policy,
+            name,
+            link: as_link(source.bind(py)).map(Bound::unbind),
+            source,
+            outcome_listener,
+            client: CapacityClient::new(capacity.as_any(), asks)?,
+            capacity: capacity.unbind(),
+            event_loop,
+            clock: Clock::of(clock)?,
+            context,
+            inside_variable,
+            inside,
+            lease_variable,
+            events,
+            ids,
+            keys: PyDict::new(py).unbind(),
+            throughput,
+            task_class,
+            defaults: Defaults {
+                timeout: TimeLimit::of(timeout)?,
+                retry,
+            },
+            lookahead,
+            most_backing_off,
+            factory: TaskFactory::default(),
+            is_eager: py.version_info() >= (3, 12),
+            is_debug: debug,
+            registry: Registry::default(),
+            timers: GilCell::default(),
+            gate: GilCell::default(),
+            held: AtomicU64::new(0),
+            state: State::default(),
+        })
+    }
+
+    /// Pulls items, first those of `kept`, and calls their tasks. Returns when nothing more can be called now.
+    ///
+    /// Raises the errors of the source. A cancelled one has lost nothing.
+    fn feed<'py>(slf: Bound<'py, Self>, kept: Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        Native::alloc(py, || Feeder::new(slf.unbind(), kept))
+    }
+
+    /// A future that is resolved when a task may be pulled and called; `None` if it may be now.
+    fn gate(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        if self.is_ready(py) {
+            return Ok(None);
+        }
+        let gate = (self.event_loop(py))
+            .call_method0(intern!(py, "create_future"))?
+            .unbind();
+        let old = self.gate.borrow(py).replace(gate.clone_ref(py));
+        drop(old);
+        Ok(Some(gate))
+    }
+
+    /// Sets the state of the run: whether new tasks may be called, whether tasks that wait may get their capacity, and whether no task
+    /// is called again.
+    fn set_state(
+        slf: &Bound<'_, Self>,
+        accepts: bool,
+        grants: bool,
+        is_ending: bool,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        this.state.accepts.store(accepts, Relaxed);
+        this.state.is_ending.store(is_ending, Relaxed);
+        if !accepts {
+            this.client.clear(py);
+        }
+        let granted = this.state.grants.swap(grants, Relaxed);
+        if granted != grants {
+            let waiting = this.registry.ids(py);
+            for id in waiting {
+                if !grants {
+                    this.cancel_request(py, id)?;
+                } else if this.held.load(Relaxed) != id && this.lacks_request(py, id) {
+                    Self::request_again(slf, id)?;
+                }
+            }
+        }
+        this.wake(py)
+    }
+
+    /// Notes that the executor of the run was started.
+    fn set_executor_started(&self) {
+        self.state.has_executor.store(true, Relaxed);
+    }
+
+    /// Whether the task that was pulled last needs an executor, which was not started.
+    fn needs_executor(&self, py: Python<'_>) -> bool {
+        let held = self.held.load(Relaxed);
+        !self.has_executor()
+            && (self.registry)
+                .with_waiting(py, held, |waiting| waiting.record.is_submitted())
+                .unwrap_or(false)
+    }
+
+    /// Removes the tasks that were never called. Returns their ids and items.
+    fn give_back(slf: &Bound<'_, Self>) -> PyResult<Vec<(u64, Py<PyAny>)>> {
+        let py = slf.py();
+        let this = slf.get();
+        let mut given = Vec::new();
+        for id in this.registry.ids(py) {
+            let is_queued = (this.registry)
+                .with_waiting(py, id, |waiting| waiting.is_queued())
+                .unwrap_or(false);
+            if is_queued && let Some(waiting) = Self::withdraw(slf, id)? {
+                let mut record = waiting.record;
+                this.end(py, &mut record)?;
+                given.push((id, record.item));
+            }
+        }
+        Ok(given)
+    }
+
+    /// Cancels a task. Returns whether the run has it.
+    fn cancel(slf: &Bound<'_, Self>, task_id: u64) -> PyResult<bool> {
+        Self::cancel_task(slf, task_id)
+    }
+
+    /// Cancels all tasks.
+    fn cancel_all(slf: &Bound<'_, Self>) -> PyResult<()> {
+        for id in slf.get().registry.ids(slf.py()) {
+            Self::cancel_task(slf, id)?;
+        }
+        Ok(())
+    }
+
+    /// Detaches the running work that cannot be cancelled. Returns the ids.
+    fn detach_all(slf: &Bound<'_, Self>) -> PyResult<Vec<u64>> {
+        let mut detached = Vec::new();
+        for id in slf.get().registry.ids(slf.py()) {
+            if Self::detach(slf, id)? {
+                detached.push(id);
+            }
+        }
+        Ok(detached)
+    }
+
+    /// Takes the lease that was acquired for a task. Returns whether the task still waited for it.
+    fn granted(
+        slf: &Bound<'_, Self>,
+        task_id: u64,
+        task: &Bound<'_, PyAny>,
+        lease: Py<PyAny>,
+    ) -> PyResult<bool> {
+        if !slf.get().waits_for(slf.py(), task_id, task) {
+            return Ok(false);
+        }
+        Self::grant(slf, task_id, lease)
+    }
+
+    /// Ends a task whose lease could not be acquired. Returns whether it still waited for it.
+    fn denied(
+        slf: &Bound<'_, Self>,
+        task_id: u64,
+        task: &Bound<'_, PyAny>,
+        error: Bound<'_, PyAny>,
+    ) -> PyResult<bool> {
+        let py = slf.py();
+        if !slf.get().waits_for(py, task_id, task) {
+            return Ok(false);
+        }
+        if let Some(waiting) = slf.get().registry.remove_waiting(py, task_id) {
+            Self::refuse(slf, waiting.record, PyErr::from_value(error))?;
+        }
+        Ok(true)
+    }
+
+    #[getter]
+    fn running(&self, py: Python<'_>) -> usize {
+        self.registry.running(py)
+    }
+
+    #[getter]
+    fn queued(&self, py: Python<'_>) -> usize {
+        self.registry.queued(py)
+    }
+
+    #[getter]
+    fn backing_off(&self, py: Python<'_>) -> usize {
+        self.registry.backing_off(py)
+    }
+
+    /// Whether the run has tasks. If so, `idle` of the policy is called when it has none any more.
+    fn watch(&self, py: Python<'_>) -> bool {
+        let has_tasks = !self.registry.is_empty(py);
+        self.state.is_watched.store(has_tasks, Relaxed);
+        has_tasks
+    }
+
+    /// Whether the caller is a task of the run.
+    fn is_inside(&self, py: Python<'_>) -> bool {
+        self.registry.is_inside(py)
+    }
+
+    /// Ends the prefetch of permits.
+    fn clear_prefetch(&self, py: Python<'_>) {
+        self.client.clear(py);
+    }
+
+    /// The callback of the event loop at a deadline.
+    fn on_timer(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::expire(slf)
+    }
+
+    /// Removes the engine from the event loop, at the end of the run.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.disarm(py)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        gc::visit(&visit, |visit| {
+            for held in [
+                &self.policy,
+                &self.source,
+                &self.event_loop,
+                &self.context,
+                &self.inside,
+            ] {
+                visit(held)?;
+            }
+            if let Some(clock) = self.clock.callable() {
+                visit(clock)?;
+            }
+            self.client.traverse(visit)?;
+            self.capacity.traverse(visit)?;
+            self.link.traverse(visit)?;
+            self.outcome_listener.traverse(visit)?;
+            visit(self.events.as_any())?;
+            visit(self.keys.as_any())?;
+            self.defaults.retry.traverse(visit)?;
+            self.factory.traverse(visit)?;
+            self.gate.traverse(visit)?;
+            self.timers.traverse(visit)?;
+            self.registry.traverse(visit)
+        })
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        self.registry.clear(py);
+        let timers = std::mem::take(&mut *self.timers.borrow(py));
+        let gate = self.gate.borrow(py).take();
+        drop((timers, gate));
+    }
+}
+
+impl Engine {
+    #[inline]
+    pub(super) fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+        self.event_loop.bind(py)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The name of a task in messages and of its asyncio task.
+    pub(super) fn name_of<'py>(
+        &self,
+        py: Python<'py>,
+        id: u64,
+        key: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        (self.policy.bind(py)).call_method1(intern!(py, "name_of"), (id, key))
+    }
+
+    pub(super) fn describe<'py>(
+        &self,
+        py: Python<'py>,
+        record: &TaskRecord,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.name_of(py, record.id, record.key(py).as_ref())
+    }
+
+    /// The source, if it is a link whose class has not changed how it is pulled.
+    #[inline]
+    pub(super) fn link<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyPullLink>> {
+        self.link.as_ref().map(|link| link.bind(py))
+    }
+
+    /// The next pull of any other source, not started.
+    #[inline]
+    pub(super) fn pull<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        delegate::next(self.source.bind(py))
+    }
+
+    /// The specification of an item, if that is a task.
+    #[inline]
+    pub(super) fn spec_of<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Option<TaskSpec<'py>>> {
+        TaskSpec::of(item, self.task_class.bind(item.py()), &self.defaults)
+    }
+
+    #[inline]
+    pub(super) fn now(&self, py: Python<'_>) -> PyResult<f64> {
+        self.clock.now(py)
+    }
+
+    /// Whether an asyncio task lives until the next event-loop iteration, though its task may have ended in its first step.
+    #[inline]
+    pub(super) fn needs_flush(&self) -> bool {
+        !self.is_eager
+    }
+
+    /// Whether a task may be called, apart from its capacity: one that was accepted, or so many more.
+    #[inline]
+    pub(super) fn may_start(&self, py: Python<'_>, more: usize) -> bool {
+        self.may_call(py, more) && self.events.get().has_room(py, None)
+    }
+
+    /// The same without the room for unread events.
+    #[inline]
+    fn may_call(&self, py: Python<'_>, more: usize) -> bool {
+        self.state.accepts.load(Relaxed)
+            && self.registry.backing_off(py) < self.most_backing_off
+            && !self.events.get().is_window_full(py, more)
+    }
+
+    /// Whether the feeder can go on, apart from the room for unread events.
+    pub(super) fn is_ready(&self, py: Python<'_>) -> bool {
+        if self.held.load(Relaxed) != 0 {
+            return self.may_call(py, 0);
+        }
+        self.registry.queued(py) < self.lookahead && self.may_call(py, 1)
+    }
+
+    /// Wakes the feeder if it can go on.
+    #[inline]
+    pub(super) fn wake(&self, py: Python<'_>) -> PyResult<()> {
+        let is_shut = self.gate.borrow(py).is_some();
+        if !is_shut || !self.is_ready(py) {
+            return Ok(());
+        }
+        let gate = self.gate.borrow(py).take();
+        let Some(gate) = gate else {
+            return Ok(());
+        };
+        let gate = gate.bind(py);
+        if gate.call_method0(intern!(py, "done"))?.is_truthy()? {
+            return Ok(());
+        }
+        gate.call_method1(intern!(py, "set_result"), (py.None(),))
+            .map(drop)
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.state.is_ending.load(Relaxed)
+    }
+
+    pub(super) fn grants(&self) -> bool {
+        self.state.grants.load(Relaxed)
+    }
+
+    pub(super) fn has_executor(&self) -> bool {
+        self.state.has_executor.load(Relaxed)
+    }
+
+    pub(super) fn take_watched(&self) -> bool {
+        self.state.is_watched.load(Relaxed) && self.state.is_watched.swap(false, Relaxed)
+    }
+
+    pub(super) fn set_watched(&self) {
+        self.state.is_watched.store(true, Relaxed);
+    }
+
+    pub(super) fn set_held(&self, id: u64) {
+        self.held.store(id, Relaxed);
+    }
+
+    /// The id of the task that was pulled when it could not be called, if it can be now.
+    pub(super) fn take_held(&self, py: Python<'_>) -> Option<u64> {
+        let held = self.held.load(Relaxed);
+        if held == 0 || !self.may_start(py, 0) || self.needs_executor(py) {
+            return None;
+        }
+        self.held.store(0, Relaxed);
+        Some(held)
+    }
+
+    pub(super) fn is_holding(&self) -> bool {
+        self.held.load(Relaxed) != 0
+    }
+
+    /// A task is not held any more.
+    pub(super) fn unhold(&self, id: u64) {
+        if self.held.load(Relaxed) == id {
+            self.held.store(0, Relaxed);
+        }
+    }
+
+    /// Whether a task needs only capacity, and has not requested it.
+    fn lacks_request(&self, py: Python<'_>, id: u64) -> bool {
+        (self.registry)
+            .with_waiting(py, id, |waiting| {
+                waiting.is_due && waiting.request.is_none()
+            })
+            .unwrap_or(false)
+    }
+
+    /// Whether this asyncio task waits for the capacity of a task.
+    fn waits_for(&self, py: Python<'_>, id: u64, task: &Bound<'_, PyAny>) -> bool {
+        (self.registry)
+            .with_waiting(py, id, |waiting| match &waiting.request {
+                Some(super::request::Request::Task(of)) => of.is(task),
+                _ => false,
+            })
+            .unwrap_or(false)
+    }
+}

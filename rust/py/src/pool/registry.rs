@@ -1,0 +1,326 @@
+//! The registry of a run: every task that was accepted and has not ended, by its id.
+
+use std::collections::HashMap;
+
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::request::Request;
+use super::task_record::TaskRecord;
+use crate::object::gc::{Traverse, VisitError, Visitor, traverse};
+use crate::object::gil_cell::GilCell;
+use crate::object::int_hasher::BuildIntHasher;
+use crate::runtime::asyncio;
+
+/// A task that was called and has not stopped.
+#[derive(Debug, Default)]
+pub(super) struct Running {
+    /// The asyncio task that it runs in; `None` during its first step, and for work of an executor.
+    pub(super) task: Option<Py<PyAny>>,
+    /// Work that an executor runs. The record of any other task is in its coroutine.
+    pub(super) submitted: Option<Box<Submitted>>,
+    /// Whether it was cancelled for good.
+    pub(super) cancel_requested: bool,
+    /// Whether the cancellation reached work that had not stopped by itself.
+    pub(super) is_disturbed: bool,
+    /// Whether the current attempt has exceeded its timeout.
+    pub(super) timed_out: bool,
+}
+
+/// Work that was submitted to an executor.
+#[derive(Debug)]
+pub(super) struct Submitted {
+    pub(super) record: TaskRecord,
+    /// `None` until `submit` has returned.
+    pub(super) handle: Option<Py<PyAny>>,
+}
+
+traverse!(Submitted { record, handle });
+
+/// A task that does not run: it was not called yet, or it failed and will be called again.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) record: TaskRecord,
+    /// Its request for capacity, if it has one.
+    pub(super) request: Option<Request>,
+    /// Whether it needs only capacity now: it is not in the delay before a retry.
+    pub(super) is_due: bool,
+}
+
+impl Waiting {
+    /// Whether it was never called.
+    pub(super) fn is_queued(&self) -> bool {
+        self.record.attempt == 0
+    }
+}
+
+traverse!(Waiting { record, request });
+
+#[derive(Debug)]
+enum Entry {
+    Running(Running),
+    Waiting(Box<Waiting>),
+}
+
+traverse!(
+    enum Entry {
+        Running(running),
+        Waiting(waiting),
+    }
+);
+
+impl Traverse for Running {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        self.task.traverse(visit)?;
+        self.submitted.traverse(visit)
+    }
+}
+
+/// See the top of this file.
+#[derive(Debug, Default)]
+pub(super) struct Registry(GilCell<Tasks>);
+
+#[derive(Debug, Default)]
+struct Tasks {
+    entries: HashMap<u64, Entry, BuildIntHasher>,
+    queued: usize,
+    backing_off: usize,
+    /// The number of requests for capacity.
+    requests: usize,
+}
+
+impl Tasks {
+    fn running_mut(&mut self, id: u64) -> Option<&mut Running> {
+        match self.entries.get_mut(&id) {
+            Some(Entry::Running(running)) => Some(running),
+            _ => None,
+        }
+    }
+
+    fn waiting_mut(&mut self, id: u64) -> Option<&mut Waiting> {
+        match self.entries.get_mut(&id) {
+            Some(Entry::Waiting(waiting)) => Some(waiting),
+            _ => None,
+        }
+    }
+
+    fn count(&mut self, is_queued: bool) -> &mut usize {
+        if is_queued {
+            &mut self.queued
+        } else {
+            &mut self.backing_off
+        }
+    }
+}
+
+/// The object by which a running task is stopped.
+#[derive(Debug)]
+pub(super) enum Stoppable {
+    Task(Py<PyAny>),
+    Handle(Py<PyAny>),
+}
+
+impl Registry {
+    pub(super) fn is_empty(&self, py: Python<'_>) -> bool {
+        self.0.borrow(py).entries.is_empty()
+    }
+
+    /// The number of running tasks.
+    #[inline]
+    pub(super) fn running(&self, py: Python<'_>) -> usize {
+        let tasks = self.0.borrow(py);
+        tasks.entries.len() - tasks.queued - tasks.backing_off
+    }
+
+    /// The number of tasks that were never called.
+    #[inline]
+    pub(super) fn queued(&self, py: Python<'_>) -> usize {
+        self.0.borrow(py).queued
+    }
+
+    /// The number of tasks that will be called again.
+    #[inline]
+    pub(super) fn backing_off(&self, py: Python<'_>) -> usize {
+        self.0.borrow(py).backing_off
+    }
+
+    /// The ids of all tasks, in the order in which they were accepted.
+    pub(super) fn ids(&self, py: Python<'_>) -> Vec<u64> {
+        let mut ids: Vec<_> = self.0.borrow(py).entries.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Adds a task whose first step is about to run.
+    #[inline]
+    pub(super) fn add_running(&self, py: Python<'_>, id: u64, running: Running) {
+        let old = (self.0.borrow(py).entries).insert(id, Entry::Running(running));
+        drop(old);
+    }
+
+    /// Stores the asyncio task of a task after its first step. Returns whether it was cancelled during that step.
+    #[inline]
+    pub(super) fn set_task(&self, py: Python<'_>, id: u64, task: Py<PyAny>) -> bool {
+        let mut tasks = self.0.borrow(py);
+        let Some(running) = tasks.running_mut(id) else {
+            drop(tasks);
+            drop(task);
+            return false;
+        };
+        running.task = Some(task);
+        running.cancel_requested
+    }
+
+    /// Changes a running task. `None` if it does not run.
+    pub(super) fn with_running<T>(
+        &self,
+        py: Python<'_>,
+        id: u64,
+        change: impl FnOnce(&mut Running) -> T,
+    ) -> Option<T> {
+        self.0.borrow(py).running_mut(id).map(change)
+    }
+
+    /// Removes a running task that has stopped.
+    #[inline]
+    pub(super) fn remove_running(&self, py: Python<'_>, id: u64) -> Option<Running> {
+        let mut tasks = self.0.borrow(py);
+        tasks.running_mut(id)?;
+        match tasks.entries.remove(&id) {
+            Some(Entry::Running(running)) => Some(running),
+            _ => None,
+        }
+    }
+
+    pub(super) fn add_waiting(&self, py: Python<'_>, waiting: Waiting) {
+        let mut tasks = self.0.borrow(py);
+        *tasks.count(waiting.is_queued()) += 1;
+        tasks.requests += usize::from(waiting.request.is_some());
+        let entry = Entry::Waiting(Box::new(waiting));
+        let Entry::Waiting(waiting) = &entry else {
+            return;
+        };
+        let old = tasks.entries.insert(waiting.record.id, entry);
+        drop(tasks);
+        drop(old);
+    }
+
+    /// Changes a waiting task. `None` if it does not wait.
+    pub(super) fn with_waiting<T>(
+        &self,
+        py: Python<'_>,
+        id: u64,
+        change: impl FnOnce(&mut Waiting) -> T,
+    ) -> Option<T> {
+        self.0.borrow(py).waiting_mut(id).map(change)
+    }
+
+    pub(super) fn remove_waiting(&self, py: Python<'_>, id: u64) -> Option<Box<Waiting>> {
+        let mut tasks = self.0.borrow(py);
+        let waiting = tasks.waiting_mut(id)?;
+        let (is_queued, is_requesting) = (waiting.is_queued(), waiting.request.is_some());
+        *tasks.count(is_queued) -= 1;
+        tasks.requests -= usize::from(is_requesting);
+        match tasks.entries.remove(&id) {
+            Some(Entry::Waiting(waiting)) => Some(waiting),
+            _ => None,
+        }
+    }
+
+    /// Takes the request of a waiting task.
+    pub(super) fn take_request(&self, py: Python<'_>, id: u64) -> Option<Request> {
+        let mut tasks = self.0.borrow(py);
+        let waiting = tasks.waiting_mut(id)?;
+        let is_requesting = waiting.request.is_some();
+        let request = waiting.request.take();
+        tasks.requests -= usize::from(is_requesting);
+        request
+    }
+
+    /// The number of requests for capacity.
+    pub(super) fn requests(&self, py: Python<'_>) -> usize {
+        self.0.borrow(py).requests
+    }
+
+    /// Whether the caller is one of the running tasks.
+    pub(super) fn is_inside(&self, py: Python<'_>) -> bool {
+        let current = asyncio::current_task(py);
+        let tasks = self.0.borrow(py);
+        tasks.entries.values().any(|entry| match entry {
+            Entry::Running(running) if running.submitted.is_none() => {
+                match (&running.task, &current) {
+                    // During a first step no other code runs: the caller is in it.
+                    (None, _) => true,
+                    (Some(task), Some(current)) => current.is(task),
+                    (Some(_), None) => false,
+                }
+            }
+            _ => false,
+        })
+    }
+
+    /// Whether a task is being stopped.
+    pub(super) fn is_stopping(&self, py: Python<'_>, id: u64) -> bool {
+        let stopping = |running: &mut Running| running.cancel_requested || running.timed_out;
+        self.with_running(py, id, stopping).unwrap_or(false)
+    }
+
+    /// Marks a running task and cancels it. Does nothing if `mark` returns false. Returns whether the task runs.
+    pub(super) fn stop(
+        &self,
+        py: Python<'_>,
+        id: u64,
+        mark: impl FnOnce(&mut Running) -> bool,
+    ) -> PyResult<bool> {
+        let found = self.with_running(py, id, |running| {
+            if !mark(running) {
+                return None;
+            }
+            let handle = (running.submitted.as_ref()).and_then(|work| work.handle.as_ref());
+            match (&running.task, handle) {
+                (Some(task), _) => Some(Stoppable::Task(task.clone_ref(py))),
+                (None, Some(handle)) => Some(Stoppable::Handle(handle.clone_ref(py))),
+                // After the first step: see `set_task`.
+                (None, None) => None,
+            }
+        });
+        let Some(stoppable) = found else {
+            return Ok(false);
+        };
+        let Some(stoppable) = stoppable else {
+            return Ok(true);
+        };
+        let reached = stoppable.cancel(py)?;
+        self.with_running(py, id, |running| running.is_disturbed |= reached);
+        Ok(true)
+    }
+
+    pub(super) fn clear(&self, py: Python<'_>) {
+        let tasks = std::mem::take(&mut *self.0.borrow(py));
+        drop(tasks);
+    }
+}
+
+impl Stoppable {
+    /// Requests cancellation. Returns whether there was work to stop.
+    fn cancel(&self, py: Python<'_>) -> PyResult<bool> {
+        let (Self::Task(object) | Self::Handle(object)) = self;
+        let result = object.bind(py).call_method0(intern!(py, "cancel"))?;
+        match self {
+            Self::Task(_) => result.is_truthy(),
+            Self::Handle(_) => {
+                let state = result.getattr(intern!(py, "value"))?;
+                Ok(!state.eq(intern!(py, "stopped"))?)
+            }
+        }
+    }
+}
+
+impl Traverse for Registry {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        let Some(tasks) = self.0.peek_for_gc() else {
+            return Ok(());
+        };
+        (tasks.entries.values()).try_for_each(|entry| entry.traverse(visit))
+    }
+}

@@ -1,0 +1,337 @@
+//! The request of a task for its capacity.
+//!
+//! The capacity's own queue decides among the requests of a run: by priority, then in their order. The request of the task that was
+//! pulled last, if only one is pulled ahead, is driven by the feeder: nothing is pulled meanwhile, and the step of the feeder that gets
+//! the lease starts the task and goes on with the next. Any other request is driven by callbacks on the future that it waits for. A
+//! capacity of a subclass may wait in its own way, and gets an asyncio task for each request.
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::engine::Engine;
+use super::registry::Waiting;
+use super::task_record::TaskRecord;
+use super::task_spec::TaskSpec;
+use crate::capacity::{TaskPermit, Next, RunUsage};
+use crate::coroutine::{Future, Step, delegate};
+use crate::object::gc::traverse;
+
+/// See the top of this file.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// An awaitable of the core that returns a lease, and what it waits for.
+    Driven {
+        awaitable: Py<PyAny>,
+        awaited: Option<Py<PyAny>>,
+        by_feeder: bool,
+    },
+    /// The asyncio task that waits for the lease.
+    Task(Py<PyAny>),
+}
+
+traverse!(enum Request { Driven { awaitable, awaited }, Task(task) });
+
+impl Request {
+    /// Leaves the queue, and gives up the capacity that was granted meanwhile.
+    fn cancel(self, py: Python<'_>) -> PyResult<()> {
+        match self {
+            Self::Driven {
+                awaitable,
+                awaited,
+                by_feeder,
+            } => {
+                (awaitable.bind(py)).call_method0(intern!(py, "close"))?;
+                // The feeder has to look again; a bare event-loop iteration, which is no future, comes by itself.
+                match awaited {
+                    Some(awaited) if by_feeder => match awaited.bind(py).cast::<Future>() {
+                        Ok(awaited) => Future::wake(awaited),
+                        Err(_) => Ok(()),
+                    },
+                    _ => Ok(()),
+                }
+            }
+            Self::Task(task) => (task.bind(py))
+                .call_method0(intern!(py, "cancel"))
+                .map(drop),
+        }
+    }
+}
+
+/// The result of a request, or of one step of it.
+#[derive(Debug)]
+pub(super) enum Requested<'py> {
+    /// The task has its capacity and was called, or it ended with an error.
+    Settled,
+    /// The feeder drives it.
+    OfFeeder,
+    /// It waits for this.
+    Waits(Bound<'py, PyAny>),
+    /// It was withdrawn, or is driven by callbacks.
+    Elsewhere,
+}
+
+impl Engine {
+    /// Requests the capacity of a task, and calls it if it is granted at once. `pulled` is the current time for the next task of the
+    /// feeder; there is none for a task that is called again.
+    pub(super) fn request<'py>(
+        slf: &Bound<'py, Self>,
+        spec: TaskSpec<'py>,
+        mut record: TaskRecord,
+        pulled: Option<f64>,
+    ) -> PyResult<Requested<'py>> {
+        let py = slf.py();
+        let this = slf.get();
+        let cost = spec.cost.as_ref();
+        let usage = || RunUsage {
+            running: this.registry.running(py),
+            waiting: this.registry.requests(py),
+        };
+        let next = match record.priority() {
+            Some(priority) => {
+                this.client.clear(py);
+                this.acquire_by_priority(py, cost, priority)
+            }
+            None if pulled.is_some() && this.lookahead == 1 => {
+                this.client.next(py, cost, usage, || Ok(usage()))
+            }
+            // At the end of the queue: also a task that is called again.
+            None => this.client.request(py, cost),
+        };
+        match next {
+            Ok(Next::Granted(grant)) => {
+                record.grant = Some(grant);
+                Self::start(slf, spec, record, pulled)?;
+                Ok(Requested::Settled)
+            }
+            Ok(Next::Pending(awaitable)) => {
+                let id = record.id;
+                let by_feeder = pulled.is_some() && this.lookahead == 1;
+                let request = Request::Driven {
+                    awaitable: awaitable.unbind(),
+                    awaited: None,
+                    by_feeder,
+                };
+                this.add_request(py, record, request);
+                if by_feeder {
+                    return Ok(Requested::OfFeeder);
+                }
+                Self::drive(slf, id)?;
+                Ok(Requested::Elsewhere)
+            }
+            Ok(Next::Unsupported) => {
+                let arguments = (record.id, cost, record.priority());
+                let task = (this.policy.bind(py)).call_method1(intern!(py, "acquire"), arguments);
+                match task {
+                    Ok(task) => this.add_request(py, record, Request::Task(task.unbind())),
+                    Err(error) => Self::refuse(slf, record, error)?,
+                }
+                Ok(Requested::Elsewhere)
+            }
+            // Also a `CancelledError` of a cost: it cancels no task.
+            Err(error) => {
+                Self::refuse(slf, record, error)?;
+                Ok(Requested::Settled)
+            }
+        }
+    }
+
+    fn add_request(&self, py: Python<'_>, record: TaskRecord, request: Request) {
+        self.registry.add_waiting(
+            py,
+            Waiting {
+                record,
+                request: Some(request),
+                is_due: true,
+            },
+        );
+    }
+
+    #[cold]
+    fn acquire_by_priority<'py>(
+        &self,
+        py: Python<'py>,
+        cost: Option<&Bound<'py, PyAny>>,
+        priority: &Py<PyAny>,
+    ) -> PyResult<Next<'py>> {
+        if !self.client.is_native() {
+            return self.client.request(py, cost);
+        }
+        let keywords = PyDict::new(py);
+        keywords.set_item(intern!(py, "owner"), py.None())?;
+        keywords.set_item(intern!(py, "priority"), priority)?;
+        let acquire = self.capacity.bind(py).getattr(intern!(py, "acquire"))?;
+        let awaitable = match cost {
+            Some(cost) => acquire.call((cost,), Some(&keywords)),
+            None => acquire.call((), Some(&keywords)),
+        }?;
+        match delegate::send(&awaitable, py.None().bind(py))? {
+            Step::Return(lease) => Ok(Next::Granted(TaskPermit::Lease(lease.unbind()))),
+            // Its next step returns what it waits for now.
+            Step::Yield(_) => Ok(Next::Pending(awaitable)),
+        }
+    }
+
+    /// One step of the request of a task, which starts if that was the last.
+    pub(super) fn step_request<'py>(
+        slf: &Bound<'py, Self>,
+        id: u64,
+        value: &Bound<'py, PyAny>,
+    ) -> PyResult<Requested<'py>> {
+        let py = slf.py();
+        let registry = &slf.get().registry;
+        let awaitable = registry.with_waiting(py, id, |waiting| match &waiting.request {
+            Some(Request::Driven { awaitable, .. }) => Some(awaitable.clone_ref(py)),
+            _ => None,
+        });
+        let Some(awaitable) = awaitable.flatten() else {
+            return Ok(Requested::Elsewhere);
+        };
+        match delegate::send(awaitable.bind(py), value) {
+            Ok(Step::Yield(awaited)) => {
+                let old = registry.with_waiting(py, id, |waiting| match &mut waiting.request {
+                    Some(Request::Driven { awaited: place, .. }) => {
+                        place.replace(awaited.clone().unbind())
+                    }
+                    _ => None,
+                });
+                drop(old);
+                Ok(Requested::Waits(awaited))
+            }
+            Ok(Step::Return(lease)) => {
+                Self::grant(slf, id, lease.unbind())?;
+                Ok(Requested::Settled)
+            }
+            Err(error) => {
+                if let Some(waiting) = registry.remove_waiting(py, id) {
+                    Self::refuse(slf, waiting.record, error)?;
+                }
+                Ok(Requested::Settled)
+            }
+        }
+    }
+
+    /// Drives a request by callbacks.
+    pub(super) fn drive(slf: &Bound<'_, Self>, id: u64) -> PyResult<()> {
+        let py = slf.py();
+        let Requested::Waits(awaited) = Self::step_request(slf, id, py.None().bind(py))? else {
+            return Ok(());
+        };
+        let resume = Resume {
+            engine: slf.clone().unbind(),
+            id,
+        };
+        let keywords = PyDict::new(py);
+        keywords.set_item(intern!(py, "context"), &slf.get().context)?;
+        if awaited.is_none() {
+            let event_loop = slf.get().event_loop(py);
+            let arguments = (resume, py.None());
+            event_loop.call_method(intern!(py, "call_soon"), arguments, Some(&keywords))?;
+        } else {
+            let name = intern!(py, "add_done_callback");
+            awaited.call_method(name, (resume,), Some(&keywords))?;
+        }
+        Ok(())
+    }
+
+    /// Calls a task whose capacity was granted. Returns whether it still waited for that.
+    pub(super) fn grant(slf: &Bound<'_, Self>, id: u64, lease: Py<PyAny>) -> PyResult<bool> {
+        let py = slf.py();
+        let this = slf.get();
+        let mut grant = TaskPermit::Lease(lease);
+        let Some(waiting) = this.registry.remove_waiting(py, id) else {
+            return grant.release(py).map(|()| false);
+        };
+        let mut record = waiting.record;
+        match this.spec_of(record.item.bind(py)) {
+            Ok(Some(spec)) => {
+                record.grant = Some(grant);
+                Self::start(slf, spec, record, None)?;
+            }
+            Ok(None) => {
+                grant.release(py)?;
+                let error = this.not_a_task(py, &record.item)?;
+                Self::refuse(slf, record, error)?;
+            }
+            Err(error) => {
+                grant.release(py)?;
+                Self::refuse(slf, record, error)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Requests the capacity of a task that waits without a request.
+    pub(super) fn request_again(slf: &Bound<'_, Self>, id: u64) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let Some(waiting) = this.registry.remove_waiting(py, id) else {
+            return Ok(());
+        };
+        let record = waiting.record;
+        match this.spec_of(record.item.bind(py)) {
+            Ok(Some(spec)) => Self::request(slf, spec, record, None).map(drop),
+            Ok(None) => {
+                let error = this.not_a_task(py, &record.item)?;
+                Self::refuse(slf, record, error)
+            }
+            Err(error) => Self::refuse(slf, record, error),
+        }
+    }
+
+    /// The delay before a retry is over.
+    pub(super) fn retry(slf: &Bound<'_, Self>, id: u64) -> PyResult<()> {
+        let py = slf.py();
+        let registry = &slf.get().registry;
+        registry.with_waiting(py, id, |waiting| {
+            waiting.is_due = true;
+            waiting.record.deadline = None;
+        });
+        if slf.get().grants() {
+            Self::request_again(slf, id)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Cancels the request of a task, which waits without one then.
+    pub(super) fn cancel_request(&self, py: Python<'_>, id: u64) -> PyResult<()> {
+        match self.registry.take_request(py, id) {
+            Some(request) => request.cancel(py),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes a waiting task from the registry.
+    pub(super) fn withdraw(slf: &Bound<'_, Self>, id: u64) -> PyResult<Option<Box<Waiting>>> {
+        let py = slf.py();
+        let this = slf.get();
+        this.cancel_request(py, id)?;
+        let Some(mut waiting) = this.registry.remove_waiting(py, id) else {
+            return Ok(None);
+        };
+        this.clear_timer(py, &mut waiting.record);
+        this.unhold(id);
+        Ok(Some(waiting))
+    }
+}
+
+/// Continues a request when the future that it waits for is done.
+#[pyclass(frozen, module = "headrace._core")]
+#[derive(Debug)]
+struct Resume {
+    engine: Py<Engine>,
+    id: u64,
+}
+
+#[pymethods]
+impl Resume {
+    fn __call__(&self, py: Python<'_>, _future: &Bound<'_, PyAny>) -> PyResult<()> {
+        Engine::drive(self.engine.bind(py), self.id)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.engine)
+    }
+}

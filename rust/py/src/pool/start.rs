@@ -1,0 +1,280 @@
+//! From an item of the source to the first step of its task.
+
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+use super::engine::Engine;
+use super::registry::{Running, Waiting};
+use super::request::Requested;
+use super::task_body::Call;
+use super::task_coroutine::TaskCoroutine;
+use super::task_factory::{self, Options};
+use super::task_record::TaskRecord;
+use super::task_spec::TaskSpec;
+use super::timers::Expiry;
+use crate::capacity::is_number;
+use crate::coroutine::Native;
+use crate::merge::task_context::TaskGuard;
+use crate::runtime::asyncio::InContext;
+
+/// The result of the admission of an item.
+#[derive(Debug)]
+pub(super) enum Admitted {
+    /// The task was called, or ended with an error, at this time.
+    Settled(f64),
+    /// The feeder drives its request.
+    OfFeeder(u64),
+    /// It waits for its capacity, or for room.
+    Waits,
+}
+
+impl Engine {
+    /// Accepts an item as a task of the run.
+    fn accept<'py>(
+        slf: &Bound<'py, Self>,
+        item: &Bound<'py, PyAny>,
+        now: f64,
+    ) -> PyResult<Option<(TaskRecord, TaskSpec<'py>)>> {
+        let py = item.py();
+        let this = slf.get();
+        let mut record = TaskRecord {
+            item: item.clone().unbind(),
+            id: this.ids.get().next(),
+            key: None,
+            owns_key: false,
+            grant: None,
+            queued: now,
+            started: None,
+            attempt: 0,
+            deadline: None,
+            slot: this.events.get().new_slot(py),
+            options: None,
+        };
+        let error = match this.spec_of(item) {
+            Ok(Some(mut spec)) => {
+                record.options = spec.options.take();
+                match spec.key.take() {
+                    None => {
+                        Self::start_queue_timeout(slf, &mut record)?;
+                        return Ok(Some((record, spec)));
+                    }
+                    Some(key) => match this.claim(&mut record, &key) {
+                        Ok(()) => {
+                            Self::start_queue_timeout(slf, &mut record)?;
+                            return Ok(Some((record, spec)));
+                        }
+                        Err(error) => error,
+                    },
+                }
+            }
+            Ok(None) => this.not_a_task(py, &record.item)?,
+            Err(error) => error,
+        };
+        Self::refuse(slf, record, error).map(|()| None)
+    }
+
+    fn start_queue_timeout(slf: &Bound<'_, Self>, record: &mut TaskRecord) -> PyResult<()> {
+        let limit = (record.options.as_ref()).and_then(|options| options.queue_timeout.as_ref());
+        match limit.map(|limit| limit.seconds) {
+            Some(seconds) => {
+                let deadline = record.queued + seconds;
+                Self::set_timer(slf, record, deadline, Expiry::QueueTimeout)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Gives a task its key.
+    ///
+    /// A key is an object of the user: its hash, its comparison and its text may raise. That costs only this task.
+    fn claim(&self, record: &mut TaskRecord, key: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = key.py();
+        record.key = Some(key.clone().unbind());
+        let id = record.id.into_pyobject(py)?;
+        let keys = self.keys.bind(py);
+        // SAFETY: attached, and three live objects; the result is borrowed, or null with an exception.
+        let owner = unsafe {
+            let owner = ffi::PyDict_SetDefault(keys.as_ptr(), key.as_ptr(), id.as_ptr());
+            Bound::from_borrowed_ptr_or_err(py, owner)?
+        };
+        if owner.is(&id) {
+            record.owns_key = true;
+            return Ok(());
+        }
+        let error = (self.policy.bind(py)).call_method1(intern!(py, "key_error"), (key, owner))?;
+        Err(PyErr::from_value(error))
+    }
+
+    /// Ends a task that cannot be called, or not again.
+    pub(super) fn refuse(slf: &Bound<'_, Self>, record: TaskRecord, error: PyErr) -> PyResult<()> {
+        Self::fail(slf, record, error, false).map(drop)
+    }
+
+    pub(super) fn not_a_task(&self, py: Python<'_>, item: &Py<PyAny>) -> PyResult<PyErr> {
+        let policy = self.policy.bind(py);
+        let error = policy.call_method1(intern!(py, "not_a_task"), (item,))?;
+        Ok(PyErr::from_value(error))
+    }
+
+    /// Accepts an item, and calls its task if there is room and capacity.
+    pub(super) fn admit<'py>(
+        slf: &Bound<'py, Self>,
+        item: &Bound<'py, PyAny>,
+    ) -> PyResult<Admitted> {
+        let py = item.py();
+        let this = slf.get();
+        // Before it has a slot.
+        let may_start = this.may_start(py, 1);
+        let now = this.now(py)?;
+        let Some((record, spec)) = Self::accept(slf, item, now)? else {
+            return Ok(Admitted::Settled(now));
+        };
+        if !may_start || (record.is_submitted() && !this.has_executor()) {
+            this.hold(py, record);
+            return Ok(Admitted::Waits);
+        }
+        let id = record.id;
+        Ok(match Self::request(slf, spec, record, Some(now))? {
+            Requested::Settled => Admitted::Settled(now),
+            Requested::OfFeeder => Admitted::OfFeeder(id),
+            Requested::Waits(_) | Requested::Elsewhere => Admitted::Waits,
+        })
+    }
+
+    /// Keeps a task that was pulled when it could not be called.
+    #[cold]
+    fn hold(&self, py: Python<'_>, record: TaskRecord) {
+        self.set_held(record.id);
+        self.registry.add_waiting(
+            py,
+            Waiting {
+                record,
+                request: None,
+                is_due: true,
+            },
+        );
+    }
+
+    /// Requests the capacity of the task that was held.
+    pub(super) fn admit_held(slf: &Bound<'_, Self>, id: u64) -> PyResult<Admitted> {
+        let py = slf.py();
+        let this = slf.get();
+        let now = this.now(py)?;
+        let Some(waiting) = this.registry.remove_waiting(py, id) else {
+            return Ok(Admitted::Settled(now));
+        };
+        let record = waiting.record;
+        let spec = match this.spec_of(record.item.bind(py)) {
+            Ok(Some(spec)) => spec,
+            Ok(None) => {
+                let error = this.not_a_task(py, &record.item)?;
+                return Self::refuse(slf, record, error).map(|()| Admitted::Settled(now));
+            }
+            Err(error) => {
+                return Self::refuse(slf, record, error).map(|()| Admitted::Settled(now));
+            }
+        };
+        Ok(match Self::request(slf, spec, record, Some(now))? {
+            Requested::Settled => Admitted::Settled(now),
+            Requested::OfFeeder => Admitted::OfFeeder(id),
+            Requested::Waits(_) | Requested::Elsewhere => Admitted::Waits,
+        })
+    }
+
+    /// Calls a task whose capacity is held, at the time `now` if that is known.
+    pub(super) fn start<'py>(
+        slf: &Bound<'py, Self>,
+        spec: TaskSpec<'py>,
+        mut record: TaskRecord,
+        now: Option<f64>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        this.clear_timer(py, &mut record);
+        if record.is_submitted() {
+            return Self::submit(slf, spec.cost.as_ref(), record);
+        }
+        let name = match record.key(py) {
+            None => task_factory::name_of(py, this.name(), record.id),
+            Some(key) => match this.name_of(py, record.id, Some(&key)) {
+                Ok(name) => name.cast_into::<PyString>()?,
+                // The text of the key ends the program, or is a cancellation.
+                Err(error) => return Self::refuse(slf, record, error),
+            },
+        };
+        let context = spec.context.as_ref().unwrap_or(this.context.bind(py));
+        // SAFETY: attached, and a live object; CPython refuses an object that is no context.
+        let context =
+            unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_Copy(context.as_ptr()))? };
+        let mut call = spec.call;
+        // A bare number has nothing to settle, and does not pay for that.
+        call.has_lease = spec.cost.as_ref().is_some_and(|cost| !is_number(cost));
+        let now = match now {
+            Some(now) => now,
+            None => this.now(py)?,
+        };
+        record.attempt += 1;
+        record.started = Some(now);
+        if let Some(seconds) = record.timeout().map(|limit| limit.seconds) {
+            Self::set_timer(slf, &mut record, now + seconds, Expiry::Timeout)?;
+        }
+        this.start_task(slf, call, record, &name, &context)
+    }
+
+    /// Creates the asyncio task and takes its first step.
+    fn start_task<'py>(
+        &self,
+        slf: &Bound<'py, Self>,
+        call: Call,
+        record: TaskRecord,
+        name: &Bound<'py, PyString>,
+        context: &Bound<'py, PyAny>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let id = record.id;
+        let work = Native::alloc(py, || {
+            TaskCoroutine::new(slf.clone().unbind(), call, record)
+        })?;
+        self.registry.add_running(py, id, Running::default());
+        let options = Options {
+            event_loop: self.event_loop(py),
+            name,
+            context,
+            is_eager: self.is_eager,
+        };
+        let task = self.factory.make(&work, &options, &self.context)?;
+        if !self.is_eager {
+            let mut entered = TaskGuard::default();
+            entered.enter(self.event_loop(py), task.clone(), true)?;
+            let _context = InContext::enter(context)?;
+            // The task finds the result in its own first step.
+            Native::<TaskCoroutine>::drive(&work, |work| Ok(work.step_ahead(&task)))?;
+        }
+        if self.registry.set_task(py, id, task.clone().unbind()) {
+            let reached = task.call_method0(intern!(py, "cancel"))?.is_truthy()?;
+            self.registry
+                .with_running(py, id, |running| running.is_disturbed |= reached);
+        }
+        Ok(())
+    }
+
+    /// Cancels a task for good: at once if it does not run, otherwise as soon as it has stopped.
+    pub(super) fn cancel_task(slf: &Bound<'_, Self>, id: u64) -> PyResult<bool> {
+        let py = slf.py();
+        let this = slf.get();
+        let mark = |running: &mut Running| !std::mem::replace(&mut running.cancel_requested, true);
+        if this.registry.stop(py, id, mark)? {
+            return Ok(true);
+        }
+        let Some(waiting) = Self::withdraw(slf, id)? else {
+            return Ok(false);
+        };
+        let name = this.describe(py, &waiting.record)?;
+        let message = format!("{name} was cancelled").into_pyobject(py)?;
+        let error = crate::runtime::asyncio::cancellation(py, Some(message.into_any().unbind()));
+        Self::fail(slf, waiting.record, error, false)?;
+        Ok(true)
+    }
+}

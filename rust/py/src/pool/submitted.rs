@@ -1,0 +1,222 @@
+//! Work of an executor: a task that does not run on the event loop of the pool.
+//!
+//! The engine knows an executor by its protocol alone (`headrace.pool.executor`): it submits a task with a listener, which the executor
+//! notifies of the call, of values, and of exactly one result. Capacity is held until then.
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::emitter::Emitter;
+use super::engine::Engine;
+use super::registry::{Running, Submitted};
+use super::task_record::TaskRecord;
+use super::timers::Expiry;
+use crate::capacity::{TaskPermit, is_number};
+use crate::object::gil_cell::GilCell;
+
+/// The listener of one attempt of a task. Once the attempt has ended, or its work was detached, nothing that it is told has an effect.
+#[pyclass(frozen, module = "headrace._core")]
+#[derive(Debug)]
+pub(crate) struct Listener {
+    engine: Py<Engine>,
+    id: u64,
+    /// `None` until the task was called.
+    emitter: GilCell<Option<Py<Emitter>>>,
+    name: Py<PyAny>,
+}
+
+#[pymethods]
+impl Listener {
+    #[getter]
+    fn name(&self, py: Python<'_>) -> Py<PyAny> {
+        self.name.clone_ref(py)
+    }
+
+    fn called(&self, py: Python<'_>) -> PyResult<()> {
+        let engine = self.engine.bind(py);
+        let now = engine.get().now(py)?;
+        // Taken out, because setting a timer calls Python.
+        let Some(mut running) = engine.get().registry.remove_running(py, self.id) else {
+            return Ok(());
+        };
+        let mut result = Ok(());
+        if let Some(work) = &mut running.submitted {
+            let record = &mut work.record;
+            record.attempt += 1;
+            record.started = Some(now);
+            if let Some(seconds) = record.timeout().map(|limit| limit.seconds) {
+                result = Engine::set_timer(engine, record, now + seconds, Expiry::Timeout);
+            }
+            let emitter = Emitter::make(engine, record)?.unbind();
+            *self.emitter.borrow(py) = Some(emitter);
+        }
+        engine.get().registry.add_running(py, self.id, running);
+        result
+    }
+
+    fn emit<'py>(&self, py: Python<'py>, value: Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let emitter = (self.emitter.borrow(py).as_ref()).map(|emitter| emitter.clone_ref(py));
+        match emitter {
+            Some(emitter) => emitter.bind(py).call_method1(intern!(py, "emit"), (value,)),
+            None => Ok(py.None().into_bound(py)),
+        }
+    }
+
+    fn returned(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let engine = self.engine.bind(py);
+        let Some((record, running)) = self.take(py)? else {
+            return Ok(());
+        };
+        if running.timed_out && !engine.get().can_cancel_submitted(py)? {
+            // The work could not be stopped in time, and ended late.
+            let error = engine.get().timeout_error(py, &record)?;
+            return Engine::failed_attempt(engine, record, error, running.into()).map(drop);
+        }
+        Engine::completed(engine, record, value)
+    }
+
+    fn raised(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
+        let engine = self.engine.bind(py);
+        let Some((record, running)) = self.take(py)? else {
+            return Ok(());
+        };
+        let error = PyErr::from_value(error);
+        let error = engine.get().as_timeout(py, &record, &running, error)?;
+        Engine::failed_attempt(engine, record, error, running.into()).map(drop)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.engine)?;
+        if let Some(Some(emitter)) = self.emitter.peek_for_gc().as_deref() {
+            visit.call(emitter)?;
+        }
+        visit.call(&self.name)
+    }
+}
+
+impl Listener {
+    /// Takes the record of the work, which has stopped, and its state.
+    fn take(&self, py: Python<'_>) -> PyResult<Option<(TaskRecord, Running)>> {
+        let engine = self.engine.get();
+        let is_submitted = (engine.registry)
+            .with_running(py, self.id, |running| running.submitted.is_some())
+            .unwrap_or(false);
+        if !is_submitted {
+            return Ok(None);
+        }
+        let Some(mut running) = engine.registry.remove_running(py, self.id) else {
+            return Ok(None);
+        };
+        let Some(work) = running.submitted.take() else {
+            return Ok(None);
+        };
+        let mut record = work.record;
+        engine.clear_timer(py, &mut record);
+        record.release(py)?;
+        Ok(Some((record, running)))
+    }
+}
+
+/// Releases the capacity of detached work when that has stopped, in any thread.
+#[pyclass(frozen, module = "headrace._core")]
+#[derive(Debug)]
+struct Release(GilCell<Option<TaskPermit>>);
+
+#[pymethods]
+impl Release {
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        let grant = self.0.borrow(py).take();
+        grant.map_or(Ok(()), |mut grant| grant.release(py))
+    }
+}
+
+impl Engine {
+    /// Submits a task to its executor.
+    pub(super) fn submit(
+        slf: &Bound<'_, Self>,
+        cost: Option<&Bound<'_, PyAny>>,
+        record: TaskRecord,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let id = record.id;
+        let name = match this.describe(py, &record) {
+            Ok(name) => name,
+            Err(error) => return Self::refuse(slf, record, error),
+        };
+        let listener = Listener {
+            engine: slf.clone().unbind(),
+            id,
+            emitter: GilCell::default(),
+            name: name.unbind(),
+        };
+        let listener = Bound::new(py, listener)?;
+        let item = record.item.clone_ref(py);
+        let lease = (record.grant.as_ref().and_then(TaskPermit::lease))
+            .filter(|_| cost.is_some_and(|cost| !is_number(cost)))
+            .map(|lease| lease.clone_ref(py));
+        let running = Running {
+            submitted: Some(Box::new(Submitted {
+                record,
+                handle: None,
+            })),
+            ..Running::default()
+        };
+        this.registry.add_running(py, id, running);
+        let arguments = (item, lease, &listener);
+        let submitted = (this.policy.bind(py)).call_method1(intern!(py, "submit"), arguments);
+        match submitted {
+            Ok(handle) => {
+                let cancelled = this.registry.with_running(py, id, |running| {
+                    if let Some(work) = &mut running.submitted {
+                        work.handle = Some(handle.clone().unbind());
+                    }
+                    running.cancel_requested
+                });
+                if cancelled == Some(true) {
+                    handle.call_method0(intern!(py, "cancel"))?;
+                }
+                Ok(())
+            }
+            Err(error) => listener
+                .get()
+                .raised(py, error.into_value(py).into_bound(py).into_any()),
+        }
+    }
+
+    /// Whether the executor can cancel work.
+    pub(super) fn can_cancel_submitted(&self, py: Python<'_>) -> PyResult<bool> {
+        (self.policy.bind(py))
+            .getattr(intern!(py, "can_cancel_submitted"))?
+            .is_truthy()
+    }
+
+    /// Detaches running work that cannot be cancelled; its capacity is held until it ends. Returns whether there was such work.
+    pub(super) fn detach(slf: &Bound<'_, Self>, id: u64) -> PyResult<bool> {
+        let py = slf.py();
+        let this = slf.get();
+        let is_submitted = (this.registry)
+            .with_running(py, id, |running| {
+                (running.submitted.as_ref()).is_some_and(|work| work.handle.is_some())
+            })
+            .unwrap_or(false);
+        if !is_submitted || this.can_cancel_submitted(py)? {
+            return Ok(false);
+        }
+        let running = this.registry.remove_running(py, id);
+        let Some(work) = running.and_then(|running| running.submitted) else {
+            return Ok(false);
+        };
+        let mut record = work.record;
+        this.clear_timer(py, &mut record);
+        let release = Bound::new(py, Release(GilCell::new(record.grant.take())))?;
+        if let Some(handle) = work.handle {
+            (handle.bind(py)).call_method1(intern!(py, "leave"), (release,))?;
+        }
+        let name = this.describe(py, &record)?;
+        let error = (this.policy.bind(py)).call_method1(intern!(py, "left_running"), (name,))?;
+        Self::fail(slf, record, PyErr::from_value(error), false)?;
+        Ok(true)
+    }
+}

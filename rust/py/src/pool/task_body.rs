@@ -1,0 +1,163 @@
+//! One attempt of a task, from its call to its end.
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use super::emitter::Emitter;
+use super::engine::Engine;
+use super::task_record::TaskRecord;
+use crate::coroutine::delegate::is_awaitable;
+use crate::coroutine::{Inner, Step};
+use crate::object::gc::traverse;
+
+/// The function to call.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) fn_: Py<PyAny>,
+    pub(super) args: Option<Py<PyTuple>>,
+    /// Whether its context is not that of the run, and so does not tell yet that it is inside of the run.
+    pub(super) has_own_context: bool,
+    /// Whether `current_lease()` returns its lease.
+    pub(super) has_lease: bool,
+}
+
+traverse!(Call { fn_, args });
+
+/// Calls the function, drives its result, and reports the end to the engine just before it ends itself.
+#[derive(Debug)]
+pub(super) struct TaskBody {
+    call: Option<Call>,
+    /// `None` once the end was reported.
+    record: Option<TaskRecord>,
+    inner: Option<Inner>,
+}
+
+impl TaskBody {
+    pub(super) fn new(call: Call, record: TaskRecord) -> Self {
+        Self {
+            call: Some(call),
+            record: Some(record),
+            inner: None,
+        }
+    }
+
+    /// One step. `task` is the asyncio task that it is part of, if that is known.
+    #[inline]
+    pub(super) fn send<'py>(
+        &mut self,
+        engine: &Py<Engine>,
+        value: &Bound<'py, PyAny>,
+        task: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Step<'py>> {
+        let py = value.py();
+        let stepped = match (&self.inner, self.call.take()) {
+            (Some(inner), _) => inner.send(value),
+            (None, Some(call)) => self.begin(engine.bind(py), &call),
+            (None, None) => Err(PyRuntimeError::new_err("a task was stepped after its end")),
+        };
+        self.finish_if_done(engine.bind(py), stepped, task)
+    }
+
+    /// One step with an error thrown in.
+    pub(super) fn throw<'py>(
+        &mut self,
+        engine: &Py<Engine>,
+        py: Python<'py>,
+        error: PyErr,
+    ) -> PyResult<Step<'py>> {
+        let stepped = match (&self.inner, self.call.take()) {
+            (Some(inner), _) => inner.throw(py, error),
+            // It is cancelled before its first step.
+            (None, Some(_)) | (None, None) => Err(error),
+        };
+        self.finish_if_done(engine.bind(py), stepped, None)
+    }
+
+    /// Calls the function, and takes the first step of its result.
+    fn begin<'py>(&mut self, engine: &Bound<'py, Engine>, call: &Call) -> PyResult<Step<'py>> {
+        let py = engine.py();
+        let this = engine.get();
+        let record = self.record.as_ref().expect("it has just been called");
+        if call.has_own_context {
+            set_variable(this.inside_variable.bind(py), this.inside.bind(py))?;
+        }
+        if let Some(lease) = record.grant.as_ref().and_then(|grant| grant.lease())
+            && call.has_lease
+        {
+            set_variable(this.lease_variable.bind(py), lease.bind(py))?;
+        }
+        let coroutine = if this.is_debug {
+            let args = call.args.as_ref().map(|args| args.bind(py).clone());
+            let args = args.unwrap_or_else(|| PyTuple::empty(py));
+            let emitter = Emitter::make(engine, record)?;
+            (this.policy.bind(py)).call_method1(intern!(py, "watch"), (&call.fn_, args, emitter))?
+        } else {
+            let result = match &call.args {
+                None => call.fn_.bind(py).call0()?,
+                Some(args) => call.fn_.bind(py).call1(args.bind(py))?,
+            };
+            if Inner::is_coroutine(&result) {
+                result
+            } else if is_awaitable(&result) || result.hasattr(intern!(py, "__anext__"))? {
+                let emitter = Emitter::make(engine, record)?;
+                (this.policy.bind(py)).call_method1(intern!(py, "rest"), (result, emitter))?
+            } else {
+                return Ok(Step::Return(result));
+            }
+        };
+        let inner = self.inner.insert(Inner::of(coroutine)?);
+        inner.send(py.None().bind(py))
+    }
+
+    /// Reports the end to the engine, if this was it.
+    fn finish_if_done<'py>(
+        &mut self,
+        engine: &Bound<'py, Engine>,
+        stepped: PyResult<Step<'py>>,
+        task: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Step<'py>> {
+        let ended = match stepped {
+            Ok(Step::Yield(waits_for)) => return Ok(Step::Yield(waits_for)),
+            Ok(Step::Return(value)) => Ok(value),
+            Err(error) => Err(error),
+        };
+        self.inner = None;
+        let Some(record) = self.record.take() else {
+            return ended.map(Step::Return);
+        };
+        match ended {
+            Ok(value) => {
+                Engine::returned(engine, record, &value, task)?;
+                Ok(Step::Return(value))
+            }
+            Err(error) => {
+                if Engine::raised(engine, record, error.clone_ref(engine.py()))? {
+                    Err(error)
+                } else {
+                    Ok(Step::Return(engine.py().None().into_bound(engine.py())))
+                }
+            }
+        }
+    }
+}
+
+traverse!(TaskBody {
+    call,
+    record,
+    inner
+});
+
+/// Sets a context variable in the current context.
+fn set_variable(variable: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    // SAFETY: attached, and two live objects; CPython refuses an object that is no context variable. The token is an owned reference.
+    let token = unsafe {
+        Bound::from_owned_ptr_or_err(
+            variable.py(),
+            ffi::PyContextVar_Set(variable.as_ptr(), value.as_ptr()),
+        )
+    };
+    token.map(drop)
+}

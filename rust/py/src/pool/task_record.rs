@@ -1,0 +1,120 @@
+//! The record of a task, from its acceptance to its end.
+
+use pyo3::prelude::*;
+
+use crate::capacity::TaskPermit;
+use crate::object::gc::{Traverse, VisitError, Visitor, traverse};
+
+/// See the top of this file. Its owner is the coroutine of a running task, otherwise the registry.
+#[derive(Debug)]
+pub(super) struct TaskRecord {
+    /// The item that was pulled.
+    pub(super) item: Py<PyAny>,
+    pub(super) id: u64,
+    pub(super) key: Option<Py<PyAny>>,
+    /// Whether it has that key in the run; a second task with the same key has not.
+    pub(super) owns_key: bool,
+    /// The capacity that it holds.
+    pub(super) grant: Option<TaskPermit>,
+    /// When it was accepted.
+    pub(super) queued: f64,
+    /// When its last attempt was called.
+    pub(super) started: Option<f64>,
+    /// The number of calls.
+    pub(super) attempt: u64,
+    /// The deadline of its timer: of its time in the queue, of an attempt, or of the delay before a retry.
+    pub(super) deadline: Option<f64>,
+    /// Its slot, in an ordered run.
+    pub(super) slot: Option<u64>,
+    pub(super) options: Option<Box<TaskOptions>>,
+}
+
+/// The options of a task besides its cost and key.
+#[derive(Debug, Default)]
+pub(super) struct TaskOptions {
+    pub(super) timeout: Option<TimeLimit>,
+    pub(super) queue_timeout: Option<TimeLimit>,
+    pub(super) retry: Option<Py<PyAny>>,
+    pub(super) on_complete: Option<Py<PyAny>>,
+    pub(super) on_error: Option<Py<PyAny>>,
+    /// `None` for priority 0.
+    pub(super) priority: Option<Py<PyAny>>,
+    /// Whether an executor runs it.
+    pub(super) is_submitted: bool,
+}
+
+/// A finite number of seconds.
+#[derive(Debug)]
+pub(super) struct TimeLimit {
+    pub(super) seconds: f64,
+    /// The number as the user wrote it, for messages.
+    pub(super) given: Py<PyAny>,
+}
+
+impl TimeLimit {
+    /// `None` for no limit.
+    pub(super) fn of(given: Bound<'_, PyAny>) -> PyResult<Option<Self>> {
+        if given.is_none() {
+            return Ok(None);
+        }
+        let seconds: f64 = given.extract()?;
+        Ok(seconds.is_finite().then(|| Self {
+            seconds,
+            given: given.unbind(),
+        }))
+    }
+
+    pub(super) fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self {
+            seconds: self.seconds,
+            given: self.given.clone_ref(py),
+        }
+    }
+}
+
+impl TaskRecord {
+    pub(super) fn priority(&self) -> Option<&Py<PyAny>> {
+        self.options.as_ref()?.priority.as_ref()
+    }
+
+    pub(super) fn timeout(&self) -> Option<&TimeLimit> {
+        self.options.as_ref()?.timeout.as_ref()
+    }
+
+    pub(super) fn is_submitted(&self) -> bool {
+        (self.options.as_ref()).is_some_and(|options| options.is_submitted)
+    }
+
+    /// Returns its capacity.
+    #[inline]
+    pub(super) fn release(&mut self, py: Python<'_>) -> PyResult<()> {
+        match self.grant.take() {
+            Some(mut grant) => grant.release(py),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn key<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.key.as_ref().map(|key| key.bind(py).clone())
+    }
+}
+
+impl Traverse for TaskRecord {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        visit(&self.item)?;
+        self.key.traverse(visit)?;
+        self.options.traverse(visit)?;
+        let lease = self.grant.as_ref().and_then(TaskPermit::lease);
+        lease.map_or(Ok(()), visit)
+    }
+}
+
+traverse!(TaskOptions {
+    timeout,
+    queue_timeout,
+    retry,
+    on_complete,
+    on_error,
+    priority
+});
+traverse!(TimeLimit { given });

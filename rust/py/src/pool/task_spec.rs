@@ -1,0 +1,116 @@
+//! The specification of a task: what it calls, and its options.
+
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyTuple, PyType};
+
+use super::task_body::Call;
+use super::task_record::{TaskOptions, TimeLimit};
+
+/// See the top of this file.
+#[derive(Debug)]
+pub(super) struct TaskSpec<'py> {
+    pub(super) call: Call,
+    pub(super) key: Option<Bound<'py, PyAny>>,
+    /// `None` for one slot.
+    pub(super) cost: Option<Bound<'py, PyAny>>,
+    /// The context in which the task was created. `None` for a bare callable, which has that of the run.
+    pub(super) context: Option<Bound<'py, PyAny>>,
+    pub(super) options: Option<Box<TaskOptions>>,
+}
+
+/// The options of a runner that its tasks may override.
+#[derive(Debug)]
+pub(super) struct Defaults {
+    pub(super) timeout: Option<TimeLimit>,
+    pub(super) retry: Option<Py<PyAny>>,
+}
+
+impl Defaults {
+    fn options(&self, py: Python<'_>) -> Option<Box<TaskOptions>> {
+        if self.timeout.is_none() && self.retry.is_none() {
+            return None;
+        }
+        Some(Box::new(TaskOptions {
+            timeout: self.timeout.as_ref().map(|limit| limit.clone_ref(py)),
+            retry: self.retry.as_ref().map(|retry| retry.clone_ref(py)),
+            ..TaskOptions::default()
+        }))
+    }
+}
+
+impl<'py> TaskSpec<'py> {
+    /// Reads the specification of an item; `None` if the item is not a task.
+    pub(super) fn of(
+        item: &Bound<'py, PyAny>,
+        task_class: &Bound<'py, PyType>,
+        defaults: &Defaults,
+    ) -> PyResult<Option<Self>> {
+        let py = item.py();
+        if !is_instance(item, task_class) {
+            return Ok(item.is_callable().then(|| Self {
+                call: Call {
+                    fn_: item.clone().unbind(),
+                    args: None,
+                    has_own_context: false,
+                    has_lease: false,
+                },
+                key: None,
+                cost: None,
+                context: None,
+                options: defaults.options(py),
+            }));
+        }
+        let key = item.getattr(intern!(py, "key"))?;
+        let args = item.getattr(intern!(py, "args"))?.cast_into::<PyTuple>()?;
+        let options = if item.getattr(intern!(py, "is_simple"))?.is_truthy()? {
+            defaults.options(py)
+        } else {
+            Some(Box::new(read_options(item, defaults)?))
+        };
+        Ok(Some(Self {
+            call: Call {
+                fn_: item.getattr(intern!(py, "fn"))?.unbind(),
+                args: (!args.is_empty()).then(|| args.unbind()),
+                has_own_context: true,
+                has_lease: false,
+            },
+            key: (!key.is_none()).then_some(key),
+            cost: Some(item.getattr(intern!(py, "cost"))?),
+            context: Some(item.getattr(intern!(py, "context"))?),
+            options,
+        }))
+    }
+}
+
+fn read_options(item: &Bound<'_, PyAny>, defaults: &Defaults) -> PyResult<TaskOptions> {
+    let py = item.py();
+    let given = |name| PyResult::Ok(Some(item.getattr(name)?).filter(|value| !value.is_none()));
+    let timeout = match given(intern!(py, "timeout"))? {
+        // An infinite one overrides that of the runner.
+        Some(timeout) => TimeLimit::of(timeout)?,
+        None => defaults.timeout.as_ref().map(|limit| limit.clone_ref(py)),
+    };
+    let retry = match given(intern!(py, "retry"))? {
+        Some(retry) => Some(retry.unbind()),
+        None => defaults.retry.as_ref().map(|retry| retry.clone_ref(py)),
+    };
+    let priority = item.getattr(intern!(py, "priority"))?;
+    Ok(TaskOptions {
+        timeout,
+        queue_timeout: TimeLimit::of(item.getattr(intern!(py, "queue_timeout"))?)?,
+        retry,
+        on_complete: given(intern!(py, "on_complete"))?.map(Bound::unbind),
+        on_error: given(intern!(py, "on_error"))?.map(Bound::unbind),
+        priority: priority.is_truthy()?.then(|| priority.unbind()),
+        is_submitted: item.getattr(intern!(py, "thread"))?.is_truthy()?,
+    })
+}
+
+/// Whether an object is an instance of a class, regardless of its `__class__`.
+#[inline]
+fn is_instance(object: &Bound<'_, PyAny>, class: &Bound<'_, PyType>) -> bool {
+    // SAFETY: two live objects, and `class` is a type.
+    unsafe { ffi::PyObject_TypeCheck(object.as_ptr(), class.as_type_ptr()) != 0 }
+}

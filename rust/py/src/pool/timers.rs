@@ -1,0 +1,178 @@
+//! The timers of a run: timeouts, delays before retries and queue timeouts, with one handle on the event loop.
+//!
+//! A task has at most one timer at a time. The queue is sorted by deadline, and a timer that is not needed any more is removed from it:
+//! O(log n) in the tasks that have one. The handle is left as it is then. If it fires too early it is set again, so that many tasks
+//! with the same long timeout cost no work on the event loop.
+
+use std::collections::BTreeMap;
+
+use pyo3::exceptions::PyTimeoutError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::engine::Engine;
+use super::task_record::TaskRecord;
+use crate::object::gc::{Traverse, VisitError, Visitor};
+
+/// What happens at a deadline.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Expiry {
+    QueueTimeout,
+    Timeout,
+    Retry,
+}
+
+/// See the top of this file.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    queue: BTreeMap<(u64, u64), Expiry>,
+    /// The deadline and the handle on the event loop.
+    armed: Option<(f64, Py<PyAny>)>,
+}
+
+/// Maps times to integers of the same order.
+fn sortable(time: f64) -> u64 {
+    let bits = time.to_bits();
+    bits ^ if bits >> 63 == 1 { u64::MAX } else { 1 << 63 }
+}
+
+fn time_of(sortable: u64) -> f64 {
+    f64::from_bits(
+        sortable
+            ^ if sortable >> 63 == 1 {
+                1 << 63
+            } else {
+                u64::MAX
+            },
+    )
+}
+
+impl Engine {
+    /// Sets the timer of a task.
+    pub(super) fn set_timer(
+        slf: &Bound<'_, Self>,
+        record: &mut TaskRecord,
+        deadline: f64,
+        expiry: Expiry,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        record.deadline = Some(deadline);
+        let key = (sortable(deadline), record.id);
+        let is_armed = {
+            let mut timers = slf.get().timers.borrow(py);
+            timers.queue.insert(key, expiry);
+            (timers.armed.as_ref()).is_some_and(|(armed, _)| *armed <= deadline)
+        };
+        if is_armed {
+            return Ok(());
+        }
+        Self::arm(slf, deadline)
+    }
+
+    /// Removes the timer of a task.
+    #[inline]
+    pub(super) fn clear_timer(&self, py: Python<'_>, record: &mut TaskRecord) {
+        if let Some(deadline) = record.deadline.take() {
+            (self.timers.borrow(py).queue).remove(&(sortable(deadline), record.id));
+        }
+    }
+
+    /// Removes the handle from the event loop.
+    pub(super) fn disarm(&self, py: Python<'_>) -> PyResult<()> {
+        let armed = self.timers.borrow(py).armed.take();
+        match armed {
+            Some((_, handle)) => (handle.bind(py))
+                .call_method0(intern!(py, "cancel"))
+                .map(drop),
+            None => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn arm(slf: &Bound<'_, Self>, deadline: f64) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        this.disarm(py)?;
+        let keywords = PyDict::new(py);
+        // Otherwise it would be called in the context of the task that runs now.
+        keywords.set_item(intern!(py, "context"), &this.context)?;
+        let callback = slf.getattr(intern!(py, "on_timer"))?;
+        let handle = this.event_loop(py).call_method(
+            intern!(py, "call_at"),
+            (deadline, callback),
+            Some(&keywords),
+        )?;
+        let old = (this.timers.borrow(py).armed).replace((deadline, handle.unbind()));
+        drop(old);
+        Ok(())
+    }
+
+    /// Handles the deadlines that have passed, in their order.
+    pub(super) fn expire(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let armed = this.timers.borrow(py).armed.take();
+        // An event loop may call a little early.
+        let armed = armed.map_or(f64::NEG_INFINITY, |(deadline, _)| deadline);
+        let now = sortable(this.now(py)?.max(armed));
+        let mut result = Ok(());
+        loop {
+            let expired = {
+                let mut timers = this.timers.borrow(py);
+                let first = timers.queue.first_entry();
+                (first.filter(|first| first.key().0 <= now)).map(|first| first.remove_entry())
+            };
+            let Some(((_, id), expiry)) = expired else {
+                break;
+            };
+            let handled = match expiry {
+                Expiry::Timeout => (this.registry)
+                    .stop(py, id, |running| {
+                        !std::mem::replace(&mut running.timed_out, true)
+                    })
+                    .map(drop),
+                Expiry::Retry => Self::retry(slf, id),
+                Expiry::QueueTimeout => Self::expire_queued(slf, id),
+            };
+            // The error of one task does not affect the others.
+            result = result.and(handled);
+        }
+        let first = {
+            let timers = this.timers.borrow(py);
+            let first = timers.queue.keys().next().map(|key| time_of(key.0));
+            let armed = timers.armed.as_ref().map(|(armed, _)| *armed);
+            first.filter(|first| armed.is_none_or(|armed| *first < armed))
+        };
+        match first {
+            Some(deadline) => result.and(Self::arm(slf, deadline)),
+            None => result,
+        }
+    }
+
+    fn expire_queued(slf: &Bound<'_, Self>, id: u64) -> PyResult<()> {
+        let py = slf.py();
+        let Some(waiting) = Self::withdraw(slf, id)? else {
+            return Ok(());
+        };
+        let record = waiting.record;
+        let options = record.options.as_ref();
+        let limit = options.and_then(|options| options.queue_timeout.as_ref());
+        let limit = limit.map_or_else(|| py.None(), |limit| limit.given.clone_ref(py));
+        let name = slf.get().describe(py, &record)?;
+        let error = PyTimeoutError::new_err(format!(
+            "{name} waited longer than its queue_timeout of {} s",
+            limit.bind(py).str()?
+        ));
+        Self::fail(slf, record, error, false).map(drop)
+    }
+}
+
+impl Traverse for Timers {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        match &self.armed {
+            Some((_, handle)) => visit(handle),
+            None => Ok(()),
+        }
+    }
+}
