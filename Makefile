@@ -138,7 +138,7 @@ soak: build ## 110 minutes of a processor: all at once, then random programs, ea
 		echo "== run $$run"; \
 		HEADRACE_SOAK=10 $(RUN) -m pytest tests/test_buffer_soak.py tests/test_pool_soak.py -q -o faulthandler_timeout=0 $(ARGS); \
 	done
-	HEADRACE_ROUNDS=100000 $(RUN) -m pytest tests/test_capacity_loops.py -k cancelled_at_the_instant -q -o faulthandler_timeout=0 $(ARGS)
+	HEADRACE_ROUNDS=100000 $(RUN) -m pytest tests/test_capacity_loops.py -k cancellation_races_with_its_grant -q -o faulthandler_timeout=0 $(ARGS)
 	PROPTEST_CASES=$(or $(CASES),200000) cargo test --package headrace-core $(LOCKED) --test capacity_model
 
 .PHONY: lint

@@ -18,7 +18,7 @@ fn tree(slots: u64) -> (Arc<Tree>, NodeId) {
     (tree, root)
 }
 
-/// Adds a path of `depth` nodes, the root included, and returns its last node.
+/// Add a path of `depth` nodes, the root included, and return its last node.
 fn path(tree: &Tree, root: NodeId, depth: usize, slots: u64) -> NodeId {
     (1..depth).fold(root, |parent, _| {
         tree.add(parent, NodeOptions::slots(slots)).unwrap()
@@ -63,7 +63,7 @@ impl Wake for Woken {
     }
 }
 
-/// Returns `count` wakers and the name of the last one woken.
+/// Return `count` wakers and the name of the last one woken.
 fn wakers(count: usize) -> (Vec<Waker>, Arc<AtomicUsize>) {
     let last = Arc::new(AtomicUsize::new(0));
     let waker = |name| {
@@ -118,7 +118,7 @@ struct Record<const CACHE_LINES: usize> {
     lines: [[u64; 4]; CACHE_LINES],
 }
 
-/// Returns `count` records, each of which links to another.
+/// Return `count` records, each of which links to another.
 fn records<const CACHE_LINES: usize>(
     count: u32,
     dice: &mut impl FnMut() -> u32,
@@ -204,7 +204,7 @@ fn contended(c: &mut Criterion) {
     group.finish();
 }
 
-/// Waiters that queue and are dropped, at the end of a queue, at its front, and after their grant.
+/// Measure waiters that queue and are dropped, at the end of a queue, at its front, and after their grant.
 fn cancelled(c: &mut Criterion) {
     let mut group = c.benchmark_group("capacity/cancelled, with 1000 waiters");
     let (tree, root) = tree(1);

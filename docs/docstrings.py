@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from importlib import import_module
@@ -26,7 +27,10 @@ def listed(docstring: str) -> str:
 
 
 class Facts(griffe.Extension):
-    """Format the facts of every docstring that griffe reads. Docstrings of Rust objects exist only in the imported module."""
+    """Format the facts of every docstring that griffe reads.
+
+    Docstrings of Rust objects exist only in the imported module. That of a live attribute is the argument of its descriptor.
+    """
 
     def on_object(self, *, obj: Object, **_kwargs: Any) -> None:
         """Format the docstring of an object that was read."""
@@ -38,6 +42,9 @@ class Facts(griffe.Extension):
                 said = None
             if said:
                 obj.docstring = griffe.Docstring(said, parent=obj)
+        value = getattr(obj, "value", None)
+        if isinstance(value, griffe.ExprCall) and str(value.function) == "KernelProperty":
+            obj.docstring = griffe.Docstring(ast.literal_eval(str(value.arguments[0])), parent=obj)
         if obj.docstring is not None:
             obj.docstring.value = listed(obj.docstring.value)
 

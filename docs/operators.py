@@ -24,13 +24,14 @@ TARGET = Path(__file__).with_name("operators.md")
 HEAD = """\
 # The operators
 
-Every operator, with the law that says what it does, and what you may rely on. Each name leads to [its picture](pictures.md). The table is
-made from the docstrings (`make docs`), where the arguments are explained, and the errors: `help(headrace.PullMapObj)`. An operator is a
-class over its source, `PullMapObj(source, ...)`, and most are a method too, `source.map(...)`, with the same arguments.
+The tables list every operator with its law (the result that it yields), order, bound, cost and cancel safety. Each name links to
+[its picture](pictures.md). For arguments and errors, read the docstrings, from which the tables are generated: `help(headrace.PullMapObj)`.
+
+An operator is a class over its source, `PullMapObj(source, ...)`. Most are a method too, with the same arguments: `source.map(...)`.
 """
 
-# The sections in reading order, by the module that defines a class.
-ROOMS = {
+# The titles of the sections in reading order, by the module that defines the classes.
+SECTIONS = {
     "pull.source": "Sources",
     "pull.transform": "One item out for one in, or none",
     "pull.slicing": "Parts of a stream",
@@ -77,7 +78,7 @@ def facts(thing: Any) -> dict[str, str]:
 
 
 def link(name: str, thing: Any) -> str:
-    """Return the names of the class and its method, linked to the picture if there is one."""
+    """Return the names of the class and its method, with a link to the picture if there is one."""
     method = fluent().get(name) if inspect.isclass(thing) else name
     shown = f"[`{name}`](pictures.md#{name.lower()})" if name in PICTURED else f"`{name}`"
     if not inspect.isclass(thing):
@@ -128,14 +129,14 @@ def fluent() -> dict[str, str]:
     return made
 
 
-def rooms() -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+def sections() -> Iterator[tuple[str, list[tuple[str, Any]]]]:
     """Return the sections, each with its operators by name: classes, and methods without a class."""
     public = [getattr(headrace, name) for name in import_module("headrace").__all__]
-    for room, title in ROOMS.items():
+    for module, title in SECTIONS.items():
         classes = [
             (thing.__name__, thing)
             for thing in public
-            if inspect.isclass(thing) and thing.__module__ == f"headrace.{room}"
+            if inspect.isclass(thing) and thing.__module__ == f"headrace.{module}"
         ]
         if rows := [(name, kind) for name, kind in classes if "Law" in facts(kind)]:
             yield title, rows
@@ -144,7 +145,7 @@ def rooms() -> Iterator[tuple[str, list[tuple[str, Any]]]]:
 
 
 def called(name: str, thing: Any) -> str:
-    """Return the calls of an operator, as a class and as a method."""
+    """Return how to create an operator: by its class and by its method."""
     if not inspect.isclass(thing):
         return f"`.{name}{signature(thing)}`"
     method = fluent().get(name)
@@ -154,7 +155,7 @@ def called(name: str, thing: Any) -> str:
 
 def document() -> str:
     """Return the whole page."""
-    return "\n".join([HEAD, *(f"## {title}\n\n{table(rows)}" for title, rows in rooms())])
+    return "\n".join([HEAD, *(f"## {title}\n\n{table(rows)}" for title, rows in sections())])
 
 
 if __name__ == "__main__":

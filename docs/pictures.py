@@ -18,11 +18,14 @@ FOLDER = Path(__file__).with_suffix("")
 HEAD = """\
 # Operators in pictures
 
-Each picture is drawn from a run: the code in its box is what ran, on a [clock that jumps](testing.md), and each marble stands where it
-came. A column is a second. Above the box is what went in, below what came out. Where nothing else is said, the consumer asks at once for
-the next item. A bar is the end, a cross an error, an arrow a stream that goes on, and what is dashed was never asked for.
+Each picture is drawn from a run of the code in its box, on a [virtual clock](testing.md):
 
-[The table](operators.md) has the facts about all operators side by side. To draw such a line of your own pipeline in a test:
+- A column is a second. The tracks above the box are inputs, those below it outputs.
+- A marble is an item, a bar the end, a cross an error. An arrow means that the stream continues.
+- A dashed marble is an item that was never pulled.
+- Unless a note says otherwise, the consumer pulls the next item immediately.
+
+[The tables](operators.md) compare all operators. To write such a diagram of your own pipeline in a test, see
 [Test a pipeline](testing.md#time-as-a-picture).
 """
 
@@ -40,7 +43,7 @@ def pictures() -> dict[str, list[tuple[str, Played]]]:
 def document(drawn: dict[str, list[tuple[str, Played]]]) -> str:
     """Return the page."""
     parts = [HEAD]
-    for title, rows in operators.rooms():
+    for title, rows in operators.sections():
         shown = [(name, thing) for name, thing in rows if name in drawn]
         if shown:
             parts.append(f"## {title}\n")

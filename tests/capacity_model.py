@@ -1,4 +1,4 @@
-"""What `test_capacity_model.py` knows of a tree of capacities and of those who ask there."""
+"""The model of a capacity tree and its requests, for `test_capacity_model.py`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
     from headrace import CapacitySource, Lease
 
-# Seconds of waiting that make up for a priority of 1.
+# Seconds of waiting that equal a priority of 1.
 AGEING = 10.0
 
 
 @dataclass
-class Taking:
-    """What was taken of the rates of a path when, as it is known by now."""
+class RateCharge:
+    """Tokens that were taken from the rates of a path, and when; corrected when they are settled."""
 
     when: float
     tokens: float
@@ -26,7 +26,7 @@ class Taking:
 
 @dataclass(eq=False)
 class Node:
-    """A capacity, and what we know of it."""
+    """A capacity and its modelled state."""
 
     capacity: CapacitySource
     parent: Node | None
@@ -37,14 +37,14 @@ class Node:
     closed: bool = False
     highest: float = 0
     """The last limit above 0."""
-    over: float = 0
-    """What was held when it was looked at last; more than the limit only after that was lowered."""
+    last_held: float = 0
+    """The amount held at the last check; more than the limit only after the limit was lowered."""
     granted: int = 0
     spent: float = 0
-    """What was settled of the budget, by leases that are held too."""
-    gone: float = 0
-    """The part of it that was released, and cannot come back."""
-    takings: list[Taking] = field(default_factory=list)
+    """The settled amount of the budget, including leases that are still held."""
+    unrefundable: float = 0
+    """The part of `spent` that was released and cannot be refunded."""
+    charges: list[RateCharge] = field(default_factory=list)
 
     def path(self) -> list[Node]:
         return [self] if self.parent is None else [self, *self.parent.path()]
@@ -59,7 +59,7 @@ class Node:
 
     @property
     def held(self) -> float:
-        """As the capacity has it."""
+        """The slots held, according to the capacity."""
         held = self.capacity.held
         slots: float = held["slots"] if isinstance(held, Mapping) else held
         return slots
@@ -67,12 +67,12 @@ class Node:
 
 @dataclass(eq=False)
 class Worker:
-    """Who asks for a lease, and holds it until it is told to let go: a task, or what `acquire_nowait` gave."""
+    """A request that holds its lease until `unpin` is set: a task, or a lease from `acquire_nowait`."""
 
     node: Node
     cost: dict[str, float]
     priority: int
-    begun: float
+    queued_at: float
     number: int
     timeout: float | None = None
     on_lease: Callable[[Worker], None] | None = None
@@ -80,13 +80,13 @@ class Worker:
     lease: Lease | None = None
     unpin: asyncio.Event = field(default_factory=asyncio.Event)
     outcomes: int = 0
-    taking: Taking | None = None
+    charge: RateCharge | None = None
     dollars: float = 0
-    """As settled."""
+    """The settled amount."""
     passed: int = 0
     cancelled: bool = False
-    hindered: bool = False
-    """Whether something but others' leases has stood in its way since it came."""
+    delayed: bool = False
+    """Whether anything but other leases has delayed it since it was queued."""
 
     async def run(self) -> None:
         acquiring = self.node.capacity.acquire(
@@ -108,11 +108,11 @@ class Worker:
 
     @property
     def lacks_slots_alone(self) -> bool:
-        return not (self.hindered or self.cost.get("tokens") or self.cost["dollars"])
+        return not (self.delayed or self.cost.get("tokens") or self.cost["dollars"])
 
     @property
     def rank(self) -> tuple[float, int]:
-        return (self.begun - AGEING * self.priority, self.number)
+        return (self.queued_at - AGEING * self.priority, self.number)
 
     @property
     def parked(self) -> bool:

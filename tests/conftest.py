@@ -1,12 +1,12 @@
-"""Runs `async def` tests, each on every event loop that matters.
+"""Run `async def` tests, each on every kind of event loop.
 
-A test that is a coroutine function is run once on asyncio, once on asyncio with eager tasks (from
-CPython 3.12) and once on uvloop (where it is installed). `@pytest.mark.loops("asyncio")` narrows that;
-`@pytest.mark.virtual` runs the test on the virtual clock of `headrace.testing` instead. A test that
-wants to know asks for the fixture `loop_kind`.
+A coroutine test is run on asyncio, on asyncio with eager tasks (from CPython 3.12) and on uvloop
+(if it is installed). `@pytest.mark.loops("asyncio")` narrows that;
+`@pytest.mark.virtual` runs the test on the virtual clock of `headrace.testing` instead. The fixture
+`loop_kind` names the kind of loop.
 
-A test passes only if, when it returns, none of the tasks it started is left and its loop's exception
-handler heard nothing.
+A test fails if a task that it started is still running when it returns, or if the loop's exception
+handler was called.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from hypothesis import HealthCheck, settings
 from headrace._core import set_turn_budget
 from headrace.pool.plan import Plan
 from headrace.testing import VirtualClock
-from tests.pool_support import ALL_THE_LONG_WAY
+from tests.pool_support import NO_FAST_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# How long an example takes says how busy the machine is. All other profiles begin with this one.
+# Deadlines of examples would only measure how busy the machine is. All other profiles are based on this one.
 settings.register_profile(
     "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
@@ -64,8 +64,8 @@ FACTORIES: dict[str, Callable[[], Callable[[], asyncio.AbstractEventLoop]]] = {
 }
 
 
-def _why_not(kind: str) -> str | None:
-    """Why this interpreter cannot run tests on that kind of loop."""
+def _skip_reason(kind: str) -> str | None:
+    """Return the reason why this interpreter cannot run tests on that kind of loop."""
     if kind == "eager" and sys.version_info < (3, 12):
         return "eager tasks came with CPython 3.12"
     if kind == "uvloop" and find_spec("uvloop") is None:
@@ -89,15 +89,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("loop_kind", ["virtual"])
         return
     marker = node.get_closest_marker("loops")
-    # A kind that this interpreter lacks is left out when nobody asked for it, skipped when somebody did.
-    kinds = marker.args if marker else tuple(kind for kind in KINDS if not _why_not(kind))
+    # A kind that this interpreter lacks is skipped if the marker names it, and left out otherwise.
+    kinds = marker.args if marker else tuple(kind for kind in KINDS if not _skip_reason(kind))
     if unknown := set(kinds) - set(KINDS):
         msg = f"{node.nodeid}: no such loop: {', '.join(sorted(unknown))}"
         raise pytest.UsageError(msg)
     metafunc.parametrize(
         "loop_kind",
         [
-            pytest.param(kind, marks=pytest.mark.skip(reason) if (reason := _why_not(kind)) else ())
+            pytest.param(
+                kind, marks=pytest.mark.skip(reason) if (reason := _skip_reason(kind)) else ()
+            )
             for kind in kinds
         ],
     )
@@ -105,18 +107,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def loop_kind(request: pytest.FixtureRequest) -> str:
-    """The kind of event loop that this test runs on."""
+    """The kind of event loop of this test."""
     kind: str = request.param
     return kind
 
 
 @pytest.fixture(params=["short", "long", "shared"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Runs a test of pools with plain tasks going the short way, through the core, again with none of them, and again with
-    all of them in asyncio tasks that are used again, as with `isolate=False`."""
+def task_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test of pools three times: simple tasks on the fast path in the core, no task on the fast path, and all tasks in
+    shared workers, as with `isolate=False`."""
     chosen: str = request.param
-    if chosen != "long" and ALL_THE_LONG_WAY:
-        pytest.skip("in asyncio's debug mode all tasks of a pool go the long way")
+    if chosen != "long" and NO_FAST_PATH:
+        pytest.skip("in asyncio's debug mode no task of a pool uses the fast path")
     if chosen == "long":
         monkeypatch.setattr(Plan, "is_plain", False)
     elif chosen == "shared":
@@ -125,24 +127,24 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
-def unhurried() -> Iterator[None]:
-    """No task has to let its loop turn for what it spends, however busy the machine is."""
+def large_budget() -> Iterator[None]:
+    """Set a yield budget that is never used up, however busy the machine is."""
     set_turn_budget(10**15, 10**9)
     yield
     set_turn_budget(*BUDGET)
 
 
 @pytest.fixture
-def restless() -> Iterator[None]:
-    """A task has to let its loop turn wherever it may."""
+def tiny_budget() -> Iterator[None]:
+    """Set a yield budget that is always used up: tasks yield wherever they can."""
     set_turn_budget(0, 1)
     yield
     set_turn_budget(*BUDGET)
 
 
 @pytest.fixture
-def no_collections() -> Iterator[None]:
-    """What is freed meanwhile was in no cycle."""
+def gc_disabled() -> Iterator[None]:
+    """Disable the garbage collector: objects are freed only if they are in no reference cycle."""
     gc.collect()
     gc.disable()
     yield
@@ -155,21 +157,21 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if not inspect.iscoroutinefunction(test):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(test).parameters}
-    heard: list[dict[str, Any]] = []
+    loop_errors: list[dict[str, Any]] = []
 
-    async def whole() -> None:
+    async def run_test() -> None:
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda _, context: heard.append(context))
+        loop.set_exception_handler(lambda _, context: loop_errors.append(context))
         await test(**arguments)
         if left := asyncio.all_tasks() - {asyncio.current_task()}:
             tasks = "\n".join(sorted(f"  {task!r}" for task in left))
             pytest.fail(f"{len(left)} task(s) left running:\n{tasks}", pytrace=False)
 
     with asyncio.Runner(loop_factory=FACTORIES[str(pyfuncitem.funcargs["loop_kind"])]()) as runner:
-        runner.run(whole())
-    if heard:
+        runner.run(run_test())
+    if loop_errors:
         errors = "\n".join(
-            f"  {context['message']}: {context.get('exception')!r}" for context in heard
+            f"  {context['message']}: {context.get('exception')!r}" for context in loop_errors
         )
         pytest.fail(f"the loop's exception handler was called:\n{errors}", pytrace=False)
     return True

@@ -1,6 +1,6 @@
-"""CPython's own tests, run on things of ours that stand in for asyncio's.
+"""CPython's own tests, run on our replacements for asyncio's classes.
 
-The interpreter's `test` package is loaded anew with our names in place of asyncio's; nothing of it is copied.
+The interpreter's `test` package is imported again with our names in place of asyncio's; nothing of it is copied.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["cases_of", "load_with", "run_case"]
 
 
 def cases_of(module: str, *kinds: str) -> list[str]:
-    """The names of the cases of those classes, or of all, each as `Class.test`; none without a `test` package."""
+    """Return the test cases of these classes, or of all, as `Class.test`; none without a `test` package."""
     try:
         loaded = importlib.import_module(module)
     except ImportError:
@@ -38,10 +38,10 @@ def cases_of(module: str, *kinds: str) -> list[str]:
 def load_with(
     module: str, names: Mapping[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> ModuleType:
-    """The test module, as it is with these names in asyncio, for as long as the patch holds."""
+    """Import the test module with these names set in asyncio, until the patch is undone."""
     for name, value in names.items():
         monkeypatch.setattr(asyncio, name, value, raising=False)
-    # Forgotten again with the patch, so that whoever comes next loads what is there then.
+    # Removed from `sys.modules` together with the patch, so that the next import loads it again.
     monkeypatch.delitem(sys.modules, module, raising=False)
     loaded = importlib.import_module(module)
     monkeypatch.delitem(sys.modules, module)
@@ -49,7 +49,7 @@ def load_with(
 
 
 def run_case(loaded: ModuleType, case: str) -> None:
-    """Runs one case, and fails as it does."""
+    """Run one case and fail if it fails."""
     name, _, method = case.partition(".")
     result = unittest.TestResult()
     getattr(loaded, name)(method).run(result)

@@ -1,6 +1,7 @@
-"""Drops a long line of each operator, in a thread with little stack: `python -m tests.drop WAY`.
+"""Drop a long pipeline of each operator, in a thread with a small stack: `python -m tests.drop STATE`.
 
-It is a program of its own, since what it is about ends a process. It says what it is about to drop, and `through` at last.
+It is a program of its own, because a failure crashes the process. It prints each pipeline before it drops it, and `through` at
+the end.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ __all__ = ["INTERRUPTIONS"]
 
 DEPTH = 2_000
 STACK = 256 << 10
-"""Of the thread that drops, in bytes: a hundred for each link, where a deallocator takes eight hundred."""
+"""Stack size of the thread that drops, in bytes: about a hundred for each stage, where one deallocator takes eight hundred."""
 
 INTERRUPTIONS = ["as it was built", "driven", "cancelled", "in a cycle"]
 
@@ -57,7 +58,7 @@ PUSH: dict[str, Callable[[Any], Any]] = {
 
 
 class Holder:
-    """What refers to itself, and to more."""
+    """An object that refers to itself and to other objects."""
 
     def __init__(self) -> None:
         self.cycle = self
@@ -69,25 +70,25 @@ async def never() -> AsyncIterator[int]:
     yield 0
 
 
-async def cancel_one(line: Any) -> None:
-    pull = asyncio.ensure_future(anext(line))
+async def cancel_one(pipeline: Any) -> None:
+    pull = asyncio.ensure_future(anext(pipeline))
     await turns(3)
     pull.cancel()
     await asyncio.wait([pull])
 
 
-async def push_one(line: Any) -> None:
+async def push_one(pipeline: Any) -> None:
     try:
-        await line.next(1)
+        await pipeline.next(1)
     except RecursionError:
-        """As above."""
+        """The stack may be too small for nested stages."""
 
 
-async def pull_one(line: Any) -> None:
+async def pull_one(pipeline: Any) -> None:
     try:
-        await anext(line)
+        await anext(pipeline)
     except RecursionError:
-        """As above."""
+        """The stack may be too small for nested stages."""
 
 
 def run_in_thread(stack: int, function: Callable[[], None]) -> None:
@@ -97,60 +98,60 @@ def run_in_thread(stack: int, function: Callable[[], None]) -> None:
     thread.join()
 
 
-def drop(way: str, end: Any, wrap: Callable[[Any], Any], depth: int) -> None:
-    """Lets go of a line to this end."""
+def drop(state: str, end: Any, wrap: Callable[[Any], Any], depth: int) -> None:
+    """Drop a pipeline that ends in `end`."""
     is_push = isinstance(end, SinkCollectObj)
-    gone = weakref.ref(end)
-    # Older than the line, so that the collector comes to it first.
+    end_ref = weakref.ref(end)
+    # Created before the pipeline, so that the garbage collector visits it first.
     holder = Holder()
 
     def build() -> None:
         nonlocal end
-        line = end
+        pipeline = end
         end = None
         for _ in range(depth):
-            line = wrap(line)
-        if way == "driven":
-            asyncio.run(push_one(line) if is_push else pull_one(line))
-        elif way == "cancelled":
-            asyncio.run(cancel_one(line))
-        holder.held.append(line)
+            pipeline = wrap(pipeline)
+        if state == "driven":
+            asyncio.run(push_one(pipeline) if is_push else pull_one(pipeline))
+        elif state == "cancelled":
+            asyncio.run(cancel_one(pipeline))
+        holder.held.append(pipeline)
 
     def unpin() -> None:
         nonlocal holder
-        if way == "in a cycle":
+        if state == "in a cycle":
             del holder
         else:
             holder.held.clear()
-        if way != "as it was built":
-            # Of tasks that ran, there are some cycles.
+        if state != "as it was built":
+            # Tasks that ran leave some reference cycles.
             gc.collect()
 
-    # To drive what nests takes stack.
+    # Running nested stages needs a large stack.
     run_in_thread(256 << 20, build)
-    assert gone() is not None
+    assert end_ref() is not None
     run_in_thread(STACK, unpin)
-    assert gone() is None, "all of it is dropped"
+    assert end_ref() is None, "the pipeline is still alive"
 
 
-def main(way: str) -> None:
-    # Of tasks that are dropped, which is what this is about.
+def main(state: str) -> None:
+    # Dropped tasks warn, which is expected here.
     warnings.simplefilter("ignore")
     gc.disable()
     for name, (wrap, depth) in PULL.items():
-        if way != "as it was built" and (name in TASKS or depth == 100):
-            # Tasks are dropped by their loop, one by one; and branches of `tee` nest, also where they wait.
+        if state != "as it was built" and (name in TASKS or depth == 100):
+            # Tasks are dropped by their loop, one by one. Branches of `tee` nest, also where they wait.
             continue
         print(f"pull: {name}", flush=True)
         drop(
-            way,
-            SourceIterObj(never()) if way == "cancelled" else SourceIterObj(range(3)),
+            state,
+            SourceIterObj(never()) if state == "cancelled" else SourceIterObj(range(3)),
             wrap,
             depth,
         )
-    for name, wrap in PUSH.items() if way != "cancelled" else ():
+    for name, wrap in PUSH.items() if state != "cancelled" else ():
         print(f"push: {name}", flush=True)
-        drop(way, SinkCollectObj(), wrap, DEPTH)
+        drop(state, SinkCollectObj(), wrap, DEPTH)
     print("a chain", flush=True)
     chain = PushChain.start(int)
     for _ in range(DEPTH):

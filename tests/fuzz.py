@@ -1,15 +1,15 @@
-"""Random programs of pulls, pushes, buffers and capacities, each step of which is held against a model in plain Python.
+"""Random programs of pulls, pushes, buffers and capacities. After each step the state is compared with a model in plain Python.
 
-A program is a seed, out of which a world is made (buffers, lines of producers into them, lines of consumers over them, a tree of
-capacities that both use), and steps: what happens in that world. It runs on a virtual clock. After each step everything goes
-on as far as it can; then the world must be as the model says:
+A program has a seed and steps. The seed determines a world: buffers, push pipelines of producers into them, pull pipelines over
+them, and a tree of capacities that both use. A step is something that happens in that world. Programs run on a virtual clock. After
+each step everything proceeds as far as it can. Then the world must agree with the model:
 
-- each item is in one place: with its producer, in its buffer, in its line within the line's bound, or given out once;
-- of a buffer that is first in, first out, a line gives the items in the order in which they were pushed;
-- nobody waits for what is there: a pull for an item, a push for room, a task for a slot;
-- at each node of the tree just that is held which somebody holds.
+- each item is in one place: at its producer, in its buffer, in its pipeline within the pipeline's bound, or returned once;
+- from a FIFO buffer, a pipeline returns the items in the order in which they were pushed;
+- nothing waits for what is available: no pull for an item, no push for space, no task for a slot;
+- at each node of the tree, exactly the amount is held that its tasks hold.
 
-`shrunk` drops steps for as long as the program still fails.
+`shrunk` removes steps as long as the program still fails.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["STEPS", "Program", "Step", "fails", "program", "run", "shrunk"]
 
 
 class Step(NamedTuple):
-    """What happens next: `a` says to whom, `b` how; both count round."""
+    """An action of a program: `a` chooses its target, `b` its variant; both wrap around."""
 
     name: str
     a: int
@@ -33,7 +33,7 @@ class Step(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A world, and what happens in it. Its `repr` is Python that makes it again."""
+    """A world and the steps in it. Its `repr` is Python code that creates it."""
 
     seed: int
     steps: tuple[Step, ...]
@@ -55,26 +55,26 @@ STEPS = {
     "pause": 1,
     "wait": 3,
 }
-"""What may happen, and how often in relation."""
+"""The possible steps, with their relative frequencies."""
 
 
 def program(seed: int, length: int = 40) -> Program:
-    """The program of this seed."""
-    chance = random.Random(seed)
-    names = chance.choices(tuple(STEPS), tuple(STEPS.values()), k=length)
-    steps = tuple(Step(name, chance.randrange(12), chance.randrange(60)) for name in names)
+    """Return the program of a seed."""
+    rng = random.Random(seed)
+    names = rng.choices(tuple(STEPS), tuple(STEPS.values()), k=length)
+    steps = tuple(Step(name, rng.randrange(12), rng.randrange(60)) for name in names)
     return Program(seed, steps)
 
 
 def run(program: Program) -> None:
-    """Runs it; raises what is wrong."""
+    """Run a program; raise an error if the world differs from the model."""
     world = World(program.seed)
     with asyncio.Runner(loop_factory=world.clock) as runner:
         runner.run(world.run(program.steps))
 
 
 def fails(program: Program) -> bool:
-    """Whether it does. What a run that failed leaves undone is not worth a warning."""
+    """Return whether a program fails. Warnings about unfinished tasks are ignored."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -85,14 +85,14 @@ def fails(program: Program) -> bool:
 
 
 def shrunk(program: Program) -> Program:
-    """The program without the steps that it does not need in order to fail: many at once at first, then one by one."""
+    """Return the program without the steps that are not needed for its failure: remove many at once, then one by one."""
     size = len(program.steps)
     while size:
         at = 0
         while at < len(program.steps):
-            less = Program(program.seed, program.steps[:at] + program.steps[at + size :])
-            if fails(less):
-                program = less
+            shorter = Program(program.seed, program.steps[:at] + program.steps[at + size :])
+            if fails(shorter):
+                program = shorter
             else:
                 at += size
         size //= 2

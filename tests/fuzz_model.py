@@ -1,4 +1,4 @@
-"""What the fuzzer believes: which items are where, who waits for what and why, as far as plain Python can tell."""
+"""The model of the fuzzer: the places of all items and the reasons to wait, in plain Python."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = [
     "MOST",
     "Channel",
     "Item",
-    "Line",
+    "Pipeline",
     "Producer",
     "Push",
     "Refused",
@@ -37,13 +37,13 @@ MERGES: dict[str, Callable[..., PullObj[Any]]] = {
     "zip": PullZipObj,
 }
 CALL = 0.5
-"""How many seconds a call takes that is not done at once."""
+"""Seconds that a slow call takes."""
 MOST = 6
 """The highest limit of a capacity."""
 
 
 class Refused(Exception):
-    """What a callable says of an item that it does not like."""
+    """The error of a callable that refuses an item."""
 
     def __init__(self, item: Item) -> None:
         super().__init__(item)
@@ -51,18 +51,18 @@ class Refused(Exception):
 
 
 class Thrown(Exception):
-    """What a producer ends a buffer with."""
+    """The error that ends a buffer."""
 
 
 @dataclass(eq=False)
 class Channel:
-    """What goes into one buffer, or stands in one list, and has not come out of its line."""
+    """The items that went into one buffer, or are in one list, and have not come out of its pipeline."""
 
     number: int
     buffer: PushPullBufferObj[Item] | None
     order: str = "fifo"
     overflow: str = "block"
-    # In the order in which their pushes began.
+    # In the order in which their pushes started.
     inside: list[int] = field(default_factory=list)
     dropped: int = 0
     ended: bool = False
@@ -82,42 +82,44 @@ class Channel:
         return self.is_empty and self.ended
 
     def take(self, number: int, *, ordered: bool) -> None:
-        """The line gave this one."""
-        assert number in self.inside, f"{(self.number, number)} was given, and was not there"
+        """Record that the pipeline returned an item."""
+        assert number in self.inside, (
+            f"{(self.number, number)} was returned but is not in the channel"
+        )
         if ordered and self.order == "fifo":
-            assert number == self.inside[0], f"{number} was given before {self.inside[0]}"
+            assert number == self.inside[0], f"{number} was returned before {self.inside[0]}"
         self.inside.remove(number)
 
 
 @dataclass(eq=False)
 class Producer:
-    """A push line into some channels."""
+    """A push pipeline into some channels."""
 
     top: PushObj[int]
     targets: Callable[[int], Sequence[Channel]]
-    # By the sinks that an error may name.
+    # By the identity of the sinks that an error may name.
     channels: dict[int, Channel]
 
 
 @dataclass(eq=False)
 class Push:
-    """A push under way."""
+    """A push in progress."""
 
     number: int
     producer: Producer
     task: asyncio.Future[Any]
     full: set[Channel]
-    """Those that could not take it when it began."""
+    """The channels that were full when it started."""
     sizes: dict[Channel, int]
     refused: set[Channel]
-    """Those that did not take it then, nor later."""
+    """The channels that refused it at its start."""
     is_cancelled: bool = False
-    is_fresh: bool = True
+    is_new: bool = True
 
 
 @dataclass(eq=False)
-class Line:
-    """A pull line over some channels."""
+class Pipeline:
+    """A pull pipeline over some channels."""
 
     channels: list[Channel]
     merge: str
@@ -126,21 +128,23 @@ class Line:
     version: int = 0
     is_slow: bool = False
     calls: int = 0
-    """How many calls that take their time are under way."""
+    """The number of slow calls in progress."""
     pooled: CapacitySource | None = None
     limits: list[CapacitySource] = field(default_factory=list)
     ordered: bool = True
     bound: int = 0
-    """How many items it may hold: what its links hold, by their docstrings."""
+    """The number of items that it may hold, according to the docstrings of its operators."""
     over: bool = False
     pulls: list[asyncio.Future[Any]] = field(default_factory=list)
 
-    def function(self) -> Callable[[Any], Any]:
-        """What is called with each item, for as long as it is the newest."""
+    def make_function(self) -> Callable[[Any], Any]:
+        """Create a callable for each item, which must not be called after it was replaced."""
         version = self.version
 
         def checked(item: Any) -> Any:
-            assert version == self.version, f"{item} went into a callable that had been replaced"
+            assert version == self.version, (
+                f"{item} was passed to a callable that had been replaced"
+            )
             if self.merge != "zip" and item[1] % 7 == 3:
                 raise Refused(item)
             return item
@@ -157,11 +161,11 @@ class Line:
         return slow if self.is_slow else checked
 
     def may_be_cut(self) -> bool:
-        """Whether it is a zip without more of one channel: once it knows, it closes the others and drops what it has of them."""
+        """Return whether it is a zip with an exhausted channel. Such a zip closes its other channels and drops their items."""
         return self.merge == "zip" and any(channel.is_spent for channel in self.channels)
 
     def take(self, pull: asyncio.Future[Any]) -> None:
-        """A pull has ended."""
+        """Record that a pull has ended."""
         error = pull.exception()
         if isinstance(error, StopAsyncIteration):
             spent = [channel.ended and not channel.inside for channel in self.channels]
@@ -169,7 +173,7 @@ class Line:
             assert self.merge == "zip" or not any(c.error for c in self.channels), "error lost"
             self.close()
         elif isinstance(error, ClosedError):
-            assert self.over, f"closed by nobody: {error!r}"
+            assert self.over, f"unexpected: {error!r}"
         elif isinstance(error, Thrown):
             (channel,) = (c for c in self.channels if c.error is error)
             channel.error = None
@@ -186,7 +190,7 @@ class Line:
         return {channel.number: channel for channel in self.channels}
 
     def close(self) -> None:
-        """It is over, and its buffers take nothing any more."""
+        """Record that it is closed, and that its buffers accept no items."""
         self.over = True
         for channel in self.channels:
             channel.closed = channel.ended = True
@@ -194,11 +198,11 @@ class Line:
             channel.error = None
 
     def may_wait(self) -> bool:
-        """Whether a pull of it has a reason to wait."""
+        """Return whether a pull of it has a reason to wait."""
         if self.calls or any(leaf.waiting for leaf in (*self.limits, self.pooled) if leaf):
             return True
-        left = [channel for channel in self.channels if not channel.is_spent]
-        starved = [channel.is_starved for channel in left]
+        open_channels = [channel for channel in self.channels if not channel.is_spent]
+        starved = [channel.is_starved for channel in open_channels]
         if self.merge in ("zip", "round robin"):
             return any(starved)
         return bool(starved) and (starved[0] if self.merge == "concat" else all(starved))
@@ -206,7 +210,7 @@ class Line:
 
 @dataclass(eq=False)
 class Worker:
-    """A task that asks for a slot, and keeps it until it is told to let go."""
+    """A task that requests a slot and holds it until `unpin` is set."""
 
     leaf: CapacitySource
     unpin: asyncio.Event = field(default_factory=asyncio.Event)

@@ -1,4 +1,4 @@
-"""The world that a program of the fuzzer runs in: the things themselves, what may happen to them, and what must hold."""
+"""The world of a fuzzed program: its objects, the steps that can happen, and the checks after each step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,18 @@ from headrace import (
     WouldBlock,
 )
 from headrace.testing import VirtualClock
-from tests.fuzz_model import CALL, MERGES, MOST, Channel, Item, Line, Producer, Push, Thrown, Worker
+from tests.fuzz_model import (
+    CALL,
+    MERGES,
+    MOST,
+    Channel,
+    Item,
+    Pipeline,
+    Producer,
+    Push,
+    Thrown,
+    Worker,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,113 +41,113 @@ __all__ = ["World"]
 
 
 class World:
-    """The things themselves beside the model."""
+    """The real objects beside the model."""
 
     def __init__(self, seed: int) -> None:
-        chance = random.Random(seed)
+        rng = random.Random(seed)
         self.clock = VirtualClock(patience=0.2)
         limits: dict[str, float | Budget] = {
-            "slots": chance.randint(1, 4),
+            "slots": rng.randint(1, 4),
             "dollars": Budget(10**6),
         }
         self.root = CapacitySource(limits, name="root", clock=self.clock.time)
         self.leaves = [
-            CapacitySource({"slots": chance.randint(1, 3)}, self.root, name=name) for name in "ab"
+            CapacitySource({"slots": rng.randint(1, 3)}, self.root, name=name) for name in "ab"
         ]
         self.held = dict.fromkeys((self.root, *self.leaves), 0.0)
         self.spent = 0
         self.workers: list[Worker] = []
         self.pushes: list[Push] = []
         self.numbers = iter(range(10**9))
-        self.heard: list[Any] = []
-        self.channels = [self.channel(chance, number) for number in range(chance.randint(1, 4))]
-        self.producers = [self.producer(chance) for _ in range(chance.randint(1, 3))]
-        cut = chance.randint(1, len(self.channels))
-        self.lines = [
-            self.line(chance, channels)
+        self.loop_errors: list[Any] = []
+        self.channels = [self.channel(rng, number) for number in range(rng.randint(1, 4))]
+        self.producers = [self.producer(rng) for _ in range(rng.randint(1, 3))]
+        cut = rng.randint(1, len(self.channels))
+        self.pipelines = [
+            self.pipeline(rng, channels)
             for channels in (self.channels[:cut], self.channels[cut:])
             if channels
         ]
         self.script = Channel(len(self.channels), None, inside=list(range(6)), ended=True)
-        self.lines.append(self.line(chance, [self.script]))
+        self.pipelines.append(self.pipeline(rng, [self.script]))
 
-    # What it is made of.
+    # Construction.
 
-    def channel(self, chance: random.Random, number: int) -> Channel:
-        order = chance.choice(("fifo", "fifo", "lifo", "priority"))
-        overflow = chance.choice(("block", "block", "error", "drop_newest", "drop_oldest"))
+    def channel(self, rng: random.Random, number: int) -> Channel:
+        order = rng.choice(("fifo", "fifo", "lifo", "priority"))
+        overflow = rng.choice(("block", "block", "error", "drop_newest", "drop_oldest"))
         if order != "fifo" and overflow == "drop_oldest":
             overflow = "block"
-        maxsize = chance.choice((None, 1, 2, 4))
+        maxsize = rng.choice((None, 1, 2, 4))
         buffer = PushPullBufferObj[Item](maxsize, order=order, overflow=overflow)  # type: ignore[arg-type]
         return Channel(number, buffer, order, overflow)
 
-    def producer(self, chance: random.Random) -> Producer:
-        channels = chance.sample(self.channels, chance.randint(1, min(2, len(self.channels))))
+    def producer(self, rng: random.Random) -> Producer:
+        channels = rng.sample(self.channels, rng.randint(1, min(2, len(self.channels))))
         sinks: dict[int, Channel] = {}
         heads: list[PushObj[int]] = []
         for channel in channels:
             assert channel.buffer is not None
             heads.append(
                 PushChain.start(int)
-                .map(partial(labelled, channel.number))
+                .map(partial(with_channel, channel.number))
                 .into(channel.buffer.sink)
             )
             sinks[id(heads[-1])] = channel
         chain = PushChain.start(int).filter(lambda n: n % 5)
         if len(heads) == 1:
             return Producer(chain.into(heads[0]), lambda _: channels, sinks)
-        if chance.random() < 0.5:
+        if rng.random() < 0.5:
             top = chain.distribute(lambda n: n % 2, *heads)
             return Producer(top, lambda n: [channels[n % 2]], sinks)
         return Producer(chain.fork(*heads), lambda _: channels, sinks)
 
-    def line(self, chance: random.Random, channels: list[Channel]) -> Line:
-        merge = chance.choice(tuple(MERGES)) if len(channels) > 1 else "none"
-        line = Line(channels, merge)
-        leaf = chance.choice(self.leaves)
-        where = chance.choice(("none", "sources", "line", "pool"))
-        if line.channels[0].buffer is None and where == "pool":
-            where = "line"
-        line.is_slow = chance.random() < 0.5
+    def pipeline(self, rng: random.Random, channels: list[Channel]) -> Pipeline:
+        merge = rng.choice(tuple(MERGES)) if len(channels) > 1 else "none"
+        pipeline = Pipeline(channels, merge)
+        leaf = rng.choice(self.leaves)
+        limited = rng.choice(("none", "sources", "pipeline", "pool"))
+        if pipeline.channels[0].buffer is None and limited == "pool":
+            limited = "pipeline"
+        pipeline.is_slow = rng.random() < 0.5
         sources: list[PullObj[Any]] = []
         for channel in channels:
             if channel.buffer is None:
                 source: PullObj[Any] = SourceIterObj([(channel.number, n) for n in channel.inside])
             else:
                 source = channel.buffer.source
-            if where == "sources":
+            if limited == "sources":
                 source = source.limit(leaf)
-                line.limits.append(leaf)
+                pipeline.limits.append(leaf)
             sources.append(source)
         stream = sources[0] if len(sources) == 1 else MERGES[merge](*sources)
-        line.bound = len(channels) + 1
-        # What comes out of a zip has an item of each.
+        pipeline.bound = len(channels) + 1
+        # An item of a zip contains one of each channel.
         each = len(channels) if merge == "zip" else 1
-        if chance.random() < 0.3:
-            stream = stream.batch(size := chance.randint(1, 3)).flatten()
-            line.bound += size * each
-        if where == "pool":
-            line.ordered, line.pooled = chance.random() < 0.5, leaf
-            unread = chance.choice((1, 8))
+        if rng.random() < 0.3:
+            stream = stream.batch(size := rng.randint(1, 3)).flatten()
+            pipeline.bound += size * each
+        if limited == "pool":
+            pipeline.ordered, pipeline.pooled = rng.random() < 0.5, leaf
+            unread = rng.choice((1, 8))
             stream = stream.map_pool(
-                line.function(), leaf, ordered=line.ordered, max_buffered=unread
+                pipeline.make_function(), leaf, ordered=pipeline.ordered, max_buffered=unread
             )
-            line.bound += (unread + MOST + 1) * each
+            pipeline.bound += (unread + MOST + 1) * each
         else:
-            lanes = 1 if channels[0].buffer is None else chance.choice((1, 1, 3))
-            line.bound += 2 * lanes * each
-            stream = line.mapper = stream.map(line.function(), concurrency=lanes)
-        if where == "line":
+            concurrency = 1 if channels[0].buffer is None else rng.choice((1, 1, 3))
+            pipeline.bound += 2 * concurrency * each
+            stream = pipeline.mapper = stream.map(pipeline.make_function(), concurrency=concurrency)
+        if limited == "pipeline":
             stream = stream.limit(leaf)
-            line.limits.append(leaf)
-        if channels[0].buffer is not None and chance.random() < 0.3:
-            stream = stream.prefetch(ahead := chance.randint(1, 3))
-            line.bound += (ahead + 1) * each
-        line.stream = stream
-        return line
+            pipeline.limits.append(leaf)
+        if channels[0].buffer is not None and rng.random() < 0.3:
+            stream = stream.prefetch(prefetched := rng.randint(1, 3))
+            pipeline.bound += (prefetched + 1) * each
+        pipeline.stream = stream
+        return pipeline
 
-    # What may happen to it.
+    # Steps.
 
     def push(self, a: int, _: int) -> None:
         producer = self.producers[a % len(self.producers)]
@@ -148,7 +159,7 @@ class World:
             for channel in targets
             if channel.buffer is not None and sizes[channel] == channel.buffer.maxsize
         }
-        # One that refuses does so at once, also where the push waits on for another.
+        # A channel refuses at once, even where the push waits for another channel.
         refused = {c for c in targets if c.ended or (c in full and c.overflow == "error")}
         for channel in targets:
             if channel not in refused:
@@ -162,27 +173,27 @@ class World:
             push.is_cancelled = push.task.cancel()
 
     def pull(self, a: int, _: int) -> None:
-        line = self.lines[a % len(self.lines)]
-        if len(line.pulls) < 3:
-            line.pulls.append(asyncio.ensure_future(anext(line.stream)))
+        pipeline = self.pipelines[a % len(self.pipelines)]
+        if len(pipeline.pulls) < 3:
+            pipeline.pulls.append(asyncio.ensure_future(anext(pipeline.stream)))
 
     def cancel_pull(self, a: int, b: int) -> None:
-        line = self.lines[a % len(self.lines)]
-        if line.pulls:
-            line.pulls.pop(b % len(line.pulls)).cancel()
+        pipeline = self.pipelines[a % len(self.pipelines)]
+        if pipeline.pulls:
+            pipeline.pulls.pop(b % len(pipeline.pulls)).cancel()
 
     def swap(self, a: int, _: int) -> None:
-        line = self.lines[a % len(self.lines)]
-        if line.mapper is not None:
-            line.version += 1
-            line.mapper.transform = line.function()
+        pipeline = self.pipelines[a % len(self.pipelines)]
+        if pipeline.mapper is not None:
+            pipeline.version += 1
+            pipeline.mapper.transform = pipeline.make_function()
 
     def end(self, a: int, b: int) -> None:
         channel = self.channels[a % len(self.channels)]
         assert channel.buffer is not None
         if not channel.ended:
             channel.error = Thrown(channel.number) if b % 3 == 0 else None
-            # Those that wait for room are refused, also where their push waits on for another channel.
+            # Pushes that wait for space are refused, even where they wait for another channel too.
             if waiting := channel.buffer.statistics().waiting_producers:
                 del channel.inside[-waiting:]
             channel.buffer.end(channel.error)
@@ -190,20 +201,20 @@ class World:
 
     async def close(self, a: int, b: int) -> None:
         if b % 4 == 0:
-            line = self.lines[a % len(self.lines)]
-            line.close()
-            await line.stream.aclose()
+            pipeline = self.pipelines[a % len(self.pipelines)]
+            pipeline.close()
+            await pipeline.stream.aclose()
 
     def restart(self, _a: int, _b: int) -> None:
-        line = self.lines[-1]
+        pipeline = self.pipelines[-1]
         try:
-            line.stream.restart()
+            pipeline.stream.restart()
         except RuntimeError:
-            assert line.pulls, "refused to restart, though nobody pulls"
+            assert pipeline.pulls, "refused to restart without a pending pull"
         else:
-            assert not line.pulls, "restarted under a pull"
-            line.over = line.channels[0].closed = False
-            line.channels[0].inside[:] = range(6)
+            assert not pipeline.pulls, "restarted during a pull"
+            pipeline.over = pipeline.channels[0].closed = False
+            pipeline.channels[0].inside[:] = range(6)
 
     def acquire(self, a: int, _: int) -> None:
         worker = Worker(self.leaves[a % 2])
@@ -236,34 +247,36 @@ class World:
     async def wait(self, _a: int, b: int) -> None:
         await asyncio.sleep(CALL * (b % 4))
 
-    # What must be so after each step.
+    # Checks after each step.
 
     def targets(self, producer: Producer, number: int) -> Sequence[Channel]:
         return producer.targets(number) if number % 5 else ()
 
     async def check(self) -> None:
-        # The clock of a virtual loop moves on only when nothing else can.
+        # A virtual clock advances only when nothing else can run.
         await asyncio.sleep(CALL / 1_000)
-        assert not self.heard, self.heard
+        assert not self.loop_errors, self.loop_errors
         self.check_pushes()
-        self.check_lines()
+        self.check_pipelines()
         self.check_channels()
         self.check_tree()
 
-    def check_lines(self) -> None:
-        for line in self.lines:
-            done = [pull for pull in line.pulls if pull.done()]
-            line.pulls = [pull for pull in line.pulls if not pull.done()]
+    def check_pipelines(self) -> None:
+        for pipeline in self.pipelines:
+            done = [pull for pull in pipeline.pulls if pull.done()]
+            pipeline.pulls = [pull for pull in pipeline.pulls if not pull.done()]
             for pull in done:
-                line.take(pull)
-            if line.pulls:
-                assert not line.over, "a pull of a closed line waits"
-                assert line.may_wait(), f"a pull waits in vain: {line.stream.describe()}"
+                pipeline.take(pull)
+            if pipeline.pulls:
+                assert not pipeline.over, "a pull of a closed pipeline waits"
+                assert pipeline.may_wait(), (
+                    f"a pull waits although it could continue: {pipeline.stream.describe()}"
+                )
 
     def check_pushes(self) -> None:
         for push in self.pushes:
-            if push.is_fresh:
-                push.is_fresh = False
+            if push.is_new:
+                push.is_new = False
                 self.drop(push)
         for push in [push for push in self.pushes if push.task.done()]:
             self.pushes.remove(push)
@@ -272,23 +285,30 @@ class World:
                 asyncio.CancelledError() if push.task.cancelled() else push.task.exception()
             )
             if push.is_cancelled:
-                error = cancelled(push.task) or error
+                error = cancellation_of(push.task) or error
             accepted = targets
             if error is not None:
                 kinds = {type(each) for each in leaves(error)}
-                assert kinds <= self.excuses(push, targets), f"{push.number} failed: {error!r}"
+                assert kinds <= self.allowed_errors(push, targets), (
+                    f"{push.number} failed: {error!r}"
+                )
                 names = getattr(error, "accepted_by", ())
                 accepted = [push.producer.channels[id(sink)] for sink in names]
             for channel in targets:
                 if channel not in accepted and channel not in push.refused and not channel.ended:
-                    assert push.number in channel.inside, f"{push.number} was refused, and given"
+                    assert push.number in channel.inside, f"{push.number} was refused and returned"
                     channel.inside.remove(push.number)
 
-    def excuses(self, push: Push, targets: Sequence[Channel]) -> set[type[BaseException]]:
+    def allowed_errors(self, push: Push, targets: Sequence[Channel]) -> set[type[BaseException]]:
         found: set[type[BaseException]] = set()
         if push.is_cancelled:
             found.add(asyncio.CancelledError)
-        cut = [channel for line in self.lines if line.may_be_cut() for channel in line.channels]
+        cut = [
+            channel
+            for pipeline in self.pipelines
+            if pipeline.may_be_cut()
+            for channel in pipeline.channels
+        ]
         if any(channel.ended or channel in cut for channel in targets):
             found.add(ClosedError)
         if any(channel.overflow == "error" and channel in push.full for channel in targets):
@@ -296,7 +316,7 @@ class World:
         return found
 
     def drop(self, push: Push) -> None:
-        """What the overflow of the channels that were full has cost."""
+        """Record the items that the overflow policy of full channels dropped."""
         for channel in push.full:
             if not channel.ended and "drop" in channel.overflow:
                 channel.dropped += 1
@@ -304,22 +324,22 @@ class World:
                 channel.inside.remove(push.number if channel.overflow == "drop_newest" else oldest)
 
     def check_channels(self) -> None:
-        for line in self.lines:
+        for pipeline in self.pipelines:
             held = 0
-            for channel in line.channels:
+            for channel in pipeline.channels:
                 if channel.buffer is None or channel.closed:
                     continue
                 now = channel.buffer.statistics()
                 assert now.dropped == channel.dropped, f"{now} of {channel}"
                 assert not now.waiting_producers or now.size == channel.buffer.maxsize, now
-                in_line = len(channel.inside) - now.size - now.waiting_producers
-                assert in_line >= 0, f"{now} of {channel}"
-                held += in_line
-            assert held <= line.bound or line.may_be_cut(), (
-                f"{held} are in a line: {line.stream.describe()}"
+                in_pipeline = len(channel.inside) - now.size - now.waiting_producers
+                assert in_pipeline >= 0, f"{now} of {channel}"
+                held += in_pipeline
+            assert held <= pipeline.bound or pipeline.may_be_cut(), (
+                f"{held} are in the pipeline: {pipeline.stream.describe()}"
             )
         waiting = sum(c.buffer.statistics().waiting_producers for c in self.channels if c.buffer)
-        assert bool(waiting) == bool(self.pushes), f"{waiting} wait of {self.pushes}"
+        assert bool(waiting) == bool(self.pushes), f"{waiting} waiting producers of {self.pushes}"
 
     def check_tree(self) -> None:
         dollars = self.spent
@@ -329,23 +349,31 @@ class World:
         assert self.root.held["dollars"] == dollars
         for node, before in self.held.items():
             below = self.leaves if node is self.root else [node]
-            sure = sum(worker.leaf in below for worker in self.workers if worker.lease is not None)
-            sure += sum(line.calls for line in self.lines if line.pooled in below)
-            maybe = sum(leaf in below for line in self.lines for leaf in line.limits)
+            minimum = sum(
+                worker.leaf in below for worker in self.workers if worker.lease is not None
+            )
+            minimum += sum(
+                pipeline.calls for pipeline in self.pipelines if pipeline.pooled in below
+            )
+            optional = sum(leaf in below for pipeline in self.pipelines for leaf in pipeline.limits)
             held = node.held["slots"]
-            assert sure <= held <= sure + maybe, f"{node!r} holds, and {sure} to {sure + maybe} do"
+            assert minimum <= held <= minimum + optional, (
+                f"{node!r} must hold {minimum} to {minimum + optional}"
+            )
             assert held <= max(node.limit["slots"], before), f"{node!r} holds too much"
             self.held[node] = held
         for leaf in self.leaves:
             path = (leaf, self.root)
             stopped = any(n.paused or n.held["slots"] >= n.limit["slots"] for n in path)
-            assert stopped or not leaf.waiting, f"they wait in vain: {leaf!r} under {self.root!r}"
+            assert stopped or not leaf.waiting, (
+                f"they wait although there is capacity: {leaf!r} under {self.root!r}"
+            )
 
-    # The whole.
+    # A whole run.
 
     async def run(self, steps: Sequence[Step]) -> None:
         asyncio.get_running_loop().set_exception_handler(
-            lambda _, context: self.heard.append(context)
+            lambda _, context: self.loop_errors.append(context)
         )
         for step in steps:
             outcome = getattr(self, step.name)(step.a, step.b)
@@ -355,7 +383,7 @@ class World:
         await self.finish()
 
     async def finish(self) -> None:
-        """Everything is opened, let go and ended: what is inside comes out, and nothing is left."""
+        """Open, release and end everything: all items come out, and nothing is left."""
         for node in (self.root, *self.leaves):
             node.resume()
             node.resize({"slots": MOST})
@@ -365,30 +393,30 @@ class World:
         for number in range(len(self.channels)):
             self.end(number, 1)
         await self.check()
-        for line in self.lines:
-            most = sum(len(channel.inside) for channel in line.channels) + 5
-            while not line.over:
-                assert most, f"never ends: {line.stream.describe()}"
+        for pipeline in self.pipelines:
+            most = sum(len(channel.inside) for channel in pipeline.channels) + 5
+            while not pipeline.over:
+                assert most, f"never ends: {pipeline.stream.describe()}"
                 most -= 1
-                line.pulls.append(asyncio.ensure_future(anext(line.stream)))
+                pipeline.pulls.append(asyncio.ensure_future(anext(pipeline.stream)))
                 await asyncio.sleep(CALL * 10)
-                assert line.pulls[-1].done(), f"a pull never ends: {line.stream.describe()}"
+                assert pipeline.pulls[-1].done(), f"a pull never ends: {pipeline.stream.describe()}"
                 await self.check()
-            await line.stream.aclose()
+            await pipeline.stream.aclose()
         await self.check()
         left = asyncio.all_tasks() - {asyncio.current_task()}
-        assert not left, f"tasks are left: {left}"
+        assert not left, f"leftover tasks: {left}"
         assert not self.pushes
         assert [node.held["slots"] for node in self.held] == [0, 0, 0]
         assert not any(node.waiting for node in self.held)
 
 
-def labelled(channel: int, number: int) -> Item:
+def with_channel(channel: int, number: int) -> Item:
     return channel, number
 
 
-def cancelled(task: asyncio.Future[Any]) -> BaseException | None:
-    """With what a task was cancelled."""
+def cancellation_of(task: asyncio.Future[Any]) -> BaseException | None:
+    """Return the error with which a task was cancelled."""
     try:
         task.result()
     except BaseException as error:

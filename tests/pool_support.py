@@ -1,4 +1,4 @@
-"""What the tests of pools have in common."""
+"""Helpers for the tests of pools."""
 
 from __future__ import annotations
 
@@ -10,51 +10,51 @@ from typing import Any
 from headrace import CapacitySource, EnvelopeType, HierarchicalTaskPoolRunner, TaskProgressEnvelope
 
 __all__ = [
-    "ALL_THE_LONG_WAY",
     "ERROR",
     "FINAL",
     "INTERMEDIATE",
     "ISOLATIONS",
+    "NO_FAST_PATH",
     "Envelope",
     "envelopes",
     "one",
     "pool",
     "quiet",
-    "shown",
+    "summarize",
 ]
 
 
-ALL_THE_LONG_WAY = sys.flags.dev_mode or bool(os.environ.get("PYTHONASYNCIODEBUG"))
-"""Whether tests run in asyncio's debug mode, where a pool times each step: each task of it is an asyncio task of its own."""
+NO_FAST_PATH = sys.flags.dev_mode or bool(os.environ.get("PYTHONASYNCIODEBUG"))
+"""Whether tests run in asyncio's debug mode. There a pool times each step, so that each of its tasks is an asyncio task."""
 
 INTERMEDIATE, FINAL, ERROR = EnvelopeType.INTERMEDIATE, EnvelopeType.FINAL, EnvelopeType.ERROR
 Envelope = TaskProgressEnvelope[Any]
 ISOLATIONS: list[dict[str, Any]] = [{}, {"isolate": False}]
-"""The options of a runner by which its tasks are asyncio tasks of their own, or share workers."""
+"""Options of a runner: each task is its own asyncio task, or tasks share workers."""
 
 
 async def quiet() -> None:
-    """Gives everything that can go on the turns to do so."""
+    """Yield until everything that can run has run."""
     for _ in range(50):
         await asyncio.sleep(0)
 
 
 async def envelopes(runner: HierarchicalTaskPoolRunner) -> list[Envelope]:
-    """All envelopes of a run."""
+    """Run to the end and return all envelopes."""
     async with runner.run_tasks() as progress:
         return [envelope async for envelope in progress]
 
 
 def pool(tasks: Any, limit: int = 4, **options: Any) -> HierarchicalTaskPoolRunner:
-    """A runner under a capacity of its own."""
+    """Create a runner with its own capacity."""
     return HierarchicalTaskPoolRunner(tasks, CapacitySource(limit), **options)
 
 
 async def one() -> int:
-    """The least that a task can do."""
+    """A minimal task."""
     return 1
 
 
-def shown(found: list[Envelope]) -> list[Any]:
-    """The values of envelopes, and the names of errors."""
+def summarize(found: list[Envelope]) -> list[Any]:
+    """Return the values of envelopes, with the class names of errors."""
     return [type(e.error).__name__ if e.type is ERROR else e.value for e in found]

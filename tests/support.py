@@ -1,4 +1,4 @@
-"""What the tests of streams have in common."""
+"""Helpers for the tests of streams."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = [
     "Gate",
     "Heart",
     "Sources",
-    "belongs_to_its_loop",
-    "cancelled_often",
+    "assert_bound_to_loop",
+    "cancel_repeatedly",
     "collect",
+    "collect_with_cancellations",
     "eventually",
-    "insisted",
     "quiet",
     "step_into",
     "turns",
@@ -37,10 +37,10 @@ __all__ = [
     "wrong",
 ]
 
-# By its name: checkers do not see `__all__`, which is derived at the first use.
+# Imported by name: checkers do not see `__all__`, which is derived at the first use.
 EXPORTED: list[str] = import_module("headrace").__all__
 
-# Every class that an item goes through, but for those that are there to be derived from.
+# Every class of an operator, source or sink, except base classes.
 OPERATORS = [
     thing
     for name in EXPORTED
@@ -53,20 +53,20 @@ where: ContextVar[str] = ContextVar("where", default="nowhere")
 
 
 async def collect(stream: Any) -> list[Any]:
-    """All that is left of a stream."""
+    """Collect the remaining items of a stream."""
     return [item async for item in stream]
 
 
-async def cancelled_often(
+async def collect_with_cancellations(
     stream: Any, rng: random.Random, most: int = 8, spare: int = 4
 ) -> tuple[list[Any], int]:
-    """All items of a stream whose pulls are cancelled at random, and how often one was.
+    """Collect a stream while cancelling pulls at random; return the items and the number of cancellations.
 
     Args:
-        stream: What is pulled to its end.
-        rng: Says when.
-        most: A pull is given fewer turns of the loop than that.
-        spare: After so many cancellations a pull is let through; 0: never.
+        stream: The stream, which is pulled to its end.
+        rng: Determines when a pull is cancelled.
+        most: A pull gets fewer event-loop iterations than this.
+        spare: After this many cancellations, one pull is not cancelled; 0: never.
     """
     received: list[Any] = []
     cancelled = 0
@@ -88,15 +88,15 @@ async def cancelled_often(
             return received, cancelled
 
 
-async def insisted(
+async def cancel_repeatedly(
     task: asyncio.Task[Any], cleaning: asyncio.Event, cleaned: asyncio.Event
 ) -> None:
-    """Cancels a task, and again while it cleans up: it ends cancelled, and no sooner than that is done.
+    """Cancel a task, also during its clean-up: it must end cancelled, and only after its clean-up.
 
     Args:
-        task: It waits.
-        cleaning: Set by the clean-up when it begins.
-        cleaned: What the clean-up waits for.
+        task: A task that waits.
+        cleaning: Set by the clean-up when it starts.
+        cleaned: The event that the clean-up waits for.
     """
     task.cancel()
     await cleaning.wait()
@@ -109,16 +109,16 @@ async def insisted(
         await task
 
 
-def belongs_to_its_loop(stream: Any, begun: Callable[[], Awaitable[object]]) -> None:
-    """Holds what was begun in one loop to its being refused in another, and closed in its own.
+def assert_bound_to_loop(stream: Any, start: Callable[[], Awaitable[object]]) -> None:
+    """Assert that a stream started in one loop is refused in another, and can be closed in its own.
 
     Args:
-        stream: It can be pulled and closed.
-        begun: What begins it.
+        stream: A stream that can be pulled and closed.
+        start: Starts it.
     """
 
     async def begin() -> None:
-        await begun()
+        await start()
 
     async def elsewhere() -> None:
         with pytest.raises(WrongLoopError):
@@ -134,13 +134,13 @@ def belongs_to_its_loop(stream: Any, begun: Callable[[], Awaitable[object]]) -> 
 
 
 async def turns(count: int) -> None:
-    """Lets the loop have its turn, `count` times."""
+    """Yield to the event loop `count` times."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 async def until(condition: Callable[[], object], most: int = 10_000) -> None:
-    """Waits for what must come true within so many turns of the loop."""
+    """Wait until a condition is true, for at most so many event-loop iterations."""
     for _ in range(most):
         if condition():
             return
@@ -149,9 +149,9 @@ async def until(condition: Callable[[], object], most: int = 10_000) -> None:
 
 
 async def eventually(condition: Callable[[], object], most: float = 30.0) -> None:
-    """Waits for what another thread must bring about within so many seconds.
+    """Wait until a condition is true that another thread fulfils, for at most so many seconds.
 
-    Turns of this loop say nothing about it: a busy machine may give the loop ten thousand before the thread has one.
+    Iterations are no measure here: on a busy machine, this loop may run ten thousand before the thread runs at all.
     """
     end = time.monotonic() + most
     while not condition():
@@ -161,21 +161,21 @@ async def eventually(condition: Callable[[], object], most: float = 30.0) -> Non
 
 
 def step_into(source: Any, awaitable: Any) -> None:
-    """Steps what is awaited to where an async generator waits, in there.
+    """Step an awaitable until the async generator below it waits.
 
-    Before that, who finds items ready lets the loop turn when half a millisecond is over, as it is on a busy machine.
+    On a busy machine it may first yield to the event loop, because its yield budget is used up.
     """
     while source.ag_await is None:
         awaitable.send(None)
 
 
 def wrong(value: Any) -> Any:
-    """A value of the wrong type, past the type checkers."""
+    """Return a value of a wrong type, hidden from type checkers."""
     return value
 
 
 class Gate:
-    """Lets a callable wait until the test says so, and counts its calls."""
+    """A callable that waits until the test sets `open`, and records its calls."""
 
     def __init__(self) -> None:
         self.open = asyncio.Event()
@@ -188,7 +188,7 @@ class Gate:
 
 
 class Heart:
-    """Beats once a turn of the loop, within `async with`: what holds the loop up, holds it up."""
+    """Counts event-loop iterations within `async with`: a blocked loop adds none."""
 
     def __init__(self) -> None:
         self.beats = 0
@@ -208,13 +208,13 @@ class Heart:
 
 
 async def quiet() -> None:
-    """Gives everything that can go on the turns to do so."""
+    """Yield until everything that can run has run."""
     for _ in range(20):
         await asyncio.sleep(0)
 
 
 class Sources:
-    """Endless sources that note how they ended, and hold a context variable meanwhile."""
+    """Endless sources that record their end and set a context variable until then."""
 
     def __init__(self) -> None:
         self.ended: list[str] = []
@@ -235,7 +235,7 @@ class Sources:
 
 
 class Failing(SourceObj[int]):
-    """A source that cannot be closed."""
+    """A source whose `aclose` raises an error."""
 
     def __init__(self, name: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A message says what to do instead, also to somebody who does not know the code."""
+"""Error messages name a remedy, also to readers new to the code."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-# Each way to push without waiting names the one that waits.
+# `WouldBlock` names the push that waits.
 
 
 class OnlyWaits:
-    """A sink of somebody's own, in which a push always waits."""
+    """A custom sink without `next_nowait`."""
 
     async def next(self, item: Any) -> Any: ...
 
@@ -52,40 +52,40 @@ async def fast(_: object) -> None: ...
 
 
 @pytest.mark.virtual
-async def test_a_push_that_would_wait_says_how_to_wait() -> None:
+async def test_would_block_names_the_waiting_push() -> None:
     limit = CapacitySource(1)
     full: PushPullBufferObj[Any] = PushPullBufferObj(1)
     full.sink.next_nowait(0)
-    kept = SinkCollectObj[Any]()
-    serial = PushSerialObj(PushMapObj(kept, slow))
+    collected = SinkCollectObj[Any]()
+    serial = PushSerialObj(PushMapObj(collected, slow))
     first = asyncio.create_task(serial.next(0))
     await asyncio.sleep(0)
-    late: PushWindowTimeoutObj[Any] = PushWindowTimeoutObj(PushMapObj(kept, slow), 1, 10.0)
+    timed: PushWindowTimeoutObj[Any] = PushWindowTimeoutObj(PushMapObj(collected, slow), 1, 10.0)
     await asyncio.sleep(0)
     with limit.acquire_nowait() or pytest.fail("the limit is held"):
         for sink in (
-            SinkCapacityObj(kept, limit),
-            PushMapObj(kept, slow),
+            SinkCapacityObj(collected, limit),
+            PushMapObj(collected, slow),
             PushMapObj(full.sink, str),
-            PushCallbackObj(kept, before=fast),
-            PushCallbackObj(kept, after=fast),
+            PushCallbackObj(collected, before=fast),
+            PushCallbackObj(collected, after=fast),
             serial,
-            late,
+            timed,
         ):
             with pytest.raises(WouldBlock, match=r"await next\(item\)"):
                 sink.next_nowait(1)
                 sink.next_nowait(2)
     await first
-    await late.return_()
+    await timed.return_()
 
 
-def test_a_sink_that_only_waits_is_named_with_what_it_has() -> None:
+def test_missing_next_nowait_names_next() -> None:
     with pytest.raises(TypeError, match=r"it has no next_nowait\(\); await next\(item\)"):
         push_now(OnlyWaits(), 1)
 
 
 @pytest.mark.loops("asyncio")
-async def test_a_writer_that_is_full_says_how_to_wait(tmp_path: Path) -> None:
+async def test_full_writer_names_the_remedies(tmp_path: Path) -> None:
     lines = SinkWriterObj[str](tmp_path / "lines", format="text", maxsize=1)
     with pytest.raises(WouldBlock, match=r"await next\(item\), or give a larger maxsize"):
         for _ in range(100_000):
@@ -93,11 +93,11 @@ async def test_a_writer_that_is_full_says_how_to_wait(tmp_path: Path) -> None:
     await lines.return_()
 
 
-# A stream that two want.
+# One stream with two consumers.
 
 
 @pytest.mark.virtual
-async def test_a_stream_that_is_given_twice_says_how_to_split_it() -> None:
+async def test_duplicate_source_suggests_tee() -> None:
     source = SourceBufferObj([1])
     advice = r"its items would be split; give each a branch of its tee\(\)"
     with pytest.raises(ValueError, match=advice):
@@ -109,7 +109,7 @@ async def test_a_stream_that_is_given_twice_says_how_to_split_it() -> None:
 
 
 @pytest.mark.virtual
-async def test_a_callable_that_turns_to_its_own_stream_is_told_what_it_may() -> None:
+async def test_callable_using_its_own_stream_names_remedy() -> None:
     async def pull(_: int) -> int:
         return await anext(stream)
 
@@ -125,7 +125,7 @@ async def test_a_callable_that_turns_to_its_own_stream_is_told_what_it_may() -> 
 
 
 @pytest.mark.virtual
-async def test_reducing_nothing_says_that_an_initial_value_helps() -> None:
+async def test_empty_reduce_suggests_an_initial_value() -> None:
     with pytest.raises(TypeError, match="without an initial value; give it one"):
         await SourceBufferObj([]).reduce(max)
 
@@ -136,15 +136,15 @@ async def forever() -> AsyncIterator[int]:
         yield 1
 
 
-@pytest.mark.parametrize("way", ["prefetch", "tee", "merge"])
-def test_a_stream_of_another_loop_says_where_to_use_it(way: str) -> None:
+@pytest.mark.parametrize("operator", ["prefetch", "tee", "merge"])
+def test_wrong_loop_error_names_the_remedies(operator: str) -> None:
     source = SourceIterObj(forever())
-    ways: dict[str, Callable[[], PullObj[int]]] = {
+    operators: dict[str, Callable[[], PullObj[int]]] = {
         "prefetch": source.prefetch,
         "tee": lambda: source.tee(2)[0],
         "merge": lambda: source.merge(SourceIterObj(forever())),
     }
-    stream = ways[way]()
+    stream = operators[operator]()
     with asyncio.Runner() as here, asyncio.Runner() as there:
         here.run(anext(stream))
         with pytest.raises(WrongLoopError, match=r"use (it|them) there, or close (it|them) there"):

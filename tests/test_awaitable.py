@@ -1,4 +1,4 @@
-"""What Python awaits: the coroutine protocol, both slots, and the guards."""
+"""Awaitables of headrace: the coroutine protocol, both type slots and the guards."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from headrace import PullObj
 
 
-def test_an_awaitable_is_a_coroutine_for_everybody_who_asks() -> None:
+def test_awaitable_is_a_coroutine() -> None:
     pull = anext(SourceIterObj([1]))
     assert isinstance(pull, collections.abc.Coroutine)
     assert inspect.isawaitable(pull)
@@ -47,7 +47,7 @@ def test_an_awaitable_is_a_coroutine_for_everybody_who_asks() -> None:
     pull.close()
 
 
-async def test_a_task_shows_what_it_runs() -> None:
+async def test_task_repr_names_the_operation() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     task = asyncio.ensure_future(anext(buffer.source))
     assert "Pull" in repr(task)
@@ -56,7 +56,7 @@ async def test_a_task_shows_what_it_runs() -> None:
     assert await task == 1
 
 
-def test_by_hand_it_is_sent_thrown_into_and_closed_like_any_coroutine() -> None:
+def test_send_throw_and_close_by_hand() -> None:
     stream = SourceIterObj([1, 2])
     with pytest.raises(StopIteration) as stop:
         anext(stream).send(None)
@@ -76,21 +76,21 @@ def test_by_hand_it_is_sent_thrown_into_and_closed_like_any_coroutine() -> None:
     assert stop.value.value == 2
 
 
-@pytest.mark.parametrize("how", ["instance", "type", "pair", "triple"])
-def test_throw_takes_one_to_three_arguments(how: str) -> None:
+@pytest.mark.parametrize("form", ["instance", "type", "pair", "triple"])
+def test_throw_takes_one_to_three_arguments(form: str) -> None:
     error = ValueError("v")
     arguments: tuple[Any, ...] = {
         "instance": (error,),
         "type": (ValueError,),
         "pair": (ValueError, error),
         "triple": (ValueError, error, None),
-    }[how]
+    }[form]
     with pytest.raises(ValueError) as caught:
         anext(SourceIterObj([1])).throw(*arguments)
-    assert how == "type" or caught.value is error
+    assert form == "type" or caught.value is error
 
 
-def test_a_kept_stop_iteration_stays_whole() -> None:
+def test_kept_stop_iteration_keeps_its_value() -> None:
     stream = SourceIterObj(["first", "second"])
     with pytest.raises(StopIteration) as first:
         anext(stream).send(None)
@@ -101,7 +101,7 @@ def test_a_kept_stop_iteration_stays_whole() -> None:
     assert kept is not stop.value
 
 
-async def test_an_item_is_let_go_as_soon_as_the_consumer_lets_go() -> None:
+async def test_item_is_freed_with_the_consumers_reference() -> None:
     class Item:
         pass
 
@@ -112,7 +112,7 @@ async def test_an_item_is_let_go_as_soon_as_the_consumer_lets_go() -> None:
 
 
 @pytest.mark.loops("asyncio")
-async def test_under_tracing_items_come_through() -> None:
+async def test_items_are_delivered_under_tracing() -> None:
     seen: list[StopIteration] = []
 
     def trace(frame: Any, event: str, argument: Any) -> Any:
@@ -134,7 +134,7 @@ async def test_under_tracing_items_come_through() -> None:
     assert len(set(kept)) == len(kept)
 
 
-async def test_a_million_pulls_leave_no_object_behind() -> None:
+async def test_many_pulls_leak_no_objects() -> None:
     async def drain(count: int) -> None:
         async for _ in SourceIterObj(range(count)).map(lambda n: n):
             pass
@@ -148,7 +148,7 @@ async def test_a_million_pulls_leave_no_object_behind() -> None:
     assert abs(sys.getrefcount(None) - none) < 1000
 
 
-async def test_waiting_awaitables_leave_no_object_behind() -> None:
+async def test_pending_awaitables_leak_no_objects() -> None:
     async def round_trip() -> None:
         buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
         signal: WaitObject[int] = WaitObject()
@@ -178,7 +178,7 @@ async def test_waiting_awaitables_leave_no_object_behind() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_law_15_after_a_fork_use_raises_and_names_both_processes() -> None:
+def test_law_15_use_after_fork_names_both_processes() -> None:
     stream = SourceIterObj([1, 2])
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     signal: WaitObject[int] = WaitObject()
@@ -212,11 +212,11 @@ def test_law_15_after_a_fork_use_raises_and_names_both_processes() -> None:
         report = pipe.read()
     os.waitpid(child, 0)
     assert report == ";".join(["refused"] * len(uses))
-    # The parent goes on.
+    # The parent's buffer still works.
     buffer.sink.next_nowait(1)
 
 
-def test_law_15_after_the_loop_is_closed_a_waiter_is_no_trap() -> None:
+def test_law_15_waiter_of_a_closed_loop_takes_no_item() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     loop = asyncio.new_event_loop()
     waiting: list[asyncio.Future[int]] = []
@@ -245,7 +245,7 @@ async def numbers() -> AsyncIterator[int]:
 
 
 @pytest.mark.parametrize("make", [PullRaceObj, PullRoundRobinObj])
-def test_law_15_what_is_under_way_in_a_closed_loop_raises_elsewhere(
+def test_law_15_merge_of_a_closed_loop_raises_elsewhere(
     make: Callable[..., PullObj[int]],
 ) -> None:
     async def pull() -> int:
@@ -288,14 +288,14 @@ async def close_beside(stream: PullObj[Any]) -> None:
 
 WAITS: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
     "a buffer": lambda: anext(PushPullBufferObj[int]().source),
-    "a line over one": lambda: anext(PushPullBufferObj[int]().source.map(str)),
-    "its turn": lambda: twice(PushPullBufferObj[int]().source.map(str)),
+    "a pipeline over a buffer": lambda: anext(PushPullBufferObj[int]().source.map(str)),
+    "two concurrent pulls": lambda: twice(PushPullBufferObj[int]().source.map(str)),
     "a source": lambda: anext(SourceIterObj(never())),
     "a merge": lambda: anext(PullRaceObj(never(), [])),
-    "the end of a pull": lambda: close_beside(SourceIterObj(never())),
-    "calls that run": lambda: anext(SourceIterObj([1]).map(stuck, concurrency=2)),
-    "the source of such calls": lambda: anext(SourceIterObj(never()).map(str, concurrency=2)),
-    "a task that pulls": lambda: anext(SourceIterObj(never()).timeout(3600)),
+    "close beside a pull": lambda: close_beside(SourceIterObj(never())),
+    "concurrent calls": lambda: anext(SourceIterObj([1]).map(stuck, concurrency=2)),
+    "the source of concurrent calls": lambda: anext(SourceIterObj(never()).map(str, concurrency=2)),
+    "a background pull": lambda: anext(SourceIterObj(never()).timeout(3600)),
     "a task of a pool": lambda: HierarchicalTaskPoolRunner([stuck], CapacitySource(1)).run(),
     "a task of a pool with a key": lambda: HierarchicalTaskPoolRunner(
         [Task(stuck, 1, key=1)], CapacitySource(1)
@@ -303,14 +303,14 @@ WAITS: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:unclosed")  # which the merge is, for one
-@pytest.mark.filterwarnings("ignore:a lease was collected")  # that of a pool's task
+@pytest.mark.filterwarnings("ignore:unclosed")  # the merge
+@pytest.mark.filterwarnings("ignore:a lease was collected")  # the lease of the pool's task
 @pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS.keys())
-def test_law_5_a_loop_takes_those_who_were_left_waiting_in_it_along(
+def test_law_5_closed_loop_frees_its_waiting_tasks(
     wait: Callable[[], Coroutine[Any, Any, Any]], kind: str
 ) -> None:
-    """They were not even cancelled, and no other loop comes after it."""
+    """Close a loop without cancelling its tasks; no other loop is started afterwards."""
     kinds = asyncio if kind == "asyncio" else pytest.importorskip("uvloop")
     loop: asyncio.AbstractEventLoop = kinds.new_event_loop()
     loop.set_exception_handler(lambda *_: None)
@@ -322,16 +322,16 @@ def test_law_5_a_loop_takes_those_who_were_left_waiting_in_it_along(
         return weakref.ref(task)
 
     task = loop.run_until_complete(begin())
-    gone = weakref.ref(loop)
+    loop_ref = weakref.ref(loop)
     assert task() is not None
     loop.close()
     del loop
     gc.collect()
     gc.collect()
-    assert (gone(), task()) == (None, None)
+    assert (loop_ref(), task()) == (None, None)
 
 
-def test_law_15_what_waits_when_the_process_ends_is_closed_quietly() -> None:
+def test_law_15_waiting_at_process_exit_is_silent() -> None:
     program = """
 import asyncio
 from headrace import SourceIterObj
@@ -359,28 +359,28 @@ begun = loop.run_until_complete(begin())
     assert "panicked" not in done.stderr
 
 
-async def test_the_collector_sees_those_that_wait_and_none_that_is_dead() -> None:
+async def test_gc_tracks_only_waiting_awaitables() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     kind = type(anext(buffer.source))
 
     def seen() -> int:
-        return sum(type(known) is kind for known in gc.get_objects())
+        return sum(type(tracked) is kind for tracked in gc.get_objects())
 
     def waiting() -> Any:
         pull = anext(buffer.source)
         pull.send(None)
-        # Where it stands in line; before, it let the loop turn once.
+        # The first step yields to the event loop once; the second one queues the pull.
         pull.send(None)
         return pull
 
     gc.collect()
     before = seen()
     for _ in range(3):
-        # More than are kept for reuse.
+        # More objects than the free list keeps.
         held = [waiting() for _ in range(100)]
         assert seen() == before + 100
         for _ in range(50):
             held.pop().close()
-        # Some are finished, and some die while they wait.
+        # Some are finished, others are dropped while they wait.
         del held
         assert seen() == before

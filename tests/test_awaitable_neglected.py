@@ -1,4 +1,4 @@
-"""Who forgets an `await` hears of it, as with a coroutine, where something was to be done."""
+"""A missing `await` emits a RuntimeWarning, as with a coroutine, if the operation had work to do."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     ],
     ids=["push", "push into a buffer", "acquire", "collect", "put"],
 )
-async def test_a_forgotten_await_is_warned_of(forget: Callable[[], object], message: str) -> None:
+async def test_missing_await_warns(forget: Callable[[], object], message: str) -> None:
     with pytest.warns(RuntimeWarning, match=message) as warned:
         forget()
     assert len(warned) == 1
 
 
-async def test_what_was_awaited_or_has_nothing_to_do_is_not_warned_of() -> None:
+async def test_no_warning_if_awaited_or_nothing_to_do() -> None:
     capacity, buffer, queue = CapacitySource(1), PushPullBufferObj[int](1), Queue[int](1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -54,8 +54,8 @@ async def test_what_was_awaited_or_has_nothing_to_do_is_not_warned_of() -> None:
                 await asyncio.wait_for(full, 0)
             del full
         asyncio.ensure_future(queue.put(3)).cancel()
-        # A pull that nobody awaits has taken nothing, and is often made ahead of time.
-        ahead = anext(PullRaceObj([1], [2]))
-        del ahead
+        # A pull that is never awaited has taken nothing, and is often created ahead of time.
+        unawaited = anext(PullRaceObj([1], [2]))
+        del unawaited
         await asyncio.sleep(0)
         gc.collect()

@@ -1,4 +1,4 @@
-"""What a task waits on, and how all who were woken in one turn go on."""
+"""The future that a task waits on, and the batch of waiters woken in one loop iteration."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 where: ContextVar[str] = ContextVar("where", default="nowhere")
 
 
-class Line:
-    """Tasks that wait for one lease each, and note in which order they went on."""
+class Waiters:
+    """Tasks that wait for one lease each, and record the order in which they resumed."""
 
     def __init__(self, count: int, *, starts: bool = True) -> None:
         self.capacity = CapacitySource(count)
-        self.held = [self.taken() for _ in range(count)]
+        self.held = [self.acquire_now() for _ in range(count)]
         self.order: list[int] = []
         numbers = range(count if starts else 0)
         self.tasks = [asyncio.ensure_future(self.wait(number)) for number in numbers]
 
-    def taken(self) -> Lease:
+    def acquire_now(self) -> Lease:
         lease = self.capacity.acquire_nowait(owner=None)
         assert lease is not None
         return lease
@@ -42,13 +42,13 @@ class Line:
             return where.get()
 
     def wake(self) -> None:
-        """All of them, in one turn."""
+        """Wake all waiters in one loop iteration."""
         for lease in self.held:
             lease.release()
 
 
-def parked(capacity: CapacitySource) -> tuple[Any, Any]:
-    """An acquire that waits, driven by hand, and the future that it handed up."""
+def step_acquire(capacity: CapacitySource) -> tuple[Any, Any]:
+    """Step an acquire by hand; return it and the future that it yielded."""
     acquire: Any = capacity.acquire(owner=None)
     future = acquire.send(None)
     assert future._asyncio_future_blocking is True
@@ -57,19 +57,19 @@ def parked(capacity: CapacitySource) -> tuple[Any, Any]:
 
 
 def awaited_by(task: asyncio.Task[Any]) -> Any:
-    """The future that a task waits on."""
-    asked: Any = task
-    return asked._fut_waiter
+    """Return the future that a task waits on."""
+    internals: Any = task
+    return internals._fut_waiter
 
 
-def lay_down(task: Any) -> None:
-    """Its loop is closed and it will never end; we know, and want no complaint."""
+def suppress_pending_log(task: Any) -> None:
+    """Suppress the log message of a task whose loop was closed on purpose."""
     task._log_destroy_pending = False
 
 
 @pytest.fixture
 def held() -> Iterator[tuple[CapacitySource, Callable[[], None]]]:
-    """A capacity that is held, and what releases it."""
+    """Return a capacity whose only slot is held, and the function that releases it."""
     capacity = CapacitySource(1)
     lease = capacity.acquire_nowait(owner=None)
     assert lease is not None
@@ -80,19 +80,19 @@ def held() -> Iterator[tuple[CapacitySource, Callable[[], None]]]:
 Held = tuple[CapacitySource, "Callable[[], None]"]
 
 
-async def test_who_is_woken_in_one_turn_goes_on_in_order_in_the_next_each_in_its_context() -> None:
-    line = Line(5)
+async def test_woken_waiters_resume_in_order_and_context() -> None:
+    waiters = Waiters(5)
     await turns(2)
-    line.wake()
-    # Never at once: whoever wakes them goes on first.
-    assert line.order == []
+    waiters.wake()
+    # Waiters never resume inside the call that wakes them.
+    assert waiters.order == []
     await turns(1)
-    assert line.order == [0, 1, 2, 3, 4]
-    assert await asyncio.gather(*line.tasks) == [f"task {number}" for number in range(5)]
+    assert waiters.order == [0, 1, 2, 3, 4]
+    assert await asyncio.gather(*waiters.tasks) == [f"task {number}" for number in range(5)]
     assert where.get() == "nowhere"
 
 
-async def test_a_task_that_is_cancelled_after_it_was_woken_hands_its_grant_on() -> None:
+async def test_task_cancelled_after_wake_passes_grant_on() -> None:
     capacity = CapacitySource(1)
     lease = await capacity.acquire()
     first, second = (asyncio.ensure_future(capacity.acquire(owner=None)) for _ in range(2))
@@ -105,7 +105,7 @@ async def test_a_task_that_is_cancelled_after_it_was_woken_hands_its_grant_on() 
     assert capacity.held == 0
 
 
-async def test_one_that_goes_on_may_cancel_another_that_was_woken_with_it() -> None:
+async def test_woken_task_may_cancel_another_of_its_batch() -> None:
     capacity = CapacitySource(2)
     leases = [await capacity.acquire(owner=None) for _ in range(2)]
     tasks: list[asyncio.Task[None]] = []
@@ -116,7 +116,7 @@ async def test_one_that_goes_on_may_cancel_another_that_was_woken_with_it() -> N
 
     async def second() -> None:
         async with capacity.acquire():
-            pytest.fail("it was cancelled before it went on")
+            pytest.fail("it was cancelled before it resumed")
 
     tasks += [asyncio.create_task(first()), asyncio.create_task(second())]
     await turns(2)
@@ -129,19 +129,19 @@ async def test_one_that_goes_on_may_cancel_another_that_was_woken_with_it() -> N
 
 
 @pytest.mark.parametrize("is_woken", [False, True])
-async def test_a_cancellation_comes_with_its_message(held: Held, is_woken: bool) -> None:
+async def test_cancellation_keeps_its_message(held: Held, is_woken: bool) -> None:
     capacity, release = held
     task = asyncio.ensure_future(capacity.acquire())
     await turns(2)
     if is_woken:
         release()
     task.cancel("why")
-    with pytest.raises(asyncio.CancelledError) as struck:
+    with pytest.raises(asyncio.CancelledError) as caught:
         await task
-    assert struck.value.args == ("why",)
+    assert caught.value.args == ("why",)
 
 
-async def test_what_people_wait_with_takes_it_as_it_takes_any_other(held: Held) -> None:
+async def test_asyncio_wait_functions_accept_acquire(held: Held) -> None:
     capacity, release = held
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(capacity.acquire(), 0.001)
@@ -156,60 +156,60 @@ async def test_what_people_wait_with_takes_it_as_it_takes_any_other(held: Held) 
     assert not shielded.done()
     release()
     (await shielded).release()
-    line = Line(3)
-    gathered = asyncio.gather(*(line.wait(number) for number in range(3, 6)))
+    waiters = Waiters(3)
+    gathered = asyncio.gather(*(waiters.wait(number) for number in range(3, 6)))
     await turns(2)
-    line.wake()
+    waiters.wake()
     assert await gathered == ["task 3", "task 4", "task 5"]
-    await asyncio.gather(*line.tasks)
+    await asyncio.gather(*waiters.tasks)
     done, pending = await asyncio.wait([asyncio.ensure_future(capacity.acquire(owner=None))])
     assert not pending
     done.pop().result().release()
     assert capacity.held == 0
 
 
-async def test_a_task_written_in_python_takes_it_too(held: Held) -> None:
+async def test_pure_python_task_accepts_acquire(held: Held) -> None:
     capacity, release = held
     kind: Any = vars(asyncio.tasks)["_PyTask"]
-    woken, struck = (kind(capacity.acquire(owner=None)) for _ in range(2))
+    woken, interrupted = (kind(capacity.acquire(owner=None)) for _ in range(2))
     await turns(2)
     assert "wait_for=<Future: pending" in repr(woken)
-    struck.cancel()
+    interrupted.cancel()
     await turns(2)
-    assert struck.cancelled()
+    assert interrupted.cancelled()
     release()
     (await woken).release()
 
 
-async def test_its_callbacks_are_called_once_in_order_each_in_its_context(held: Held) -> None:
+async def test_callbacks_run_once_in_order_and_context(held: Held) -> None:
     capacity, release = held
-    acquire, future = parked(capacity)
+    acquire, future = step_acquire(capacity)
     assert asyncio.isfuture(future)
     assert future.get_loop() is asyncio.get_running_loop()
     seen: list[tuple[str, str]] = []
 
     def note(name: str) -> Callable[[Any], None]:
-        def called(resolved: Any) -> None:
+        def callback(resolved: Any) -> None:
             assert resolved is future
             seen.append((name, where.get()))
 
-        return called
+        return callback
 
     here = copy_context()
     here.run(where.set, "elsewhere")
-    gone = note("gone")
+    removed = note("gone")
     future.add_done_callback(note("first"), context=here)
-    future.add_done_callback(gone)
+    future.add_done_callback(removed)
     future.add_done_callback(note("second"))
-    future.add_done_callback(gone)
+    future.add_done_callback(removed)
     where.set("too late")
-    assert future.remove_done_callback(gone) == 2
-    assert future.remove_done_callback(gone) == 0
+    assert future.remove_done_callback(removed) == 2
+    assert future.remove_done_callback(removed) == 0
     release()
     assert future.done()
-    # Those who come when it is done go to the loop by themselves, after those who were there.
+    # A callback added to a done future is scheduled on its own, after the earlier ones.
     future.add_done_callback(note("late"))
-    assert future.remove_done_callback(gone) == 0
+    assert future.remove_done_callback(removed) == 0
     assert seen == []
     await turns(1)
     assert seen == [("first", "elsewhere"), ("second", "nowhere"), ("late", "too late")]
@@ -219,13 +219,13 @@ async def test_its_callbacks_are_called_once_in_order_each_in_its_context(held: 
     stop.value.value.release()
 
 
-async def test_it_tells_how_it_stands(held: Held) -> None:
+async def test_future_reports_its_state(held: Held) -> None:
     capacity, release = held
-    acquire, future = parked(capacity)
+    acquire, future = step_acquire(capacity)
     assert (future.done(), future.cancelled(), repr(future)) == (False, False, "<Future: pending>")
-    for ask in (future.result, future.exception):
+    for read in (future.result, future.exception):
         with pytest.raises(asyncio.InvalidStateError, match="not set"):
-            ask()
+            read()
     release()
     assert (future.done(), future.cancelled(), repr(future)) == (True, False, "<Future: done>")
     assert future.result() is None
@@ -234,67 +234,67 @@ async def test_it_tells_how_it_stands(held: Held) -> None:
     acquire.close()
     lease = capacity.acquire_nowait(owner=None)
     assert lease is not None
-    acquire, future = parked(capacity)
+    acquire, future = step_acquire(capacity)
     assert future.cancel(msg="why") is True
     assert (future.done(), future.cancelled(), repr(future)) == (True, True, "<Future: cancelled>")
     assert future.cancel() is False
-    for ask in (future.result, future.exception):
+    for read in (future.result, future.exception):
         with pytest.raises(asyncio.CancelledError, match="why"):
-            ask()
+            read()
     acquire.close()
     lease.release()
 
 
 @pytest.mark.loops("asyncio")
-async def test_a_callback_that_fails_is_told_of_and_the_others_are_called(held: Held) -> None:
-    told: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
-    line = Line(3)
+async def test_failing_callback_is_reported_others_run(held: Held) -> None:
+    contexts: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: contexts.append(context))
+    waiters = Waiters(3)
     await turns(2)
     error = ValueError("mine")
 
     def fail(_: Any) -> None:
         raise error
 
-    future = awaited_by(line.tasks[1])
+    future = awaited_by(waiters.tasks[1])
     future.add_done_callback(fail)
     seen: list[Any] = []
     future.add_done_callback(seen.append)
-    line.wake()
+    waiters.wake()
     await turns(1)
-    assert line.order == [0, 1, 2]
-    assert [context["exception"] for context in told] == [error]
-    assert told[0]["future"] is future
+    assert waiters.order == [0, 1, 2]
+    assert [context["exception"] for context in contexts] == [error]
+    assert contexts[0]["future"] is future
     assert seen == [future]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_what_ends_the_loop_leaves_the_others_for_its_next_turn(error: type[BaseException]) -> None:
+def test_interrupted_batch_resumes_in_the_next_run(error: type[BaseException]) -> None:
     loop = asyncio.new_event_loop()
 
-    async def begin() -> Line:
-        line = Line(3)
+    async def begin() -> Waiters:
+        waiters = Waiters(3)
         await turns(2)
-        return line
+        return waiters
 
     def end(_: Any) -> None:
         raise error
 
-    line = loop.run_until_complete(begin())
-    future = awaited_by(line.tasks[1])
+    waiters = loop.run_until_complete(begin())
+    future = awaited_by(waiters.tasks[1])
     future.add_done_callback(end)
     seen: list[Any] = []
     future.add_done_callback(seen.append)
-    line.wake()
+    waiters.wake()
     with pytest.raises(error):
         loop.run_until_complete(turns(3))
-    assert (line.order, seen) == ([0, 1], [])
+    assert (waiters.order, seen) == ([0, 1], [])
     loop.run_until_complete(turns(3))
-    assert (line.order, seen) == ([0, 1, 2], [future])
+    assert (waiters.order, seen) == ([0, 1, 2], [future])
     loop.close()
 
 
-def test_a_grant_that_lies_in_a_loop_that_closes_is_handed_on() -> None:
+def test_closing_loop_passes_unused_grant_on() -> None:
     capacity = CapacitySource(1)
     loop = asyncio.new_event_loop()
 
@@ -313,28 +313,28 @@ def test_a_grant_that_lies_in_a_loop_that_closes_is_handed_on() -> None:
     loop.call_soon(release_and_stop)
     loop.run_forever()
     loop.close()
-    # The task of that loop lives on, and what it was granted is free.
+    # The task of the closed loop still exists, but its grant was released.
     assert not waiting.done()
     again = capacity.acquire_nowait(owner=None)
     assert again is not None
     again.release()
-    lay_down(waiting)
+    suppress_pending_log(waiting)
 
 
 async def _as_coroutine(capacity: CapacitySource) -> Lease:
     return await capacity.acquire(owner=None)
 
 
-def test_a_shuffled_loop_shuffles_who_was_woken_in_one_turn() -> None:
+def test_shuffled_loop_shuffles_a_wake_batch() -> None:
     async def run() -> tuple[int, ...]:
-        line = Line(4, starts=False)
+        waiters = Waiters(4, starts=False)
         for number in range(4):
-            line.tasks.append(asyncio.ensure_future(line.wait(number)))
-            # One after the other, so that all stand in the line in this order.
+            waiters.tasks.append(asyncio.ensure_future(waiters.wait(number)))
+            # Queue them one by one, so that their order is known.
             await turns(2)
-        line.wake()
-        await asyncio.gather(*line.tasks)
-        return tuple(line.order)
+        waiters.wake()
+        await asyncio.gather(*waiters.tasks)
+        return tuple(waiters.order)
 
     orders = set[tuple[int, ...]]()
     for seed in range(10):

@@ -1,4 +1,4 @@
-"""A benchmark compares like with like: what headrace is timed at comes to what the code by hand does."""
+"""Benchmarks compare like with like: headrace computes the same result as the hand-written code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BENCHES = Path(__file__).parents[1] / "benches" / "python"
 bench: Any = importlib.import_module("bench")
 measure: Any = importlib.import_module("measure")
 rows: Any = importlib.import_module("rows")
-shown: Any = importlib.import_module("tables")
+tables: Any = importlib.import_module("tables")
 row: Any = importlib.import_module("row")
 
 GROUPS = {
@@ -28,27 +28,27 @@ GROUPS = {
     for module in pkgutil.iter_modules(rows.__path__)
 }
 TIMED = [
-    pytest.param(one, id=f"{name}: {one.name}")
+    pytest.param(entry, id=f"{name}: {entry.name}")
     for name, group in GROUPS.items()
-    for one in group
-    if isinstance(one, row.Work) and "headrace" in one.libraries
+    for entry in group
+    if isinstance(entry, row.Work) and "headrace" in entry.libraries
 ]
 FEW = 4_000
 
 
-async def came_to(run: Any) -> Any:
+async def result_of(run: Any) -> Any:
     return await measure.outcome(await measure.prepared(run, FEW))
 
 
 @pytest.mark.parametrize("work", TIMED)
-def test_headrace_comes_to_what_the_code_by_hand_does(work: Any) -> None:
-    found = asyncio.run(came_to(work.libraries["headrace"]))
-    assert found == asyncio.run(came_to(work.by_hand))
+def test_headrace_and_hand_written_code_agree(work: Any) -> None:
+    found = asyncio.run(result_of(work.libraries["headrace"]))
+    assert found == asyncio.run(result_of(work.by_hand))
 
 
 @pytest.mark.parametrize("name", GROUPS)
-def test_the_rows_of_a_group_have_names_of_their_own(name: str) -> None:
-    names = [one.name for one in GROUPS[name]]
+def test_row_names_are_unique_in_a_group(name: str) -> None:
+    names = [entry.name for entry in GROUPS[name]]
     assert names
     assert len(set(names)) == len(names)
 
@@ -64,7 +64,7 @@ async def wrong(items: int) -> int:
     return items + 1
 
 
-async def without_its_library(items: int) -> int:
+async def missing_library(items: int) -> int:
     return int(importlib.import_module("no_such_library").count(items))
 
 
@@ -72,8 +72,8 @@ async def broken(items: int) -> int:
     raise ZeroDivisionError
 
 
-def test_what_a_library_comes_to_is_compared_and_its_absence_is_no_error() -> None:
-    row = work(right=lambda items: items, wrong=wrong, broken=broken, absent=without_its_library)
+def test_wrong_and_missing_libraries_are_reported() -> None:
+    row = work(right=lambda items: items, wrong=wrong, broken=broken, absent=missing_library)
     answer = partial(measure.asked, row, repetitions=1, seconds=0.001)
     assert answer("right")["ratio"] > 0
     assert answer("wrong") == {"answer": "wrong: 101 for 100"}
@@ -82,14 +82,14 @@ def test_what_a_library_comes_to_is_compared_and_its_absence_is_no_error() -> No
 
 
 @pytest.mark.parametrize(
-    ("run", "error"), [(without_its_library, ModuleNotFoundError), (broken, ZeroDivisionError)]
+    ("run", "error"), [(missing_library, ModuleNotFoundError), (broken, ZeroDivisionError)]
 )
-def test_what_headrace_raises_ends_the_run(run: Any, error: type[Exception]) -> None:
+def test_error_of_headrace_ends_the_run(run: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         measure.asked(work(headrace=run), "headrace", 1, 0.001)
 
 
-def test_what_is_prepared_is_not_timed() -> None:
+def test_preparation_is_not_timed() -> None:
     ticks = iter(range(10))
 
     async def run(items: int) -> Any:
@@ -114,7 +114,7 @@ def test_what_is_prepared_is_not_timed() -> None:
         ("anything", "-", False),
     ],
 )
-def test_an_answer_misses_its_goal_or_does_not(answer: str, right: str, missed: bool) -> None:
+def test_goal_is_missed_or_met(answer: str, right: str, missed: bool) -> None:
     assert row.misses(answer, right) is missed
 
 
@@ -129,11 +129,11 @@ def test_an_answer_misses_its_goal_or_does_not(answer: str, right: str, missed: 
         (None, 0.5, "-"),
     ],
 )
-def test_a_cell_shows_a_loss_as_one(answer: Any, goal: Any, text: str) -> None:
-    assert shown.cell(answer, goal) == text
+def test_cell_marks_a_missed_goal(answer: Any, goal: Any, text: str) -> None:
+    assert tables.cell(answer, goal) == text
 
 
-def test_a_row_can_be_measured_alone() -> None:
+def test_one_row_can_be_measured_alone() -> None:
     wanted = [f"--library={library}" for library in ("headrace", "by hand", "sync builtins")]
     ran = subprocess.run(
         [sys.executable, BENCHES / "bench.py", "depth", "--only", "100 stages", *wanted],
@@ -146,7 +146,7 @@ def test_a_row_can_be_measured_alone() -> None:
     assert "kept in no file" in ran.stdout
 
 
-def test_what_was_measured_again_takes_the_place_of_what_was(
+def test_new_measurement_replaces_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bench, "RESULTS", tmp_path)

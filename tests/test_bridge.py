@@ -1,4 +1,4 @@
-"""Where pull and push meet: `PushPullObj`, `PullPushBridgeObj`, `PullPushDistributeObj`."""
+"""`PushPullObj`, `PullPushBridgeObj` and `PullPushDistributeObj`, which connect push and pull."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Slow(SinkObj[Any]):
-    """Takes two turns of the loop to accept, and one to end; fails for what it is told to."""
+    """A sink that needs two loop iterations to accept an item and one to end, and fails for the given items."""
 
     def __init__(self, *bad: Any, ending: Exception | None = None) -> None:
         super().__init__()
@@ -61,14 +61,14 @@ async def slowly(item: Any) -> Any:
     return item
 
 
-# A pair of ends
+# PushPullObj
 
 
-async def test_a_pair_is_a_sink_and_a_source() -> None:
+async def test_pair_is_a_sink_and_a_source() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(2)
-    line = PushChain.start(str).map(int).into(buffer.sink)
-    both = PushPullObj(line, buffer.source.map(lambda n: n * 10))
-    assert both.sink is line
+    chain = PushChain.start(str).map(int).into(buffer.sink)
+    both = PushPullObj(chain, buffer.source.map(lambda n: n * 10))
+    assert both.sink is chain
     assert aiter(both) is both.source
     assert await both.next("1") == IteratorResult(None, False)
     both.next_nowait("2")
@@ -81,7 +81,7 @@ async def test_a_pair_is_a_sink_and_a_source() -> None:
         await both.next("4")
 
 
-async def test_a_pair_goes_wherever_an_end_is_wanted() -> None:
+async def test_pair_is_accepted_as_sink_and_as_source() -> None:
     first, second = PushPullBufferObj[int](), PushPullBufferObj[int]()
     pair = PushPullObj(first.sink, first.source)
     fork: PushForkObj[int] = PushForkObj([pair, second.sink])
@@ -91,7 +91,7 @@ async def test_a_pair_goes_wherever_an_end_is_wanted() -> None:
     assert await anext(second.source) == 1
 
 
-async def test_a_pair_ends_with_an_error() -> None:
+async def test_error_pushed_into_a_pair_reaches_its_source() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     both = PushPullObj(buffer.sink, buffer.source)
     await both.next(1)
@@ -101,10 +101,10 @@ async def test_a_pair_ends_with_an_error() -> None:
         await anext(both.source)
 
 
-# A bridge
+# PullPushBridgeObj and PullPushDistributeObj
 
 
-async def test_every_sink_gets_what_the_puller_gets() -> None:
+async def test_every_sink_receives_each_pulled_item() -> None:
     first, second = SinkCollectObj[int](), SinkCollectObj[int]()
     stream = PullPushBridgeObj(SourceIterObj(range(4)), first, second)
     assert await anext(stream) == 0
@@ -116,7 +116,7 @@ async def test_every_sink_gets_what_the_puller_gets() -> None:
     assert list(stream.sinks) == [first, second]
 
 
-async def test_law_1_a_sink_gets_nothing_that_nobody_pulls() -> None:
+async def test_law_1_sink_receives_nothing_before_a_pull() -> None:
     source = ScriptedSource([1, 2])
     sink: SinkCollectObj[int] = SinkCollectObj()
     stream = PullPushBridgeObj(source, sink)
@@ -128,7 +128,7 @@ async def test_law_1_a_sink_gets_nothing_that_nobody_pulls() -> None:
     assert sink.closed
 
 
-async def test_an_item_comes_out_when_the_sinks_have_it() -> None:
+async def test_pull_returns_after_all_sinks_accepted() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
     stream = PullPushBridgeObj([1, 2], buffer.sink)
     assert await anext(stream) == 1
@@ -143,7 +143,7 @@ async def test_an_item_comes_out_when_the_sinks_have_it() -> None:
 SCRIPT = [1, Yields(1), 2, 3, Yields(2), 4]
 
 
-async def test_law_2_cancelled_anywhere_every_sink_gets_every_item_once() -> None:
+async def test_law_2_cancelled_pulls_deliver_once_to_each_sink() -> None:
     made: list[list[Slow]] = []
 
     def bridge() -> Any:
@@ -175,7 +175,7 @@ async def test_law_2_cancelled_anywhere_every_sink_gets_every_item_once() -> Non
     assert await sweep_endings(distribute) > 20
 
 
-async def test_law_2_an_error_that_was_met_before_a_cancellation_is_raised_after_it() -> None:
+async def test_law_2_error_before_a_cancel_is_raised_next() -> None:
     gate = Gate()
     failing = Slow(1)
     stream = PullPushBridgeObj([1, 2], failing, SinkCallbackObj(gate))
@@ -193,7 +193,7 @@ async def test_law_2_an_error_that_was_met_before_a_cancellation_is_raised_after
     await stream.aclose()
 
 
-async def test_law_3_an_error_of_a_sink_costs_one_item_and_no_other_sink() -> None:
+async def test_law_3_sink_error_costs_one_item_of_that_sink() -> None:
     failing, other, third = Slow(2, 3), SinkCollectObj[int](), Slow(3)
     stream = PullPushBridgeObj(range(1, 5), failing, other, third)
     assert await anext(stream) == 1
@@ -209,7 +209,7 @@ async def test_law_3_an_error_of_a_sink_costs_one_item_and_no_other_sink() -> No
 
 
 @pytest.mark.parametrize("kind", [StopAsyncIteration, asyncio.CancelledError, ValueError])
-async def test_law_3_no_error_of_a_sink_or_a_selector_ends_the_stream(
+async def test_law_3_sink_or_selector_error_keeps_stream_open(
     kind: type[BaseException],
 ) -> None:
     async def refuse(item: int) -> int:
@@ -227,7 +227,7 @@ async def test_law_3_no_error_of_a_sink_or_a_selector_ends_the_stream(
         assert await collect(stream) == [2]
 
 
-async def test_law_3_a_selector_that_speaks_as_iteration_does_is_not_obeyed() -> None:
+async def test_law_3_iteration_error_of_selector_is_wrapped() -> None:
     for kind in (StopIteration, StopAsyncIteration, GeneratorExit):
 
         def refuse(item: int, kind: type[BaseException] = kind) -> int:
@@ -241,7 +241,7 @@ async def test_law_3_a_selector_that_speaks_as_iteration_does_is_not_obeyed() ->
         assert await collect(stream) == [2]
 
 
-async def test_a_selector_names_a_sink_by_number() -> None:
+async def test_selector_returns_the_index_of_a_sink() -> None:
     sinks = [SinkCollectObj[int](), SinkCollectObj[int]()]
     stream = PullPushDistributeObj(range(5), sinks, lambda n: n % 2)
     assert await anext(stream) == 0
@@ -259,25 +259,25 @@ async def test_a_selector_names_a_sink_by_number() -> None:
         stream.selector = wrong(3)
 
 
-async def test_a_sink_that_is_done_gets_no_more() -> None:
+async def test_finished_sink_receives_no_more_items() -> None:
     first, second = SinkCollectObj[int](), SinkCollectObj[int]()
     assert await collect(PullPushBridgeObj(range(4), PushTakeObj(first, 2), second)) == [0, 1, 2, 3]
     assert (first.buffer, second.buffer) == ([0, 1], [0, 1, 2, 3])
 
 
-async def test_a_sink_that_is_done_is_not_asked_again() -> None:
+async def test_finished_sink_is_not_called_again() -> None:
     class Done(SinkObj[int]):
         async def next_impl(self, item: int) -> IteratorResult[Any]:
-            asked.append(item)
+            received.append(item)
             return IteratorResult(None, True)
 
-    asked: list[int] = []
+    received: list[int] = []
     assert await collect(PullPushBridgeObj(range(3), Done())) == [0, 1, 2]
     assert await collect(PullPushDistributeObj(range(5, 8), [Done()], lambda _: 0)) == [5, 6, 7]
-    assert asked == [0, 5]
+    assert received == [0, 5]
 
 
-async def test_sinks_that_are_shared_stay_open() -> None:
+async def test_shared_sinks_stay_open() -> None:
     sink: SinkCollectObj[int] = SinkCollectObj()
     for stream in (
         PullPushBridgeObj([1], sink, forward_close=False),
@@ -291,7 +291,7 @@ async def test_sinks_that_are_shared_stay_open() -> None:
     assert sink.buffer == [1, 1, 2, 2]
 
 
-async def test_law_11_a_stream_that_has_ended_its_sinks_cannot_restart() -> None:
+async def test_law_11_no_restart_after_the_sinks_were_ended() -> None:
     stream = PullPushBridgeObj([1, 2], SinkNullObj())
     assert await anext(stream) == 1
     stream.restart()
@@ -300,7 +300,7 @@ async def test_law_11_a_stream_that_has_ended_its_sinks_cannot_restart() -> None
         stream.restart()
 
 
-async def test_law_4_errors_of_ending_sinks_are_raised_when_all_are_ended() -> None:
+async def test_law_4_end_errors_are_raised_after_all_sinks_end() -> None:
     first, second = Slow(ending=OSError("first")), Slow(ending=KeyError("second"))
     stream = PullPushBridgeObj([1], first, second)
     assert await anext(stream) == 1

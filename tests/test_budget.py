@@ -1,11 +1,11 @@
-"""Law 16 by the clock: a heartbeat beside a stream that is always ready; and other laws where a task rests at every item.
+"""Guarantee 16: a heartbeat beside a stream that is always ready, and other guarantees with a yield at each item.
 
-What counts is how much later a timer is than on a bare loop in the same run. A beat is late by the time that passed, but
-by no more than this thread has worked meanwhile: what other programs took of the processor is not the stream's doing.
-What fails is measured again.
+The measure is how much later a timer fires than on a bare loop in the same run. The delay of a beat is capped by the
+time that this thread worked meanwhile: time taken by other programs is not the stream's fault.
+A failed measurement is repeated.
 
-`HEADRACE_BUDGET_SECONDS=60` goes through all ten million items instead of the half second of them that do for every day;
-`HEADRACE_BUDGET_ITEMS` sets their number, and with `-s` the figures are shown.
+`HEADRACE_BUDGET_SECONDS=60` goes through all ten million items instead of half a second of them, which is enough for
+everyday runs; `HEADRACE_BUDGET_ITEMS` sets their number, and `-s` shows the figures.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.timeout(60 + 4 * TRIES * SECONDS)
 
 @contextlib.asynccontextmanager
 async def heartbeat() -> AsyncGenerator[list[float], None]:
-    """Notes how late each beat of a timer is, in seconds."""
+    """Record the delay of each beat of a timer, in seconds."""
     late: list[float] = []
 
     async def beat() -> None:
@@ -58,16 +58,16 @@ async def heartbeat() -> AsyncGenerator[list[float], None]:
 
 
 def nearly_worst(late: list[float]) -> float:
-    """The 99.9th percentile."""
+    """Return the 99.9th percentile."""
     return sorted(late)[int(len(late) * 0.999)] if late else math.inf
 
 
 async def lateness(work: Callable[[PullObj[int]], Awaitable[Any]]) -> tuple[float, float, int]:
-    """How late the heart beats on a bare loop, how late beside the work, and how often it did."""
+    """Return the delay of beats on a bare loop, their delay beside the work, and their number."""
     async with heartbeat() as bare:
         await asyncio.sleep(min(SECONDS, 5))
     gc.collect()
-    # In time that this thread works: other programs may leave it little of the wall's.
+    # CPU time of this thread: other programs may leave it little of the wall time.
     until = time.thread_time() + SECONDS
     stream = SourceIterObj(range(ITEMS)).map(abs).take_while(lambda _: time.thread_time() < until)
     async with heartbeat() as beside:
@@ -75,35 +75,35 @@ async def lateness(work: Callable[[PullObj[int]], Awaitable[Any]]) -> tuple[floa
     return nearly_worst(bare), nearly_worst(beside), len(beside)
 
 
-async def holds(work: Callable[[PullObj[int]], Awaitable[Any]]) -> None:
-    told: list[str] = []
+async def check_heartbeat(work: Callable[[PullObj[int]], Awaitable[Any]]) -> None:
+    attempts: list[str] = []
     for _ in range(TRIES):
         bare, beside, beats = await lateness(work)
-        told.append(
+        attempts.append(
             f"bare {bare * 1e3:.2f} ms, beside the stream {beside * 1e3:.2f} ms in {beats} beats"
         )
-        print(told[-1])
+        print(attempts[-1])
         if beats >= min(SECONDS, 1) / BEAT / 20 and beside - bare <= ALLOWED:
             return
-    pytest.fail("the heart beats too late: " + "; ".join(told))
+    pytest.fail("the heartbeat is too late: " + "; ".join(attempts))
 
 
-async def test_law_16_a_heart_beats_on_beside_a_loop_over_a_ready_stream() -> None:
+async def test_law_16_heartbeat_during_a_loop_over_ready_items() -> None:
     async def iterate(stream: PullObj[int]) -> None:
         async for _ in stream:
             pass
 
-    await holds(iterate)
+    await check_heartbeat(iterate)
 
 
-async def test_law_16_a_heart_beats_on_beside_a_stream_that_gives_nothing() -> None:
-    """One pull draws everything, and drops it."""
+async def test_law_16_heartbeat_while_all_items_are_dropped() -> None:
+    """One pull takes every item from the source and drops it."""
 
     async def drop_all(stream: PullObj[int]) -> None:
         async for _ in stream.filter(lambda _: False):
             pytest.fail("nothing passes")
 
-    await holds(drop_all)
+    await check_heartbeat(drop_all)
 
 
 @pytest.mark.parametrize(
@@ -116,13 +116,13 @@ async def test_law_16_a_heart_beats_on_beside_a_stream_that_gives_nothing() -> N
     ],
     ids=["collect", "count", "for_each", "reduce"],
 )
-async def test_law_16_a_heart_beats_on_beside_a_terminal(
+async def test_law_16_heartbeat_during_a_terminal(
     work: Callable[[PullObj[int]], Awaitable[Any]],
 ) -> None:
-    await holds(work)
+    await check_heartbeat(work)
 
 
-async def test_what_holds_the_loop_for_too_long_is_noticed() -> None:
+async def test_measure_detects_a_blocked_loop() -> None:
     async def hog(stream: PullObj[int]) -> None:
         async for _ in stream:
             until = time.perf_counter() + 5 * BEAT
@@ -133,9 +133,9 @@ async def test_what_holds_the_loop_for_too_long_is_noticed() -> None:
     assert beside - bare > ALLOWED
 
 
-@pytest.mark.usefixtures("restless")
-async def test_law_16_who_finds_a_buffer_at_its_end_lets_no_turn_pass_before() -> None:
-    """Between the two it could be closed, and would say that it was cut off when it was not, or the other way round."""
+@pytest.mark.usefixtures("tiny_budget")
+async def test_law_16_end_of_buffer_is_raised_without_a_yield() -> None:
+    """Raise the end without a yield after the last item: a close in between would change which error is raised."""
     queue: PushPullBufferObj[int] = PushPullBufferObj()
     for item in range(3):
         queue.sink.next_nowait(item)
@@ -146,8 +146,8 @@ async def test_law_16_who_finds_a_buffer_at_its_end_lets_no_turn_pass_before() -
             anext(queue.source).__await__().send(None)
 
 
-@pytest.mark.usefixtures("restless")
-async def test_law_16_a_new_task_does_not_rest_for_one_that_is_gone() -> None:
+@pytest.mark.usefixtures("tiny_budget")
+async def test_law_16_new_task_has_its_own_budget() -> None:
     queue: PushPullBufferObj[int] = PushPullBufferObj()
 
     async def move(item: int) -> int:
@@ -158,7 +158,7 @@ async def test_law_16_a_new_task_does_not_rest_for_one_that_is_gone() -> None:
         return await anext(queue.source)
 
     for item in range(100):
-        # Each is likely to be where the one before it was.
+        # Each task probably has the address of the one before it.
         pushes = asyncio.create_task(move(item))
         await asyncio.sleep(0)
         assert pushes.done()
@@ -169,8 +169,8 @@ async def test_law_16_a_new_task_does_not_rest_for_one_that_is_gone() -> None:
         del pulls
 
 
-# What holds whenever a task lets its loop turn: these count no turns.
-WHENEVER = [
+# Files whose tests hold wherever a task yields: they count no loop iterations.
+YIELD_INDEPENDENT = [
     "test_pull_closing.py",
     "test_merge_closing.py",
     "test_merge_identity.py",
@@ -179,8 +179,8 @@ WHENEVER = [
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("budget", ["0,4096", "500000,2"])
-def test_law_16_wherever_a_task_rests_nothing_else_changes(budget: str) -> None:
-    """By other tests, in a process of their own, where the budget of a task is used up at each second item.
+def test_law_16_yields_change_no_other_behaviour(budget: str) -> None:
+    """Run other tests in a process of their own, where a task uses up its budget at each item or each second one.
 
     `HEADRACE_TURN_BUDGET`, in nanoseconds and items, is read by `conftest.py`.
     """
@@ -192,7 +192,7 @@ def test_law_16_wherever_a_task_rests_nothing_else_changes(budget: str) -> None:
             "-q",
             "-p",
             "no:cacheprovider",
-            *(f"tests/{file}" for file in WHENEVER),
+            *(f"tests/{file}" for file in YIELD_INDEPENDENT),
         ],
         cwd=Path(__file__).parent.parent,
         env={**os.environ, "HEADRACE_TURN_BUDGET": budget},

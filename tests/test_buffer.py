@@ -1,4 +1,4 @@
-"""The bridge between push and pull."""
+"""`PushPullBufferObj`, the buffer between push and pull."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headrace import ClosedError, PushPullBufferObj, WouldBlock
 from tests.support import collect
 
 
-async def test_what_is_pushed_is_pulled_in_order() -> None:
+async def test_items_are_pulled_in_the_order_of_pushes() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     for n in range(5):
         await buffer.sink.next(n)
@@ -25,7 +25,7 @@ async def test_what_is_pushed_is_pulled_in_order() -> None:
     assert await collect(buffer.source) == [0, 1, 2, 3, 4]
 
 
-async def test_a_full_buffer_holds_up_its_producer() -> None:
+async def test_full_buffer_blocks_its_producer() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(2)
     order: list[str] = []
 
@@ -43,7 +43,7 @@ async def test_a_full_buffer_holds_up_its_producer() -> None:
     await task
 
 
-async def test_law_2_a_cancelled_pull_leaves_the_item_in_the_buffer() -> None:
+async def test_law_2_cancelled_pull_leaves_the_item() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     pull = asyncio.ensure_future(anext(buffer.source))
     await asyncio.sleep(0)
@@ -54,7 +54,7 @@ async def test_law_2_a_cancelled_pull_leaves_the_item_in_the_buffer() -> None:
     assert await anext(buffer.source) == 1
 
 
-async def test_law_2_a_cancelled_push_leaves_the_item_with_its_producer() -> None:
+async def test_law_2_cancelled_push_does_not_store_the_item() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
     await buffer.sink.next(1)
     push = asyncio.ensure_future(buffer.sink.next(2))
@@ -70,7 +70,7 @@ async def test_law_2_a_cancelled_push_leaves_the_item_with_its_producer() -> Non
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("maxsize", [1, 3, None])
-async def test_law_2_cancelled_anywhere_each_item_is_in_one_place(
+async def test_law_2_random_cancellations_move_each_item_once(
     seed: int, maxsize: int | None
 ) -> None:
     print("seed", seed)
@@ -114,7 +114,7 @@ async def test_law_2_cancelled_anywhere_each_item_is_in_one_place(
     assert received == list(range(100))
 
 
-async def test_an_error_of_the_producer_comes_after_the_last_item_once() -> None:
+async def test_producer_error_is_raised_once_after_last_item() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     await buffer.sink.next(1)
     error = OSError("gone")
@@ -127,7 +127,7 @@ async def test_an_error_of_the_producer_comes_after_the_last_item_once() -> None
         await anext(buffer.source)
 
 
-async def test_closing_the_source_gives_blocked_producers_their_items_back() -> None:
+async def test_close_returns_the_items_of_blocked_pushes() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
     await buffer.sink.next(1)
     pushes = [asyncio.create_task(buffer.sink.next(n)) for n in (2, 3)]
@@ -135,13 +135,13 @@ async def test_closing_the_source_gives_blocked_producers_their_items_back() -> 
     await buffer.source.aclose()
     outcomes = await asyncio.gather(*pushes, return_exceptions=True)
     assert [error.item for error in outcomes if isinstance(error, ClosedError)] == [2, 3]
-    # They were not late: it is the other end that was closed, and that is said.
+    # The pushes were in time; the message says that the source was closed.
     assert "its source was closed" in str(outcomes[0])
     with pytest.raises(ClosedError):
         buffer.sink.next_nowait(4)
 
 
-async def test_ending_the_supply_wakes_those_who_wait() -> None:
+async def test_end_wakes_waiting_pulls() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     pulls = [asyncio.create_task(buffer.source.next()) for _ in range(3)]
     await asyncio.sleep(0)
@@ -149,34 +149,34 @@ async def test_ending_the_supply_wakes_those_who_wait() -> None:
     assert [result.done for result in await asyncio.gather(*pulls)] == [True] * 3
 
 
-async def test_a_consumer_that_closes_at_the_end_takes_the_end_from_no_other() -> None:
+async def test_close_after_the_end_keeps_end_for_waiting_pulls() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     pulls = [asyncio.create_task(buffer.source.next()) for _ in range(3)]
     await asyncio.sleep(0)
     await buffer.sink.return_()
-    # All of them have been told, and none has heard it yet.
+    # All pulls are notified, and none has resumed yet.
     await buffer.source.aclose()
     assert [result.done for result in await asyncio.gather(*pulls)] == [True] * 3
 
 
-async def test_a_line_of_another_consumer_hears_of_the_end_too() -> None:
+async def test_waiting_pipeline_gets_the_end() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
-    line = buffer.source.map(abs)
-    pull = asyncio.create_task(line.next())
+    pipeline = buffer.source.map(abs)
+    pull = asyncio.create_task(pipeline.next())
     await asyncio.sleep(0)
     await buffer.sink.return_()
     await buffer.source.aclose()
     assert (await pull).done
 
 
-def test_law_9_closing_reaches_a_line_that_waits_in_another_loop() -> None:
+def test_law_9_close_wakes_a_pipeline_of_another_loop() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
-    line = buffer.source.map(abs)
+    pipeline = buffer.source.map(abs)
     outcomes: list[object] = []
 
     async def pull() -> None:
         try:
-            outcomes.append(await line.next())
+            outcomes.append(await pipeline.next())
         except ClosedError as error:
             outcomes.append(error)
 
@@ -190,7 +190,7 @@ def test_law_9_closing_reaches_a_line_that_waits_in_another_loop() -> None:
     assert [type(outcome) for outcome in outcomes] == [ClosedError]
 
 
-async def test_without_waiting_a_full_buffer_refuses() -> None:
+async def test_next_nowait_into_a_full_buffer_would_block() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
     buffer.sink.next_nowait(1)
     with pytest.raises(WouldBlock) as caught:
@@ -199,7 +199,7 @@ async def test_without_waiting_a_full_buffer_refuses() -> None:
     assert await anext(buffer.source) == 1
 
 
-async def test_law_9_threads_push_into_a_loop() -> None:
+async def test_law_9_threads_push_into_one_loop() -> None:
     buffer: PushPullBufferObj[tuple[int, int]] = PushPullBufferObj()
     threads, count = 4, 5000
 
@@ -219,7 +219,7 @@ async def test_law_9_threads_push_into_a_loop() -> None:
     assert received == [list(range(count))] * threads
 
 
-def test_law_9_two_loops_in_two_threads_meet_in_a_bounded_buffer() -> None:
+def test_law_9_two_loops_share_a_bounded_buffer() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(4)
     received: list[int] = []
 
@@ -268,7 +268,7 @@ def test_law_9_consumers_in_two_loops_share_one_source() -> None:
     assert all(part == sorted(part) for part in received)
 
 
-async def test_law_4_closing_the_source_wakes_those_who_wait_for_an_item() -> None:
+async def test_law_4_closing_the_source_wakes_waiting_pulls() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     pulls = [asyncio.ensure_future(anext(buffer.source)) for _ in range(2)]
     await asyncio.sleep(0)
@@ -279,7 +279,7 @@ async def test_law_4_closing_the_source_wakes_those_who_wait_for_an_item() -> No
         await anext(buffer.source)
 
 
-async def test_law_4_closing_reaches_a_pull_that_only_lets_the_loop_turn() -> None:
+async def test_law_4_close_reaches_a_pull_that_yielded() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     for _ in range(10_000):
         buffer.sink.next_nowait(1)
@@ -297,14 +297,14 @@ async def test_law_4_closing_reaches_a_pull_that_only_lets_the_loop_turn() -> No
         pull.send(None)
 
 
-async def test_an_item_whose_destructor_pushes_does_not_deadlock() -> None:
+async def test_destructor_may_push_into_the_buffer() -> None:
     buffer: PushPullBufferObj[Any] = PushPullBufferObj()
 
-    class Restless:
+    class PushesOnDelete:
         def __del__(self) -> None:
             buffer.sink.next_nowait("from the grave")
 
-    await buffer.sink.next(Restless())
+    await buffer.sink.next(PushesOnDelete())
     await anext(buffer.source)
     assert await anext(buffer.source) == "from the grave"
 
@@ -323,7 +323,7 @@ async def test_cycles_through_a_buffer_are_collected() -> None:
 
 
 @pytest.mark.parametrize(
-    ("maxsize", "kind", "shown"),
+    ("maxsize", "kind", "described"),
     [
         (0, ValueError, "0 (int)"),
         (-1, ValueError, "-1 (int)"),
@@ -333,7 +333,7 @@ async def test_cycles_through_a_buffer_are_collected() -> None:
         (1.5, TypeError, "1.5 (float)"),
     ],
 )
-def test_law_14_a_bad_bound_is_refused(maxsize: Any, kind: type[Exception], shown: str) -> None:
-    message = f"maxsize must be a positive integer or None, got {shown}"
+def test_law_14_bad_maxsize_is_refused(maxsize: Any, kind: type[Exception], described: str) -> None:
+    message = f"maxsize must be a positive integer or None, got {described}"
     with pytest.raises(kind, match=f"^{re.escape(message)}$"):
         PushPullBufferObj(maxsize)

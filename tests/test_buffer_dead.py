@@ -1,7 +1,7 @@
-"""A wake-up does not go to the grave with whom it was meant for.
+"""Wake-ups for tasks of dead loops go to the next waiter.
 
-A loop is closed, stops and does not go on, or its thread ends, while somebody waits on it; the task lives on, in a list of
-ours. What it was promised goes to the next in the line, or stays for whoever comes.
+A loop is closed, stops for good, or its thread ends, while a task waits on it; the test keeps a reference to the task.
+The item, slot or value that was reserved for that task goes to the next waiter, or stays for a later one.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ async def as_coroutine(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
 
 
-def started(loop: Loop, awaitable: Awaitable[Any], count: int) -> asyncio.Task[Any]:
-    """A task that waits on this loop, which has stopped after some turns."""
+def start_waiting(loop: Loop, awaitable: Awaitable[Any], count: int) -> asyncio.Task[Any]:
+    """Start a task that waits on this loop, and stop the loop after some iterations."""
     task = loop.create_task(as_coroutine(awaitable))
     loop.run_until_complete(turns(count))
     assert not task.done()
     return task
 
 
-def lay_down(*tasks: asyncio.Task[Any]) -> None:
-    """Their loops are closed and they will never end; we know, and want no complaint."""
+def suppress_pending_logs(*tasks: asyncio.Task[Any]) -> None:
+    """Suppress the log messages of tasks whose loops were closed on purpose."""
     for task in tasks:
         task._log_destroy_pending = False  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
 
@@ -71,21 +71,21 @@ def run_in_thread(act: Callable[[], Any]) -> None:
     assert not thread.is_alive()
 
 
-def outcome(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Its result on a loop of its own, within a time that is not up."""
+def result_on_new_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Return the result of a coroutine, run on a loop of its own with a timeout."""
     return asyncio.run(asyncio.wait_for(coroutine, 20))
 
 
 @pytest.mark.parametrize("closed", [True, False])
-# After one turn it has its place, after three a future.
+# After one iteration the request is queued, after three the task waits on a future.
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("in_thread", [False, True])
-def test_an_item_for_a_dead_loop_is_the_next_ones(
+def test_item_for_a_dead_loop_stays_available(
     loops: Callable[[], Loop], closed: bool, count: int, in_thread: bool
 ) -> None:
     queue: Queue[int] = Queue()
     loop = loops()
-    task = started(loop, queue.get(), count)
+    task = start_waiting(loop, queue.get(), count)
     if closed:
         loop.close()
     if in_thread:
@@ -93,72 +93,70 @@ def test_an_item_for_a_dead_loop_is_the_next_ones(
     else:
         queue.put_nowait(1)
     assert queue.get_nowait() == 1
-    lay_down(task)
+    suppress_pending_logs(task)
 
 
 @pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.parametrize("count", [1, 3])
-def test_an_item_for_a_dead_loop_wakes_the_next_in_line(
+def test_item_for_a_dead_loop_wakes_the_next_waiter(
     loops: Callable[[], Loop], closed: bool, count: int
 ) -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     loop = loops()
-    tasks = [started(loop, anext(buffer.source), count) for _ in range(3)]
+    tasks = [start_waiting(loop, anext(buffer.source), count) for _ in range(3)]
     if closed:
         loop.close()
 
-    async def next_in_line() -> int:
+    async def next_waiter() -> int:
         pull = asyncio.ensure_future(anext(buffer.source))
         await turns(3)
         buffer.sink.next_nowait(1)
         return await pull
 
-    assert outcome(next_in_line()) == 1
-    lay_down(*tasks)
+    assert result_on_new_loop(next_waiter()) == 1
+    suppress_pending_logs(*tasks)
 
 
 @pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.parametrize("count", [1, 3])
-def test_room_for_a_dead_loop_is_the_next_ones(
+def test_slot_for_a_dead_loop_goes_to_the_next_push(
     loops: Callable[[], Loop], closed: bool, count: int
 ) -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
     buffer.sink.next_nowait(0)
     loop = loops()
-    tasks = [started(loop, buffer.sink.next(n), count) for n in (1, 2)]
+    tasks = [start_waiting(loop, buffer.sink.next(n), count) for n in (1, 2)]
     if closed:
         loop.close()
 
-    async def next_in_line() -> list[int]:
+    async def next_waiter() -> list[int]:
         push = asyncio.ensure_future(buffer.sink.next(3))
         await turns(3)
         first = await anext(buffer.source)
         await push
         return [first, await anext(buffer.source)]
 
-    assert outcome(next_in_line()) == [0, 3]
-    lay_down(*tasks)
+    assert result_on_new_loop(next_waiter()) == [0, 3]
+    suppress_pending_logs(*tasks)
 
 
 @pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_value_for_a_dead_loop_is_kept(
-    loops: Callable[[], Loop], closed: bool, count: int
-) -> None:
+def test_value_for_a_dead_loop_is_kept(loops: Callable[[], Loop], closed: bool, count: int) -> None:
     signal: WaitObject[int] = WaitObject()
     loop = loops()
-    tasks = [started(loop, signal.wait(), count) for _ in range(3)]
+    tasks = [start_waiting(loop, signal.wait(), count) for _ in range(3)]
     if closed:
         loop.close()
     signal.resolve(1)
-    assert outcome(as_coroutine(signal.wait())) == 1
-    lay_down(*tasks)
+    assert result_on_new_loop(as_coroutine(signal.wait())) == 1
+    suppress_pending_logs(*tasks)
 
 
-def test_a_loop_that_goes_on_waits_anew(loops: Callable[[], Loop]) -> None:
+def test_resumed_loop_queues_its_get_again(loops: Callable[[], Loop]) -> None:
     queue: Queue[int] = Queue()
     loop = loops()
-    task = started(loop, queue.get(), 3)
+    task = start_waiting(loop, queue.get(), 3)
     queue.put_nowait(1)
     assert queue.get_nowait() == 1
     loop.run_until_complete(turns(3))
@@ -167,10 +165,10 @@ def test_a_loop_that_goes_on_waits_anew(loops: Callable[[], Loop]) -> None:
     assert loop.run_until_complete(task) == 2
 
 
-def test_a_loop_that_goes_on_finds_what_nobody_took(loops: Callable[[], Loop]) -> None:
+def test_resumed_loop_takes_the_item_kept_for_it(loops: Callable[[], Loop]) -> None:
     queue: Queue[int] = Queue(1)
     loop = loops()
-    get = started(loop, queue.get(), 3)
+    get = start_waiting(loop, queue.get(), 3)
     queue.put_nowait(1)
     put = loop.create_task(as_coroutine(queue.put(2)))
     assert loop.run_until_complete(get) == 1
@@ -178,76 +176,76 @@ def test_a_loop_that_goes_on_finds_what_nobody_took(loops: Callable[[], Loop]) -
     assert queue.get_nowait() == 2
 
 
-def test_a_wake_up_that_lies_in_the_mailbox_of_a_loop_that_closes_is_handed_on() -> None:
+def test_unread_wake_of_a_closed_loop_is_passed_on() -> None:
     queue: Queue[int] = Queue()
-    waits, may_go_on = threading.Event(), threading.Event()
+    is_notified, may_stop_loop = threading.Event(), threading.Event()
     tasks: list[asyncio.Task[int]] = []
 
-    def live_and_die() -> None:
+    def run_and_close() -> None:
         # Not uvloop, which reads its mailbox before it stops.
         loop = new_loop("asyncio")
 
-        def last_words() -> None:
-            # The loop runs, so it is rung; but it will not come to read what for.
-            waits.set()
-            may_go_on.wait(20)
+        def stop_before_reading() -> None:
+            # The loop still runs, so it is notified; but it stops before it reads its mailbox.
+            is_notified.set()
+            may_stop_loop.wait(20)
             loop.stop()
 
-        tasks.append(started(loop, queue.get(), 3))
-        loop.call_soon(last_words)
+        tasks.append(start_waiting(loop, queue.get(), 3))
+        loop.call_soon(stop_before_reading)
         loop.run_forever()
         loop.close()
 
-    thread = threading.Thread(target=live_and_die)
+    thread = threading.Thread(target=run_and_close)
     thread.start()
-    assert waits.wait(20)
+    assert is_notified.wait(20)
     queue.put_nowait(1)
 
-    async def next_in_line() -> int:
+    async def next_waiter() -> int:
         get = asyncio.ensure_future(queue.get())
         await turns(3)
-        may_go_on.set()
+        may_stop_loop.set()
         return await get
 
-    assert outcome(next_in_line()) == 1
+    assert result_on_new_loop(next_waiter()) == 1
     thread.join(20)
-    lay_down(*tasks)
+    suppress_pending_logs(*tasks)
 
 
-def test_ten_thousand_dead_in_a_line_are_passed(loops: Callable[[], Loop]) -> None:
+def test_ten_thousand_dead_waiters_are_skipped(loops: Callable[[], Loop]) -> None:
     queue: Queue[int] = Queue()
     loop = loops()
     tasks = [loop.create_task(as_coroutine(queue.get())) for _ in range(10_000)]
     loop.run_until_complete(turns(3))
     loop.close()
-    # In a thread, whose stack is small.
+    # In a thread, because its stack is small.
     run_in_thread(lambda: queue.put_nowait(1))
     assert queue.get_nowait() == 1
-    lay_down(*tasks)
+    suppress_pending_logs(*tasks)
 
 
-def test_what_waits_on_a_closed_loop_is_collected_once_there_is_another(
+def test_waiters_of_a_closed_loop_are_collected(
     loops: Callable[[], Loop],
 ) -> None:
     queue: Queue[int] = Queue()
     loop = new_loop("asyncio")
-    task = started(loop, queue.get(), 3)
-    lay_down(task)
+    task = start_waiting(loop, queue.get(), 3)
+    suppress_pending_logs(task)
     dead: list[weakref.ref[Any]] = [weakref.ref(loop), weakref.ref(task), weakref.ref(queue)]
     loop.close()
     del loop, task, queue
     other: Queue[int] = Queue()
-    waiting = started(loops(), other.get(), 3)
+    waiting = start_waiting(loops(), other.get(), 3)
     gc.collect()
     assert [ref() for ref in dead] == [None, None, None]
-    lay_down(waiting)
+    suppress_pending_logs(waiting)
 
 
-def test_a_task_that_was_woken_before_its_loop_was_closed_is_passed_by_those_who_come() -> None:
+def test_woken_task_of_a_closed_loop_keeps_no_item() -> None:
     queue: Queue[int] = Queue()
     # Not uvloop, which steps the task before it stops.
     loop = new_loop("asyncio")
-    task = started(loop, queue.get(), 3)
+    task = start_waiting(loop, queue.get(), 3)
 
     def wake_and_stop() -> None:
         queue.put_nowait(1)
@@ -256,52 +254,55 @@ def test_a_task_that_was_woken_before_its_loop_was_closed_is_passed_by_those_who
     loop.call_soon(wake_and_stop)
     loop.run_forever()
     loop.close()
-    assert outcome(as_coroutine(queue.get())) == 1
-    lay_down(task)
+    assert result_on_new_loop(as_coroutine(queue.get())) == 1
+    suppress_pending_logs(task)
 
 
-def abandoned(loop: Loop, make: Callable[[], Awaitable[Any]]) -> asyncio.Task[Any]:
-    """A task that waits on a loop whose thread has ended and left it as it was."""
+def wait_in_ended_thread(loop: Loop, make: Callable[[], Awaitable[Any]]) -> asyncio.Task[Any]:
+    """Return a task that waits on a loop whose thread ended without closing it."""
     tasks: list[asyncio.Task[Any]] = []
-    run_in_thread(lambda: tasks.append(started(loop, make(), 3)))
-    lay_down(*tasks)
+    run_in_thread(lambda: tasks.append(start_waiting(loop, make(), 3)))
+    suppress_pending_logs(*tasks)
     return tasks[0]
 
 
-def test_a_thread_that_ended_takes_no_item_to_the_grave(loops: Callable[[], Loop]) -> None:
+def test_ended_thread_keeps_no_item_and_no_slot(loops: Callable[[], Loop]) -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
-    dead = abandoned(loops(), lambda: anext(buffer.source))
+    dead = wait_in_ended_thread(loops(), lambda: anext(buffer.source))
     assert buffer.statistics().waiting_consumers == 1
     buffer.sink.next_nowait(1)
-    assert outcome(as_coroutine(anext(buffer.source))) == 1
+    assert result_on_new_loop(as_coroutine(anext(buffer.source))) == 1
     buffer.sink.next_nowait(2)
-    dead_too = abandoned(loops(), lambda: buffer.sink.next(3))
+    dead_too = wait_in_ended_thread(loops(), lambda: buffer.sink.next(3))
     assert buffer.statistics().waiting_producers == 1
-    assert outcome(as_coroutine(anext(buffer.source))) == 2
-    # The room is not kept for one that will not come.
-    outcome(as_coroutine(buffer.sink.next(4)))
-    assert outcome(as_coroutine(anext(buffer.source))) == 4
+    assert result_on_new_loop(as_coroutine(anext(buffer.source))) == 2
+    # The slot is not kept for a task that never resumes.
+    result_on_new_loop(as_coroutine(buffer.sink.next(4)))
+    assert result_on_new_loop(as_coroutine(anext(buffer.source))) == 4
     assert not dead.done()
     assert not dead_too.done()
 
 
-def test_a_thread_that_ended_takes_no_value_to_the_grave(loops: Callable[[], Loop]) -> None:
+def test_ended_thread_keeps_no_value(loops: Callable[[], Loop]) -> None:
     signal: WaitObject[int] = WaitObject()
-    dead = abandoned(loops(), signal.wait)
+    dead = wait_in_ended_thread(loops(), signal.wait)
     assert signal.waiting == 1
     signal.resolve(1)
-    assert outcome(as_coroutine(signal.wait())) == 1
+    assert result_on_new_loop(as_coroutine(signal.wait())) == 1
     assert not dead.done()
 
 
-def test_a_thread_that_ended_takes_no_turn_to_the_grave(loops: Callable[[], Loop]) -> None:
+def test_ended_thread_blocks_no_waiting_thread(loops: Callable[[], Loop]) -> None:
     queue: Queue[int] = Queue(1)
-    dead = [abandoned(loops(), queue.get), abandoned(loops(), queue.get)]
-    # A thread that has no loop is the next one, on either side.
+    dead = [wait_in_ended_thread(loops(), queue.get), wait_in_ended_thread(loops(), queue.get)]
+    # A thread without a loop is the next waiter, on either side.
     run_in_thread(lambda: queue.put_sync(1, 20))
     assert queue.get_sync(20) == 1
     queue.put_nowait(2)
-    dead += [abandoned(loops(), partial(queue.put, 3)), abandoned(loops(), partial(queue.put, 4))]
+    dead += [
+        wait_in_ended_thread(loops(), partial(queue.put, 3)),
+        wait_in_ended_thread(loops(), partial(queue.put, 4)),
+    ]
     assert queue.get_sync(20) == 2
     run_in_thread(lambda: queue.put_sync(5, 20))
     assert queue.get_nowait() == 5
@@ -310,7 +311,7 @@ def test_a_thread_that_ended_takes_no_turn_to_the_grave(loops: Callable[[], Loop
 
 @pytest.mark.parametrize("suspensions", [1, 2])
 @pytest.mark.parametrize("is_woken", [False, True])
-async def test_a_collected_consumer_hands_on(suspensions: int, is_woken: bool) -> None:
+async def test_collected_consumer_passes_its_item_on(suspensions: int, is_woken: bool) -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     queue: Queue[int] = Queue()
     ends: list[tuple[Callable[[], Awaitable[int]], Callable[[int], Any]]] = [
@@ -319,8 +320,8 @@ async def test_a_collected_consumer_hands_on(suspensions: int, is_woken: bool) -
         (queue.get, queue.put_nowait),
     ]
     for get, put in ends:
-        behind = asyncio.ensure_future(hand_on(get, suspensions, partial(put, 1), is_woken))
-        assert await behind == 1
+        second = asyncio.ensure_future(collect_first(get, suspensions, partial(put, 1), is_woken))
+        assert await second == 1
 
 
 def put_next(put: Callable[[int], Awaitable[Any]], numbers: Iterator[int]) -> Awaitable[Any]:
@@ -329,61 +330,60 @@ def put_next(put: Callable[[int], Awaitable[Any]], numbers: Iterator[int]) -> Aw
 
 @pytest.mark.parametrize("suspensions", [1, 2])
 @pytest.mark.parametrize("is_woken", [False, True])
-async def test_a_collected_producer_hands_on(suspensions: int, is_woken: bool) -> None:
+async def test_collected_producer_passes_its_slot_on(suspensions: int, is_woken: bool) -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
-    line = PushMapObj(buffer.sink, int)
+    chain = PushMapObj(buffer.sink, int)
     queue: Queue[int] = Queue(1)
 
     def pull() -> None:
-        taken = anext(buffer.source)
+        pull_step = anext(buffer.source)
         with pytest.raises(StopIteration):
-            while taken.send(None) is None:
+            while pull_step.send(None) is None:
                 pass
 
     ends: list[tuple[Callable[[int], Awaitable[Any]], Callable[[], Any]]] = [
         (buffer.sink.next, pull),
-        (line.next, pull),
+        (chain.next, pull),
         (queue.put, queue.get_nowait),
     ]
     for put, get in ends:
         await put(0)
         numbers = iter((1, 2))
-        await hand_on(partial(put_next, put, numbers), suspensions, get, is_woken)
-        # What came in is the item of the second one.
+        await collect_first(partial(put_next, put, numbers), suspensions, get, is_woken)
+        # The item of the second producer was stored.
         assert len(buffer) + queue.qsize() == 1
         get()
 
 
 @pytest.mark.parametrize("suspensions", [1, 2])
 @pytest.mark.parametrize("is_woken", [False, True])
-async def test_a_collected_waiter_hands_on(suspensions: int, is_woken: bool) -> None:
+async def test_collected_waiter_passes_the_value_on(suspensions: int, is_woken: bool) -> None:
     for wait in (WaitObject.wait, WaitObject.__anext__):
         signal: WaitObject[int] = WaitObject()
-        value = await hand_on(
+        value = await collect_first(
             partial(wait, signal), suspensions, partial(signal.resolve, 1), is_woken
         )
         assert value == 1
 
 
-async def hand_on(
+async def collect_first(
     make: Callable[[], Awaitable[Any]],
     suspensions: int,
     act: Callable[[], Any],
     is_woken: bool,
 ) -> Any:
-    """What the second of two gets when the first one, before it or after it was woken, is part of a cycle that is
-    collected."""
+    """Collect the first of two waiters as part of a cycle, before or after it is woken; return the second one's result."""
 
     class Holder:
-        me: Any
+        itself: Any
         awaits: Any
 
     holder = Holder()
-    holder.me = holder
+    holder.itself = holder
     holder.awaits = make()
     for _ in range(suspensions):
         holder.awaits.send(None)
-    behind = asyncio.ensure_future(make())
+    second = asyncio.ensure_future(make())
     await turns(3)
     if is_woken:
         act()
@@ -391,16 +391,16 @@ async def hand_on(
     gc.collect()
     if not is_woken:
         act()
-    return await behind
+    return await second
 
 
-def test_a_loop_that_moved_to_another_thread_is_not_taken_for_ours(
+def test_loop_moved_to_another_thread_is_not_current(
     loops: Callable[[], Loop],
 ) -> None:
     there, here = loops(), loops()
     queue: Queue[int] = Queue()
-    # The one that was used last in this thread.
-    lay_down(waiting := started(there, queue.get(), 1))
+    # The loop that this thread used last.
+    suppress_pending_logs(waiting := start_waiting(there, queue.get(), 1))
     runs, may_stop = threading.Event(), threading.Event()
 
     async def stay() -> None:
@@ -426,16 +426,16 @@ def test_a_loop_that_moved_to_another_thread_is_not_taken_for_ours(
     assert waiting.done()
 
 
-def test_one_who_waits_on_a_loop_that_moved_is_woken_from_the_thread_it_left(
+def test_waiter_on_a_moved_loop_is_woken_from_old_thread(
     loops: Callable[[], Loop],
 ) -> None:
     there = loops()
     queue: Queue[int] = Queue()
-    waiting = started(there, queue.get(), 3)
+    waiting = start_waiting(there, queue.get(), 3)
     sleeps = threading.Event()
 
     async def stay() -> Any:
-        # Nothing else is ready, so after this it sleeps until it is rung.
+        # Nothing else is ready, so the loop then sleeps until it is notified.
         there.call_soon(sleeps.set)
         return await waiting
 
@@ -444,8 +444,8 @@ def test_one_who_waits_on_a_loop_that_moved_is_woken_from_the_thread_it_left(
     assert sleeps.wait(20)
     queue.put_nowait(1)
     thread.join(20)
-    rung = not thread.is_alive()
+    woken = not thread.is_alive()
     there.call_soon_threadsafe(lambda: None)
     thread.join(20)
-    assert rung
+    assert woken
     assert waiting.result() == 1

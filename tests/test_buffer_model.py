@@ -1,7 +1,7 @@
 """Every overflow with every order, against a model in plain Python.
 
-Random pushes, pulls and cancellations; after each of them everything settles, and the buffer must say what the model says:
-what is in it, what comes next, how many wait on either side, how much was dropped.
+Random pushes, pulls and cancellations. After each of them the loop settles, and the buffer must agree with the model on
+its items, the next item, the number of waiters on either side and the number of dropped items.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ OVERFLOWS = ["block", "drop_oldest", "drop_newest", "error"]
 
 @dataclass
 class Model:
-    """What a buffer should be like."""
+    """The expected behaviour of a buffer."""
 
     maxsize: int | None
     overflow: str
     order: str
-    # In the order in which they came in.
+    # In order of arrival.
     items: list[Item] = field(default_factory=list)
     producers: deque[Item] = field(default_factory=deque)
-    # How many pulls wait; each has a number.
+    # Numbers of the waiting pulls.
     consumers: deque[int] = field(default_factory=deque)
     received: dict[int, Item] = field(default_factory=dict)
     dropped: list[Item] = field(default_factory=list)
@@ -44,13 +44,13 @@ class Model:
     def is_full(self) -> bool:
         return self.maxsize is not None and len(self.items) >= self.maxsize
 
-    def next_one(self) -> Item:
+    def next_item(self) -> Item:
         if self.order == "priority":
             return min(self.items, key=lambda item: item[0])
         return self.items[0 if self.order == "fifo" else -1]
 
     def push(self, item: Item, *, waits: bool) -> str:
-        """What becomes of it."""
+        """Push an item and return its outcome."""
         if self.is_full:
             if self.overflow == "block" and waits:
                 self.producers.append(item)
@@ -71,7 +71,7 @@ class Model:
 
     def serve(self) -> None:
         while self.consumers and self.items:
-            item = self.next_one()
+            item = self.next_item()
             self.items.remove(item)
             self.received[self.consumers.popleft()] = item
             while self.producers and not self.is_full:
@@ -88,7 +88,7 @@ class Model:
 
 
 class Run:
-    """A buffer beside its model."""
+    """A buffer and its model."""
 
     def __init__(self, rng: random.Random, maxsize: int | None, overflow: Any, order: Any) -> None:
         self.rng = rng
@@ -104,18 +104,18 @@ class Run:
     async def push(self) -> None:
         item = (self.rng.randrange(5), next(self.numbers))
         push = asyncio.ensure_future(self.buffer.sink.next(item))
-        fate = self.model.push(item, waits=True)
+        effect = self.model.push(item, waits=True)
         await turns(6)
-        if fate == "waits":
+        if effect == "waits":
             self.pushes[item] = push
             assert not push.done()
         else:
-            self.check_push(push, item, fate)
+            self.check_push(push, item, effect)
 
     async def push_now(self) -> None:
         item = (self.rng.randrange(5), next(self.numbers))
-        fate = self.model.push(item, waits=False)
-        if fate == "refused":
+        effect = self.model.push(item, waits=False)
+        if effect == "refused":
             with pytest.raises(WouldBlock) as caught:
                 self.buffer.sink.next_nowait(item)
             assert caught.value.item == item
@@ -148,9 +148,9 @@ class Run:
             assert pull.cancelled()
 
     @staticmethod
-    def check_push(push: asyncio.Future[Any], item: Item, fate: str) -> None:
-        assert push.done(), fate
-        if fate == "refused":
+    def check_push(push: asyncio.Future[Any], item: Item, effect: str) -> None:
+        assert push.done(), effect
+        if effect == "refused":
             error = push.exception()
             assert isinstance(error, WouldBlock)
             assert error.item == item
@@ -162,7 +162,7 @@ class Run:
         assert self.buffer.statistics() == model.statistics()
         assert len(self.buffer) == len(model.items)
         if model.items:
-            assert self.buffer.peek() == model.next_one()
+            assert self.buffer.peek() == model.next_item()
         else:
             with pytest.raises(WouldBlock):
                 self.buffer.peek()
@@ -178,7 +178,7 @@ class Run:
 @pytest.mark.parametrize("overflow", OVERFLOWS)
 @pytest.mark.parametrize("maxsize", [1, 3, None])
 @pytest.mark.parametrize("seed", range(2))
-async def test_it_does_what_the_model_does(
+async def test_buffer_agrees_with_the_model(
     order: str, overflow: str, maxsize: int | None, seed: int
 ) -> None:
     print("seed", seed)
@@ -186,25 +186,25 @@ async def test_it_does_what_the_model_does(
     run = Run(rng, maxsize, overflow, order)
     steps = [run.push, run.push, run.push_now, run.pull, run.pull, run.cancel_push, run.cancel_pull]
     for _ in range(60):
-        # Now and then one side is faster for a while.
+        # Sometimes one side is faster for a while.
         step = rng.choice(rng.choice([steps, [run.push, run.push_now], [run.pull]]))
         await step()
         run.check()
     await end(run, rng.choice(["return_", "throw", "aclose"]))
 
 
-async def end(run: Run, how: str) -> None:
-    """However it ends, each item is in one place, and nobody waits any more."""
+async def end(run: Run, ending: str) -> None:
+    """End the buffer; afterwards each item is in exactly one place and no operation waits."""
     buffer, model = run.buffer, run.model
-    there = (
+    remaining = (
         sorted(model.items, key=lambda item: item[0])
         if model.order == "priority"
         else (model.items[:: -1 if model.order == "lifo" else 1])
     )
     error = KeyError("x")
-    if how == "return_":
+    if ending == "return_":
         await buffer.sink.return_()
-    elif how == "throw":
+    elif ending == "throw":
         await buffer.sink.throw(error)
     else:
         await buffer.source.aclose()
@@ -214,19 +214,19 @@ async def end(run: Run, how: str) -> None:
         assert isinstance(refused, ClosedError)
         assert refused.item == item
     outcomes = await asyncio.gather(*run.pulls.values(), return_exceptions=True)
-    if how == "throw" and outcomes:
+    if ending == "throw" and outcomes:
         assert outcomes.pop(outcomes.index(error)) is error
         error_left = False
     else:
-        error_left = how == "throw"
-    ending = ClosedError if how == "aclose" else StopAsyncIteration
-    assert [type(outcome) for outcome in outcomes] == [ending] * len(outcomes)
-    if how == "aclose":
-        there = []
+        error_left = ending == "throw"
+    end_error = ClosedError if ending == "aclose" else StopAsyncIteration
+    assert [type(outcome) for outcome in outcomes] == [end_error] * len(outcomes)
+    if ending == "aclose":
+        remaining = []
     left: list[Item] = []
-    while len(left) < len(there):
+    while len(left) < len(remaining):
         left.append(await anext(buffer.source))
-    assert left == there
+    assert left == remaining
     if error_left:
         with pytest.raises(KeyError) as caught:
             await anext(buffer.source)

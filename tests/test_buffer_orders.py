@@ -1,4 +1,4 @@
-"""The orders and the overflows of a buffer, and what user code may do while it compares."""
+"""Orders and overflow policies of a buffer, and user code that uses the buffer while it compares items."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ async def drain(buffer: PushPullBufferObj[Any]) -> list[Any]:
 
 
 def pull_now(buffer: PushPullBufferObj[Any]) -> Any:
-    """An item that is there now."""
+    """Return an item that is available now."""
     pull = anext(buffer.source)
     with pytest.raises(StopIteration) as done:
-        # Its task may have had its share of ready items, and is asked to let the loop turn first.
+        # The first step may be a yield, if the task has used up its yield budget.
         while pull.send(None) is None:
             pass
     return done.value.value
 
 
-async def filled(buffer: PushPullBufferObj[Any], items: Any) -> list[Any]:
+async def drain_after_pushing(buffer: PushPullBufferObj[Any], items: Any) -> list[Any]:
     for item in items:
         await buffer.sink.next(item)
     return await drain(buffer)
 
 
-async def test_the_last_in_is_the_first_out() -> None:
-    assert await filled(PushPullBufferObj(order="lifo"), range(5)) == [4, 3, 2, 1, 0]
+async def test_lifo_returns_the_last_item_first() -> None:
+    assert await drain_after_pushing(PushPullBufferObj(order="lifo"), range(5)) == [4, 3, 2, 1, 0]
 
 
-async def test_the_least_comes_first_and_equals_come_in_order() -> None:
+async def test_priority_order_is_stable() -> None:
     items = [(3, "a"), (1, "b"), (3, "c"), (2, "d"), (1, "e")]
     buffer: PushPullBufferObj[Any] = PushPullBufferObj(order="priority", key=lambda item: item[0])
-    assert await filled(buffer, items) == sorted(items, key=lambda item: item[0])
+    assert await drain_after_pushing(buffer, items) == sorted(items, key=lambda item: item[0])
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_by_priority_it_is_a_heap_that_keeps_equals_in_order(seed: int) -> None:
+async def test_priority_buffer_agrees_with_heapq(seed: int) -> None:
     print("seed", seed)
     rng = random.Random(seed)
     buffer: PushPullBufferObj[Any] = PushPullBufferObj(order="priority", key=lambda item: item[0])
@@ -69,7 +69,7 @@ async def test_by_priority_it_is_a_heap_that_keeps_equals_in_order(seed: int) ->
     assert await drain(buffer) == sorted(model)
 
 
-async def test_a_blocked_push_by_priority_finds_its_place_when_there_is_room() -> None:
+async def test_blocked_push_is_sorted_in_when_space_is_free() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(2, order="priority")
     pushes = [asyncio.create_task(buffer.sink.next(n)) for n in (5, 4, 1, 9)]
     received: list[int] = []
@@ -82,7 +82,7 @@ async def test_a_blocked_push_by_priority_finds_its_place_when_there_is_room() -
 
 
 @pytest.mark.parametrize("push", ["next", "next_nowait"])
-async def test_what_cannot_be_compared_is_refused_and_the_buffer_is_as_before(push: str) -> None:
+async def test_incomparable_item_leaves_the_buffer_unchanged(push: str) -> None:
     buffer: PushPullBufferObj[Any] = PushPullBufferObj(order="priority")
     for item in (3, 1, 2):
         buffer.sink.next_nowait(item)
@@ -92,12 +92,12 @@ async def test_what_cannot_be_compared_is_refused_and_the_buffer_is_as_before(pu
         else:
             buffer.sink.next_nowait("text")
     (note,) = caught.value.__notes__
-    assert "place in order of priority" in note
+    assert "compared with another to find its position" in note
     assert buffer.statistics().size == 3
     assert await drain(buffer) == [1, 2, 3]
 
 
-async def test_a_blocked_push_that_cannot_be_compared_hands_its_slot_on() -> None:
+async def test_incomparable_blocked_push_passes_its_slot_on() -> None:
     buffer: PushPullBufferObj[Any] = PushPullBufferObj(2, order="priority")
     buffer.sink.next_nowait(1)
     buffer.sink.next_nowait(2)
@@ -111,7 +111,7 @@ async def test_a_blocked_push_that_cannot_be_compared_hands_its_slot_on() -> Non
     assert await drain(buffer) == [0, 2]
 
 
-async def test_an_error_of_the_key_is_the_pushs() -> None:
+async def test_error_of_the_key_is_raised_by_the_push() -> None:
     buffer: PushPullBufferObj[Any] = PushPullBufferObj(order="priority", key=lambda item: 1 / item)
     await buffer.sink.next(4)
     with pytest.raises(ZeroDivisionError) as caught:
@@ -120,7 +120,7 @@ async def test_an_error_of_the_key_is_the_pushs() -> None:
     assert await drain(buffer) == [4]
 
 
-async def test_a_key_stays_inside() -> None:
+async def test_key_is_never_visible_outside() -> None:
     buffer: PushPullBufferObj[str] = PushPullBufferObj(1, order="priority", key=len)
     await buffer.sink.next("abc")
     assert buffer.peek() == "abc"
@@ -139,24 +139,24 @@ async def test_a_key_stays_inside() -> None:
     assert closed.value.item == "ghi"
 
 
-async def test_drop_oldest_makes_room() -> None:
+async def test_drop_oldest_makes_space() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(3, overflow="drop_oldest")
-    assert await filled(buffer, range(7)) == [4, 5, 6]
+    assert await drain_after_pushing(buffer, range(7)) == [4, 5, 6]
     assert buffer.statistics().dropped == 4
 
 
-async def test_drop_oldest_by_priority_drops_what_has_been_there_longest() -> None:
+async def test_drop_oldest_by_priority_drops_by_age() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(3, overflow="drop_oldest", order="priority")
-    assert await filled(buffer, [1, 9, 5, 7, 0]) == [0, 5, 7]
+    assert await drain_after_pushing(buffer, [1, 9, 5, 7, 0]) == [0, 5, 7]
 
 
-async def test_drop_newest_drops_the_item_that_comes() -> None:
+async def test_drop_newest_drops_the_pushed_item() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(3, overflow="drop_newest")
-    assert await filled(buffer, range(7)) == [0, 1, 2]
+    assert await drain_after_pushing(buffer, range(7)) == [0, 1, 2]
     assert buffer.statistics().dropped == 4
 
 
-async def test_overflow_error_refuses_and_does_not_wait() -> None:
+async def test_overflow_error_raises_without_waiting() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(1, overflow="error")
     await buffer.sink.next(1)
     for push in (buffer.sink.next(2), None):
@@ -167,7 +167,7 @@ async def test_overflow_error_refuses_and_does_not_wait() -> None:
     assert await drain(buffer) == [1]
 
 
-async def test_an_item_that_was_dropped_is_let_go_of() -> None:
+async def test_dropped_item_is_freed() -> None:
     class Item:
         pass
 
@@ -180,7 +180,7 @@ async def test_an_item_that_was_dropped_is_let_go_of() -> None:
     assert dead() is None
 
 
-async def test_statistics_are_of_one_moment() -> None:
+async def test_statistics_are_a_snapshot() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(2)
     pushes = [asyncio.create_task(buffer.sink.next(n)) for n in range(4)]
     await asyncio.sleep(0)
@@ -200,7 +200,7 @@ async def test_statistics_are_of_one_moment() -> None:
     await asyncio.wait([pull])
 
 
-async def test_peek_shows_what_comes_next_and_takes_nothing() -> None:
+async def test_peek_returns_the_next_item_and_keeps_it() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     with pytest.raises(WouldBlock, match="empty"):
         buffer.peek()
@@ -212,8 +212,8 @@ async def test_peek_shows_what_comes_next_and_takes_nothing() -> None:
         buffer.peek()
 
 
-class Restless:
-    """Pushes a plain number whenever it is compared, up to a number of times."""
+class PushesWhenCompared:
+    """An item that pushes another one whenever it is compared, up to a number of times."""
 
     def __init__(self, buffer: PushPullBufferObj[Any], rank: int, times: int) -> None:
         self.buffer = buffer
@@ -223,7 +223,7 @@ class Restless:
     def __lt__(self, other: Any) -> bool:
         if self.times:
             self.times -= 1
-            self.buffer.sink.next_nowait(Restless(self.buffer, self.times, 0))
+            self.buffer.sink.next_nowait(PushesWhenCompared(self.buffer, self.times, 0))
         return self.rank < int(other.rank)
 
     def __eq__(self, other: object) -> bool:
@@ -234,62 +234,60 @@ class Restless:
 
     def __del__(self) -> None:
         if self.rank < 0:
-            self.buffer.sink.next_nowait(Restless(self.buffer, 7, 0))
+            self.buffer.sink.next_nowait(PushesWhenCompared(self.buffer, 7, 0))
 
 
-async def test_a_comparison_may_push_into_the_same_buffer() -> None:
+async def test_comparison_may_push_into_the_same_buffer() -> None:
     buffer: PushPullBufferObj[Any] = PushPullBufferObj(order="priority")
     for n in range(200):
-        buffer.sink.next_nowait(Restless(buffer, n % 50, 20))
-    # As often as each was compared, it added another one.
+        buffer.sink.next_nowait(PushesWhenCompared(buffer, n % 50, 20))
+    # Each comparison added an item.
     assert buffer.statistics().size > 1000
     ranks = [item.rank for item in await drain(buffer)]
     assert ranks == sorted(ranks)
 
 
 @pytest.mark.parametrize("by_key", [False, True])
-async def test_an_equality_may_push_into_the_same_buffer(by_key: bool) -> None:
+async def test_equality_may_push_into_the_same_buffer(by_key: bool) -> None:
     buffer: PushPullBufferObj[Any] = PushPullBufferObj(
         order="priority", key=(lambda item: item) if by_key else None
     )
-    asked = 0
+    pushed = 0
 
-    class Asking:
-        """Pushes whenever it is asked whether it equals another, as tuples ask before they compare."""
+    class PushesWhenEqual:
+        """An item that pushes whenever it is tested for equality, as tuples do before they order."""
 
         def __init__(self, times: int) -> None:
             self.times = times
 
         def __eq__(self, other: object) -> bool:
-            nonlocal asked
+            nonlocal pushed
             if self.times:
-                asked += 1
+                pushed += 1
                 self.times -= 1
-                buffer.sink.next_nowait((Asking(0), asked))
+                buffer.sink.next_nowait((PushesWhenEqual(0), pushed))
             return True
 
         __hash__ = None  # type: ignore[assignment] # pyright: ignore[reportAssignmentType]
 
     for n in range(100):
-        buffer.sink.next_nowait((Asking(3), -n))
-    assert asked > 100
+        buffer.sink.next_nowait((PushesWhenEqual(3), -n))
+    assert pushed > 100
     ranks = [rank for _, rank in await drain(buffer)]
     assert ranks == sorted(ranks)
-    assert len(ranks) == 100 + asked
+    assert len(ranks) == 100 + pushed
 
 
 @pytest.mark.parametrize("order", ["fifo", "lifo", "priority"])
 @pytest.mark.parametrize("overflow", ["block", "drop_oldest", "drop_newest", "error"])
-async def test_a_destructor_may_push_wherever_a_buffer_lets_go_of_an_item(
-    order: Any, overflow: Any
-) -> None:
+async def test_destructor_may_push_wherever_an_item_is_freed(order: Any, overflow: Any) -> None:
     buffer: PushPullBufferObj[Any] = PushPullBufferObj(
         2, order=order, overflow=overflow, key=(lambda _: 0) if order == "priority" else None
     )
     died: list[str] = []
 
     class Last:
-        """Pushes when it dies, if there is room for that."""
+        """An item whose destructor pushes, if the buffer has space."""
 
         def __init__(self, name: str) -> None:
             self.name = name
@@ -299,7 +297,7 @@ async def test_a_destructor_may_push_wherever_a_buffer_lets_go_of_an_item(
             with contextlib.suppress(WouldBlock, ClosedError):
                 buffer.sink.next_nowait("from the grave")
 
-    # Refused or dropped, cancelled while it waits for room, pulled, and closed over.
+    # Refused or dropped, cancelled while it waits for space, pulled, and discarded by the close.
     for n in range(4):
         with contextlib.suppress(WouldBlock):
             buffer.sink.next_nowait(Last(f"now {n}"))
@@ -319,7 +317,7 @@ async def test_a_destructor_may_push_wherever_a_buffer_lets_go_of_an_item(
 
 
 @pytest.mark.parametrize("order", ["fifo", "lifo", "priority"])
-async def test_a_buffer_that_is_collected_lets_its_items_push_into_it(order: Any) -> None:
+async def test_items_of_a_collected_buffer_may_push_into_it(order: Any) -> None:
     class Last:
         buffer: Any
 
@@ -337,7 +335,7 @@ async def test_a_buffer_that_is_collected_lets_its_items_push_into_it(order: Any
     assert died == [1]
 
 
-async def test_a_comparison_may_pull_from_the_same_buffer() -> None:
+async def test_comparison_may_pull_from_the_same_buffer() -> None:
     class Thief:
         def __init__(self, rank: int) -> None:
             self.rank = rank
@@ -356,20 +354,20 @@ async def test_a_comparison_may_pull_from_the_same_buffer() -> None:
     assert sorted(left + stolen) == list(range(100))
 
 
-async def test_a_destructor_may_push_into_a_buffer_that_drops_it() -> None:
+async def test_destructor_of_a_dropped_item_may_push() -> None:
     buffer: PushPullBufferObj[Any] = PushPullBufferObj(2, overflow="drop_oldest")
     for _ in range(3):
-        buffer.sink.next_nowait(Restless(buffer, -1, 0))
+        buffer.sink.next_nowait(PushesWhenCompared(buffer, -1, 0))
     gc.collect()
     assert [item.rank for item in await drain(buffer)][-1] == 7
 
 
-async def test_a_destructor_may_push_into_a_buffer_that_is_closed_over_it() -> None:
+async def test_destructor_push_at_close_raises_closed_error() -> None:
     buffer: PushPullBufferObj[Any] = PushPullBufferObj(order="lifo")
     refused: list[BaseException | None] = []
     hook, sys.unraisablehook = sys.unraisablehook, lambda caught: refused.append(caught.exc_value)
     try:
-        buffer.sink.next_nowait(Restless(buffer, -1, 0))
+        buffer.sink.next_nowait(PushesWhenCompared(buffer, -1, 0))
         await buffer.source.aclose()
     finally:
         sys.unraisablehook = hook
@@ -382,7 +380,7 @@ def test_law_9_threads_push_by_priority_while_others_pull() -> None:
     received: list[int] = []
 
     class Slow:
-        """Compares in Python, so that threads change in the middle of a search."""
+        """An item that compares in Python, so that threads switch in the middle of a search."""
 
         def __init__(self, rank: int) -> None:
             self.rank = rank
@@ -427,7 +425,7 @@ async def test_cycles_through_a_buffer_are_collected(order: Any, blocked: bool) 
     key = id if order == "priority" else None
     holder.buffer = PushPullBufferObj(1, order=order, key=key)
     if blocked:
-        # What waits for room is held by its push, and that by its item.
+        # An item that waits for space is referenced by its push, and the push by the item.
         await holder.buffer.sink.next(0)
         holder.push = holder.buffer.sink.next(holder)
         holder.push.send(None)
@@ -439,7 +437,7 @@ async def test_cycles_through_a_buffer_are_collected(order: Any, blocked: bool) 
     assert dead() is None
 
 
-async def test_an_error_in_a_buffer_is_seen_by_the_collector() -> None:
+async def test_cycle_through_a_buffered_error_is_collected() -> None:
     class OwnError(Exception):
         buffer: Any
 
@@ -480,7 +478,7 @@ def test_law_14_bad_input_is_refused(
     list(itertools.product(["drop_oldest", "drop_newest"], ["fifo", "lifo", "priority"])),
 )
 @pytest.mark.parametrize("seed", range(2))
-async def test_what_goes_in_comes_out_or_is_counted_as_dropped(
+async def test_every_item_is_pulled_or_counted_as_dropped(
     overflow: Any, order: Any, seed: int
 ) -> None:
     print("seed", seed)

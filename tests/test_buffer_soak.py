@@ -1,7 +1,7 @@
-"""Many threads and two loops at once: every item arrives, once, in order for each producer.
+"""Many threads and two loops at once: every item is delivered once, in order for each producer.
 
-`make test` moves a tenth of a million items; `make soak` sets HEADRACE_SOAK to the factor by which that grows, and does it
-again and again.
+`make test` moves a hundred thousand items; `make soak` sets HEADRACE_SOAK to a factor by which that grows, and repeats
+the run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Item = tuple[int, int]
 
 
 async def consume(get: Callable[[], Awaitable[Item]], received: list[list[Item]]) -> None:
-    """The consumers of one loop."""
+    """Run the consumers of one loop."""
 
     async def take(into: list[Item]) -> None:
         while True:
@@ -61,8 +61,8 @@ def run(produce: Callable[[int], Any], get: Callable[[], Awaitable[Item]], end: 
         thread.join()
     for into in received:
         for number in range(PRODUCERS):
-            of_one = [n for producer, n in into if producer == number]
-            assert of_one == sorted(of_one), "in order per producer"
+            numbers = [n for producer, n in into if producer == number]
+            assert numbers == sorted(numbers), "in order per producer"
     items = [item for into in received for item in into]
     assert len(items) == PRODUCERS * EACH
     assert set(items) == {(number, n) for number in range(PRODUCERS) for n in range(EACH)}
@@ -70,7 +70,7 @@ def run(produce: Callable[[int], Any], get: Callable[[], Awaitable[Item]], end: 
 
 @pytest.mark.timeout(60 + 200 * FACTOR)
 @pytest.mark.parametrize("maxsize", BOUNDS)
-def test_law_9_threads_put_into_a_queue(maxsize: int | None) -> None:
+def test_law_9_threads_share_a_queue_with_loops(maxsize: int | None) -> None:
     queue: Queue[Item] = Queue(maxsize or 0)
 
     def produce(number: int) -> None:
@@ -82,7 +82,7 @@ def test_law_9_threads_put_into_a_queue(maxsize: int | None) -> None:
 
 @pytest.mark.timeout(60 + 200 * FACTOR)
 @pytest.mark.parametrize("maxsize", BOUNDS)
-def test_law_9_loops_in_threads_push_into_a_buffer(maxsize: int | None) -> None:
+def test_law_9_loops_in_threads_share_a_buffer(maxsize: int | None) -> None:
     buffer: PushPullBufferObj[Item] = PushPullBufferObj(maxsize)
 
     async def push(number: int) -> None:

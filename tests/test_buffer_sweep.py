@@ -1,7 +1,7 @@
-"""Law 2 for everything that waits: cancelled at any moment, an item is in exactly one place.
+"""Guarantee 2 for every waiting operation: wherever it is cancelled, an item is in exactly one place.
 
-Each case starts a waiter, lets the other side act after `acts` turns of the loop and cancels the waiter after `strikes`,
-for every pair of the two. Who stands behind the waiter in the line must not notice.
+Each case starts a waiter, lets the other side act after `acts` loop iterations and cancels the waiter after `cancels`,
+for every pair of the two. The next waiter in the queue must not be affected.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from tests.support import turns
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-TURNS = range(6)
-MOMENTS = list(product(TURNS, TURNS))
+ITERATIONS = range(6)
+MOMENTS = list(product(ITERATIONS, ITERATIONS))
 
-# A pair of ends: an awaitable put, an awaitable get, a put and a get at once, and what is inside.
+# An awaitable put, an awaitable get, a put and a get that do not wait, and the number of items.
 Ends = tuple[
     "Callable[[int], Awaitable[Any]]",
     "Callable[[], Awaitable[int]]",
@@ -46,10 +46,10 @@ def _queue(kind: type[Queue[int]], maxsize: int) -> Ends:
 
 
 def _pull(buffer: PushPullBufferObj[int]) -> int:
-    """An item that is there now."""
+    """Return an item that is available now."""
     pull = anext(buffer.source)
     with pytest.raises(StopIteration) as done:
-        # Its task may have had its share of ready items, and is asked to let the loop turn first.
+        # The first step may be a yield, if the task has used up its yield budget.
         while pull.send(None) is None:
             pass
     item: int = done.value.value
@@ -70,11 +70,17 @@ def _buffer(order: Any, maxsize: int) -> Ends:
 
 
 def _fused(maxsize: int) -> Ends:
-    """The far end inside a line, where a feed waits and not the pull itself."""
+    """Return the ends of a buffer inside a fused pipeline, where its source waits and not the pull itself."""
     buffer: PushPullBufferObj[int] = PushPullBufferObj(maxsize or None)
-    line = buffer.source.map(lambda x: x).filter(lambda _: True)
+    pipeline = buffer.source.map(lambda x: x).filter(lambda _: True)
     sink = buffer.sink
-    return sink.next, line.__anext__, sink.next_nowait, lambda: _pull(buffer), lambda: len(buffer)
+    return (
+        sink.next,
+        pipeline.__anext__,
+        sink.next_nowait,
+        lambda: _pull(buffer),
+        lambda: len(buffer),
+    )
 
 
 MAKERS: dict[str, Callable[[int], Ends]] = {
@@ -84,7 +90,7 @@ MAKERS: dict[str, Callable[[int], Ends]] = {
     "buffer": lambda maxsize: _buffer("fifo", maxsize),
     "lifo buffer": lambda maxsize: _buffer("lifo", maxsize),
     "priority buffer": lambda maxsize: _buffer("priority", maxsize),
-    "fused line": _fused,
+    "fused pipeline": _fused,
 }
 
 
@@ -92,14 +98,14 @@ def move(get_now: Callable[[], int], into: list[int]) -> None:
     into.append(get_now())
 
 
-async def struck(
-    waiter: asyncio.Future[Any], act: Callable[[], Any], acts: int, strikes: int
+async def act_and_cancel(
+    waiter: asyncio.Future[Any], act: Callable[[], Any], acts: int, cancels: int
 ) -> bool:
-    """Lets both happen at their moments. Whether the waiter was cancelled."""
-    for turn in TURNS:
-        if turn == acts:
+    """Act and cancel at the given iterations; return whether the waiter was cancelled."""
+    for iteration in ITERATIONS:
+        if iteration == acts:
             act()
-        if turn == strikes:
+        if iteration == cancels:
             waiter.cancel()
         await asyncio.sleep(0)
     await turns(4)
@@ -108,184 +114,186 @@ async def struck(
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-async def test_law_2_a_get_cancelled_at_any_moment_leaves_its_item(maker: str) -> None:
-    for acts, strikes in MOMENTS:
+async def test_law_2_cancelled_get_leaves_its_item(maker: str) -> None:
+    for acts, cancels in MOMENTS:
         _, get, put_now, _, size = MAKERS[maker](0)
         waiter = asyncio.ensure_future(get())
-        got = [1] if not await struck(waiter, partial(put_now, 1), acts, strikes) else []
-        assert size() + len(got) == 1, (acts, strikes)
+        got = [1] if not await act_and_cancel(waiter, partial(put_now, 1), acts, cancels) else []
+        assert size() + len(got) == 1, (acts, cancels)
         if not got:
             assert await get() == 1
 
 
-@pytest.mark.parametrize("maker", [name for name in MAKERS if name != "fused line"])
-async def test_law_2_a_get_cancelled_at_any_moment_hands_on(maker: str) -> None:
-    for acts, strikes in MOMENTS:
+@pytest.mark.parametrize("maker", [name for name in MAKERS if name != "fused pipeline"])
+async def test_law_2_cancelled_get_passes_its_item_on(maker: str) -> None:
+    for acts, cancels in MOMENTS:
         _, get, put_now, _, size = MAKERS[maker](0)
         waiter = asyncio.ensure_future(get())
         await asyncio.sleep(0)
-        behind = asyncio.ensure_future(get())
-        was_cancelled = await struck(waiter, partial(put_now, 1), acts, strikes)
-        assert size() == 0, (acts, strikes)
-        assert behind.done() == was_cancelled, (acts, strikes)
+        next_waiter = asyncio.ensure_future(get())
+        was_cancelled = await act_and_cancel(waiter, partial(put_now, 1), acts, cancels)
+        assert size() == 0, (acts, cancels)
+        assert next_waiter.done() == was_cancelled, (acts, cancels)
         put_now(2)
-        assert await behind == (1 if was_cancelled else 2)
+        assert await next_waiter == (1 if was_cancelled else 2)
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-async def test_law_2_a_put_cancelled_at_any_moment_keeps_its_item(maker: str) -> None:
-    for acts, strikes in MOMENTS:
+async def test_law_2_cancelled_put_does_not_store_its_item(maker: str) -> None:
+    for acts, cancels in MOMENTS:
         put, _, put_now, get_now, size = MAKERS[maker](1)
         put_now(0)
         waiter = asyncio.ensure_future(put(1))
         await asyncio.sleep(0)
-        behind = asyncio.ensure_future(put(2))
+        next_waiter = asyncio.ensure_future(put(2))
         taken: list[int] = []
-        was_cancelled = await struck(waiter, partial(move, get_now, taken), acts, strikes)
-        assert taken == [0], (acts, strikes)
-        assert behind.done() == was_cancelled, (acts, strikes)
+        was_cancelled = await act_and_cancel(waiter, partial(move, get_now, taken), acts, cancels)
+        assert taken == [0], (acts, cancels)
+        assert next_waiter.done() == was_cancelled, (acts, cancels)
         taken.append(get_now())
         await turns(4)
         if not was_cancelled:
-            assert behind.done()
+            assert next_waiter.done()
             taken.append(get_now())
-        assert taken == ([0, 2] if was_cancelled else [0, 1, 2]), (acts, strikes)
+        assert taken == ([0, 2] if was_cancelled else [0, 1, 2]), (acts, cancels)
         assert size() == 0
-        await behind
+        await next_waiter
 
 
-async def test_law_2_a_wait_cancelled_at_any_moment_leaves_the_value() -> None:
-    for acts, strikes, iterates in product(TURNS, TURNS, (False, True)):
+async def test_law_2_cancelled_wait_leaves_the_value() -> None:
+    for acts, cancels, iterates in product(ITERATIONS, ITERATIONS, (False, True)):
         signal: WaitObject[int] = WaitObject()
         waiter = asyncio.ensure_future(anext(signal) if iterates else signal.wait())
-        was_cancelled = await struck(waiter, partial(signal.resolve, 1), acts, strikes)
+        was_cancelled = await act_and_cancel(waiter, partial(signal.resolve, 1), acts, cancels)
         again = asyncio.ensure_future(signal.wait())
         await turns(3)
-        assert again.done() == was_cancelled, (acts, strikes)
+        assert again.done() == was_cancelled, (acts, cancels)
         signal.resolve(2)
         assert await again == (1 if was_cancelled else 2)
 
 
-async def test_law_2_of_two_waits_either_may_be_cancelled_at_any_moment() -> None:
-    for acts, strikes in MOMENTS:
+async def test_law_2_cancelled_wait_does_not_affect_another() -> None:
+    for acts, cancels in MOMENTS:
         signal: WaitObject[int] = WaitObject()
         waiter = asyncio.ensure_future(signal.wait())
         other = asyncio.ensure_future(signal.wait())
         await asyncio.sleep(0)
-        await struck(waiter, partial(signal.resolve, 1), acts, strikes)
+        await act_and_cancel(waiter, partial(signal.resolve, 1), acts, cancels)
         await turns(2)
-        assert other.done(), (acts, strikes)
+        assert other.done(), (acts, cancels)
         assert await other == 1
 
 
-async def test_law_2_a_join_cancelled_at_any_moment_disturbs_nobody() -> None:
-    for acts, strikes in MOMENTS:
+async def test_law_2_cancelled_join_does_not_affect_another() -> None:
+    for acts, cancels in MOMENTS:
         queue: Queue[int] = Queue()
         queue.put_nowait(1)
         waiter = asyncio.ensure_future(queue.join())
         other = asyncio.ensure_future(queue.join())
-        await struck(waiter, queue.task_done, acts, strikes)
+        await act_and_cancel(waiter, queue.task_done, acts, cancels)
         await turns(2)
-        assert other.done(), (acts, strikes)
+        assert other.done(), (acts, cancels)
 
 
 @pytest.mark.parametrize("order", ["fifo", "lifo", "priority"])
-async def test_law_2_a_put_cancelled_at_any_moment_beside_a_close_is_its_producers(
+async def test_law_2_put_cancelled_beside_a_close_keeps_its_item(
     order: Any,
 ) -> None:
-    for acts, strikes in MOMENTS:
+    for acts, cancels in MOMENTS:
         buffer: PushPullBufferObj[int] = PushPullBufferObj(1, order=order)
         buffer.sink.next_nowait(0)
         waiter = asyncio.ensure_future(buffer.sink.next(1))
         await asyncio.sleep(0)
-        behind = asyncio.ensure_future(buffer.sink.next(2))
+        next_waiter = asyncio.ensure_future(buffer.sink.next(2))
         close = partial(asyncio.ensure_future, buffer.source.aclose())
-        was_cancelled = await struck(waiter, close, acts, strikes)
-        for push, item in [(behind, 2)] if was_cancelled else [(waiter, 1), (behind, 2)]:
+        was_cancelled = await act_and_cancel(waiter, close, acts, cancels)
+        for push, item in [(next_waiter, 2)] if was_cancelled else [(waiter, 1), (next_waiter, 2)]:
             error = push.exception()
-            assert isinstance(error, ClosedError), (acts, strikes)
+            assert isinstance(error, ClosedError), (acts, cancels)
             assert error.item == item
 
 
-async def test_law_2_an_error_whose_pull_is_cancelled_at_any_moment_is_the_next_ones() -> None:
-    for acts, strikes in MOMENTS:
+async def test_law_2_error_of_a_cancelled_pull_is_raised_next() -> None:
+    for acts, cancels in MOMENTS:
         buffer: PushPullBufferObj[int] = PushPullBufferObj()
         error = KeyError("x")
         waiter = asyncio.ensure_future(anext(buffer.source))
         throw = partial(asyncio.ensure_future, buffer.sink.throw(error))
-        was_cancelled = await struck(waiter, throw, acts, strikes)
+        was_cancelled = await act_and_cancel(waiter, throw, acts, cancels)
         if not was_cancelled:
-            assert waiter.exception() is error, (acts, strikes)
+            assert waiter.exception() is error, (acts, cancels)
         else:
             with pytest.raises(KeyError) as caught:
                 await anext(buffer.source)
-            assert caught.value is error, (acts, strikes)
+            assert caught.value is error, (acts, cancels)
         with pytest.raises(StopAsyncIteration):
             await anext(buffer.source)
 
 
 @pytest.mark.parametrize("stops", [False, True])
-async def test_law_2_a_wait_cancelled_at_any_moment_beside_an_end_keeps_it_from_nobody(
+async def test_law_2_wait_cancelled_beside_an_end_keeps_the_end(
     stops: bool,
 ) -> None:
-    for acts, strikes in MOMENTS:
+    for acts, cancels in MOMENTS:
         signal: WaitObject[int] = WaitObject()
         waiter = asyncio.ensure_future(signal.wait())
         other = asyncio.ensure_future(signal.wait())
         act = signal.stop if stops else partial(signal.reject, OSError("down"))
-        was_cancelled = await struck(waiter, act, acts, strikes)
+        was_cancelled = await act_and_cancel(waiter, act, acts, cancels)
         kind = ClosedError if stops else OSError
         for wait in [other] if was_cancelled else [waiter, other]:
-            assert type(wait.exception()) is kind, (acts, strikes)
+            assert type(wait.exception()) is kind, (acts, cancels)
         with pytest.raises(kind):
             await signal.wait()
 
 
 @pytest.mark.parametrize("concurrent", [True, False])
-async def test_law_2_a_fork_into_full_buffers_cancelled_at_any_moment_names_who_has_it(
+async def test_law_2_cancelled_fork_names_the_accepting_sinks(
     concurrent: bool,
 ) -> None:
     partly = 0
-    for room, more_room, strikes in product(TURNS, TURNS, TURNS):
+    for frees_first, frees_last, cancels in product(ITERATIONS, ITERATIONS, ITERATIONS):
         buffers = [PushPullBufferObj[int](1) for _ in range(3)]
-        # Two that are full, and one that is not in between.
+        # Two full buffers, and one with space between them.
         for buffer in (buffers[0], buffers[2]):
             buffer.sink.next_nowait(0)
         fork = PushForkObj([buffer.sink for buffer in buffers], concurrent=concurrent)
         push = asyncio.ensure_future(fork.next(1))
-        for turn in TURNS:
-            if turn == room:
+        for iteration in ITERATIONS:
+            if iteration == frees_first:
                 assert _pull(buffers[0]) == 0
-            if turn == more_room:
+            if iteration == frees_last:
                 assert _pull(buffers[2]) == 0
-            if turn == strikes:
+            if iteration == cancels:
                 push.cancel()
             await asyncio.sleep(0)
         await turns(6)
         assert push.done()
-        have_it = [buffer.sink for buffer in buffers if len(buffer)]
+        accepting = [buffer.sink for buffer in buffers if len(buffer)]
         for buffer in buffers:
             assert buffer.statistics().waiting_producers == 0
             assert not len(buffer) or _pull(buffer) == 1
         if push.cancelled():
             with pytest.raises(asyncio.CancelledError) as caught:
                 push.result()
-            named = list(getattr(caught.value, "accepted_by", ()))
-            assert named == have_it, (room, more_room, strikes)
-            partly += 0 < len(named) < 3
+            accepted_by = list(getattr(caught.value, "accepted_by", ()))
+            assert accepted_by == accepting, (frees_first, frees_last, cancels)
+            partly += 0 < len(accepted_by) < 3
         else:
-            assert len(have_it) == 3, (room, more_room, strikes)
+            assert len(accepting) == 3, (frees_first, frees_last, cancels)
     assert partly > 20
 
 
-async def test_law_2_one_in_a_line_of_pushes_cancelled_at_any_moment_leaves_the_others() -> None:
-    for victim, acts, strikes in product(range(3), TURNS, TURNS):
+async def test_law_2_cancelled_push_in_a_queue_keeps_others() -> None:
+    for victim, acts, cancels in product(range(3), ITERATIONS, ITERATIONS):
         buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
         buffer.sink.next_nowait(-1)
-        line = PushSerialObj(PushMapObj(buffer.sink, int))
-        pushes = [asyncio.ensure_future(line.next(n)) for n in range(3)]
+        pipeline = PushSerialObj(PushMapObj(buffer.sink, int))
+        pushes = [asyncio.ensure_future(pipeline.next(n)) for n in range(3)]
         taken: list[int] = []
-        await struck(pushes[victim], partial(move, partial(_pull, buffer), taken), acts, strikes)
+        await act_and_cancel(
+            pushes[victim], partial(move, partial(_pull, buffer), taken), acts, cancels
+        )
         while not all(push.done() for push in pushes):
             await turns(4)
             if len(buffer):
@@ -293,5 +301,5 @@ async def test_law_2_one_in_a_line_of_pushes_cancelled_at_any_moment_leaves_the_
         if len(buffer):
             taken.append(_pull(buffer))
         accepted = [n for n, push in enumerate(pushes) if not push.cancelled()]
-        assert taken == [-1, *accepted], (victim, acts, strikes)
+        assert taken == [-1, *accepted], (victim, acts, cancels)
         assert set(range(3)) - set(accepted) <= {victim}

@@ -1,4 +1,4 @@
-"""A buffer, and a signal, in threads that have no loop: they sleep until it is their turn."""
+"""Buffers and signals in threads without an event loop: blocking calls sleep until they are served."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ BOUNDS = pytest.mark.parametrize("maxsize", [1, 16, None])
 
 
 def items(buffer: PushPullBufferObj[Any]) -> Iterator[Any]:
-    """All that a thread gets, until the end."""
+    """Yield all items that a thread gets, until the end."""
     with contextlib.suppress(ClosedError):
         while True:
             yield buffer.get_sync(20)
 
 
 def in_thread(function: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
-    """A thread that runs now, and what it returned or raised."""
+    """Start a thread; return it and the list that its result or error is appended to."""
     outcome: list[Any] = []
 
     def run() -> None:
@@ -43,7 +43,7 @@ def in_thread(function: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    """Waits, in a thread, for what must come true."""
+    """Wait in a thread until a condition is true."""
     end = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < end, "the condition never came true"
@@ -51,18 +51,18 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def waiting(buffer: PushPullBufferObj[Any]) -> tuple[int, int]:
-    """How many wait to pull, and how many to push."""
+    """Return the number of waiting consumers and of waiting producers."""
     figures = buffer.statistics()
     return figures.waiting_consumers, figures.waiting_producers
 
 
-def ended(thread: threading.Thread) -> None:
+def join_thread(thread: threading.Thread) -> None:
     thread.join(20)
     assert not thread.is_alive()
 
 
 @BOUNDS
-def test_law_9_threads_alone_move_every_item_once_in_order(maxsize: int | None) -> None:
+def test_law_9_threads_move_every_item_once_in_order(maxsize: int | None) -> None:
     buffer: PushPullBufferObj[tuple[int, int]] = PushPullBufferObj(maxsize)
 
     def produce(number: int) -> None:
@@ -72,15 +72,15 @@ def test_law_9_threads_alone_move_every_item_once_in_order(maxsize: int | None) 
     producers = [in_thread(lambda number=number: produce(number)) for number in range(8)]  # type: ignore[misc]
     consumers = [in_thread(lambda: list(items(buffer))) for _ in range(8)]
     for thread, _ in producers:
-        ended(thread)
+        join_thread(thread)
     buffer.end()
     for thread, _ in consumers:
-        ended(thread)
+        join_thread(thread)
     taken = [outcome[0] for _, outcome in consumers]
     for into in taken:
         for number in range(8):
-            of_one = [n for producer, n in into if producer == number]
-            assert of_one == sorted(of_one)
+            numbers = [n for producer, n in into if producer == number]
+            assert numbers == sorted(numbers)
     everything = [(number, n) for number in range(8) for n in range(500)]
     assert sorted(item for into in taken for item in into) == everything
     assert [outcome for _, outcome in producers] == [[None]] * 8
@@ -112,11 +112,11 @@ async def test_law_9_threads_and_tasks_share_both_ends(maxsize: int | None) -> N
     await buffer.sink.return_()
     await asyncio.gather(*pulls)
     for thread, _ in consumers:
-        await asyncio.to_thread(ended, thread)
+        await asyncio.to_thread(join_thread, thread)
     assert sorted(pulled + consumers[0][1][0] + consumers[1][1][0]) == list(range(2000))
 
 
-async def test_law_12_threads_and_tasks_stand_in_one_line() -> None:
+async def test_law_12_threads_and_tasks_share_one_wait_queue() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
     await buffer.sink.next(0)
     one = in_thread(lambda: buffer.put_sync(1))
@@ -128,11 +128,11 @@ async def test_law_12_threads_and_tasks_stand_in_one_line() -> None:
     assert [await anext(buffer.source) for _ in range(4)] == [0, 1, 2, 3]
     await two
     for thread, outcome in (one, three):
-        ended(thread)
+        join_thread(thread)
         assert outcome == [None]
 
 
-def test_a_thread_that_waited_long_enough_leaves_no_trace() -> None:
+def test_timed_out_thread_leaves_no_trace() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
     for timeout in (0, 0.01):
         begun = time.monotonic()
@@ -146,7 +146,7 @@ def test_a_thread_that_waited_long_enough_leaves_no_trace() -> None:
             buffer.put_sync(2, timeout)
         assert time.monotonic() - begun >= timeout
     assert buffer.get_sync(timeout=0) == 1
-    # Whoever gave up has no place any more, and what it would have pushed is not here.
+    # A call that timed out is no longer queued, and its item is not stored.
     figures = buffer.statistics()
     assert (figures.waiting_consumers, figures.waiting_producers, figures.size) == (0, 0, 0)
     buffer.put_sync(3)
@@ -154,7 +154,7 @@ def test_a_thread_that_waited_long_enough_leaves_no_trace() -> None:
 
 
 @pytest.mark.parametrize("side", ["put", "get"])
-def test_an_interrupted_main_thread_has_pushed_and_taken_nothing(side: str) -> None:
+def test_interrupted_main_thread_moves_no_item(side: str) -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
     if side == "put":
         buffer.put_sync(1)
@@ -166,7 +166,7 @@ def test_an_interrupted_main_thread_has_pushed_and_taken_nothing(side: str) -> N
     thread, outcome = in_thread(interrupt)
     with pytest.raises(KeyboardInterrupt):
         buffer.put_sync(2) if side == "put" else buffer.get_sync()
-    ended(thread)
+    join_thread(thread)
     assert outcome == [None]
     assert sum(waiting(buffer)) == 0
     if side == "get":
@@ -175,14 +175,14 @@ def test_an_interrupted_main_thread_has_pushed_and_taken_nothing(side: str) -> N
     assert len(buffer) == 0
 
 
-def test_the_end_of_supply_drains_and_then_wakes_all_who_wait() -> None:
+def test_end_drains_and_then_wakes_all_threads() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     threads = [in_thread(buffer.get_sync) for _ in range(3)]
     wait_until(lambda: buffer.statistics().waiting_consumers == 3)
     buffer.put_sync(1)
     buffer.end()
     for thread, _ in threads:
-        ended(thread)
+        join_thread(thread)
     outcomes = [outcome[0] for _, outcome in threads]
     assert outcomes.count(1) == 1
     assert [type(outcome) for outcome in outcomes].count(ClosedError) == 2
@@ -196,7 +196,7 @@ def test_the_end_of_supply_drains_and_then_wakes_all_who_wait() -> None:
     assert "ended" in repr(buffer)
 
 
-async def test_what_a_thread_ends_is_ended_for_the_sink_and_the_source() -> None:
+async def test_end_by_a_thread_ends_sink_and_source() -> None:
     error = KeyError("x")
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     buffer.put_sync(1)
@@ -212,7 +212,7 @@ async def test_what_a_thread_ends_is_ended_for_the_sink_and_the_source() -> None
     assert [n async for n in buffer.source] == []
 
 
-def test_one_thread_gets_the_error_of_the_producers_and_the_others_the_end() -> None:
+def test_producer_error_goes_to_one_thread_only() -> None:
     error = KeyError("x")
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     buffer.put_sync(1)
@@ -225,14 +225,14 @@ def test_one_thread_gets_the_error_of_the_producers_and_the_others_the_end() -> 
         buffer.get_sync()
 
 
-async def test_closing_the_source_gives_blocked_threads_their_items_back() -> None:
+async def test_closing_the_source_returns_items_of_threads() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
     buffer.put_sync(0)
     blocked = [in_thread(lambda n=n: buffer.put_sync(n)) for n in (1, 2)]  # type: ignore[misc]
     await eventually(lambda: buffer.statistics().waiting_producers == 2)
     await buffer.source.aclose()
     for thread, _ in blocked:
-        await asyncio.to_thread(ended, thread)
+        await asyncio.to_thread(join_thread, thread)
     refused = [outcome[0] for _, outcome in blocked]
     assert [type(error) for error in refused] == [ClosedError] * 2
     assert {error.item for error in refused} == {1, 2}
@@ -240,11 +240,11 @@ async def test_closing_the_source_gives_blocked_threads_their_items_back() -> No
         buffer.get_sync()
 
 
-async def test_a_thread_with_a_loop_is_not_blocked() -> None:
+async def test_thread_with_a_running_loop_is_not_blocked() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
     with pytest.raises(RuntimeError, match=r"get_sync\(\) would .* await anext\(source\) instead"):
         buffer.get_sync()
-    # What need not wait is done.
+    # A call that need not wait succeeds.
     buffer.put_sync(1)
     with pytest.raises(RuntimeError, match=r"put_sync\(\) would .* await sink\.next\(item\) inst"):
         buffer.put_sync(2)
@@ -258,7 +258,7 @@ async def test_a_thread_with_a_loop_is_not_blocked() -> None:
     assert signal.waiting == 0
 
 
-def test_a_full_buffer_does_what_its_overflow_says() -> None:
+def test_put_sync_follows_the_overflow_policy() -> None:
     refusing: PushPullBufferObj[int] = PushPullBufferObj(1, overflow="error")
     refusing.put_sync(1)
     with pytest.raises(WouldBlock) as caught:
@@ -272,19 +272,19 @@ def test_a_full_buffer_does_what_its_overflow_says() -> None:
     assert (oldest.get_sync(), newest.get_sync()) == (2, 0)
 
 
-def test_by_priority_a_thread_finds_its_place_when_there_is_room() -> None:
+def test_blocked_put_sync_is_sorted_in_when_space_is_free() -> None:
     buffer: PushPullBufferObj[str] = PushPullBufferObj(2, order="priority", key=len)
     buffer.put_sync("ccc")
     buffer.put_sync("b")
     thread, outcome = in_thread(lambda: buffer.put_sync("aa"))
     wait_until(lambda: buffer.statistics().waiting_producers == 1)
     assert buffer.get_sync() == "b"
-    ended(thread)
+    join_thread(thread)
     assert outcome == [None]
     assert [buffer.get_sync() for _ in range(2)] == ["aa", "ccc"]
     with pytest.raises(TypeError, match="has no len"):
         buffer.put_sync(wrong(3))
-    # What cannot be compared is refused when its turn comes, and its slot goes to the next.
+    # An incomparable item is refused when its push is served, and its slot goes to the next push.
     plain: PushPullBufferObj[Any] = PushPullBufferObj(2, order="priority")
     plain.put_sync(1)
     plain.put_sync(2)
@@ -294,19 +294,19 @@ def test_by_priority_a_thread_finds_its_place_when_there_is_room() -> None:
     wait_until(lambda: plain.statistics().waiting_producers == 2)
     assert plain.get_sync() == 1
     for thread, _ in (refused, stored):
-        ended(thread)
+        join_thread(thread)
     assert [type(one) for one in refused[1]] == [TypeError]
     assert stored[1] == [None]
     assert [plain.get_sync() for _ in range(2)] == [0, 2]
 
 
-def test_a_signal_wakes_threads_and_keeps_a_value_that_nobody_took() -> None:
+def test_signal_wakes_threads_and_keeps_unread_value() -> None:
     signal: WaitObject[int] = WaitObject()
     threads = [in_thread(signal.wait_sync) for _ in range(3)]
     wait_until(lambda: signal.waiting == 3)
     signal.resolve(7)
     for thread, outcome in threads:
-        ended(thread)
+        join_thread(thread)
         assert outcome == [7]
     begun = time.monotonic()
     with pytest.raises(TimeoutError, match=r"no value came within 0\.01 seconds"):
@@ -319,18 +319,18 @@ def test_a_signal_wakes_threads_and_keeps_a_value_that_nobody_took() -> None:
     thread, outcome = in_thread(signal.wait_sync)
     wait_until(lambda: signal.waiting == 1)
     signal.reject(error)
-    ended(thread)
+    join_thread(thread)
     assert outcome == [error]
     signal.reset()
     thread, outcome = in_thread(signal.wait_sync)
     wait_until(lambda: signal.waiting == 1)
     signal.stop()
-    ended(thread)
+    join_thread(thread)
     assert [type(one) for one in outcome] == [ClosedError]
 
 
 @pytest.mark.parametrize(
-    ("bad", "kind", "shown"),
+    ("bad", "kind", "pattern"),
     [
         ("1", TypeError, r"timeout must be a number of seconds, got '1' \(str\)"),
         (True, TypeError, r"timeout must be a number of seconds, got True \(bool\)"),
@@ -342,25 +342,25 @@ def test_a_signal_wakes_threads_and_keeps_a_value_that_nobody_took() -> None:
         ),
     ],
 )
-def test_law_14_a_bad_timeout_is_refused_and_nothing_is_done(
-    bad: Any, kind: type[Exception], shown: str
+def test_law_14_bad_timeout_is_refused_without_effect(
+    bad: Any, kind: type[Exception], pattern: str
 ) -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
-    with pytest.raises(kind, match=shown):
+    with pytest.raises(kind, match=pattern):
         buffer.put_sync(1, bad)
     assert len(buffer) == 0
     buffer.put_sync(1)
-    with pytest.raises(kind, match=shown):
+    with pytest.raises(kind, match=pattern):
         buffer.get_sync(bad)
     assert buffer.get_sync() == 1
     signal: WaitObject[int] = WaitObject()
     signal.resolve(1)
-    with pytest.raises(kind, match=shown):
+    with pytest.raises(kind, match=pattern):
         signal.wait_sync(bad)
     assert signal.wait_sync() == 1
 
 
-def test_law_14_an_end_wants_an_exception() -> None:
+def test_law_14_error_of_end_must_be_an_exception() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     with pytest.raises(TypeError, match=r"error must be an exception or None, got 'x' \(str\)"):
         buffer.end(wrong("x"))

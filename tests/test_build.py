@@ -12,7 +12,7 @@ MAKEFILE = Path(__file__).parent.parent / "Makefile"
 
 
 @pytest.mark.parametrize(
-    ("does", "code"),
+    ("commands", "code"),
     [
         ("rm -f $file; echo new >$file", 0),
         ("echo new >$file.new; mv $file.new $file", 0),
@@ -21,7 +21,9 @@ MAKEFILE = Path(__file__).parent.parent / "Makefile"
     ],
     ids=["removed", "renamed", "untouched", "overwritten"],
 )
-def test_overwriting_extension_in_place_is_an_error(tmp_path: Path, does: str, code: int) -> None:
+def test_overwriting_extension_in_place_is_an_error(
+    tmp_path: Path, commands: str, code: int
+) -> None:
     make = shutil.which("make")
     if make is None or not MAKEFILE.exists():
         pytest.skip("no make, or no Makefile")
@@ -33,9 +35,9 @@ def test_overwriting_extension_in_place_is_an_error(tmp_path: Path, does: str, c
     maturin.parent.mkdir(parents=True)
     # One second later: a file system may store whole seconds.
     maturin.write_text(
-        f"#!/bin/sh\nfile={file}\n{does}\ntouch -cd '+1 sec' $file\n", encoding="utf-8"
+        f"#!/bin/sh\nfile={file}\n{commands}\ntouch -cd '+1 sec' $file\n", encoding="utf-8"
     )
-    if does == "true":
+    if commands == "true":
         maturin.write_text("#!/bin/sh\n", encoding="utf-8")
     maturin.chmod(0o755)
     (tmp_path / ".venv" / ".ready-dev").touch()

@@ -1,4 +1,4 @@
-"""The tree of capacities."""
+"""`CapacitySource`: the tree of capacities."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-async def test_a_lease_is_held_on_the_whole_path() -> None:
+async def test_lease_is_held_on_the_whole_path() -> None:
     root = CapacitySource(3, name="root")
     left, right = CapacitySource(2, parent=root), CapacitySource(2, parent=root)
     async with left.acquire(2):
@@ -44,7 +44,7 @@ async def test_a_lease_is_held_on_the_whole_path() -> None:
     assert root.children == (left, right)
 
 
-async def test_those_who_wait_are_served_in_order() -> None:
+async def test_waiters_are_served_in_fifo_order() -> None:
     capacity = CapacitySource(1)
     order: list[int] = []
 
@@ -58,7 +58,7 @@ async def test_those_who_wait_are_served_in_order() -> None:
     assert capacity.held == capacity.waiting == 0
 
 
-async def test_an_idle_branch_does_not_wait_behind_a_busy_sibling() -> None:
+async def test_idle_child_does_not_wait_behind_busy_sibling() -> None:
     root = CapacitySource(2)
     busy, idle = CapacitySource(1, parent=root), CapacitySource(1, parent=root)
     held = await busy.acquire()
@@ -74,7 +74,7 @@ async def test_an_idle_branch_does_not_wait_behind_a_busy_sibling() -> None:
     assert root.held == 0
 
 
-async def test_law_8_a_grant_that_was_never_delivered_reverts() -> None:
+async def test_law_8_undelivered_grant_is_returned() -> None:
     capacity = CapacitySource(1)
     lease = await capacity.acquire()
     wait = asyncio.ensure_future(capacity.acquire())
@@ -87,7 +87,7 @@ async def test_law_8_a_grant_that_was_never_delivered_reverts() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_law_8_never_exceeded_and_never_leaked_under_cancellation(seed: int) -> None:
+async def test_law_8_no_excess_or_leak_under_cancellation(seed: int) -> None:
     print("seed", seed)
     rng = random.Random(seed)
     root = CapacitySource(4)
@@ -149,7 +149,7 @@ def test_law_9_one_tree_serves_two_loops() -> None:
     assert capacity.held == 0
 
 
-async def test_releasing_twice_gives_back_once() -> None:
+async def test_releasing_twice_frees_once() -> None:
     capacity = CapacitySource(2)
     first, second = await capacity.acquire(), await capacity.acquire()
     first.release()
@@ -160,7 +160,7 @@ async def test_releasing_twice_gives_back_once() -> None:
     second.release()
 
 
-async def test_a_lease_that_is_collected_warns_and_returns_its_capacity() -> None:
+async def test_collected_lease_warns_and_frees_its_capacity() -> None:
     capacity = CapacitySource(1)
     with pytest.warns(ResourceWarning, match="collected before it was released"):
         await capacity.acquire()
@@ -168,7 +168,7 @@ async def test_a_lease_that_is_collected_warns_and_returns_its_capacity() -> Non
     assert capacity.held == 0
 
 
-async def test_a_lease_can_be_used_in_many_ways() -> None:
+async def test_lease_by_await_and_as_context_manager() -> None:
     capacity = CapacitySource(2)
     async with capacity.acquire() as lease:
         assert isinstance(lease, Lease)
@@ -189,7 +189,7 @@ async def test_a_lease_can_be_used_in_many_ways() -> None:
     assert capacity.held == 0
 
 
-async def test_what_was_awaited_cannot_be_awaited_or_entered_again() -> None:
+async def test_acquire_cannot_be_reused() -> None:
     capacity = CapacitySource(2)
     waiting = capacity.acquire()
     (await waiting).release()
@@ -205,7 +205,7 @@ async def test_what_was_awaited_cannot_be_awaited_or_entered_again() -> None:
         await capacity.acquire().__aexit__(None, None, None)
 
 
-async def test_an_acquisition_that_nobody_awaits_takes_nothing() -> None:
+async def test_unawaited_acquire_takes_nothing() -> None:
     capacity = CapacitySource(1)
     waiting = [capacity.acquire(), capacity.acquire()]
     assert capacity.held == capacity.waiting == 0
@@ -214,7 +214,7 @@ async def test_an_acquisition_that_nobody_awaits_takes_nothing() -> None:
     assert len(warned) == 2
 
 
-async def test_the_highest_priority_goes_first() -> None:
+async def test_highest_priority_is_served_first() -> None:
     capacity = CapacitySource(1)
     order: list[int] = []
 
@@ -229,7 +229,7 @@ async def test_the_highest_priority_goes_first() -> None:
     assert order == [5, 5, 2, 0, -3]
 
 
-async def test_several_resources_are_had_all_or_none() -> None:
+async def test_several_resources_are_granted_together() -> None:
     root = CapacitySource({"slots": 4, "memory": 10.5}, name="machine")
     leaf = CapacitySource({"slots": 3}, root)
     lease = await leaf.acquire({"slots": 1, "memory": 8})
@@ -254,7 +254,7 @@ async def test_amounts_do_not_drift() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "is_held"),
+    ("given", "stored"),
     [
         (0.1 + 0.2, 0.3),
         (1.0000004, 1.0),
@@ -266,17 +266,17 @@ async def test_amounts_do_not_drift() -> None:
         (Rate(0.1 + 0.2, 1, 1.0000004), Rate(0.3, 1, 1.0)),
     ],
 )
-def test_a_limit_is_what_is_held(given: Any, is_held: Any) -> None:
+def test_limit_is_reported_as_it_is_stored(given: Any, stored: Any) -> None:
     capacity = CapacitySource(given)
-    assert repr(capacity.limit) == repr(is_held)
+    assert repr(capacity.limit) == repr(stored)
     assert capacity.limit == capacity.limits["slots"] == capacity.snapshot().limit["slots"]
     other = CapacitySource(type(given)(1))
     other.resize(given)
-    assert repr(other.limit) == repr(is_held)
+    assert repr(other.limit) == repr(stored)
     assert other.limit == other.snapshot().limit["slots"]
 
 
-async def test_raising_a_limit_serves_and_lowering_it_takes_nothing_away() -> None:
+async def test_resize_up_grants_and_down_revokes_nothing() -> None:
     capacity = CapacitySource(2)
     held = [await capacity.acquire() for _ in range(2)]
     waiting = [asyncio.ensure_future(capacity.acquire()) for _ in range(2)]
@@ -294,7 +294,7 @@ async def test_raising_a_limit_serves_and_lowering_it_takes_nothing_away() -> No
     assert capacity.held == 0
 
 
-async def test_a_limit_of_0_pauses() -> None:
+async def test_limit_of_0_pauses() -> None:
     capacity = CapacitySource(2)
     capacity.resize(0)
     assert capacity.acquire_nowait() is None
@@ -307,30 +307,30 @@ async def test_a_limit_of_0_pauses() -> None:
     (await waiting).release()
 
 
-def test_a_capacity_may_be_resized_while_the_same_thread_resizes_it() -> None:
+def test_resize_is_reentrant() -> None:
     others: list[Any] = []
 
     def clock() -> float:
-        # As a signal handler would, in the middle of the other call.
+        # As a signal handler would, inside the other call.
         while others:
             capacity.resize(others.pop())
         return 0.0
 
-    def told() -> list[dict[str, Any]]:
+    def reported_limits() -> list[dict[str, Any]]:
         return [dict(capacity.limits), dict(capacity.snapshot().limit)]
 
     limits: dict[str, Any] = {"slots": 2, "memory": 8, "tokens": Rate(5, per=7.0, burst=3)}
     capacity = CapacitySource(limits, clock=clock)
     others.append({"memory": 6})
     capacity.resize({"slots": 3})
-    assert told() == [limits | {"slots": 3, "memory": 6}] * 2
-    # What comes last counts, and is the same in all that tells of it.
+    assert reported_limits() == [limits | {"slots": 3, "memory": 6}] * 2
+    # The last resize counts, and all views agree.
     others += [{"slots": 9, "memory": 4}, {"slots": 7}]
     capacity.resize({"slots": 5})
-    assert told() == [limits | {"slots": 5, "memory": 4}] * 2
+    assert reported_limits() == [limits | {"slots": 5, "memory": 4}] * 2
 
 
-def test_a_clock_may_wait_for_a_thread_that_resizes_the_capacity() -> None:
+def test_clock_may_wait_for_a_resizing_thread() -> None:
     waits: list[threading.Thread] = []
 
     def clock() -> float:
@@ -362,7 +362,7 @@ async def test_pause_and_resume() -> None:
     assert leaf.peek() == 2
 
 
-async def test_closing_ends_those_who_wait_here_and_below() -> None:
+async def test_close_ends_waiters_of_the_node_only() -> None:
     root = CapacitySource(1, name="root")
     leaf, other = CapacitySource(1, root, name="leaf"), CapacitySource(1, root)
     lease = await leaf.acquire()
@@ -393,7 +393,7 @@ async def test_closing_ends_those_who_wait_here_and_below() -> None:
     assert root.held == 0
 
 
-async def test_closing_a_node_closes_what_is_below() -> None:
+async def test_close_closes_descendants() -> None:
     root = CapacitySource(1, name="root")
     leaf = CapacitySource(1, root)
     root.close()
@@ -402,7 +402,7 @@ async def test_closing_a_node_closes_what_is_below() -> None:
         await leaf.acquire()
 
 
-async def test_a_lease_can_be_given_back_for_a_while() -> None:
+async def test_suspended_frees_the_lease_for_a_block() -> None:
     capacity = CapacitySource(1)
     lease = await capacity.acquire()
     async with lease.suspended():
@@ -415,7 +415,7 @@ async def test_a_lease_can_be_given_back_for_a_while() -> None:
     assert capacity.held == 0
 
 
-async def test_taking_a_lease_again_waits_its_turn() -> None:
+async def test_end_of_suspended_waits_in_the_queue() -> None:
     capacity = CapacitySource(1)
     order: list[str] = []
 
@@ -436,7 +436,7 @@ async def test_taking_a_lease_again_waits_its_turn() -> None:
     assert order == ["away", "other", "back"]
 
 
-async def test_an_owner_is_the_current_task_or_none() -> None:
+async def test_owner_is_the_current_task_or_none() -> None:
     capacity = CapacitySource(1)
     with pytest.raises(
         TypeError, match="owner must be None, or left out for the current task, got"
@@ -457,7 +457,7 @@ async def test_an_owner_is_the_current_task_or_none() -> None:
     (await waiting).release()
 
 
-async def test_a_lease_whose_return_was_cancelled_is_released() -> None:
+async def test_cancelled_reacquire_releases_the_lease() -> None:
     capacity = CapacitySource(1)
     away, go_back = asyncio.Event(), asyncio.Event()
 
@@ -483,7 +483,7 @@ async def test_a_lease_whose_return_was_cancelled_is_released() -> None:
 
 
 @pytest.mark.virtual
-async def test_a_timeout_is_one_of_the_loops_clock() -> None:
+async def test_timeout_uses_the_loops_clock() -> None:
     loop = asyncio.get_running_loop()
     capacity = CapacitySource(1, name="one")
     lease = capacity.acquire_nowait()
@@ -504,13 +504,13 @@ async def test_a_timeout_is_one_of_the_loops_clock() -> None:
     await asyncio.sleep(4)
     lease.release()
     await waiting
-    # A time that is not needed leaves nothing behind.
+    # A timeout that is not needed leaves no timer behind.
     assert loop.time() - begun == pytest.approx(6.5)
     await asyncio.sleep(10)
     assert capacity.held == 0
 
 
-async def test_a_task_that_would_wait_for_itself_is_told() -> None:
+async def test_task_waiting_for_itself_raises() -> None:
     root = CapacitySource(2, name="root")
     leaf = CapacitySource(2, root, name="leaf")
     lease = await leaf.acquire(2)
@@ -518,12 +518,12 @@ async def test_a_task_that_would_wait_for_itself_is_told() -> None:
         WouldDeadlock, match=r"a lease of 'leaf', with 2 of the 2 slots of 'leaf',.* 1 more"
     ):
         await leaf.acquire()
-    # Not who comes from elsewhere: it only waits.
+    # A request of another task only waits.
     other = asyncio.ensure_future(root.acquire())
     await until(lambda: root.waiting == 1)
     lease.release()
     (await other).release()
-    # And not one whose lease is for somebody else.
+    # So does a request by a task whose leases have no owner.
     leases = [await leaf.acquire(owner=None) for _ in range(2)]
     waiting = asyncio.ensure_future(leaf.acquire(owner=None))
     await until(lambda: leaf.waiting == 1)
@@ -532,7 +532,7 @@ async def test_a_task_that_would_wait_for_itself_is_told() -> None:
     leases[1].release()
 
 
-async def test_a_task_that_has_ended_owns_nothing() -> None:
+async def test_ended_task_owns_no_lease() -> None:
     capacity = CapacitySource(1)
     leases = [await asyncio.ensure_future(capacity.acquire())]
 
@@ -542,13 +542,13 @@ async def test_a_task_that_has_ended_owns_nothing() -> None:
         leases.pop().release()
         leases.append(await waiting)
 
-    # Each in a task of its own, at an address where another one was.
+    # Each in a task of its own, which probably has the address of the one before it.
     for _ in range(100):
         await asyncio.ensure_future(swap())
     leases.pop().release()
 
 
-async def test_two_tasks_may_hold_what_one_could_not() -> None:
+async def test_task_may_wait_for_a_lease_of_another_task() -> None:
     capacity = CapacitySource(2)
     first = await capacity.acquire()
 
@@ -562,7 +562,7 @@ async def test_two_tasks_may_hold_what_one_could_not() -> None:
     await waiting
 
 
-async def test_a_snapshot_is_the_whole_tree_at_one_moment() -> None:
+async def test_snapshot_is_atomic_over_the_tree() -> None:
     root = CapacitySource({"slots": 4}, name="root")
     left, right = CapacitySource(3, root, name="left", weight=3), CapacitySource(2, root, name="b")
     lease = await left.acquire(3)
@@ -574,18 +574,18 @@ async def test_a_snapshot_is_the_whole_tree_at_one_moment() -> None:
     first, second = shot.children
     assert (first.held, first.waiting, first.granted) == ({"slots": 3}, 1, 1)
     assert (second.held, second.waiting, second.granted) == ({"slots": 0}, 0, 0)
-    # The only one that had or waits for anything.
+    # No other child has held or requested anything.
     assert (first.share_due, second.share_due) == (1, 0.25)
     with pytest.raises(AttributeError):
         wrong(shot).name = "other"
     lease.release()
     (await waiting).release()
-    # It does not change.
+    # The snapshot itself does not change.
     assert shot.held == {"slots": 3}
     assert right.parent is root
 
 
-def test_a_child_that_was_dropped_is_gone() -> None:
+def test_dropped_child_leaves_the_tree() -> None:
     root = CapacitySource(1)
     children = [CapacitySource(1, root, name=str(number)) for number in range(3)]
     assert [child.name for child in root.children] == ["0", "1", "2"]
@@ -605,21 +605,21 @@ def test_a_child_that_was_dropped_is_gone() -> None:
     assert len(root.children) == 2
 
 
-def test_a_capacity_can_be_collected() -> None:
+def test_capacity_in_a_cycle_is_collected() -> None:
     class Named(CapacitySource):
-        """With a way back to itself."""
+        """A capacity that references itself."""
 
         me: Any
 
     capacity = Named(1)
     capacity.me = capacity
-    seen = weakref.ref(capacity)
+    reference = weakref.ref(capacity)
     del capacity
     gc.collect()
-    assert seen() is None
+    assert reference() is None
 
 
-async def test_tenants_that_come_and_go_by_the_thousand_leave_nothing() -> None:
+async def test_thousands_of_short_lived_children_leak_nothing() -> None:
     root = CapacitySource(64, name="root")
 
     async def work(tenant: int) -> None:
@@ -634,14 +634,14 @@ async def test_tenants_that_come_and_go_by_the_thousand_leave_nothing() -> None:
         gc.collect()
         assert root.children == (kept,)
         assert [node.name for node in root.snapshot()] == ["root", "kept"]
-        # The weak references by which tasks are known are let go once half of the tasks are gone, not one by one.
+        # Weak references to tasks are dropped in bulk, once half of the tasks have ended; they are not counted.
         sizes.append(sum(type(found) is not weakref.ref for found in gc.get_objects()))
     # The first round fills free lists and caches.
     assert sizes[-1] - sizes[1] < 500, sizes
     assert (root.held, root.waiting) == (0, 0)
 
 
-async def test_a_subclass_may_have_arguments_of_its_own() -> None:
+async def test_subclass_may_define_its_own_arguments() -> None:
     class Pool(CapacitySource):
         def __init__(self, host: str) -> None:
             super().__init__(2, name=host)
@@ -652,7 +652,7 @@ async def test_a_subclass_may_have_arguments_of_its_own() -> None:
         assert repr(pool) == "<Pool 'example.org': 1 of 2 slots, open>"
 
 
-def test_one_that_was_not_initialised_says_so() -> None:
+def test_uninitialised_capacity_raises() -> None:
     class Forgetful(CapacitySource):
         def __init__(self) -> None:
             pass
@@ -732,7 +732,7 @@ def test_law_14_numbers_must_not_be_too_large(
         ("amount", Budget),
     ],
 )
-def test_law_14_what_is_too_little_to_be_held_is_refused(
+def test_law_14_amounts_must_not_be_too_small(
     parameter: str, use: Callable[[float], Any], value: float
 ) -> None:
     with pytest.raises(ValueError, match=rf"{parameter} must be at least a millionth.*got {value}"):
@@ -764,7 +764,7 @@ def test_law_14_numbers_must_be_numbers(
 
 
 @pytest.mark.parametrize("cost", [0, 0.0, {"slots": 0}, {}, {"slots": 0, "memory": 0}])
-def test_a_cost_must_be_of_something(cost: Any) -> None:
+def test_cost_must_be_positive(cost: Any) -> None:
     capacity = CapacitySource({"slots": 1, "memory": 1})
     with pytest.raises(ValueError, match="cost must have a positive amount, got "):
         _ = capacity.acquire(cost)
@@ -772,7 +772,7 @@ def test_a_cost_must_be_of_something(cost: Any) -> None:
         capacity.acquire_nowait(cost)
 
 
-def test_an_unknown_resource_is_told_from_those_that_are_known() -> None:
+def test_unknown_resource_error_lists_known_ones() -> None:
     root = CapacitySource({"slots": 2, "memory": 1})
     leaf = CapacitySource({"tokens": Rate(1)}, root, name="leaf")
     with pytest.raises(
@@ -780,7 +780,7 @@ def test_an_unknown_resource_is_told_from_those_that_are_known() -> None:
         match="'gpu' is limited neither by 'leaf' nor above; known there: memory, slots, tokens",
     ):
         _ = leaf.acquire({"slots": 1, "gpu": 1})
-    # Known to the tree, and not to this path.
+    # Known to the tree, but not on this path.
     with pytest.raises(
         ValueError, match=r"'tokens' is limited neither .*; known there: memory, slots"
     ):
@@ -789,16 +789,18 @@ def test_an_unknown_resource_is_told_from_those_that_are_known() -> None:
         _ = root.acquire({wrong(3): 1})
 
 
-def test_a_cost_above_the_ceiling_fails_at_once_and_names_the_node() -> None:
+def test_cost_above_the_limit_raises_and_names_node() -> None:
     leaf = CapacitySource(9, CapacitySource(3, name="machine"))
     for use in (leaf.acquire, leaf.acquire_nowait, leaf.acquire_sync):
-        with pytest.raises(ValueError, match=r"cost of 4 slots can never be had.*'machine'.* 3"):
+        with pytest.raises(
+            ValueError, match=r"cost of 4 slots can never be granted.*'machine'.* 3"
+        ):
             use(4)
     with pytest.raises(ValueError, match="cost of 11 slots"):
         _ = CapacitySource(Rate(60, burst=10)).acquire(11)
 
 
-def test_a_parent_must_be_a_capacity_and_no_descendant() -> None:
+def test_parent_must_be_a_capacity_and_no_descendant() -> None:
     with pytest.raises(TypeError, match=r"parent must be a CapacitySource or None, got 3 \(int\)"):
         CapacitySource(1, parent=wrong(3))
     root = CapacitySource(1)
@@ -806,11 +808,11 @@ def test_a_parent_must_be_a_capacity_and_no_descendant() -> None:
     for parent in (leaf, root):
         with pytest.raises(ValueError, match="parent must not be the capacity itself or below it"):
             root.__init__(1, parent)  # type: ignore[misc]
-    with pytest.raises(RuntimeError, match="initialised before"):
+    with pytest.raises(RuntimeError, match="initialised already"):
         root.__init__(1)  # type: ignore[misc]
 
 
-def test_what_else_is_refused() -> None:
+def test_other_bad_arguments_are_refused() -> None:
     root = CapacitySource(1)
     with pytest.raises(ValueError, match=r"clock .*root"):
         CapacitySource(1, root, clock=time.monotonic)
@@ -840,10 +842,10 @@ def test_what_else_is_refused() -> None:
     lease.release()
 
 
-def test_a_budget_that_is_spent_ends() -> None:
+def test_spent_budget_raises_until_it_is_resized() -> None:
     budget = CapacitySource({"dollars": Budget(1)}, name="run")
     first = budget.acquire_sync({"dollars": 0.75})
-    # What is held may come back: nobody is turned away for good yet.
+    # Held capacity may still be returned, so no request is refused for good yet.
     assert budget.acquire_nowait({"dollars": 0.5}) is None
     first.settle(dollars=0.4)
     first.release()

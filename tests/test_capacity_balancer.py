@@ -19,37 +19,37 @@ def children(*limits: float) -> list[CapacitySource]:
     return [CapacitySource(limit, root, name=str(number)) for number, limit in enumerate(limits)]
 
 
-async def filled(capacity: CapacitySource) -> list[Any]:
+async def acquire_all(capacity: CapacitySource) -> list[Any]:
     return [await capacity.acquire(owner=None) for _ in range(capacity.limit)]
 
 
-async def test_slots_move_from_the_idle_to_the_busy() -> None:
-    busy, idle, neither = children(4, 4, 4)
-    leases = await filled(busy)
-    leases += [await neither.acquire(owner=None) for _ in range(3)]
-    balancer = HierarchicalBalancer(dict.fromkeys((busy, idle, neither), (1, 6)), **NUMBERS)
+async def test_slots_move_from_idle_to_busy_children() -> None:
+    busy, idle, steady = children(4, 4, 4)
+    leases = await acquire_all(busy)
+    leases += [await steady.acquire(owner=None) for _ in range(3)]
+    balancer = HierarchicalBalancer(dict.fromkeys((busy, idle, steady), (1, 6)), **NUMBERS)
     for now in (0, 30, 59):
         assert balancer.balance(now) == {}
     assert balancer.balance(60) == {idle: 3, busy: 5}
-    # Both are watched anew.
+    # Both timers start again after a move.
     assert balancer.balance(61) == {}
     leases.append(await busy.acquire(owner=None))
     assert balancer.balance(62) == {}
     assert balancer.balance(121) == {idle: 2, busy: 6}
     leases.append(await busy.acquire(owner=None))
-    # The bounds hold.
+    # The limits stay within their bounds.
     assert balancer.balance(1000) == balancer.balance(2000) == {}
-    assert [one.limit for one in (busy, idle, neither)] == [6, 2, 4]
+    assert [one.limit for one in (busy, idle, steady)] == [6, 2, 4]
     for lease in leases:
         lease.release()
 
 
-async def test_what_comes_and_goes_moves_nothing() -> None:
+async def test_short_changes_of_load_move_nothing() -> None:
     busy, idle = children(2, 2)
-    leases = await filled(busy)
+    leases = await acquire_all(busy)
     balancer = HierarchicalBalancer({busy: (1, 3), idle: (1, 3)}, **NUMBERS)
     for now in range(0, 600, 5):
-        # In use at every second look.
+        # In use at every second check.
         if now % 10:
             lease = await idle.acquire(2)
             assert balancer.balance(now) == {}
@@ -60,10 +60,10 @@ async def test_what_comes_and_goes_moves_nothing() -> None:
         lease.release()
 
 
-async def test_who_has_somebody_waiting_is_not_idle() -> None:
+async def test_child_with_a_waiter_is_not_idle() -> None:
     root = CapacitySource(2)
     busy, other = CapacitySource(2, root), CapacitySource(2, root)
-    leases = await filled(busy)
+    leases = await acquire_all(busy)
     waiting = asyncio.ensure_future(other.acquire())
     await until(lambda: other.waiting == 1)
     balancer = HierarchicalBalancer({busy: (1, 3), other: (1, 3)}, **NUMBERS)
@@ -76,14 +76,14 @@ async def test_who_has_somebody_waiting_is_not_idle() -> None:
 
 
 @pytest.mark.virtual
-async def test_it_looks_by_itself_in_a_block() -> None:
+async def test_async_with_balances_at_each_interval() -> None:
     busy, idle = children(2, 2)
-    leases = await filled(busy)
+    leases = await acquire_all(busy)
     balancer = HierarchicalBalancer(
         {busy: (1, 4), idle: (0.5, 4)}, interval=2, busy_after=4, idle_after=10, step=0.5
     )
     async with balancer:
-        with pytest.raises(RuntimeError, match="at work already"):
+        with pytest.raises(RuntimeError, match="running already"):
             async with balancer:
                 pass
         await asyncio.sleep(9)
@@ -97,29 +97,29 @@ async def test_it_looks_by_itself_in_a_block() -> None:
 
 
 @pytest.mark.virtual
-async def test_a_child_that_is_closed_leaves_the_others_to_go_on() -> None:
+async def test_closed_child_does_not_stop_the_balancer() -> None:
     busy, other, idle = children(2, 2, 2)
-    leases = await filled(busy)
+    leases = await acquire_all(busy)
     bounds = dict.fromkeys((busy, other, idle), (0, 6))
     balancer = HierarchicalBalancer(bounds, idle_after=20, busy_after=5)
     async with balancer:
         await asyncio.sleep(3)
-        assert repr(balancer) == "<HierarchicalBalancer: moves 3 limits, at work>"
+        assert repr(balancer) == "<HierarchicalBalancer: moves 3 limits, running>"
         other.close()
         await asyncio.sleep(100)
-        assert repr(balancer) == "<HierarchicalBalancer: moves 2 limits, at work>"
-        # It took along what it had.
+        assert repr(balancer) == "<HierarchicalBalancer: moves 2 limits, running>"
+        # The closed child keeps its limit.
         assert [one.limit for one in (busy, other, idle)] == [3, 2, 1]
         for one in (busy, idle):
             one.close()
         await asyncio.sleep(2)
-        assert repr(balancer) == "<HierarchicalBalancer: moves 0 limits, at work>"
+        assert repr(balancer) == "<HierarchicalBalancer: moves 0 limits, running>"
     for lease in leases:
         lease.release()
 
 
 class Closing(CapacitySource):
-    """Somebody else closes it at the moment when it is resized."""
+    """A capacity that is closed by another party while it is resized."""
 
     def resize(self, limit: Any) -> None:
         self.close()
@@ -127,34 +127,34 @@ class Closing(CapacitySource):
 
 
 @pytest.mark.parametrize("closing", ["busy", "idle"])
-async def test_a_child_that_is_closed_while_it_is_moved_moves_nothing(closing: str) -> None:
+async def test_child_closed_during_a_move_moves_nothing(closing: str) -> None:
     root = CapacitySource(9)
     busy = (Closing if closing == "busy" else CapacitySource)(2, root)
     idle = (Closing if closing == "idle" else CapacitySource)(2, root)
-    leases = await filled(busy)
+    leases = await acquire_all(busy)
     balancer = HierarchicalBalancer(dict.fromkeys((busy, idle), (0, 4)), idle_after=0, busy_after=0)
     assert balancer.balance(0) == {}
-    # What the other had given up is its own again.
+    # The limit taken from the other child is returned to it.
     assert (busy.limit, idle.limit) == (2, 2)
     for lease in leases:
         lease.release()
 
 
 @pytest.mark.virtual
-async def test_a_balancer_that_failed_says_so() -> None:
+async def test_repr_shows_a_failed_balancer() -> None:
     class Failing(CapacitySource):
         def snapshot(self) -> Any:
-            raise OSError("nobody can look")
+            raise OSError("no snapshot")
 
     balancer = HierarchicalBalancer({Failing(1): (0, 2)})
-    with pytest.raises(OSError, match="nobody can look"):
+    with pytest.raises(OSError, match="no snapshot"):
         async with balancer:
             await asyncio.sleep(1)
-            assert repr(balancer) == "<HierarchicalBalancer: moves 1 limits, failed>"
-    assert repr(balancer) == "<HierarchicalBalancer: moves 1 limits, idle>"
+            assert repr(balancer) == "<HierarchicalBalancer: moves 1 limit, failed>"
+    assert repr(balancer) == "<HierarchicalBalancer: moves 1 limit, idle>"
 
 
-async def test_what_is_moved_does_not_drift() -> None:
+async def test_moved_amounts_do_not_drift() -> None:
     first, second = children(1.0, 1.0)
     balancer = HierarchicalBalancer(
         {first: (0.1, 1.9), second: (0.1, 1.9)}, step=0.1, idle_after=0, busy_after=0
@@ -166,8 +166,8 @@ async def test_what_is_moved_does_not_drift() -> None:
             balancer.balance(now)
         seen.update((first.limit, second.limit))
         assert first.limit + second.limit == 2
-        shown = [one.snapshot().limit["slots"] for one in (first, second)]
-        assert shown == [first.limit, second.limit]
+        snapshots = [one.snapshot().limit["slots"] for one in (first, second)]
+        assert snapshots == [first.limit, second.limit]
     assert seen == {number / 10 for number in range(1, 20)}
 
 

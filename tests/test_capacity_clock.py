@@ -1,4 +1,4 @@
-"""A clock of one's own: whatever makes room, who is served by it is served at the time of now."""
+"""User-defined clocks: whatever frees capacity, the next waiter is served at the current time."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def served(capacity: CapacitySource) -> float:
-    """When it was granted a slot and the whole burst."""
+async def granted_at(capacity: CapacitySource) -> float:
+    """Acquire a slot and the whole burst; return the time of the grant."""
     async with capacity.acquire({"slots": 1, "tokens": BURST}):
         return now()
 
 
-async def passed_eight_times(capacity: CapacitySource) -> None:
+async def bypass_eight_times(capacity: CapacitySource) -> None:
     for _ in range(8):
         (await capacity.acquire(owner=None)).release()
 
 
-async def a_lease_is_collected(capacity: CapacitySource) -> Callable[[], object]:
+async def collect_lease(capacity: CapacitySource) -> Callable[[], object]:
     leases = [await capacity.acquire(2, owner=None)]
 
     def collect() -> None:
@@ -45,33 +45,33 @@ async def a_lease_is_collected(capacity: CapacitySource) -> Callable[[], object]
     return collect
 
 
-async def a_waiter_is_cancelled(capacity: CapacitySource) -> Callable[[], object]:
+async def cancel_waiter(capacity: CapacitySource) -> Callable[[], object]:
     held = await capacity.acquire(owner=None)
     big = asyncio.ensure_future(capacity.acquire(2))
     await turns(3)
-    await passed_eight_times(capacity)
+    await bypass_eight_times(capacity)
 
     def cancel() -> None:
         big.cancel()
-        # The one slot that is free is enough.
+        # The slot that is free now is enough for the waiter.
         asyncio.get_running_loop().call_later(1, held.release)
 
     return cancel
 
 
-async def taking_again_is_cancelled(capacity: CapacitySource) -> Callable[[], object]:
-    async def be_away() -> None:
+async def cancel_reacquire(capacity: CapacitySource) -> Callable[[], object]:
+    async def suspend_lease() -> None:
         async with capacity.acquire(2, owner=None) as lease, lease.suspended():
             ready.set()
-            await away.wait()
+            await may_reacquire.wait()
 
-    ready, away = asyncio.Event(), asyncio.Event()
-    task = asyncio.create_task(be_away())
+    ready, may_reacquire = asyncio.Event(), asyncio.Event()
+    task = asyncio.create_task(suspend_lease())
     await ready.wait()
     held = await capacity.acquire(owner=None)
-    away.set()
+    may_reacquire.set()
     await turns(3)
-    await passed_eight_times(capacity)
+    await bypass_eight_times(capacity)
 
     def cancel() -> None:
         task.cancel()
@@ -80,39 +80,39 @@ async def taking_again_is_cancelled(capacity: CapacitySource) -> Callable[[], ob
     return cancel
 
 
-MAKES_ROOM = [
-    a_lease_is_collected,
-    a_waiter_is_cancelled,
-    taking_again_is_cancelled,
+FREEING_EVENTS = [
+    collect_lease,
+    cancel_waiter,
+    cancel_reacquire,
 ]
 
 
 @pytest.mark.virtual
-@pytest.mark.parametrize("begin", MAKES_ROOM, ids=lambda begin: begin.__name__)
-async def test_who_is_served_by_whatever_makes_room_is_served_at_the_time_of_now(
+@pytest.mark.parametrize("begin", FREEING_EVENTS, ids=lambda begin: begin.__name__)
+async def test_waiter_is_served_at_the_current_time(
     begin: Callable[[CapacitySource], Coroutine[Any, Any, Callable[[], object]]],
 ) -> None:
     capacity = CapacitySource(
         {"slots": 2, "tokens": Rate(1, per=1.0, burst=BURST)},
         clock=asyncio.get_running_loop().time,
     )
-    make_room = await begin(capacity)
-    waiter = asyncio.create_task(served(capacity))
+    free_capacity = await begin(capacity)
+    waiter = asyncio.create_task(granted_at(capacity))
     await turns(5)
-    assert not waiter.done(), "it waits, or this shows nothing"
-    # Nobody touches the tree meanwhile.
+    assert not waiter.done(), "the waiter must be queued"
+    # No call uses the tree meanwhile.
     await asyncio.sleep(100)
-    make_room()
+    free_capacity()
     await until(waiter.done)
     assert await waiter == now()
-    # It has had the whole burst just now, so nothing is left: by the time of long ago all would be there again.
+    # The whole burst was just granted, so no tokens are left; at an outdated time all would have been available.
     assert capacity.available["tokens"] == 0
     assert capacity.acquire_nowait({"tokens": 1}) is None
     await asyncio.sleep(2)
     assert capacity.held["slots"] == 0
 
 
-async def test_a_clock_that_fails_where_nobody_called_is_told_of_and_the_capacity_comes_back(
+async def test_clock_error_without_a_caller_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fails = False
@@ -122,8 +122,10 @@ async def test_a_clock_that_fails_where_nobody_called_is_told_of_and_the_capacit
             raise ZeroDivisionError("no time")
         return 1.0
 
-    told: list[Any] = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_value))
+    reported: list[Any] = []
+    monkeypatch.setattr(
+        sys, "unraisablehook", lambda unraisable: reported.append(unraisable.exc_value)
+    )
     capacity = CapacitySource(1, clock=clock)
     lease = await capacity.acquire(owner=None)
     waiting = [asyncio.ensure_future(capacity.acquire()) for _ in range(2)]
@@ -131,20 +133,20 @@ async def test_a_clock_that_fails_where_nobody_called_is_told_of_and_the_capacit
     fails = True
     waiting[0].cancel()
     await turns(3)
-    assert [str(error) for error in told] == ["no time"]
-    # And in a destructor, through which an error of somebody else is on its way.
+    assert [str(error) for error in reported] == ["no time"]
+    # Also in a destructor, while another error propagates.
     with pytest.warns(ResourceWarning), pytest.raises(KeyError, match="mine"):
         try:
             raise KeyError("mine")
         finally:
             del lease
-    assert [str(error) for error in told] == ["no time"] * 2
+    assert [str(error) for error in reported] == ["no time"] * 2
     fails = False
     (await waiting[1]).release()
     assert (capacity.held, capacity.waiting) == (0, 0)
 
 
-def test_a_clock_that_is_garbage_with_its_tree_is_not_asked_any_more() -> None:
+def test_collected_clock_is_not_called() -> None:
     class Clock:
         def __init__(self) -> None:
             self.seconds = 1.0
@@ -152,19 +154,19 @@ def test_a_clock_that_is_garbage_with_its_tree_is_not_asked_any_more() -> None:
         def now(self) -> float:
             return self.seconds
 
-    def leave() -> None:
+    def drop_cycle() -> None:
         clock = Clock()
         capacity = CapacitySource(1, clock=clock.now)
-        # All in one circle, of which the collector takes the clock apart first.
+        # All are in one reference cycle, of which the collector clears the clock first.
         clock.__dict__["circle"] = [clock, capacity, capacity.acquire_sync(owner=None)]
 
     gc.collect()
-    leave()
+    drop_cycle()
     with pytest.warns(ResourceWarning, match="a lease was collected"):
         gc.collect()
 
 
-async def test_a_clock_may_use_the_tree_itself() -> None:
+async def test_clock_may_use_its_own_tree() -> None:
     busy = False
 
     def clock() -> float:
@@ -186,16 +188,14 @@ async def test_a_clock_may_use_the_tree_itself() -> None:
     waiting[0].cancel()
     with pytest.warns(ResourceWarning):
         del leases
-    for one in waiting[1:]:
-        (await one).release()
+    for acquiring in waiting[1:]:
+        (await acquiring).release()
     assert (capacity.held, capacity.waiting) == (0, 0)
 
 
 @pytest.mark.virtual
-@pytest.mark.parametrize(("failures", "by", "errors"), [(1, 1, 1), (2, 2, 1), (4, 3, 2)])
-async def test_a_clock_that_fails_at_the_timer_is_asked_again(
-    failures: int, by: int, errors: int
-) -> None:
+@pytest.mark.parametrize(("failures", "delay", "errors"), [(1, 1, 1), (2, 2, 1), (4, 3, 2)])
+async def test_clock_error_at_the_timer_is_retried(failures: int, delay: int, errors: int) -> None:
     loop, left = asyncio.get_running_loop(), 0
 
     def clock() -> float:
@@ -205,8 +205,8 @@ async def test_a_clock_that_fails_at_the_timer_is_asked_again(
             raise ZeroDivisionError
         return loop.time()
 
-    told: list[object] = []
-    loop.set_exception_handler(lambda _loop, context: told.append(context.get("exception")))
+    reported: list[object] = []
+    loop.set_exception_handler(lambda _loop, context: reported.append(context.get("exception")))
     capacity = QuotaCapacitySource(Rate(1, per=1.0, burst=1), clock=clock)
     begun = loop.time()
     (await capacity.acquire()).release()
@@ -214,21 +214,23 @@ async def test_a_clock_that_fails_at_the_timer_is_asked_again(
     await asyncio.sleep(0.5)
     left = failures
     (await waiting).release()
-    assert loop.time() - begun == pytest.approx(by, abs=0.001)
-    assert [type(error) for error in told] == [ZeroDivisionError] * errors
+    assert loop.time() - begun == pytest.approx(delay, abs=0.001)
+    assert [type(error) for error in reported] == [ZeroDivisionError] * errors
 
 
 async def play(dice: random.Random) -> list[tuple[float, float]]:
-    """What was had of a rate, and when: jobs come, are cancelled, lose their lease and settle it, and nobody looks at the capacity."""
+    """Start, cancel, drop and settle random leases without reading the capacity; return the grants of the rate and their times."""
     capacity = CapacitySource({"slots": 1, "tokens": Rate(1, per=10.0, burst=BURST)}, clock=now)
-    had: list[list[float]] = []
+    grants: list[list[float]] = []
     jobs: list[tuple[asyncio.Task[None], asyncio.Event, list[Lease], list[float]]] = []
 
-    async def work(tokens: int, unpin: asyncio.Event, held: list[Lease], mine: list[float]) -> None:
+    async def work(
+        tokens: int, unpin: asyncio.Event, held: list[Lease], grant: list[float]
+    ) -> None:
         cost = {"slots": dice.choice([0, 1, 1]), "tokens": tokens}
         held.append(await capacity.acquire(cost, owner=None))
-        mine += [now(), tokens]
-        had.append(mine)
+        grant += [now(), tokens]
+        grants.append(grant)
         try:
             await unpin.wait()
             held[0].release()
@@ -236,20 +238,20 @@ async def play(dice: random.Random) -> list[tuple[float, float]]:
             held.clear()
 
     for _ in range(dice.randint(5, 30)):
-        what = dice.random()
-        if what < 0.3:
+        action = dice.random()
+        if action < 0.3:
             await asyncio.sleep(dice.choice([0.5, 5, 100]))
-        elif what < 0.65 or not jobs:
-            unpin, held, mine = asyncio.Event(), list[Lease](), list[float]()
-            task = asyncio.create_task(work(dice.choice([1, 5, BURST]), unpin, held, mine))
-            jobs.append((task, unpin, held, mine))
+        elif action < 0.65 or not jobs:
+            unpin, held, grant = asyncio.Event(), list[Lease](), list[float]()
+            task = asyncio.create_task(work(dice.choice([1, 5, BURST]), unpin, held, grant))
+            jobs.append((task, unpin, held, grant))
         else:
-            task, unpin, held, mine = dice.choice(jobs)
-            if what < 0.7 and held:
-                mine[1] = min(dice.randint(0, 6), mine[1])
-                held[0].settle(tokens=mine[1])
-            elif what < 0.95:
-                # It gives up waiting, or loses what it has.
+            task, unpin, held, grant = dice.choice(jobs)
+            if action < 0.7 and held:
+                grant[1] = min(dice.randint(0, 6), grant[1])
+                held[0].settle(tokens=grant[1])
+            elif action < 0.95:
+                # The job stops waiting, or drops its lease.
                 task.cancel()
             else:
                 unpin.set()
@@ -258,17 +260,17 @@ async def play(dice: random.Random) -> list[tuple[float, float]]:
     for task, *_ in jobs:
         task.cancel()
     await asyncio.gather(*(task for task, *_ in jobs), return_exceptions=True)
-    return [(when, tokens) for when, tokens in had]
+    return [(when, tokens) for when, tokens in grants]
 
 
 @pytest.mark.filterwarnings("ignore:a lease was collected:ResourceWarning")
-def test_no_window_lets_more_through_than_the_rate_though_nobody_looks_at_the_capacity() -> None:
+def test_rate_holds_in_every_window_when_unobserved() -> None:
     for seed in range(500):
         with asyncio.Runner(loop_factory=VirtualClock()) as runner:
-            had = runner.run(play(random.Random(seed)))
-        # What is missing in a bucket is what the worst window that ends here lets through beyond what the rate brings.
-        missing, last = 0.0, 0.0
-        for when, tokens in had:
-            missing = max(0.0, missing - 0.1 * (when - last)) + tokens
+            grants = runner.run(play(random.Random(seed)))
+        # A leaky bucket: its level is what the worst window that ends here has beyond the rate.
+        level, last = 0.0, 0.0
+        for when, tokens in grants:
+            level = max(0.0, level - 0.1 * (when - last)) + tokens
             last = when
-            assert missing <= BURST + 0.1 * 0.05 + 1e-6, f"seed {seed}: {had}"
+            assert level <= BURST + 0.1 * 0.05 + 1e-6, f"seed {seed}: {grants}"

@@ -1,6 +1,6 @@
-"""CPython's own tests of `asyncio.Lock` and `asyncio.Semaphore`, run on a capacity behind their names.
+"""CPython's own tests of `asyncio.Lock` and `asyncio.Semaphore`, run on capacities under their names.
 
-What was learnt about cancelled waiters, lost wake-ups and fairness in asyncio's locks is in these cases.
+These cases record known faults of asyncio's locks: cancelled waiters, lost wake-ups and unfairness.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ MODULE = "test.test_asyncio.test_locks"
 
 EXCLUDED = {
     "test_repr": "the exact text",
-    "test_lock_doesnt_accept_loop_parameter": "asks for a parameter that asyncio once had",
-    "test_cancel_race": "looks into the futures of those who wait",
-    "test_acquire_fifo_order_2": "asks in which order tasks run that were all granted what they asked for",
-    "test_acquire_fifo_order_4": "the same, of one that takes what is free before the others were woken",
+    "test_lock_doesnt_accept_loop_parameter": "checks for a parameter that asyncio once had",
+    "test_cancel_race": "reads the futures of waiters",
+    "test_acquire_fifo_order_2": "checks the order in which tasks run that were all granted",
+    "test_acquire_fifo_order_4": "the same, for a task that takes free capacity before the others are woken",
 }
 CASES = cases_of(MODULE, "LockTests", "SemaphoreTests")
 
 
 class Semaphore:
-    """asyncio's, made of a capacity: whoever releases gives back what was taken first."""
+    """asyncio's semaphore on a capacity: a release returns the oldest lease."""
 
     def __init__(self, value: int = 1) -> None:
         if value < 0:
@@ -38,7 +38,7 @@ class Semaphore:
         self._capacity = CapacitySource(value)
         self._leases: deque[Lease] = deque()
 
-    # What the cases read of asyncio's own: how many wait, and how much is left.
+    # Attributes of asyncio's semaphore that the cases read: the waiters and the remaining value.
 
     @property
     def _waiters(self) -> range:
@@ -94,9 +94,9 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.mark.skipif(not CASES, reason="this interpreter has no `test` package")
 @pytest.mark.parametrize("case", CASES or ["none"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-# Many cases end with what they acquired.
+# Many cases end while they hold leases.
 @pytest.mark.filterwarnings("ignore:a lease was collected:ResourceWarning")
-def test_cpython_says(case: str, loaded: ModuleType) -> None:
+def test_cpython_case_passes(case: str, loaded: ModuleType) -> None:
     if why := EXCLUDED.get(case.partition(".")[2]):
         pytest.skip(why)
     run_case(loaded, case)

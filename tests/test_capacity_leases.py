@@ -1,4 +1,4 @@
-"""Leases: whose they are, and that they are made of dead ones without a trace of these."""
+"""Leases: their owners, and reuse of lease objects without any trace of the previous lease."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-async def test_whose_a_lease_is_is_known_whoever_asked_in_between() -> None:
+async def test_owner_is_known_after_interleaved_acquires() -> None:
     capacity = CapacitySource(2)
-    turn = asyncio.Event()
+    first_holds = asyncio.Event()
     taken: list[Lease | None] = []
 
     async def holds_one() -> None:
-        # Asked by a task, then by another, by a callback, which is no task, and by the first one again.
+        # Acquired by one task, by another, by a callback outside of any task, and by the first task again.
         taken.append(await capacity.acquire())
-        turn.set()
+        first_holds.set()
         await until(lambda: len(taken) == 3)
         assert taken[1] is not None
         taken[1].release()
-        # It holds one of two: two more are for others to give back.
+        # This task holds one of two slots: only its own release could free two.
         with pytest.raises(WouldDeadlock):
             await capacity.acquire(2)
         lease = await capacity.acquire(timeout=60)
         lease.release()
 
     async def holds_the_other() -> None:
-        await turn.wait()
+        await first_holds.wait()
         taken.append(capacity.acquire_nowait())
         with pytest.raises(WouldDeadlock):
             await capacity.acquire(2)
@@ -58,35 +58,35 @@ async def test_whose_a_lease_is_is_known_whoever_asked_in_between() -> None:
     assert capacity.held == 0
 
 
-async def test_a_lease_is_as_new_though_its_object_was_another_before() -> None:
+async def test_reused_lease_object_is_as_new() -> None:
     class Clock:
         def __call__(self) -> float:
             return 0.0
 
     clock = Clock()
-    known = weakref.ref(clock)
-    one = CapacitySource({"slots": 2, "calls": 3}, clock=clock)
+    clock_ref = weakref.ref(clock)
+    first_lease = CapacitySource({"slots": 2, "calls": 3}, clock=clock)
     other = CapacitySource(5, name="other")
-    lease = await one.acquire({"slots": 1, "calls": 2})
-    where = id(lease)
+    lease = await first_lease.acquire({"slots": 1, "calls": 2})
+    address = id(lease)
     lease.release()
     del lease
-    again = await other.acquire(4)
-    assert id(again) == where, "the object is used again, or this shows nothing"
-    assert (again.is_released, again.cost) == (False, {"slots": 4})
-    assert (one.held["slots"], other.held) == (0, 4)
-    # A dead one keeps nothing of its tree.
-    held = await one.acquire()
+    reused = await other.acquire(4)
+    assert id(reused) == address, "the object must be reused"
+    assert (reused.is_released, reused.cost) == (False, {"slots": 4})
+    assert (first_lease.held["slots"], other.held) == (0, 4)
+    # A dead lease object keeps no reference to its tree.
+    held = await first_lease.acquire()
     held.release()
-    del one, clock, held
+    del first_lease, clock, held
     gc.collect()
-    assert known() is None
-    again.release()
-    again.release()
+    assert clock_ref() is None
+    reused.release()
+    reused.release()
     assert other.held == 0
-    # More than are kept, which go the long way.
-    tried = (other.acquire_nowait(0.01) for _ in range(200))
-    leases = [lease for lease in tried if lease is not None]
+    # More than the free list keeps.
+    attempts = (other.acquire_nowait(0.01) for _ in range(200))
+    leases = [lease for lease in attempts if lease is not None]
     assert len(leases) == 200
     while leases:
         leases.pop().release()
@@ -94,48 +94,48 @@ async def test_a_lease_is_as_new_though_its_object_was_another_before() -> None:
         assert last.cost == {"slots": 5}
 
 
-def test_the_collector_comes_upon_no_dead_lease() -> None:
+def test_gc_tracks_no_dead_lease() -> None:
     capacity = CapacitySource(1)
     for _ in range(3):
         lease = capacity.acquire_nowait()
         assert lease is not None
         lease.release()
         del lease
-        # Whoever asks for all objects refers to each for a moment.
+        # gc.get_objects() references each tracked object for a moment.
         assert not any(isinstance(thing, Lease) for thing in gc.get_objects())
 
 
-async def test_who_would_wait_for_itself_to_take_a_lease_again_is_told() -> None:
+async def test_task_blocking_its_own_reacquire_raises() -> None:
     capacity = CapacitySource(1, name="all")
     lease = await capacity.acquire()
     others: list[Lease] = []
     with pytest.raises(WouldDeadlock, match=r"a lease of 'all', with 1 of the 1 slots of 'all'"):
         async with lease.suspended():
             others.append(await capacity.acquire())
-    # It could not be taken again, so it is released.
+    # The lease could not be reacquired, so it is released.
     assert lease.is_released
     assert (capacity.held, capacity.waiting) == (1, 0)
 
     async def take_again() -> None:
-        async with theirs.suspended():
+        async with their_lease.suspended():
             ready.set()
-            await away.wait()
+            await may_return.wait()
 
-    # Whoever takes it again in another task waits for us, who may well release it.
+    # A reacquire in another task waits for this task, which may well release.
     others.pop().release()
-    theirs = await capacity.acquire()
-    ready, away = asyncio.Event(), asyncio.Event()
+    their_lease = await capacity.acquire()
+    ready, may_return = asyncio.Event(), asyncio.Event()
     task = asyncio.create_task(take_again())
     await ready.wait()
-    ours = await capacity.acquire()
-    away.set()
+    own_lease = await capacity.acquire()
+    may_return.set()
     await until(lambda: capacity.waiting == 1)
-    ours.release()
+    own_lease.release()
     await task
-    theirs.release()
+    their_lease.release()
 
 
-def test_a_thread_that_would_wait_for_itself_to_take_a_lease_again_is_told() -> None:
+def test_thread_blocking_its_own_reacquire_raises() -> None:
     capacity = CapacitySource(1)
     lease = capacity.acquire_sync()
     others: list[Lease] = []
@@ -146,42 +146,42 @@ def test_a_thread_that_would_wait_for_itself_to_take_a_lease_again_is_told() -> 
     assert (capacity.held, capacity.waiting) == (0, 0)
 
 
-async def test_what_a_task_may_not_need_of_a_budget_it_does_not_wait_for() -> None:
+async def test_task_waiting_for_its_own_budget_raises() -> None:
     capacity = CapacitySource({"dollars": Budget(1)}, name="run")
     async with capacity.acquire({"dollars": 0.25}) as lease:
         lease.settle(dollars=0.125)
     lease = await capacity.acquire({"dollars": 0.5})
-    said = r"a lease of 'run', with 0\.5 dollars of the 0\.875 that the budget of 'run' has left.* 0\.5 more"
-    with pytest.raises(WouldDeadlock, match=said):
+    pattern = r"a lease of 'run', with 0\.5 dollars of the 0\.875 that the budget of 'run' has left.* 0\.5 more"
+    with pytest.raises(WouldDeadlock, match=pattern):
         await capacity.acquire({"dollars": 0.5})
-    # Also while it is given back for a while, which of a budget gives nothing back.
+    # Also while it is suspended, which returns nothing to a budget.
     async with lease.suspended():
         with pytest.raises(WouldDeadlock, match=r"lease\.settle"):
             await capacity.acquire({"dollars": 0.5})
-    # What somebody else holds may come back.
-    theirs = await capacity.acquire({"dollars": 0.25}, owner=None)
+    # Capacity held by another owner may be returned.
+    their_lease = await capacity.acquire({"dollars": 0.25}, owner=None)
     waiting = asyncio.ensure_future(capacity.acquire({"dollars": 0.25}))
     await until(lambda: capacity.waiting == 1)
-    theirs.settle(dollars=0)
-    for one in (await waiting, theirs, lease):
-        one.release()
+    their_lease.settle(dollars=0)
+    for first_lease in (await waiting, their_lease, lease):
+        first_lease.release()
 
 
-async def test_the_leases_by_which_a_task_would_wait_for_itself_are_named() -> None:
+async def test_deadlock_error_names_the_blocking_leases() -> None:
     root = CapacitySource(2, name="root")
-    one, other = CapacitySource(9, root, name="one"), CapacitySource(9, root, name="other")
-    leases = [await one.acquire(), await other.acquire()]
-    said = r"2 leases, the latest of 'other', with 2 of the 2 slots of 'root', .* to release them: 1 more"
-    with pytest.raises(WouldDeadlock, match=said):
-        await one.acquire()
+    first_lease, other = CapacitySource(9, root, name="one"), CapacitySource(9, root, name="other")
+    leases = [await first_lease.acquire(), await other.acquire()]
+    pattern = r"2 leases, the latest of 'other', with 2 of the 2 slots of 'root', .* to release them: 1 more"
+    with pytest.raises(WouldDeadlock, match=pattern):
+        await first_lease.acquire()
     leases.pop().release()
-    said = r"a lease of 'one', with 1 of the 2 slots of 'root', .* to release it: 2 more"
-    with pytest.raises(WouldDeadlock, match=said):
+    pattern = r"a lease of 'one', with 1 of the 2 slots of 'root', .* to release it: 2 more"
+    with pytest.raises(WouldDeadlock, match=pattern):
         await other.acquire(2)
     leases.pop().release()
 
 
-async def test_what_a_block_raised_is_the_context_of_what_its_end_raises() -> None:
+async def test_reacquire_error_keeps_the_body_error_as_context() -> None:
     capacity = CapacitySource(1)
     lease = await capacity.acquire()
     with pytest.raises(ClosedError) as caught:
@@ -192,7 +192,7 @@ async def test_what_a_block_raised_is_the_context_of_what_its_end_raises() -> No
     assert lease.is_released
 
 
-def test_what_a_block_raised_is_the_context_of_what_its_end_raises_in_a_thread() -> None:
+def test_reacquire_error_in_a_thread_keeps_context() -> None:
     capacity = CapacitySource(1)
     lease = capacity.acquire_sync()
     with pytest.raises(ClosedError) as caught, lease.suspended():
@@ -221,20 +221,20 @@ def refused_with_its_item() -> None:
 @pytest.mark.parametrize(
     "refused", [refused_by_a_capacity, refused_by_a_buffer, refused_with_its_item]
 )
-def test_an_error_says_while_what_was_handled_it_was_raised(refused: Callable[[], None]) -> None:
+def test_error_has_the_handled_error_as_context(refused: Callable[[], None]) -> None:
     with pytest.raises(HeadraceError) as caught:
         try:
             raise KeyError("first")
         except KeyError:
             refused()
     assert repr(caught.value.__context__) == "KeyError('first')"
-    # And nothing of what is over.
+    # A later error has no context.
     with pytest.raises(HeadraceError) as caught:
         refused()
     assert caught.value.__context__ is None
 
 
-def test_a_lease_that_is_released_while_its_thread_waits_to_take_it_again_ends_the_wait() -> None:
+def test_release_ends_a_pending_reacquire() -> None:
     capacity = CapacitySource(1)
     lease = capacity.acquire_sync()
     with ThreadPoolExecutor(1) as pool:

@@ -1,4 +1,4 @@
-"""One tree for many loops and threads, of which some die."""
+"""One tree for many loops and threads, some of which end while their tasks wait."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ async def hold(capacity: CapacitySource, into: list[Lease] | None = None) -> Non
         lease.release()
 
 
-def started(loop: Loop, capacity: CapacitySource) -> asyncio.Task[None]:
-    """A task that waits on this loop, which has stopped after some turns."""
+def start_waiting(loop: Loop, capacity: CapacitySource) -> asyncio.Task[None]:
+    """Start a task that waits on this loop, and stop the loop after some iterations."""
     task = loop.create_task(hold(capacity))
     loop.run_until_complete(turns(3))
     assert not task.done()
     return task
 
 
-def lay_down(*tasks: asyncio.Task[Any]) -> None:
-    """Their loops are closed and they will never end; we know, and want no complaint."""
+def suppress_pending_logs(*tasks: asyncio.Task[Any]) -> None:
+    """Suppress the log messages of tasks whose loops were closed on purpose."""
     for task in tasks:
         task._log_destroy_pending = False  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
 
@@ -75,7 +75,7 @@ def join(*threads: threading.Thread) -> None:
 
 
 def until_waiting(capacity: CapacitySource, count: int) -> None:
-    """Waits in a thread until so many wait."""
+    """Wait in a thread until the given number of requests is queued."""
     end = time.monotonic() + 30
     while capacity.waiting != count:
         assert time.monotonic() < end
@@ -85,7 +85,7 @@ def until_waiting(capacity: CapacitySource, count: int) -> None:
 # Threads without a loop.
 
 
-def test_a_thread_waits_for_its_lease() -> None:
+def test_thread_waits_for_its_lease() -> None:
     capacity = CapacitySource(1)
     lease = capacity.acquire_sync()
     assert capacity.held == 1
@@ -104,7 +104,7 @@ def test_a_thread_waits_for_its_lease() -> None:
     assert capacity.held == 0
 
 
-def test_a_thread_waits_for_so_long() -> None:
+def test_thread_gives_up_after_its_timeout() -> None:
     capacity = CapacitySource(1)
     lease = capacity.acquire_sync()
 
@@ -118,7 +118,7 @@ def test_a_thread_waits_for_so_long() -> None:
     lease.release()
 
 
-def test_a_thread_that_would_wait_for_itself_is_told() -> None:
+def test_thread_waiting_for_itself_raises() -> None:
     capacity = CapacitySource(1)
     with capacity.acquire_sync(), pytest.raises(WouldDeadlock, match="this task or thread holds"):
         capacity.acquire_sync()
@@ -126,7 +126,7 @@ def test_a_thread_that_would_wait_for_itself_is_told() -> None:
         capacity.acquire_sync(timeout=0.01)
 
 
-async def test_a_thread_with_a_loop_must_not_block_it() -> None:
+async def test_acquire_sync_refuses_to_block_a_loop() -> None:
     capacity = CapacitySource(1)
     with (
         capacity.acquire_sync(),
@@ -135,12 +135,12 @@ async def test_a_thread_with_a_loop_must_not_block_it() -> None:
         capacity.acquire_sync(owner=None)
 
 
-def test_a_thread_gives_a_lease_back_for_a_while() -> None:
+def test_thread_suspends_its_lease() -> None:
     capacity = CapacitySource(1)
     lease = capacity.acquire_sync()
     with lease.suspended():
         assert capacity.held == 0
-        with pytest.raises(RuntimeError, match="given back for a while"), lease.suspended():
+        with pytest.raises(RuntimeError, match="this lease is suspended"), lease.suspended():
             pass
     assert capacity.held == 1
     lease.release()
@@ -148,7 +148,7 @@ def test_a_thread_gives_a_lease_back_for_a_while() -> None:
         pass
 
 
-def test_threads_wait_for_time_together() -> None:
+def test_threads_share_a_rate() -> None:
     capacity = QuotaCapacitySource(Rate(200, per=1.0))
     granted: list[float] = []
 
@@ -160,7 +160,7 @@ def test_threads_wait_for_time_together() -> None:
     begun = time.monotonic()
     join(*(in_thread(use) for _ in range(4)))
     assert len(granted) == 20
-    # The last one in the list may have looked at the clock first.
+    # The last entry of the list is not always the latest grant.
     assert max(granted) - begun >= 19 / 200 - 0.001
 
 
@@ -200,7 +200,7 @@ def test_law_9_two_loops_and_a_thread_share_one_tree() -> None:
     assert root.waiting == 0
 
 
-def test_two_loops_and_a_thread_wait_for_time() -> None:
+def test_two_loops_and_a_thread_share_a_rate() -> None:
     capacity = QuotaCapacitySource(Rate(200, per=1.0))
     granted: list[float] = []
 
@@ -222,35 +222,35 @@ def test_two_loops_and_a_thread_wait_for_time() -> None:
 
 @pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.parametrize("releases", ["here", "elsewhere"])
-def test_a_grant_for_a_dead_loop_is_the_next_ones(
+def test_grant_for_a_dead_loop_goes_to_the_next_waiter(
     loops: Callable[[], Loop], closed: bool, releases: str
 ) -> None:
     capacity = CapacitySource(1)
     lease = capacity.acquire_sync(owner=None)
     loop = loops()
-    tasks = [started(loop, capacity) for _ in range(3)]
+    tasks = [start_waiting(loop, capacity) for _ in range(3)]
     if closed:
         loop.close()
     if releases == "here":
         lease.release()
     else:
         join(in_thread(lease.release))
-    # Nobody who is dead keeps it.
+    # No task of a dead loop keeps the grant.
     got = capacity.acquire_sync(timeout=20)
     got.release()
     assert capacity.held == 0
-    lay_down(*tasks)
+    suppress_pending_logs(*tasks)
 
 
 @pytest.mark.parametrize("closed", [True, False])
-def test_when_the_loop_with_the_nearest_timer_dies_the_others_are_served_in_time(
+def test_dead_loop_with_the_next_timer_delays_no_other(
     loops: Callable[[], Loop], closed: bool
 ) -> None:
     capacity = QuotaCapacitySource(Rate(1, per=0.1))
     capacity.acquire_sync().release()
     begun = time.monotonic()
     dead = loops()
-    tasks = [started(dead, capacity) for _ in range(2)]
+    tasks = [start_waiting(dead, capacity) for _ in range(2)]
     if closed:
         dead.close()
     served: list[float] = []
@@ -267,13 +267,13 @@ def test_when_the_loop_with_the_nearest_timer_dies_the_others_are_served_in_time
     join(
         in_thread(lambda: living.run_until_complete(asyncio.wait_for(use(), 20))), in_thread(plain)
     )
-    # Those who are dead keep nothing, so that the two go as if they were alone.
+    # Tasks of the dead loop use up none of the rate.
     assert 0.19 < max(served) < 5
     assert capacity.waiting == 0
-    lay_down(*tasks)
+    suppress_pending_logs(*tasks)
 
 
-def test_a_waiter_in_another_thread_makes_the_timer_earlier() -> None:
+def test_waiter_of_another_thread_moves_the_timer() -> None:
     capacity = CapacitySource({"slow": Rate(1, per=1000.0), "fast": Rate(1, per=0.05)})
     capacity.acquire_sync({"slow": 1, "fast": 1}).release()
     served: list[str] = []
@@ -295,7 +295,7 @@ def test_a_waiter_in_another_thread_makes_the_timer_earlier() -> None:
     assert capacity.waiting == 0
 
 
-async def test_a_release_from_a_thread_wakes_the_loop() -> None:
+async def test_release_by_a_thread_wakes_the_loop() -> None:
     capacity = CapacitySource(1)
     for _ in range(50):
         lease = await capacity.acquire(owner=None)
@@ -305,11 +305,11 @@ async def test_a_release_from_a_thread_wakes_the_loop() -> None:
         (await waiting).release()
 
 
-def test_a_loop_that_was_stopped_keeps_what_it_was_granted() -> None:
+def test_stopped_loop_keeps_its_grant_until_closed() -> None:
     capacity = CapacitySource(1)
 
     async def grant() -> None:
-        # The task that waits is not called before the loop stops. (One of uvloop's still has a turn.)
+        # The waiting task is not stepped before the loop stops. (uvloop would still step it.)
         asyncio.get_running_loop().stop()
         lease.release()
 
@@ -317,7 +317,7 @@ def test_a_loop_that_was_stopped_keeps_what_it_was_granted() -> None:
     for is_closed in (False, True):
         loop = asyncio.new_event_loop()
         lease = capacity.acquire_sync(owner=None)
-        tasks.append(started(loop, capacity))
+        tasks.append(start_waiting(loop, capacity))
         granting = loop.create_task(grant())
         loop.run_forever()
         assert granting.done()
@@ -328,14 +328,14 @@ def test_a_loop_that_was_stopped_keeps_what_it_was_granted() -> None:
             loop.run_until_complete(tasks[-1])
             loop.close()
         assert capacity.held == 0
-    lay_down(tasks[-1])
+    suppress_pending_logs(tasks[-1])
 
 
-def test_who_waits_on_a_loop_that_was_stopped_waits_anew(loops: Callable[[], Loop]) -> None:
+def test_waiter_of_a_stopped_loop_queues_again(loops: Callable[[], Loop]) -> None:
     capacity = CapacitySource(1)
     lease = capacity.acquire_sync(owner=None)
     loop = loops()
-    task = started(loop, capacity)
+    task = start_waiting(loop, capacity)
     lease.release()
     assert (capacity.held, capacity.waiting) == (0, 0)
     other = capacity.acquire_nowait(owner=None)
@@ -348,7 +348,7 @@ def test_who_waits_on_a_loop_that_was_stopped_waits_anew(loops: Callable[[], Loo
     loop.close()
 
 
-async def test_one_tree_for_one_loop_after_another() -> None:
+async def test_one_tree_serves_successive_loops() -> None:
     capacity = QuotaCapacitySource(Rate(1, per=0.01))
 
     async def use() -> None:
@@ -363,7 +363,7 @@ async def test_one_tree_for_one_loop_after_another() -> None:
     await use()
 
 
-def test_a_loop_that_waited_can_be_collected() -> None:
+def test_loop_that_waited_is_collected() -> None:
     capacity = QuotaCapacitySource(Rate(1, per=1000.0))
     capacity.acquire_sync().release()
 
@@ -373,27 +373,27 @@ def test_a_loop_that_waited_can_be_collected() -> None:
 
     def once() -> weakref.ref[Loop]:
         with asyncio.Runner() as runner:
-            seen = weakref.ref(runner.get_loop())
+            loop_ref = weakref.ref(runner.get_loop())
             runner.run(give_up())
-        return seen
+        return loop_ref
 
-    seen = once()
-    # The next one clears up after it.
+    loop_ref = once()
+    # The next loop cleans up after it.
     second = once()
     gc.collect()
-    assert seen() is None
-    assert second is not seen
+    assert loop_ref() is None
+    assert second is not loop_ref
 
 
-# Never twice, and never nobody's.
+# A grant is never lost and never given twice.
 
-# `make soak` does it 100,000 times.
+# `make soak` runs 100,000 rounds.
 ROUNDS = int(os.environ.get("HEADRACE_ROUNDS", "3000"))
 
 
 @pytest.mark.timeout(60 + ROUNDS / 500)
 @pytest.mark.parametrize("resource", ["slots", "quota", "budget"])
-def test_law_8_cancelled_at_the_instant_of_its_grant(resource: str) -> None:
+def test_law_8_cancellation_races_with_its_grant(resource: str) -> None:
     limits: dict[str, Any] = {"slots": 1}
     cost: dict[str, float] = {"slots": 1}
     if resource == "quota":
@@ -447,13 +447,13 @@ def test_law_8_cancelled_at_the_instant_of_its_grant(resource: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_law_15_after_a_fork_a_capacity_refuses() -> None:
+def test_law_15_capacity_raises_after_a_fork() -> None:
     capacity = CapacitySource(2)
     lease = capacity.acquire_sync()
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        told = b"nothing was raised"
+        report = b"nothing was raised"
         try:
             for use in (
                 capacity.acquire_nowait,
@@ -466,14 +466,14 @@ def test_law_15_after_a_fork_a_capacity_refuses() -> None:
                 try:
                     use()
                 except ForkError:
-                    told = b"fork"
+                    report = b"fork"
                 else:
-                    told = b"one use went through"
+                    report = b"one use went through"
                     break
             del lease, capacity
             gc.collect()
         finally:
-            os.write(writing, told)
+            os.write(writing, report)
             os._exit(0)
     os.waitpid(child, 0)
     os.close(writing)

@@ -1,7 +1,7 @@
-"""Random trees, used by real tasks in a random way, against a plain account of what is held.
+"""Random trees, used by real tasks in random ways, checked against a simple model of the capacity held.
 
-A failure prints a blob: put `@reproduce_failure(...)` with it over the test to run it again. `HYPOTHESIS_PROFILE=explore`
-looks further, at random.
+A failure prints a blob: to run it again, put `@reproduce_failure(...)` with the blob on the test.
+`HYPOTHESIS_PROFILE=explore` runs more examples, at random.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 
 from headrace import Budget, BudgetExhausted, CapacitySource, ClosedError, Rate
 from headrace.testing import VirtualClock
-from tests.capacity_model import Node, Taking, Worker
+from tests.capacity_model import Node, RateCharge, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,20 +44,19 @@ PROFILE = settings.get_profile(
     else "headrace-capacity"
 )
 
-# So many of a line are looked at.
-OFFERED = 8
-# So often may smaller costs go past one that waits.
-PASSES = 8
-# Of each rate: so much each second, and so much at once.
+# The number of requests of a wait queue that are considered at a time.
+CONSIDERED = 8
+# The number of times that a waiting request may be overtaken by smaller costs.
+MAX_OVERTAKEN = 8
+# Each rate grants TOKENS a second, and at most BURST at once.
 TOKENS, BURST = 3, 4
-# What a rate brings in the 50 ms by which what is let through may be taken for having been so earlier, and what is lost where
-# floats are added up.
+# Tolerance: the tokens of the 50 ms by which a grant may be dated back, and the rounding error of summed floats.
 INSTANT = 1e-6
 SLACK = TOKENS * 0.05 + INSTANT
 
 
 class Trees(RuleBasedStateMachine):
-    """What may happen to a tree."""
+    """Random operations on a tree."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,54 +65,54 @@ class Trees(RuleBasedStateMachine):
         self.nodes: list[Node] = []
         self.workers: list[Worker] = []
         self.shots: dict[Node, CapacitySnapshot] = {}
-        self.asked = 0
-        self.passes = 0
+        self.requested = 0
+        self.overtaken = 0
 
-    def turn(self, seconds: float = 0.0, act: Callable[[], object] | None = None) -> None:
-        """Does something, lets everything happen that can, and time go on."""
+    def advance(self, seconds: float = 0.0, act: Callable[[], object] | None = None) -> None:
+        """Act, run everything that is ready, and advance the clock."""
 
-        async def whole() -> None:
+        async def act_and_run() -> None:
             if act is not None:
-                # While the loop runs: those who wait on one that was stopped are served later, in no promised order.
+                # Inside the running loop: waiters on a stopped loop are served later, in no guaranteed order.
                 act()
             await asyncio.sleep(seconds)
             for _ in range(20):
                 await asyncio.sleep(0)
 
-        self.hinder()
-        self.runner.run(whole())
-        self.hinder()
+        self.mark_delayed()
+        self.runner.run(act_and_run())
+        self.mark_delayed()
         done = [worker for worker in self.workers if worker.task and worker.task.done()]
         for worker in done:
             self.workers.remove(worker)
-            self.has_gone(worker)
+            self.record_release(worker)
         for worker in done:
             assert worker.task is not None
             if not worker.task.cancelled() and (error := worker.task.exception()) is not None:
-                self.may_fail(worker, error)
-        self.look()
+                self.check_error(worker, error)
+        self.take_snapshot()
 
-    def hinder(self) -> None:
+    def mark_delayed(self) -> None:
         for worker in self.waiters:
-            worker.hindered = worker.hindered or worker.parked
+            worker.delayed = worker.delayed or worker.parked
 
-    def look(self) -> None:
-        """The whole tree at one moment."""
+    def take_snapshot(self) -> None:
+        """Take a snapshot of the whole tree."""
         named = {str(number): node for number, node in enumerate(self.nodes)}
         self.shots = {named[shot.name or ""]: shot for shot in self.nodes[0].capacity.snapshot()}
 
-    def may_fail(self, worker: Worker, error: BaseException) -> None:
+    def check_error(self, worker: Worker, error: BaseException) -> None:
         if isinstance(error, BudgetExhausted):
-            # What is left and what is still held did not cover it.
+            # The budget left, with all that may be returned, did not cover the cost.
             assert any(
-                node.budget is not None and node.gone + worker.cost["dollars"] > node.budget
+                node.budget is not None and node.unrefundable + worker.cost["dollars"] > node.budget
                 for node in worker.node.path()
             )
         elif isinstance(error, TimeoutError):
             assert worker.timeout is not None
             assert self.is_late(worker)
         elif not isinstance(error, ClosedError):
-            # It failed when it was booked.
+            # An error of a check in `book`.
             raise error
         else:
             assert worker.node.ended
@@ -130,10 +129,10 @@ class Trees(RuleBasedStateMachine):
         given = limits if len(limits) > 1 else slots
         capacity = CapacitySource(given, above, name=name, **kwargs)
         self.nodes.append(Node(capacity, parent, slots, budget, rate, highest=slots))
-        self.look()
+        self.take_snapshot()
 
     @initialize(slots=st.integers(1, 6), rate=st.booleans())
-    def plant(self, slots: int, rate: bool) -> None:
+    def make_root(self, slots: int, rate: bool) -> None:
         self.make(slots, 40, rate, clock=self.clock.time)
 
     @precondition(lambda self: len(self.nodes) < 7)
@@ -144,13 +143,17 @@ class Trees(RuleBasedStateMachine):
         budget=st.sampled_from([None, None, 3, 12]),
         rate=st.sampled_from([False, False, True]),
     )
-    def grow(self, at: int, slots: int, weight: float, budget: float | None, rate: bool) -> None:
+    def add_child(
+        self, at: int, slots: int, weight: float, budget: float | None, rate: bool
+    ) -> None:
         parent = self.nodes[at % len(self.nodes)]
         if not parent.ended:
             self.make(slots, budget, rate, parent=parent, weight=weight)
 
-    def asker(self, at: int, slots: int, tokens: int, dollars: int, **kwargs: Any) -> Worker | None:
-        """Who asks for that much, if it could ever be had."""
+    def new_worker(
+        self, at: int, slots: int, tokens: int, dollars: int, **kwargs: Any
+    ) -> Worker | None:
+        """Create a worker for a request, or return None if its cost can never be granted."""
         node = self.nodes[at % len(self.nodes)]
         path = node.path()
         if node.ended or any(slots > above.highest for above in path):
@@ -158,8 +161,8 @@ class Trees(RuleBasedStateMachine):
         cost: dict[str, float] = {"slots": slots, "dollars": dollars}
         if any(above.rate for above in path):
             cost["tokens"] = tokens
-        self.asked += 1
-        return Worker(node, cost, begun=self.clock.time(), number=self.asked, **kwargs)
+        self.requested += 1
+        return Worker(node, cost, queued_at=self.clock.time(), number=self.requested, **kwargs)
 
     @rule(
         at=st.integers(0),
@@ -169,27 +172,27 @@ class Trees(RuleBasedStateMachine):
         priority=st.integers(-1, 1),
         timeout=st.sampled_from([None, None, None, 0.5, 3.0]),
     )
-    def ask(
+    def request(
         self, at: int, slots: int, tokens: int, dollars: int, priority: int, timeout: float | None
     ) -> None:
-        worker = self.asker(at, slots, tokens, dollars, priority=priority, timeout=timeout)
+        worker = self.new_worker(at, slots, tokens, dollars, priority=priority, timeout=timeout)
         if worker is not None:
             self.start(worker)
 
-    @precondition(lambda self: self.passable)
+    @precondition(lambda self: self.overtakable)
     @rule(at=st.integers(0), times=st.integers(2, 12))
-    def come_and_go(self, at: int, times: int) -> None:
-        """The smallest there are, one after the other, past one who waits for slots at the same node, if they fit."""
-        first = self.passable[at % len(self.passable)]
+    def overtake(self, at: int, times: int) -> None:
+        """Acquire and release the smallest cost repeatedly, overtaking a request that waits for slots at the same node."""
+        first = self.overtakable[at % len(self.overtakable)]
         node, priority = self.nodes.index(first.node), first.priority
         for _ in range(times):
-            worker = self.asker(node, 1, 0, 0, priority=priority)
+            worker = self.new_worker(node, 1, 0, 0, priority=priority)
             if worker is None:
                 return
             self.start(worker)
             if worker.lease is None:
                 return
-            self.turn(act=partial(self.unpin, worker))
+            self.advance(act=partial(self.unpin, worker))
 
     def start(self, worker: Worker) -> None:
         worker.on_lease = self.book
@@ -199,7 +202,7 @@ class Trees(RuleBasedStateMachine):
 
         self.runner.run(run())
         self.workers.append(worker)
-        self.turn()
+        self.advance()
 
     @rule(
         at=st.integers(0),
@@ -207,8 +210,8 @@ class Trees(RuleBasedStateMachine):
         tokens=st.sampled_from([0, 0, 1, 4]),
         dollars=st.integers(0, 1),
     )
-    def ask_now(self, at: int, slots: int, tokens: int, dollars: int) -> None:
-        worker = self.asker(at, slots, tokens, dollars, priority=0)
+    def request_nowait(self, at: int, slots: int, tokens: int, dollars: int) -> None:
+        worker = self.new_worker(at, slots, tokens, dollars, priority=0)
         if worker is None:
             return
         capacity = worker.node.capacity
@@ -217,24 +220,24 @@ class Trees(RuleBasedStateMachine):
         try:
             worker.lease = capacity.acquire_nowait(worker.cost, owner=None)
         except BudgetExhausted as error:
-            self.may_fail(worker, error)
+            self.check_error(worker, error)
             return
-        # What can be had is had, unless it is for those who wait; and nothing else is.
+        # A cost that fits is granted, unless its capacity is reserved for waiters; any other is not.
         assert fits or worker.lease is None
         assert not fits or worker.lease is not None or self.waiters
         if worker.lease is not None:
             self.workers.append(worker)
             self.book(worker)
-            self.turn()
+            self.advance()
 
     def book(self, worker: Worker) -> None:
-        worker.taking = Taking(self.clock.time(), worker.cost.get("tokens", 0))
+        worker.charge = RateCharge(self.clock.time(), worker.cost.get("tokens", 0))
         worker.dollars = worker.cost["dollars"]
         for node in worker.node.path():
             node.granted += 1
-            node.takings.append(worker.taking)
+            node.charges.append(worker.charge)
             node.spent += worker.dollars
-            # A grant is within the limit, whatever is held above one that was lowered.
+            # Each grant is within the current limit, even if more was held before the limit was lowered.
             assert node.held <= node.slots
         for other in self.waiters:
             if other.node is not worker.node or other.cancelled or self.is_late(other):
@@ -244,46 +247,46 @@ class Trees(RuleBasedStateMachine):
             is_later = other.number < worker.number and other.priority == worker.priority
             if is_later and other.lacks_slots_alone:
                 other.passed += 1
-                self.passes += 1
-                assert other.passed <= PASSES
+                self.overtaken += 1
+                assert other.passed <= MAX_OVERTAKEN
 
     def is_by_rank(self, worker: Worker, other: Worker) -> bool:
-        """Whether the first come is first served among equals, and ten seconds make up for a priority."""
-        # Who was passed by so many comes before a higher priority that came later.
-        may_be_kept_for = worker.node.capacity.snapshot().bypassed >= PASSES
+        """Return whether FIFO order holds among equal costs, where ten seconds of waiting outweigh a priority."""
+        # A request that was overtaken too often is served before later requests of a higher priority.
+        may_have_reservation = worker.node.capacity.snapshot().bypassed >= MAX_OVERTAKEN
         return other.priority == worker.priority or not (
-            may_be_kept_for or worker.cost.get("tokens")
+            may_have_reservation or worker.cost.get("tokens")
         )
 
-    def has_gone(self, worker: Worker) -> None:
+    def record_release(self, worker: Worker) -> None:
         for node in worker.node.path():
-            node.gone += worker.dollars
+            node.unrefundable += worker.dollars
 
     def is_late(self, worker: Worker) -> bool:
         return worker.timeout is not None and self.waited(worker) >= worker.timeout - INSTANT
 
     def waited(self, worker: Worker) -> float:
-        return self.clock.time() - worker.begun
+        return self.clock.time() - worker.queued_at
 
     def unpin(self, worker: Worker) -> None:
         if worker.task is None and worker.lease is not None:
             worker.lease.release()
             worker.lease = None
             self.workers.remove(worker)
-            self.has_gone(worker)
+            self.record_release(worker)
         worker.unpin.set()
 
     @precondition(lambda self: self.holders)
     @rule(at=st.integers(0))
     def release(self, at: int) -> None:
         worker = self.holders[at % len(self.holders)]
-        self.turn(act=lambda: self.unpin(worker))
+        self.advance(act=lambda: self.unpin(worker))
 
     @precondition(lambda self: self.workers)
     @rule(at=st.integers(0), together=st.booleans())
     def cancel(self, at: int, together: bool) -> None:
         worker = self.workers[at % len(self.workers)]
-        # In the same turn as a grant that it may have got.
+        # In the same loop iteration as a grant that the worker may have received.
         if together and (holders := self.holders):
 
             async def unpin() -> None:
@@ -294,24 +297,24 @@ class Trees(RuleBasedStateMachine):
         if worker.task is not None:
             worker.cancelled = True
             worker.task.cancel()
-        self.turn()
+        self.advance()
 
     @precondition(lambda self: self.holders)
     @rule(at=st.integers(0), tokens=st.integers(0, 4), dollars=st.integers(0, 2))
     def settle(self, at: int, tokens: int, dollars: int) -> None:
         worker = self.holders[at % len(self.holders)]
-        lease, taking = worker.lease, worker.taking
+        lease, charge = worker.lease, worker.charge
         assert lease is not None
-        assert taking is not None
+        assert charge is not None
         actual: dict[str, float] = {}
         if "tokens" in lease.cost:
-            # To less alone, so that the windows stay what they are.
-            actual["tokens"] = taking.tokens = min(tokens, lease.cost["tokens"])
+            # Only downwards, so that the windows of the rate stay valid.
+            actual["tokens"] = charge.tokens = min(tokens, lease.cost["tokens"])
         if "dollars" in lease.cost:
             for node in worker.node.path():
                 node.spent += dollars - worker.dollars
             actual["dollars"] = worker.dollars = dollars
-        self.turn(act=lambda: lease.settle(**actual))
+        self.advance(act=lambda: lease.settle(**actual))
 
     @rule(at=st.integers(0), slots=st.integers(0, 6))
     def resize(self, at: int, slots: int) -> None:
@@ -320,7 +323,7 @@ class Trees(RuleBasedStateMachine):
             return
         node.slots = slots
         node.highest = slots or node.highest
-        self.turn(act=lambda: node.capacity.resize({"slots": slots}))
+        self.advance(act=lambda: node.capacity.resize({"slots": slots}))
 
     @rule(at=st.integers(0), paused=st.booleans())
     def pause(self, at: int, paused: bool) -> None:
@@ -328,7 +331,7 @@ class Trees(RuleBasedStateMachine):
         if node.ended:
             return
         node.paused = paused
-        self.turn(act=node.capacity.pause if paused else node.capacity.resume)
+        self.advance(act=node.capacity.pause if paused else node.capacity.resume)
 
     @precondition(lambda self: len(self.nodes) > 1)
     @rule(at=st.integers(0), sure=st.integers(0, 3))
@@ -336,28 +339,28 @@ class Trees(RuleBasedStateMachine):
         node = self.nodes[1 + at % (len(self.nodes) - 1)]
         if sure == 0:
             node.closed = True
-            self.turn(act=node.capacity.close)
+            self.advance(act=node.capacity.close)
             assert not any(worker.node is node and worker.lease is None for worker in self.workers)
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 7.5]))
     def wait(self, seconds: float) -> None:
-        self.turn(seconds)
+        self.advance(seconds)
 
     @property
     def holders(self) -> list[Worker]:
         return [worker for worker in self.workers if worker.lease is not None]
 
     @property
-    def passable(self) -> list[Worker]:
+    def overtakable(self) -> list[Worker]:
         return [one for one in self.waiters if one.slots > 1 and one.lacks_slots_alone]
 
     @property
     def waiters(self) -> list[Worker]:
-        # Those who have let go are there until they are looked at.
+        # Workers that have released stay in the list until the next snapshot.
         return [worker for worker in self.workers if worker.lease is None and not worker.outcomes]
 
     @invariant()
-    def what_is_held_is_the_sum_of_the_leases(self) -> None:
+    def held_is_the_sum_of_the_leases(self) -> None:
         for node in self.nodes:
             holders = [one for one in self.holders if node in one.node.path()]
             assert node.held == sum(holder.slots for holder in holders)
@@ -371,48 +374,48 @@ class Trees(RuleBasedStateMachine):
             )
 
     @invariant()
-    def no_more_is_held_than_the_limit(self) -> None:
+    def limit_is_not_exceeded(self) -> None:
         for node in self.nodes:
             held = self.shots[node].held["slots"]
-            # What was held when the limit was lowered may only become less.
-            assert held <= max(node.slots, node.over)
-            node.over = held
+            # The amount held when the limit was lowered may only decrease.
+            assert held <= max(node.slots, node.last_held)
+            node.last_held = held
 
     @invariant()
-    def what_is_spent_is_the_sum_of_what_was_settled(self) -> None:
+    def spent_is_the_sum_of_settled_costs(self) -> None:
         for node in self.nodes:
             if node.budget is not None:
                 assert self.shots[node].held["dollars"] == node.spent
 
     @invariant()
-    def no_window_lets_more_through_than_the_rate(self) -> None:
-        # What is missing in a bucket is what the worst window that ends here lets through beyond what the rate brings.
+    def rate_holds_in_every_window(self) -> None:
+        # A leaky bucket: its level is what the worst window that ends here has beyond the rate.
         for node in self.nodes:
-            missing, last = 0.0, 0.0
-            for taking in node.takings if node.rate else ():
-                missing = max(0.0, missing - TOKENS * (taking.when - last)) + taking.tokens
-                last = taking.when
-                assert missing <= BURST + SLACK
+            level, last = 0.0, 0.0
+            for charge in node.charges if node.rate else ():
+                level = max(0.0, level - TOKENS * (charge.when - last)) + charge.tokens
+                last = charge.when
+                assert level <= BURST + SLACK
 
     @invariant()
-    def nobody_was_served_twice_or_waits_too_long(self) -> None:
+    def at_most_one_grant_and_no_late_waiter(self) -> None:
         for worker in self.workers:
             assert worker.outcomes <= 1
             if worker.lease is None and worker.timeout is not None:
                 assert self.waited(worker) <= worker.timeout + INSTANT
 
     @invariant()
-    def passes_are_counted(self) -> None:
+    def overtaking_is_counted(self) -> None:
         if self.nodes:
-            assert self.passes <= self.shots[self.nodes[0]].bypassed
+            assert self.overtaken <= self.shots[self.nodes[0]].bypassed
 
     @invariant()
-    def nobody_waits_for_what_is_free(self) -> None:
-        # Who fits what is free, and kept for nobody, waits for time alone, or for a pause to end; or behind the eight that its
-        # line offers.
-        lines = Counter(worker.node for worker in self.waiters)
+    def no_waiter_fits_into_free_capacity(self) -> None:
+        # A request that fits into free, unreserved capacity waits only for a rate, for the end of a pause, or behind the
+        # eight requests that its wait queue considers.
+        queued = Counter(worker.node for worker in self.waiters)
         for worker in self.waiters:
-            if lines[worker.node] > OFFERED or worker.node.stopped or worker.cost.get("tokens"):
+            if queued[worker.node] > CONSIDERED or worker.node.stopped or worker.cost.get("tokens"):
                 continue
             assert any(
                 worker.slots
@@ -426,7 +429,7 @@ class Trees(RuleBasedStateMachine):
             )
 
     @invariant()
-    def nothing_is_kept_for_nobody(self) -> None:
+    def nothing_is_reserved_without_waiters(self) -> None:
         if not self.waiters:
             assert not any(any(shot.reserved.values()) for shot in self.shots.values())
 
@@ -440,17 +443,20 @@ class Trees(RuleBasedStateMachine):
             self.unpin(worker)
 
     def teardown(self) -> None:
-        # Everything is opened and let go: whoever fits is served, and nothing is left.
+        # Resume all nodes and release all leases: every request that fits is served, and nothing is left.
         if self.nodes:
-            self.turn(1_000, act=self.open)
-            left = [worker for worker in self.workers if worker.task and not worker.task.done()]
+            self.advance(1_000, act=self.open)
+            waiting_workers = [
+                worker for worker in self.workers if worker.task and not worker.task.done()
+            ]
             assert all(
-                any(worker.slots > node.highest for node in worker.node.path()) for worker in left
+                any(worker.slots > node.highest for node in worker.node.path())
+                for worker in waiting_workers
             )
-            for worker in left:
+            for worker in waiting_workers:
                 if worker.task:
                     worker.task.cancel()
-            self.turn()
+            self.advance()
             assert [node.capacity.waiting for node in self.nodes] == [0] * len(self.nodes)
             assert self.nodes[0].held == 0
         self.runner.close()

@@ -1,4 +1,4 @@
-"""What time gives: rates, what is settled, and servers that ask for patience."""
+"""Rates, settled costs, and `retry_after` of servers."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ def now() -> float:
 
 
 def quota(limit: Any, **more: Any) -> QuotaCapacitySource:
-    """On the clock of the loop, which in these tests is virtual."""
+    """Create a quota on the clock of the loop, which is virtual in these tests."""
     return QuotaCapacitySource(limit, clock=asyncio.get_running_loop().time, **more)
 
 
 async def take(capacity: CapacitySource, cost: float | Mapping[str, float] = 1) -> float:
-    """When it was granted."""
+    """Acquire the cost, and return the time of the grant."""
     async with capacity.acquire(cost):
         return now()
 
 
 async def grants(capacity: CapacitySource, tasks: int, seconds: float) -> list[float]:
-    """When each was granted, to so many tasks that ask again and again."""
+    """Return the times of all grants to a number of tasks that acquire again and again."""
     begun, granted = now(), list[float]()
 
-    async def ask() -> None:
+    async def acquire_repeatedly() -> None:
         while True:
             async with capacity.acquire():
                 granted.append(now() - begun)
 
-    asking = [asyncio.create_task(ask()) for _ in range(tasks)]
+    acquiring = [asyncio.create_task(acquire_repeatedly()) for _ in range(tasks)]
     await asyncio.sleep(seconds)
-    for task in asking:
+    for task in acquiring:
         task.cancel()
-    await asyncio.gather(*asking, return_exceptions=True)
+    await asyncio.gather(*acquiring, return_exceptions=True)
     return granted
 
 
 def check_windows(
     granted: list[tuple[float, float]], burst: float, per_second: float, slack: float = 1e-6
 ) -> None:
-    """In no window of length t more than burst + rate x t."""
-    # The worst window that ends with each, by the largest of what its beginning leaves.
+    """Check that no window of length t has more than burst + rate x t."""
+    # A leaky bucket: its level is what the worst window that ends here has beyond the rate.
     level, last = 0.0, 0.0
     for when, amount in granted:
         level = max(0.0, level - (when - last) * per_second) + amount
@@ -64,7 +64,7 @@ def check_windows(
 
 
 @pytest.mark.virtual
-async def test_a_rate_without_a_burst_is_even() -> None:
+async def test_rate_without_burst_is_even() -> None:
     capacity = quota(Rate(4, per=1.0))
     begun = now()
     times = [await take(capacity) - begun for _ in range(5)]
@@ -76,7 +76,7 @@ async def test_a_rate_without_a_burst_is_even() -> None:
 
 
 @pytest.mark.virtual
-async def test_a_burst_may_go_at_once_after_a_pause() -> None:
+async def test_burst_is_granted_at_once() -> None:
     capacity = quota(Rate(1, per=1.0, burst=3))
     begun = now()
     times = [await take(capacity) - begun for _ in range(6)]
@@ -84,7 +84,10 @@ async def test_a_burst_may_go_at_once_after_a_pause() -> None:
 
 
 async def order_at_a_rate(*requests: tuple[str, float, int]) -> dict[str, float]:
-    """When each of these is granted: named nodes below a rate of 1 a second with 2 of a burst of 3 left, costs and priorities."""
+    """Return the times of the grants of these requests, given as node, cost and priority.
+
+    The nodes are below a rate of 1 a second, which has 2 of its burst of 3 left.
+    """
     root = quota(Rate(1, per=1.0, burst=3))
     nodes = {"root": root, "leaf": QuotaCapacitySource(Rate(9, per=1.0, burst=3), root)}
     await take(root)
@@ -95,33 +98,33 @@ async def order_at_a_rate(*requests: tuple[str, float, int]) -> dict[str, float]
             times[f"{cost:g} of {node}"] = round(now() - begun, 6)
 
     async with asyncio.TaskGroup() as group:
-        for one in requests:
-            group.create_task(request(*one))
+        for request_arguments in requests:
+            group.create_task(request(*request_arguments))
         await until(lambda: root.waiting + len(times) == len(requests))
         assert root.acquire_nowait(1) is None
     return times
 
 
 @pytest.mark.virtual
-async def test_a_smaller_cost_does_not_pass_at_a_rate() -> None:
+async def test_smaller_cost_does_not_overtake_at_a_rate() -> None:
     times = await order_at_a_rate(("root", 3, 0), ("root", 1, 0), ("root", 2, 0))
     assert times == {"3 of root": 1, "1 of root": 2, "2 of root": 4}
 
 
 @pytest.mark.virtual
-async def test_a_smaller_cost_of_a_child_does_not_pass_at_a_rate() -> None:
+async def test_smaller_cost_of_a_child_does_not_overtake() -> None:
     times = await order_at_a_rate(("root", 3, 0), ("leaf", 1, 9))
     assert times == {"3 of root": 1, "1 of leaf": 2}
 
 
 @pytest.mark.virtual
-async def test_a_priority_goes_before_a_wait_for_quota() -> None:
+async def test_higher_priority_overtakes_a_wait_for_quota() -> None:
     times = await order_at_a_rate(("root", 3, 0), ("root", 2, 1))
     assert times == {"2 of root": 0, "3 of root": 3}
 
 
 @pytest.mark.virtual
-async def test_a_smaller_cost_may_pass_at_a_budget() -> None:
+async def test_smaller_cost_may_overtake_at_a_budget() -> None:
     run = quota({"dollars": Budget(10)})
     call = await run.acquire({"dollars": 8})
     large = asyncio.create_task(take(run, {"dollars": 5}))
@@ -136,7 +139,7 @@ async def test_a_smaller_cost_may_pass_at_a_budget() -> None:
 @pytest.mark.virtual
 @pytest.mark.parametrize("tasks", [1, 1000])
 @pytest.mark.parametrize("burst", [None, 1, 2.5, 20])
-async def test_200_a_second_are_600_in_3_seconds(tasks: int, burst: float | None) -> None:
+async def test_rate_of_200_grants_600_in_3_seconds(tasks: int, burst: float | None) -> None:
     capacity = quota(Rate(200, per=1.0, burst=burst))
     granted = await grants(capacity, tasks, 2.9999)
     assert len(granted) == pytest.approx(600 + (burst or 1) - 1, abs=1)
@@ -146,10 +149,10 @@ async def test_200_a_second_are_600_in_3_seconds(tasks: int, burst: float | None
 
 @pytest.mark.loops("asyncio")
 @pytest.mark.parametrize("tasks", [1, 1000])
-async def test_200_a_second_cost_no_polling(tasks: int) -> None:
+async def test_rate_of_200_needs_no_polling(tasks: int) -> None:
     if asyncio.get_running_loop().get_debug():
-        pytest.skip("in debug mode asyncio spends more on its tasks than anybody on polling")
-    # In real time: a timer may be late. What it is late by is not lost up to 50 ms, of which a busy machine may take more.
+        pytest.skip("in debug mode asyncio spends more on its tasks than polling would cost")
+    # In real time, where a timer may be late. Delays up to 50 ms are made up for; a busy machine may cause longer ones.
     capacity = QuotaCapacitySource(Rate(200, per=1.0))
     async with capacity.acquire():
         pass
@@ -157,17 +160,17 @@ async def test_200_a_second_cost_no_polling(tasks: int) -> None:
     granted = await grants(capacity, tasks, 0.5)
     spent = time.process_time() - spent
     assert 30 <= len(granted) <= 1 + 200 * (granted[-1] + 0.05)
-    # What 3 seconds may cost is measured by the benchmark; here that nobody spins.
+    # The benchmark measures the cost of 3 seconds; this test only detects a busy loop.
     assert spent < 0.25
 
 
 @pytest.mark.virtual
-async def test_who_waits_for_quota_alone_holds_no_slot() -> None:
+async def test_waiting_for_quota_holds_no_slot() -> None:
     root = CapacitySource({"slots": 1, "requests": Rate(1, per=10.0)}, clock=now)
     (await root.acquire({"slots": 1, "requests": 1})).release()
     waiting = asyncio.create_task(take(root, {"slots": 1, "requests": 1}))
     await until(lambda: root.waiting == 1)
-    # It has no slot yet, and nobody has to wait for it.
+    # It holds no slot yet, so no other request has to wait for one.
     begun = now()
     assert await take(root) == begun
     assert root.held["slots"] == 0
@@ -185,12 +188,12 @@ async def test_settling_upwards_makes_debt() -> None:
 
 
 @pytest.mark.virtual
-async def test_settling_downwards_gives_back_what_time_has_not() -> None:
+async def test_settling_downwards_returns_the_rest() -> None:
     capacity = quota({"tokens": Rate(10, per=1.0, burst=100)})
     lease = await capacity.acquire({"tokens": 100})
     assert capacity.available == {"tokens": 0}
     await asyncio.sleep(3)
-    # 30 of the 100 are back by themselves; nothing is given twice.
+    # 30 of the 100 have been restored by time; they are not returned twice.
     lease.settle(tokens=0)
     lease.release()
     assert capacity.available == {"tokens": 100}
@@ -201,7 +204,7 @@ async def test_settling_downwards_gives_back_what_time_has_not() -> None:
 
 @pytest.mark.virtual
 @pytest.mark.parametrize("seed", range(5))
-async def test_settled_late_no_window_lets_more_through(seed: int) -> None:
+async def test_rate_holds_in_every_window_if_settled_late(seed: int) -> None:
     print("seed", seed)
     rng = random.Random(seed)
     capacity = quota({"tokens": Rate(60, per=60.0, burst=100)})
@@ -210,11 +213,11 @@ async def test_settled_late_no_window_lets_more_through(seed: int) -> None:
 
     async def work() -> None:
         lease = await capacity.acquire({"tokens": 90})
-        asked = now() - begun
+        acquired = now() - begun
         await asyncio.sleep(rng.choice([0, 1, 60]))
-        # What was really used counts as of when it was asked for.
+        # The amount that was really used counts from the time of the acquire.
         used = rng.choice([0, 30, 90])
-        admitted.append((asked, used))
+        admitted.append((acquired, used))
         lease.settle(tokens=used)
         lease.release()
 
@@ -223,7 +226,7 @@ async def test_settled_late_no_window_lets_more_through(seed: int) -> None:
 
 
 @pytest.mark.virtual
-async def test_retry_after_lets_nobody_in_before() -> None:
+async def test_no_grant_before_retry_after() -> None:
     root = CapacitySource({"slots": 2, "tokens": Rate(100, per=1.0)}, clock=now)
     begun = now()
     root.retry_after(5, resource="tokens")
@@ -238,7 +241,7 @@ async def test_retry_after_lets_nobody_in_before() -> None:
 
 
 @pytest.mark.virtual
-async def test_a_larger_rate_serves_sooner() -> None:
+async def test_larger_rate_serves_sooner() -> None:
     capacity = quota(Rate(1, per=100.0))
     await take(capacity)
     begun = now()
@@ -249,7 +252,7 @@ async def test_a_larger_rate_serves_sooner() -> None:
 
 
 @pytest.mark.virtual
-async def test_who_gives_up_has_spent_nothing() -> None:
+async def test_abandoned_wait_spends_nothing() -> None:
     capacity = quota({"requests": Rate(1, per=10.0), "dollars": Budget(3)})
     cost = {"requests": 1, "dollars": 1}
     await take(capacity, cost)
@@ -268,7 +271,7 @@ async def test_who_gives_up_has_spent_nothing() -> None:
 
 
 @pytest.mark.virtual
-async def test_those_who_wait_for_a_budget_hear_of_its_end() -> None:
+async def test_spent_budget_ends_its_waiters() -> None:
     budget = CapacitySource({"dollars": Budget(1)}, name="run", clock=now)
     lease = await budget.acquire({"dollars": 1})
     waiting = asyncio.create_task(take(budget, {"dollars": 0.5}))
@@ -281,7 +284,7 @@ async def test_those_who_wait_for_a_budget_hear_of_its_end() -> None:
 
 
 @pytest.mark.virtual
-async def test_a_timeout_and_a_rate_use_the_same_clock() -> None:
+async def test_timeout_and_rate_use_the_same_clock() -> None:
     capacity = quota(Rate(1, per=10.0))
     await take(capacity)
     begun = now()
@@ -292,23 +295,23 @@ async def test_a_timeout_and_a_rate_use_the_same_clock() -> None:
         assert now() - begun == pytest.approx(10)
 
 
-async def test_a_clock_that_tells_no_time_is_told_so() -> None:
-    told: Any = 1.0
-    capacity = CapacitySource(1, clock=lambda: told)
+async def test_bad_result_of_a_clock_is_refused() -> None:
+    reading: Any = 1.0
+    capacity = CapacitySource(1, clock=lambda: reading)
     lease = await capacity.acquire()
     for wrong_time, error in (("now", TypeError), (float("nan"), ValueError), (-1.0, ValueError)):
-        told = wrong_time
+        reading = wrong_time
         with pytest.raises(error, match=r"clock must return a .*number of seconds"):
             capacity.acquire_nowait()
-    told = wrong(None)
-    # What is held comes back all the same.
+    reading = wrong(None)
+    # The lease is released nevertheless.
     with suppress(TypeError):
         lease.release()
-    told = 2.0
+    reading = 2.0
     assert capacity.held == 0
 
 
-async def test_an_error_of_a_clock_is_the_callers() -> None:
+async def test_clock_error_is_raised_to_the_caller() -> None:
     def clock() -> float:
         raise ZeroDivisionError
 
@@ -319,7 +322,7 @@ async def test_an_error_of_a_clock_is_the_callers() -> None:
 
 @pytest.mark.virtual
 @pytest.mark.parametrize("seed", range(20))
-async def test_all_that_is_peeked_can_be_had(seed: int) -> None:
+async def test_all_of_peek_can_be_acquired(seed: int) -> None:
     dice, loop = random.Random(seed), asyncio.get_running_loop()
     root = CapacitySource(
         {
@@ -337,9 +340,9 @@ async def test_all_that_is_peeked_can_be_had(seed: int) -> None:
         if (free := node.peek()) is not None:
             lease = node.acquire_nowait(free)
             assert lease is not None, free
-            # Not a millionth more.
+            # Not a millionth more is free.
             assert not any((node.peek() or {}).values())
-            # As if nobody had looked.
+            # Restore the state from before the acquire.
             lease.settle(**dict.fromkeys(lease.cost, 0))
             lease.release()
             assert node.peek() == free

@@ -1,4 +1,4 @@
-"""What a tree of capacities says of itself."""
+"""Snapshots of a tree of capacities."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from tests.support import turns, until
 
 
 def pickled(shot: Any) -> Any:
-    return loads(dumps(shot))  # noqa: S301 - its own
+    return loads(dumps(shot))  # noqa: S301 - data of this test
 
 
-@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, pickled])
-def test_a_snapshot_can_be_copied_and_not_changed(again: Any) -> None:
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickled])
+def test_snapshot_can_be_copied_but_not_changed(duplicate: Any) -> None:
     root = CapacitySource({"slots": 2, "tokens": Rate(5, burst=9)}, name="root")
     leaf = CapacitySource(1, root, name="leaf")
     with leaf.acquire_sync():
         shot = root.snapshot()
-    other = again(shot)
+    other = duplicate(shot)
     assert other == shot
     assert hash(other) == hash(shot)
     assert other != root.snapshot()
-    # Down to plain dictionaries, which JSON takes.
+    # Converts to plain dictionaries, which JSON accepts.
     plain = json.loads(json.dumps(dataclasses.asdict(other)))
     assert plain["limit"]["tokens"] == {"amount": 5, "per": 60, "burst": 9}
     assert [child["held"] for child in plain["children"]] == [{"slots": 1}]
@@ -49,11 +49,11 @@ def test_a_snapshot_can_be_copied_and_not_changed(again: Any) -> None:
     assert held == {"slots": 1}
 
 
-# What it says, in cases that are computed by hand.
+# Statistics, compared with values that are computed by hand.
 
 
 @pytest.mark.virtual
-async def test_passes_are_counted_and_then_what_comes_free_is_kept() -> None:
+async def test_bypasses_are_counted_and_then_slots_reserved() -> None:
     root = CapacitySource(4, name="root", clock=asyncio.get_running_loop().time)
     large, small = (CapacitySource(4, root, name=name) for name in ("large", "small"))
     held = await small.acquire(3, owner=None)
@@ -65,14 +65,14 @@ async def test_passes_are_counted_and_then_what_comes_free_is_kept() -> None:
             assert not any(node.reserved["slots"] for node in root.snapshot())
     shot = root.snapshot()
     assert [node.bypassed for node in shot] == [8, 8, 0]
-    # The one that is free is kept from now on, at the node where it is short.
+    # The free slot is reserved from now on, at the node where slots are short.
     assert [node.reserved for node in shot] == [{"slots": 1}, {"slots": 0}, {"slots": 0}]
-    kept_out = asyncio.ensure_future(small.acquire(1))
+    blocked = asyncio.ensure_future(small.acquire(1))
     await turns(3)
     assert (small.waiting, small.acquire_nowait(1)) == (1, None)
     held.settle(slots=1)
     (await waiting).release()
-    (await kept_out).release()
+    (await blocked).release()
     held.release()
     shot = root.snapshot()
     assert [node.bypassed for node in shot] == [8, 8, 0]
@@ -80,17 +80,17 @@ async def test_passes_are_counted_and_then_what_comes_free_is_kept() -> None:
 
 
 @pytest.mark.virtual
-async def test_the_mean_hold_is_a_moving_average() -> None:
+async def test_mean_hold_is_a_moving_average() -> None:
     root = CapacitySource(4, clock=asyncio.get_running_loop().time)
     leaf, idle = CapacitySource(4, root), CapacitySource(4, root)
     assert root.snapshot().mean_hold is None
     async with leaf.acquire(2):
         await asyncio.sleep(8)
-    # What it costs does not count.
+    # The cost does not count.
     assert [node.mean_hold for node in root.snapshot()] == [8, 8, None]
     async with leaf.acquire(1):
         await asyncio.sleep(16)
-    # Each new one is an eighth of it.
+    # Each new hold has a weight of an eighth.
     assert leaf.snapshot().mean_hold == 8 + (16 - 8) / 8
     async with idle.acquire(1):
         pass
@@ -99,14 +99,14 @@ async def test_the_mean_hold_is_a_moving_average() -> None:
 
 
 @pytest.mark.virtual
-async def test_shares_are_what_was_had_and_what_is_due() -> None:
+async def test_shares_received_and_due() -> None:
     root = CapacitySource(2, clock=asyncio.get_running_loop().time)
     children = [CapacitySource(2, root, weight=weight) for weight in (3, 1, 6)]
     first, second, _ = children
     assert [node.share_received for node in root.snapshot()] == [None] * 4
-    # Alone each is due everything, as far as nobody else had or waits for anything.
+    # A child that is alone is due everything: no other one has held or requested anything.
     assert [node.share_due for node in root.snapshot()] == [None, 1, 1, 1]
-    # Nothing counts while nobody waits.
+    # Nothing counts while no request waits.
     async with first.acquire(2):
         await asyncio.sleep(100)
     assert first.snapshot().share_received is None
@@ -121,7 +121,7 @@ async def test_shares_are_what_was_had_and_what_is_due() -> None:
         for node, seconds in ((first, 1), (second, 3))
         for _ in range(4)
     ]
-    # Two slots for 800 s: 1,200 slot-seconds for the first, 400 for the second, of which each lease is 3.
+    # Two slots for 800 s: 1,200 slot-seconds for the first child, 400 for the second, whose leases take 3 each.
     await asyncio.sleep(800)
     shot = root.snapshot()
     for worker in workers:
@@ -132,5 +132,5 @@ async def test_shares_are_what_was_had_and_what_is_due() -> None:
     )
     assert [node.granted for node in shot.children] == pytest.approx([1200, 133, 0], abs=6)
     assert [node.mean_hold for node in shot.children] == [pytest.approx(1), pytest.approx(3), None]
-    # Of the idle one as if it came now.
+    # The idle child is due the share that it would get if it became active now.
     assert [node.share_due for node in shot.children] == [3 / 4, 1 / 4, 6 / 10]

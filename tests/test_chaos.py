@@ -1,4 +1,4 @@
-"""Random programs over random lines: whatever is cancelled, dropped or closed, nothing hangs, crashes or is left."""
+"""Random programs over random pipelines: after any cancellation, drop or close, nothing hangs, crashes or leaks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Program:
-    """One random line, pulled at random places by random means."""
+    """One random pipeline, pulled at random stages and interrupted in random ways."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -42,7 +42,7 @@ class Program:
             raise ValueError(n)
         return n
 
-    def line(self) -> list[PullObj[int]]:
+    def pipeline(self) -> list[PullObj[int]]:
         sources: list[Callable[[], PullObj[int]]] = [
             lambda: SourceIterObj(range(30)),
             lambda: SourceIterObj(self.numbers()),
@@ -61,7 +61,7 @@ class Program:
         return links
 
     async def run(self) -> None:
-        links = self.line()
+        links = self.pipeline()
         pulls: list[asyncio.Future[Any]] = []
         for _ in range(40):
             link = self.rng.choice(links)
@@ -90,10 +90,10 @@ class Program:
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_law_5_whatever_happens_to_a_line_it_ends_clean(seed: int) -> None:
+async def test_law_5_random_pipelines_close_all_sources(seed: int) -> None:
     print("seed", seed)
     threshold = gc.get_threshold()
-    # The collector comes by between almost any two steps.
+    # The collector runs between almost any two steps.
     gc.set_threshold(5, 2, 2)
     try:
         for _ in range(5):

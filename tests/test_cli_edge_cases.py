@@ -75,18 +75,18 @@ def _broken(folder: Path, *options: str) -> subprocess.CompletedProcess[bytes]:
         os.close(writes)
 
 
-@pytest.mark.parametrize("way", [_closed, _broken])
+@pytest.mark.parametrize("run_map", [_closed, _broken])
 def test_broken_stderr_does_not_change_the_result(
-    tmp_path: Path, files: Files, way: Callable[..., subprocess.CompletedProcess[bytes]]
+    tmp_path: Path, files: Files, run_map: Callable[..., subprocess.CompletedProcess[bytes]]
 ) -> None:
     files(*range(2000))
-    done = way(tmp_path, "--every", "0.001", "--report", "report.html")
+    done = run_map(tmp_path, "--every", "0.001", "--report", "report.html")
     assert (done.returncode, done.stdout) == (0, b"")
     assert results(tmp_path / "out.jsonl") == list(range(2000))
     assert "2,000" in (tmp_path / "report.html").read_text(encoding="utf-8")
     # The exit code still shows the error.
     files(text="1\nno JSON\n")
-    assert way(tmp_path).returncode == 2
+    assert run_map(tmp_path).returncode == 2
 
 
 def test_messages_never_go_to_standard_output(tmp_path: Path, files: Files) -> None:

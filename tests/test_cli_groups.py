@@ -15,7 +15,7 @@ from headrace import CapacitySource
 from headrace.cli.groups import Groups, group_name
 from headrace.task import Task
 from tests.command import Files, assert_one_line_error, files_in, results, run
-from tests.pool_support import ALL_THE_LONG_WAY
+from tests.pool_support import NO_FAST_PATH
 from tests.support import until
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def files(tmp_path: Path) -> Files:
     return files_in(tmp_path)
 
 
-async def given(tasks: Iterable[tuple[str, Task]]) -> AsyncIterator[tuple[str, Task]]:
+async def as_source(tasks: Iterable[tuple[str, Task]]) -> AsyncIterator[tuple[str, Task]]:
     for task in tasks:
         yield task
 
@@ -90,7 +90,7 @@ async def test_limits_and_group_order_hold(seed: int) -> None:
 
 @pytest.mark.virtual
 async def test_no_group_starves_another() -> None:
-    """An earlier group with a hundred times as many tasks does not delay the others."""
+    """Serve all groups alike, although the first one has a hundred times as many tasks."""
     done: list[str] = []
 
     async def work(name: str) -> None:
@@ -99,7 +99,7 @@ async def test_no_group_starves_another() -> None:
 
     order = ["big"] * 500 + ["small", "tiny"] * 5
     root = CapacitySource(3)
-    await Groups(root, 3, 10_000, {}).run(given((name, Task(work, name)) for name in order))
+    await Groups(root, 3, 10_000, {}).run(as_source((name, Task(work, name)) for name in order))
     # The first three tasks have no competition, unless the machine is busy. Then each group has a third of the slots
     # for the five rounds in which it has tasks.
     assert Counter(done[: 3 + 5 * 3]) == {"big": 8, "small": 5, "tiny": 5}
@@ -122,7 +122,7 @@ async def test_reading_stops_while_the_window_is_full() -> None:
     # Usually the slots are taken before the third group has a task. Without the fast path, or on a busy machine, a group
     # starts its second task one event-loop iteration later, and the third group gets a slot.
     prompt, late = {"1": 2, "2": 2, "0": 0}, {"1": 2, "2": 1, "0": 1}
-    assert groups.running() in ((late,) if ALL_THE_LONG_WAY else (prompt, late))
+    assert groups.running() in ((late,) if NO_FAST_PATH else (prompt, late))
     gate.set()
     await running
     assert read == 100
@@ -159,7 +159,7 @@ async def test_cancelling_run_stops_all_tasks() -> None:
             ended.append(name)
 
     groups = Groups(root, 2, 5, {})
-    tasks = given((name, Task(work, name)) for name in "abcabcabcabc")
+    tasks = as_source((name, Task(work, name)) for name in "abcabcabcabc")
     running = asyncio.create_task(groups.run(tasks))
     await until(lambda: groups.waiting == 5)
     running.cancel()
@@ -167,7 +167,7 @@ async def test_cancelling_run_stops_all_tasks() -> None:
         await running
     # Three slots, of which the first group may have two; see above.
     prompt, late = ["a", "a", "b"], ["a", "b", "c"]
-    assert sorted(ended) in ((late,) if ALL_THE_LONG_WAY else (prompt, late))
+    assert sorted(ended) in ((late,) if NO_FAST_PATH else (prompt, late))
     assert (root.held, root.waiting) == (0, 0)
 
 

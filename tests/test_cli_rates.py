@@ -123,7 +123,7 @@ def test_invalid_values_are_refused(kind: Callable[[str], Any], texts: list[str]
 
 @pytest.mark.parametrize("text", ["0.5/s", "0.9/m", "0.01/d", "1/s", "1.5/h"])
 async def test_every_rate_grants_a_call(text: str) -> None:
-    some = terms(rate=parse_rate(text), tokens="n", token_rate=parse_rate(text))
+    some = make_options(rate=parse_rate(text), tokens="n", token_rate=parse_rate(text))
     capacity = some.capacity()
     cost: Any = some.cost(1)
     lease = capacity.acquire_nowait(cost)
@@ -137,31 +137,31 @@ async def test_every_rate_grants_a_call(text: str) -> None:
     [("0.5/s", "1 in 2.00 s"), ("0.01/h", "1 in 100 h 0 min"), ("1.5/m", "1.5/m")],
 )
 def test_rate_is_formatted(text: str, words: str) -> None:
-    assert ("rate", words) in terms(rate=parse_rate(text)).describe()
+    assert ("rate", words) in make_options(rate=parse_rate(text)).describe()
 
 
-def terms(**given: Any) -> RunOptions:
-    nothing: dict[str, Any] = {
+def make_options(**given: Any) -> RunOptions:
+    defaults: dict[str, Any] = {
         "rate": None,
         "tokens": None,
         "token_rate": None,
         "retries": 0,
         "timeout": None,
     }
-    everything: dict[str, Any] = {"limit": 3, **nothing, **given}
-    return RunOptions(**everything)
+    arguments_given: dict[str, Any] = {"limit": 3, **defaults, **given}
+    return RunOptions(**arguments_given)
 
 
 def test_cost_of_a_call() -> None:
-    assert terms().count_tokens("anything") == 0
-    assert terms().cost(0) == 1
-    assert terms(rate=Rate(500)).cost(0) == {"slots": 1, "calls": 1}
-    both = terms(rate=Rate(500), tokens="n", token_rate=Rate(1000))
+    assert make_options().count_tokens("anything") == 0
+    assert make_options().cost(0) == 1
+    assert make_options(rate=Rate(500)).cost(0) == {"slots": 1, "calls": 1}
+    both = make_options(rate=Rate(500), tokens="n", token_rate=Rate(1000))
     assert both.count_tokens({"n": 2.5}) == 2.5
     assert both.cost(2.5) == {"slots": 1, "calls": 1, "tokens": 2.5}
     # A cost of 0 is left out.
     assert both.cost(0) == {"slots": 1, "calls": 1}
-    assert terms().capacity().limit == 3
+    assert make_options().capacity().limit == 3
     assert both.capacity().limit == {
         "slots": 3,
         "calls": Rate(500),
@@ -231,7 +231,7 @@ def test_record_without_valid_tokens_fails(tmp_path: Path, files: Files) -> None
         "record 4 failed: ValueError: the field 'n' must be a number of tokens of at least 0, got '5'",
         "record 5 failed: ValueError: the field 'n' must be a number of tokens of at least 0, got True",
         "record 6 failed: ValueError: the record is not a JSON object, so it has no field 'n'",
-        "record 7 failed: ValueError: a cost of 1001 tokens can never be had",
+        "record 7 failed: ValueError: a cost of 1001 tokens can never be granted",
         "2 done, 6 failed",
     ):
         assert message in done.stderr, (message, done.stderr)

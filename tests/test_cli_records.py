@@ -30,8 +30,8 @@ async def read(path: Path, most: int, *, text: bool = True) -> tuple[list[str], 
 async def test_max_record_is_exact_to_the_byte(tmp_path: Path, most: int, end: str) -> None:
     path = tmp_path / "in.txt"
     path.write_text(f"a\n{'x' * most}{end}", encoding="utf-8")
-    behind = ["x"] * end.count("x")
-    assert await read(path, most) == (["a", "x" * most, *behind], None)
+    following = ["x"] * end.count("x")
+    assert await read(path, most) == (["a", "x" * most, *following], None)
     path.write_text(f"a\n{'x' * (most + 1)}{end}", encoding="utf-8")
     problem = f"{path}, line 2: longer than {most:,} bytes (--max-record)"
     assert await read(path, most) == (["a"], problem)

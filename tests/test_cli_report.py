@@ -70,12 +70,12 @@ def filled(values: list[float]) -> DDSketch:
 def test_quantile_is_within_the_stated_error(values: list[float], parts: list[float]) -> None:
     parts = [0, 0.5, 0.9, 0.99, 1, *parts]
     ranked = sorted(values)
-    for part, told in zip(parts, filled(values).quantiles(parts), strict=True):
+    for part, estimate in zip(parts, filled(values).quantiles(parts), strict=True):
         true = ranked[max(1, math.ceil(round(part * len(ranked), 6))) - 1]
         # A margin for rounding at the bound of a bucket.
         allowed = max(RELATIVE_ERROR * true * (1 + 1e-9), MIN_DURATION)
-        assert abs(told - true) <= allowed, (part, told, true)
-        assert ranked[0] <= told <= ranked[-1]
+        assert abs(estimate - true) <= allowed, (part, estimate, true)
+        assert ranked[0] <= estimate <= ranked[-1]
 
 
 @given(st.lists(durations, min_size=1, max_size=200))
@@ -99,11 +99,11 @@ def test_histogram_counts_each_duration_once(values: list[float], most: int) -> 
         assert bar.high == following.low
     for bar in bars:
         # A value near a bound may be counted on either side.
-        least, most_of_it = bar.low * (1 - 1e-9), bar.high * (1 + 1e-9)
+        lowest, highest = bar.low * (1 - 1e-9), bar.high * (1 + 1e-9)
         inside = [
             value
             for value in values
-            if least < min(max(value, MIN_DURATION), MAX_DURATION) <= most_of_it
+            if lowest < min(max(value, MIN_DURATION), MAX_DURATION) <= highest
         ]
         assert bar.count <= len(inside)
 
@@ -151,22 +151,22 @@ steps = st.lists(
 @given(steps, st.sampled_from([2, 4, 6, 16]))
 @settings(max_examples=300)
 def test_points_match_the_sampled_levels(
-    told: list[tuple[float, dict[str, float], int]], slots: int
+    given_steps: list[tuple[float, dict[str, float], int]], slots: int
 ) -> None:
     line, now = TimeLine(slots=slots, width=0.25, most=2), 0.0
     spans: list[tuple[float, float, dict[str | None, float]]] = []
     happened: list[float] = []
     levels: dict[str | None, float] = {}
     kept: list[str] = []
-    for step, values, events in told:
+    for step, values, events in given_steps:
         spans.append((now, now + step, levels))
         now += step
         levels = {}
         for name, value in values.items():
             if name not in kept and len(kept) < 2:
                 kept.append(name)
-            place: str | None = name if name in kept else OTHERS
-            levels[place] = levels.get(place, 0.0) + value
+            label: str | None = name if name in kept else OTHERS
+            levels[label] = levels.get(label, 0.0) + value
         line.sample(now, values)
         for _ in range(events):
             line.count(now, "done")
@@ -286,7 +286,7 @@ def test_report_memory_is_bounded() -> None:
     print("seed 5")
     report = Report()
 
-    def go_on(begin: int, end: int) -> None:
+    def add_records(begin: int, end: int) -> None:
         for number in range(begin, end):
             levels = {f"level {number % 1000}": 1.0, "calls": 3.0}
             report.time_line.sample(number / 10, levels)
@@ -295,9 +295,9 @@ def test_report_memory_is_bounded() -> None:
             report.add_record(number / 10, number, "x" * 1000, waited=0.0, took=took, error=bad)
 
     tracemalloc.start()
-    go_on(0, 10_000)
+    add_records(0, 10_000)
     before, _ = tracemalloc.get_traced_memory()
-    go_on(10_000, 60_000)
+    add_records(10_000, 60_000)
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert after - before < 100_000, f"{before:,} bytes, then {after:,}"
@@ -314,7 +314,7 @@ async def test_collector_samples_changing_levels(tmp_path: Path) -> None:
         series = Series("calls", "Calls", "calls", 4, lambda: level)
         collector = Collector(output, [series], [], clock=loop.time)
         began = loop.time()
-        watching = asyncio.create_task(collector.run())
+        collecting = asyncio.create_task(collector.run())
         await asyncio.sleep(100)
         level = 3.0
         now = loop.time()
@@ -324,9 +324,9 @@ async def test_collector_samples_changing_levels(tmp_path: Path) -> None:
         await asyncio.sleep(100)
         record_task.ended = loop.time()
         collector.add_record(record_task, None)
-        watching.cancel()
-        await asyncio.wait({watching})
-        told = Summary(
+        collecting.cancel()
+        await asyncio.wait({collecting})
+        totals = Summary(
             job="work:fetch",
             options=[],
             outcome="Finished",
@@ -338,7 +338,7 @@ async def test_collector_samples_changing_levels(tmp_path: Path) -> None:
             failed=0,
             retried=0,
         )
-        collector.write(told)
+        collector.write(totals)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "calls: 2.00 on average, 3 at most" in page
     assert "the text" in page

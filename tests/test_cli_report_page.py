@@ -118,12 +118,12 @@ def busy(
     for line in (report.time_line, *report.families):
         line.sample(records / 50, {})
     done = records - failed
-    told = summary(seconds=records / 50, read=records, done=done, failed=failed)
+    totals = summary(seconds=records / 50, read=records, done=done, failed=failed)
     series, flow = (
         [level("calls", 20), level("queue")],
         RateSeries("started", "Calls per second", "made", 60),
     )
-    return report, told, series, [family()], [flow]
+    return report, totals, series, [family()], [flow]
 
 
 # Content
@@ -146,8 +146,8 @@ def test_page_shows_the_outcome() -> None:
         report.add_record(1.0, number, f"record {number}", waited=0.5, took=0.01, error=None)
     report.add_record(2.0, 100, "the <last>", waited=0.5, took=3.0, error=error)
     report.time_line.sample(60.0, {})
-    told = summary(read=100, done=99, failed=1, outcome="Finished; 1 failed")
-    page = Page(render(report, told, [level("calls", 4)]))
+    totals = summary(read=100, done=99, failed=1, outcome="Finished; 1 failed")
+    page = Page(render(report, totals, [level("calls", 4)]))
     for text in (
         "Finished; 1 failed",
         "done 99 1.67 per second",
@@ -187,13 +187,13 @@ def test_page_escapes_all_text(text: str, message: str) -> None:
     report.add_record(0.0, 1, text, waited=0.0, took=1.0, error=error)
     report.time_line.sample(1.0, {text: 1.0})
     report.time_line.sample(2.0, {})
-    told = summary(job=text, outcome=message, options=[(text, message)])
+    totals = summary(job=text, outcome=message, options=[(text, message)])
     shown = Series(text, text, message, 3, lambda: 0)
-    page = Page(render(report, told, [shown]))
+    page = Page(render(report, totals, [shown]))
     plain = Page(render(report, summary(job="", outcome="", options=[("", "")]), [shown]))
     assert page.elements == plain.elements
     # The page can be encoded as UTF-8.
-    render(report, told, [shown]).encode()
+    render(report, totals, [shown]).encode()
 
 
 def test_page_shows_events_with_their_rate() -> None:
@@ -221,16 +221,16 @@ def test_groups_are_ordered_by_usage() -> None:
     line.sample(0.0, levels)
     line.sample(30.0, dict.fromkeys(levels, 0.0) | {"group 00": 4.0})
     line.sample(60.0, {})
-    told = render(report, summary(), [], [family(limit=100)])
-    assert "running calls of each" in told
-    titles = [title.split("</h3>")[0] for title in told.split("<h3>")[1:]]
+    rendered = render(report, summary(), [], [family(limit=100)])
+    assert "running calls of each" in rendered
+    titles = [title.split("</h3>")[0] for title in rendered.split("<h3>")[1:]]
     # The first groups have their own chart, ordered by usage.
     ordered = [f"group {number:02}" for number in (23, 22, 21, 20)]
     assert titles[:4] == ordered
     assert titles[-1] == "all others"
     assert len(titles) == 25
     others = sum(1.0 + number for number in range(24, 40)) / 2
-    assert f"{others:.0f} on average" in told.split("all others")[1]
+    assert f"{others:.0f} on average" in rendered.split("all others")[1]
 
 
 def test_page_size_is_bounded() -> None:
@@ -363,28 +363,28 @@ def test_browser_shows_the_page(tmp_path: Path) -> None:
         title, charts = page.evaluate("[document.title, document.querySelectorAll('svg').length]")
         assert title == "work:fetch: 3,000 records"
         assert charts == 5 + 24 + 1
-        asked = [
+        requested = [
             event["params"]["request"]["url"]
             for event in page.events
             if event["method"] == "Network.requestWillBeSent"
         ]
-        assert asked == [path.as_uri()]
-        complaints = [event for event in page.events if event["method"] == "Log.entryAdded"]
-        assert not complaints, json.dumps(complaints)
+        assert requested == [path.as_uri()]
+        log_entries = [event for event in page.events if event["method"] == "Log.entryAdded"]
+        assert not log_entries, json.dumps(log_entries)
         # The policy is enforced: an inline script does not run.
         page.evaluate(
             "document.body.appendChild(document.createElement('script')).text = 'document.title = 1'"
         )
         assert page.evaluate("document.title") == title
-        papers: set[str] = set()
+        backgrounds: set[str] = set()
         for width in (1280, 390, 320):
             for dark in (False, True):
                 page.look(width=width, dark=dark)
                 page.screenshot(tmp_path / f"{width}-{'dark' if dark else 'light'}.png")
-                where = f"{width} wide, {'dark' if dark else 'light'}"
-                assert page.evaluate(STICKING_OUT) == [], where
-                assert page.evaluate(OVERLAPS) == [], where
+                variant = f"{width} wide, {'dark' if dark else 'light'}"
+                assert page.evaluate(STICKING_OUT) == [], variant
+                assert page.evaluate(OVERLAPS) == [], variant
                 ratio, element = page.evaluate(CONTRAST)
-                assert ratio >= 4.5, f"{where}: the contrast of {element} is {ratio:.2f}"
-                papers.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-        assert len(papers) == 2
+                assert ratio >= 4.5, f"{variant}: the contrast of {element} is {ratio:.2f}"
+                backgrounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        assert len(backgrounds) == 2

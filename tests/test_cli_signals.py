@@ -285,7 +285,7 @@ def results_as_text(count: int) -> str:
 
 
 def has_exited(process: int) -> bool:
-    """Whether the process has ended and is not reaped."""
+    """Return whether the process has ended and is not reaped."""
     return ") Z " in Path(f"/proc/{process}/stat").read_text(encoding="ascii")
 
 

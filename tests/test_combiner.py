@@ -1,3 +1,5 @@
+"""`AsyncIteratorCombiner`: order, read-ahead, rotation, cancellation, errors and construction."""
+
 from __future__ import annotations
 
 import asyncio
@@ -26,13 +28,13 @@ where: ContextVar[str] = ContextVar("where", default="nowhere")
 
 
 async def ready(name: str, count: int) -> AsyncIterator[tuple[str, int]]:
-    """Items without a wait."""
+    """Yield items without waiting."""
     for index in range(count):
         yield name, index
 
 
 async def slow(name: str, count: int, turns: int = 1) -> AsyncIterator[tuple[str, int]]:
-    """Items that each take some turns of the loop."""
+    """Yield items that take some loop iterations each."""
     for index in range(count):
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -40,7 +42,7 @@ async def slow(name: str, count: int, turns: int = 1) -> AsyncIterator[tuple[str
 
 
 def in_order(items: list[tuple[str, int]]) -> bool:
-    """Whether the items of each source came in their order, each once."""
+    """Return whether the items of each source arrived in order, each once."""
     seen: Counter[str] = Counter()
     for name, index in items:
         if seen[name] != index:
@@ -49,7 +51,7 @@ def in_order(items: list[tuple[str, int]]) -> bool:
     return True
 
 
-async def test_race_gives_the_items_of_all_sources() -> None:
+async def test_race_yields_the_items_of_all_sources() -> None:
     sources = [ready("a", 5), slow("b", 3), slow("c", 7, 4)]
     async with AsyncIteratorCombiner(*sources).race_generator() as race:
         items = [item async for item in race]
@@ -57,7 +59,7 @@ async def test_race_gives_the_items_of_all_sources() -> None:
     assert Counter(name for name, _ in items) == {"a": 5, "b": 3, "c": 7}
 
 
-async def test_items_come_as_they_are_ready() -> None:
+async def test_items_are_yielded_as_they_are_ready() -> None:
     left: PushPullBufferObj[str] = PushPullBufferObj()
     right: PushPullBufferObj[str] = PushPullBufferObj()
     async with AsyncIteratorCombiner(left.source, right.source).race_generator() as race:
@@ -66,7 +68,7 @@ async def test_items_come_as_they_are_ready() -> None:
             assert await anext(race) == item
 
 
-async def test_source_may_be_anything_that_can_be_iterated() -> None:
+async def test_source_may_be_any_iterable() -> None:
     class Stream:
         def __aiter__(self) -> AsyncIterator[int]:
             return self.items()
@@ -121,12 +123,12 @@ async def test_read_ahead_is_one_item_a_source() -> None:
         for pulls in range(1, 20):
             await anext(race)
             await quiet()
-            # They are asked again when both were taken, and each for one item.
+            # Both sources are pulled again, for one item each, once both items were taken.
             each = (pulls + 1) // 2
             assert pulled == {"a": each, "b": each}
 
 
-async def test_read_ahead_of_who_waited_is_one_item_a_source() -> None:
+async def test_read_ahead_of_waiting_sources_is_one_item() -> None:
     pulled: Counter[str] = Counter()
 
     async def count(name: str) -> AsyncIterator[str]:
@@ -138,7 +140,7 @@ async def test_read_ahead_of_who_waited_is_one_item_a_source() -> None:
     async with AsyncIteratorCombiner(count("a"), count("b")).race_generator() as race:
         await anext(race)
         await quiet()
-        # One of the two was taken, and its source is asked again by the next pull only.
+        # One of the two items was taken; its source is pulled again only by the next pull.
         assert pulled == {"a": 1, "b": 1}
         for pulls in range(2, 20):
             await anext(race)
@@ -147,7 +149,7 @@ async def test_read_ahead_of_who_waited_is_one_item_a_source() -> None:
 
 
 @pytest.mark.parametrize("waits", [(0,), (3,), (0, 3), (1, 2, 3)])
-async def test_rotation_of_some_that_waited_and_some_that_never_did(waits: tuple[int, ...]) -> None:
+async def test_waiting_and_ready_sources_rotate(waits: tuple[int, ...]) -> None:
     async def source(number: int) -> AsyncIterator[int]:
         if number in waits:
             await asyncio.sleep(0)
@@ -156,14 +158,14 @@ async def test_rotation_of_some_that_waited_and_some_that_never_did(waits: tuple
 
     async with AsyncIteratorCombiner(*map(source, range(4))).race_generator() as race:
         await anext(race)
-        # Those that wait have their first now.
+        # The sources that wait have their first item ready now.
         await quiet()
         items = [await anext(race) for _ in range(100)]
     for start in range(len(items) - 4):
         assert set(items[start : start + 4]) == set(range(4))
 
 
-async def test_each_of_many_ready_sources_gets_its_turn() -> None:
+async def test_many_ready_sources_rotate() -> None:
     names = [str(number) for number in range(7)]
     async with AsyncIteratorCombiner(*(ready(name, 50) for name in names)).race_generator() as race:
         items = [await anext(race) for _ in range(7 * 20)]
@@ -171,7 +173,7 @@ async def test_each_of_many_ready_sources_gets_its_turn() -> None:
         assert {name for name, _ in items[start : start + 7]} == set(names)
 
 
-async def test_ready_source_starves_nobody() -> None:
+async def test_ready_source_starves_no_other() -> None:
     event = asyncio.Event()
 
     async def waits() -> AsyncIterator[str]:
@@ -218,7 +220,7 @@ async def test_concurrent_pulls_are_all_served() -> None:
     assert [index for _, index in items] == list(range(6))
 
 
-async def test_each_source_has_an_identity_of_its_own() -> None:
+async def test_each_source_has_its_own_task_and_context() -> None:
     async def source(name: str) -> AsyncIterator[str]:
         token = where.set(name)
         task = asyncio.current_task()
@@ -248,34 +250,34 @@ async def test_each_source_has_an_identity_of_its_own() -> None:
     assert where.get() == "nowhere"
 
 
-async def test_timeout_strikes_a_source_that_stands_at_its_yield() -> None:
-    struck = asyncio.Event()
-    went_on = 0
+async def test_timeout_interrupts_a_source_at_its_yield() -> None:
+    timed_out = asyncio.Event()
+    resumed = 0
 
     async def source() -> AsyncIterator[int]:
-        nonlocal went_on
+        nonlocal resumed
         try:
             async with asyncio.timeout(0):
                 yield 1
         except TimeoutError:
-            struck.set()
+            timed_out.set()
         for number in (2, 3):
-            went_on += 1
+            resumed += 1
             yield number
 
     async with AsyncIteratorCombiner(source()).race_generator() as race:
         assert await anext(race) == 1
-        await struck.wait()
+        await timed_out.wait()
         await quiet()
-        # It came to its next yield, and no further before somebody asked.
-        assert went_on == 1
+        # The source ran to its next `yield`, and no further before the next pull.
+        assert resumed == 1
         assert [item async for item in race] == [2, 3]
 
 
 # Errors.
 
 
-async def test_error_reaches_the_consumer_once_and_the_others_go_on() -> None:
+async def test_error_reaches_the_consumer_once() -> None:
     raised = ValueError("bad")
 
     async def fails() -> AsyncIterator[tuple[str, int]]:
@@ -298,7 +300,7 @@ async def test_error_reaches_the_consumer_once_and_the_others_go_on() -> None:
     assert note.startswith("raised by source 1 of AsyncIteratorCombiner, test_error_reaches")
 
 
-async def test_source_that_can_goes_on_after_its_error() -> None:
+async def test_source_may_continue_after_its_error() -> None:
     class Flaky(SourceObj[int]):
         def __init__(self) -> None:
             super().__init__()
@@ -319,7 +321,7 @@ async def test_source_that_can_goes_on_after_its_error() -> None:
     assert [item async for item in race] == [3]
 
 
-async def test_source_that_cannot_be_iterated_after_all_is_an_error_and_ends() -> None:
+async def test_failing_aiter_is_an_error_and_ends_its_source() -> None:
     class Broken:
         def __aiter__(self) -> AsyncIterator[int]:
             raise ValueError("no")
@@ -335,7 +337,7 @@ async def test_source_that_cannot_be_iterated_after_all_is_an_error_and_ends() -
     assert [item async for item in race] == []
 
 
-async def test_cancelled_error_of_a_source_does_not_cancel_the_consumer() -> None:
+async def test_cancelled_source_does_not_cancel_the_consumer() -> None:
     async def cancelled() -> AsyncIterator[int]:
         yield 1
         raise asyncio.CancelledError("mine")
@@ -348,7 +350,7 @@ async def test_cancelled_error_of_a_source_does_not_cancel_the_consumer() -> Non
     assert [item async for item in race] == []
 
 
-async def test_what_ends_the_program_reaches_the_consumer() -> None:
+async def test_keyboard_interrupt_reaches_the_consumer() -> None:
     async def stop() -> AsyncIterator[int]:
         yield 1
         raise KeyboardInterrupt
@@ -411,7 +413,7 @@ async def test_races_nest() -> None:
     assert len(items) == 15
 
 
-async def test_race_is_one_stream() -> None:
+async def test_race_generator_is_always_the_same_stream() -> None:
     combiner = AsyncIteratorCombiner([1, 2, 3])
     assert combiner.race_generator() is combiner.race_generator()
     assert [item async for item in combiner.race_generator()] == [1, 2, 3]
@@ -428,7 +430,7 @@ async def test_thousand_sources_start_and_end() -> None:
     assert len(items) == 2_000
 
 
-async def test_race_that_was_read_to_its_end_may_be_dropped() -> None:
+async def test_race_read_to_its_end_may_be_dropped() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         items = [item async for item in AsyncIteratorCombiner(slow("a", 3)).race_generator()]
@@ -436,7 +438,7 @@ async def test_race_that_was_read_to_its_end_may_be_dropped() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
-def test_bad_combiner_says_what_is_wrong() -> None:
+def test_bad_sources_of_a_combiner_are_refused() -> None:
     bad: Any = 3
     with pytest.raises(ValueError, match="sources must be one stream at least, got none"):
         AsyncIteratorCombiner()
@@ -453,7 +455,7 @@ def test_bad_combiner_says_what_is_wrong() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_whatever_is_cancelled_each_item_comes_once(seed: int) -> None:
+async def test_random_cancellations_deliver_each_item_once(seed: int) -> None:
     chance = random.Random(seed)
     counts = {str(number): chance.randrange(12) for number in range(chance.randint(1, 5))}
     items: list[tuple[str, int]] = []

@@ -1,3 +1,5 @@
+"""Closing an `AsyncIteratorCombiner`: its sources, pending pulls and errors."""
+
 from __future__ import annotations
 
 import asyncio
@@ -12,13 +14,13 @@ from headrace import (
     PushPullBufferObj,
     SourceObj,
 )
-from tests.support import Failing, Sources, belongs_to_its_loop, insisted, quiet, until
+from tests.support import Failing, Sources, assert_bound_to_loop, cancel_repeatedly, quiet, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 
-async def test_leaving_closes_every_source_in_its_own_task_and_context() -> None:
+async def test_exit_closes_sources_in_their_task_and_context() -> None:
     sources = Sources()
     combiner = AsyncIteratorCombiner(
         sources.source("a"), sources.source("b", 5), sources.source("c", 100)
@@ -30,7 +32,7 @@ async def test_leaving_closes_every_source_in_its_own_task_and_context() -> None
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_source_that_ended_is_closed_by_the_task_that_drove_it() -> None:
+async def test_ended_source_is_closed_by_the_task_that_ran_it() -> None:
     closed: list[object] = []
 
     class Source(SourceObj[int]):
@@ -47,7 +49,7 @@ async def test_source_that_ended_is_closed_by_the_task_that_drove_it() -> None:
     assert closed == [True]
 
 
-async def test_closing_before_the_first_pull_closes_what_was_never_started() -> None:
+async def test_close_before_the_first_pull_starts_no_source() -> None:
     closed: list[str] = []
 
     def items() -> Iterator[int]:
@@ -92,7 +94,7 @@ async def test_closing_ends_a_pending_pull() -> None:
         await pulling
 
 
-async def test_error_of_closing_is_raised_bare_and_the_others_are_closed() -> None:
+async def test_one_close_error_is_raised_without_a_group() -> None:
     sources = Sources()
     race = AsyncIteratorCombiner(Failing("x"), sources.source("a")).race_generator()
     await anext(race)
@@ -102,7 +104,7 @@ async def test_error_of_closing_is_raised_bare_and_the_others_are_closed() -> No
     assert sources.ended == ["a"]
 
 
-async def test_several_errors_of_closing_are_raised_as_a_group() -> None:
+async def test_several_close_errors_are_raised_as_a_group() -> None:
     sources = Sources()
     race = AsyncIteratorCombiner(Failing("x"), sources.source("a"), Failing("y")).race_generator()
     await anext(race)
@@ -113,7 +115,7 @@ async def test_several_errors_of_closing_are_raised_as_a_group() -> None:
     await race.aclose()
 
 
-async def test_error_that_the_cancelled_pull_makes_of_it_is_raised_by_closing() -> None:
+async def test_clean_up_error_of_a_pull_is_raised_by_close() -> None:
     async def source() -> AsyncIterator[int]:
         yield 1
         try:
@@ -131,7 +133,7 @@ async def test_error_that_the_cancelled_pull_makes_of_it_is_raised_by_closing() 
         await pulling
 
 
-async def test_error_of_closing_a_source_that_ended_reaches_the_consumer() -> None:
+async def test_close_error_of_an_ended_source_is_raised() -> None:
     class Source(Failing):
         async def __anext__(self) -> int:
             raise StopAsyncIteration
@@ -143,7 +145,7 @@ async def test_error_of_closing_a_source_that_ended_reaches_the_consumer() -> No
         await anext(race)
 
 
-async def test_exception_of_the_body_wins() -> None:
+async def test_body_error_takes_precedence_over_close_error() -> None:
     async def fail() -> None:
         async with AsyncIteratorCombiner(Failing("x")).race_generator() as race:
             await anext(race)
@@ -172,7 +174,7 @@ async def test_second_cancellation_waits_for_the_clean_up() -> None:
 
     consumer = asyncio.create_task(consume())
     await quiet()
-    await insisted(consumer, cleaning, cleaned)
+    await cancel_repeatedly(consumer, cleaning, cleaned)
     assert len(asyncio.all_tasks()) == 1
 
 
@@ -186,7 +188,7 @@ async def test_dropped_race_warns_and_closes_its_sources() -> None:
     assert sorted(sources.ended) == ["a", "b"]
 
 
-def test_end_of_the_program_is_not_held_up() -> None:
+def test_program_end_closes_an_open_race() -> None:
     ended: list[str] = []
     races: list[Any] = []
 
@@ -207,9 +209,9 @@ def test_end_of_the_program_is_not_held_up() -> None:
     assert sorted(ended) == ["a", "b"]
 
 
-def test_end_of_the_program_is_not_held_up_by_timeouts_that_struck() -> None:
+def test_expired_timeout_does_not_block_program_end() -> None:
     races: list[Any] = []
-    struck: list[int] = []
+    expired: list[int] = []
 
     async def source() -> AsyncIterator[int]:
         for number in range(5):
@@ -217,24 +219,24 @@ def test_end_of_the_program_is_not_held_up_by_timeouts_that_struck() -> None:
                 async with asyncio.timeout(0):
                     yield number
             except TimeoutError:
-                struck.append(number)
+                expired.append(number)
 
     async def main() -> None:
         races.append(AsyncIteratorCombiner(source()).race_generator())
         await anext(races[0])
         await quiet()
-        # It stands at its second `yield`, and the timeout there has struck too.
-        assert struck == [0]
+        # The source is at its second `yield`, and the timeout there has expired as well.
+        assert expired == [0]
 
     asyncio.run(main())
 
 
 def test_race_belongs_to_the_loop_of_its_first_pull() -> None:
     race = AsyncIteratorCombiner(["a"], PushPullBufferObj[str]().source).race_generator()
-    belongs_to_its_loop(race, lambda: anext(race))
+    assert_bound_to_loop(race, lambda: anext(race))
 
 
-async def test_law_4_consumer_cancelled_at_any_await_leaves_nothing_behind() -> None:
+async def test_law_4_cancelled_consumer_closes_all_sources() -> None:
     for turns in range(60):
         sources = Sources()
         seen: Counter[str] = Counter()
@@ -254,7 +256,7 @@ async def test_law_4_consumer_cancelled_at_any_await_leaves_nothing_behind() -> 
         with pytest.raises(asyncio.CancelledError):
             await consumer
         assert len(asyncio.all_tasks()) == 1
-        # A generator that was never started is closed without a word.
+        # A generator that was never started is closed without running its `finally`.
         assert len(sources.ended) == len(set(sources.ended))
         assert set(seen) <= set(sources.ended) <= {"a", "b", "c"}
         assert turns < 5 or len(sources.ended) == 3

@@ -1,4 +1,4 @@
-"""Every public class under `copy.copy`, `copy.deepcopy` and `pickle`: one is a value, or it refuses all three alike."""
+"""Every public class under `copy.copy`, `copy.deepcopy` and `pickle`: values are copied, all others refuse all three."""
 
 from __future__ import annotations
 
@@ -102,19 +102,19 @@ if TYPE_CHECKING:
 
 
 def pickled(protocol: int, thing: Any) -> Any:
-    return pickle.loads(pickle.dumps(thing, protocol))  # noqa: S301 - it is what was pickled here
+    return pickle.loads(pickle.dumps(thing, protocol))  # noqa: S301 - pickled in the same line
 
 
-WAYS: dict[str, Callable[[Any], Any]] = {"copy": copy.copy, "deepcopy": copy.deepcopy}
+COPIERS: dict[str, Callable[[Any], Any]] = {"copy": copy.copy, "deepcopy": copy.deepcopy}
 for number in range(pickle.HIGHEST_PROTOCOL + 1):
-    WAYS[f"pickle {number}"] = partial(pickled, number)
+    COPIERS[f"pickle {number}"] = partial(pickled, number)
 
 
 def same(item: Any) -> Any:
     return item
 
 
-def asked(error: Exception) -> float:
+def requested_delay(error: Exception) -> float:
     return len(error.args)
 
 
@@ -130,7 +130,7 @@ def outcome() -> Any:
 
 
 def attributes(thing: Any) -> list[Any]:
-    """What can be read of an object, by its names; errors in it by their kind and arguments."""
+    """Return the public attributes of an object; errors among them as their type and arguments."""
     names = [name for name in dir(thing) if not name.startswith("_") and name != "context"]
     found: list[Any] = []
     for name in names:
@@ -147,13 +147,13 @@ def attributes(thing: Any) -> list[Any]:
 
 @dataclass
 class Value:
-    """A class whose objects are copied."""
+    """A class whose objects can be copied: how to make one, and how to compare a copy with it."""
 
     make: Callable[[], Any]
     is_equal: Callable[[Any, Any], object] = lambda one, other: one == other
 
 
-def alike(one: Any, other: Any) -> bool:
+def equal_by_attributes(one: Any, other: Any) -> bool:
     return type(one) is type(other) and attributes(one) == attributes(other)
 
 
@@ -165,7 +165,7 @@ def error(make: Callable[[], BaseException]) -> Value:
         return raised
 
     def is_equal(one: BaseException, other: BaseException) -> bool:
-        return alike(one, other) and (one.args, one.__notes__, vars(one)["more"]) == (
+        return equal_by_attributes(one, other) and (one.args, one.__notes__, vars(one)["more"]) == (
             other.args,
             other.__notes__,
             vars(other)["more"],
@@ -177,7 +177,7 @@ def error(make: Callable[[], BaseException]) -> Value:
 def lease() -> Any:
     taken = CapacitySource(1).acquire_nowait(owner=None)
     assert taken is not None
-    # Else it would warn when it is dropped.
+    # A lease that is not released would warn when it is dropped.
     taken.release()
     return taken
 
@@ -196,19 +196,24 @@ VALUES: dict[type, Value] = {
     NodeUse: Value(lambda: snapshot().capacity[0]),
     Rate: Value(lambda: Rate(3, 2.0, burst=5)),
     Retry: Value(
-        lambda: Retry(5, (ValueError, KeyError), 1, 3, 9, False, asked, random=random.Random(7))
+        lambda: Retry(
+            5, (ValueError, KeyError), 1, 3, 9, False, requested_delay, random=random.Random(7)
+        )
     ),
-    Task: Value(lambda: Task(same, [1], key="k", cost={"a": 2}, priority=3, timeout=4.0), alike),
+    Task: Value(
+        lambda: Task(same, [1], key="k", cost={"a": 2}, priority=3, timeout=4.0),
+        equal_by_attributes,
+    ),
     TaskProgressEnvelope: Value(
         lambda: TaskProgressEnvelope(1, "k", EnvelopeType.FINAL, [2], None, 1, 0.5, 0.6, 0.7)
     ),
     Capabilities: Value(lambda: LoopExecutor().capabilities),
-    Outcome: Value(outcome, alike),
+    Outcome: Value(outcome, equal_by_attributes),
     Step: Value(Step),
     AtTime: Value(lambda: AtTime(1)),
     Delay: Value(lambda: Delay(1)),
     Forever: Value(Forever),
-    Raise: Value(lambda: Raise(ValueError(1)), alike),
+    Raise: Value(lambda: Raise(ValueError(1)), equal_by_attributes),
     Yields: Value(lambda: Yields(2)),
     DependencyState: Value(lambda: DependencyState.READY, lambda one, other: one is other),
     EnvelopeType: Value(lambda: EnvelopeType.ERROR, lambda one, other: one is other),
@@ -268,7 +273,7 @@ STATEFUL: dict[type, Callable[[], Any]] = {
     SourceObj: SourceObj,
     SinkObj: SinkObj,
 }
-# The rest of the streams and push objects are refused by what these two inherit, whatever they are made of.
+# All other streams and push objects inherit the refusal from these two classes.
 STREAMS = (PullObj, PushObj)
 NO_OBJECTS = {OutcomeListener, Executor, Handle, Listener, RunnerOptions}
 """Protocols, and a dictionary for type checkers."""
@@ -288,7 +293,7 @@ def public() -> list[type]:
         for name in dir(module)
         if not name.startswith("_")
         and isinstance(kind := getattr(module, name), type)
-        # Not what a module imports for itself.
+        # Skip what a module imports for its own use.
         and kind.__module__.startswith("headrace")
         and "._internal.copying" not in kind.__module__
     }
@@ -304,36 +309,36 @@ def test_every_public_class_has_a_row(kind: type) -> None:
     assert sum(rows) == 1
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("copier", COPIERS)
 @pytest.mark.parametrize("kind", VALUES, ids=lambda kind: kind.__name__)
-def test_a_value_is_copied_to_an_equal_one(kind: type, way: str) -> None:
+def test_copy_of_a_value_is_equal(kind: type, copier: str) -> None:
     value = VALUES[kind].make()
     assert type(value) is kind
-    other = WAYS[way](value)
+    other = COPIERS[copier](value)
     assert type(other) is kind
     assert VALUES[kind].is_equal(value, other)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("copier", COPIERS)
 @pytest.mark.parametrize(
     "kind",
     [*STATEFUL, *(kind for kind in EVERY if issubclass(kind, STREAMS) and kind not in STATEFUL)],
     ids=lambda kind: kind.__name__,
 )
-def test_what_has_a_state_is_not_copied(kind: Any, way: str) -> None:
-    # A stream that was not made yet is enough: it has its class.
+def test_stateful_objects_refuse_to_be_copied(kind: Any, copier: str) -> None:
+    # An uninitialised stream is enough, because its class refuses.
     thing = STATEFUL[kind]() if kind in STATEFUL else kind.__new__(kind)
     with pytest.raises(TypeError, match=rf"{kind.__name__} cannot be copied or pickled: .*; \w+"):
-        WAYS[way](thing)
+        COPIERS[copier](thing)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_class_of_the_user_may_allow_it(way: str) -> None:
-    assert WAYS[way](Numbers(3)).most == 3
+@pytest.mark.parametrize("copier", COPIERS)
+def test_user_class_may_allow_copies(copier: str) -> None:
+    assert COPIERS[copier](Numbers(3)).most == 3
 
 
 class Numbers(SourceObj[int]):
-    """A source that can be made anew from its argument."""
+    """A source that can be recreated from its argument."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -343,20 +348,20 @@ class Numbers(SourceObj[int]):
         return Numbers, (self.most,)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_an_error_without_an_item_has_none_after_it(way: str) -> None:
-    assert not WAYS[way](WouldBlock("w")).has_item
+@pytest.mark.parametrize("copier", COPIERS)
+def test_copied_error_without_an_item_has_none(copier: str) -> None:
+    assert not COPIERS[copier](WouldBlock("w")).has_item
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_retry_draws_the_same_and_knows_its_errors(way: str) -> None:
+@pytest.mark.parametrize("copier", COPIERS)
+def test_copied_retry_behaves_like_the_original(copier: str) -> None:
     retry = Retry(3, ValueError, random=random.Random(7))
-    other = WAYS[way](retry)
+    other = COPIERS[copier](retry)
     assert other == retry
     assert hash(other) == hash(retry)
     assert other.applies(ValueError(), 1)
     assert not other.applies(KeyError(), 1)
-    if way != "copy":
+    if copier != "copy":
         # A shallow copy shares the generator.
         assert other.delay(ValueError(), 1) == retry.delay(ValueError(), 1)
     assert retry != Retry(3, ValueError)
@@ -367,7 +372,7 @@ def test_a_retry_draws_the_same_and_knows_its_errors(way: str) -> None:
 VARIABLE: contextvars.ContextVar[int] = contextvars.ContextVar("VARIABLE", default=0)
 
 
-def test_a_copied_task_keeps_its_context_and_a_pickled_one_gets_that_of_now() -> None:
+def test_copied_task_keeps_context_pickled_task_does_not() -> None:
     def made() -> Task:
         VARIABLE.set(1)
         return Task(same, [1])

@@ -1,4 +1,4 @@
-"""Whole numbers at their limits: each either works, and costs nothing by its size, or is refused by name and value."""
+"""Integers at their limits: each works, at no cost that grows with its size, or is refused by name and value."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ HUGE = (2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 2**70)
 BAD = (-1, True, 1.0, math.nan, math.inf, "1", None)
 
 USES: dict[str, tuple[str, Use]] = {}
-"""What takes a number: by the name of the parameter, and of the use."""
+"""Uses of an integer, by their name: the parameter and a function that passes it."""
 
 
 def uses(parameter: str) -> Callable[[Use], Use]:
@@ -58,8 +58,8 @@ def source() -> SourceIterObj[int]:
     return SourceIterObj([0, 1, 2])
 
 
-async def whole(stream: Any) -> None:
-    """Reads a stream to its end, and closes it."""
+async def read_and_close(stream: Any) -> None:
+    """Read a stream to its end, and close it."""
     async with stream:
         await collect(stream)
 
@@ -79,79 +79,79 @@ async def tee(n: Any) -> None:
 @uses("maxsize")
 async def tee_maxsize(n: Any) -> None:
     (branch,) = source().tee(1, maxsize=n)
-    await whole(branch)
+    await read_and_close(branch)
 
 
 @uses("size")
 async def batch(n: Any) -> None:
-    await whole(source().batch(n))
+    await read_and_close(source().batch(n))
 
 
 @uses("size")
 async def take(n: Any) -> None:
-    await whole(source().take(n))
+    await read_and_close(source().take(n))
 
 
 @uses("size")
 async def skip(n: Any) -> None:
-    await whole(source().skip(n))
+    await read_and_close(source().skip(n))
 
 
 @uses("size")
 async def batch_timeout(n: Any) -> None:
-    await whole(source().batch(n, 1))
+    await read_and_close(source().batch(n, 1))
 
 
 @uses("buffer_size")
 async def prefetch(n: Any) -> None:
-    await whole(source().prefetch(n))
+    await read_and_close(source().prefetch(n))
 
 
 @uses("concurrency")
 async def map_concurrency(n: Any) -> None:
-    await whole(source().map(bool, concurrency=n))
+    await read_and_close(source().map(bool, concurrency=n))
 
 
 @uses("maxsize")
 async def dedupe(n: Any) -> None:
     if n is not None:
-        await whole(source().dedupe(maxsize=n))
+        await read_and_close(source().dedupe(maxsize=n))
 
 
 @uses("maxsize")
 async def in_order(n: Any) -> None:
-    await whole(PullInOrderObj(source(), int, maxsize=n))
+    await read_and_close(PullInOrderObj(source(), int, maxsize=n))
 
 
 @uses("burst")
 async def throttle(n: Any) -> None:
-    await whole(source().throttle(1e9, burst=n))
+    await read_and_close(source().throttle(1e9, burst=n))
 
 
 @uses("count")
 async def timer(n: Any) -> None:
     if n is not None:
-        await whole(PullTimerObj(0.001, count=n).take(2))
+        await read_and_close(PullTimerObj(0.001, count=n).take(2))
 
 
 @uses("prefetch")
 async def concat(n: Any) -> None:
-    await whole(PullConcatObj(source(), prefetch=n))
+    await read_and_close(PullConcatObj(source(), prefetch=n))
 
 
 @uses("prefetch")
 async def merge(n: Any) -> None:
-    await whole(PullRaceObj(source().prefetch(1), prefetch=n))
+    await read_and_close(PullRaceObj(source().prefetch(1), prefetch=n))
 
 
 @uses("prefetch")
 async def labelled_merge(n: Any) -> None:
-    await whole(PullLabeledRaceObj({"a": source()}, prefetch=n))
+    await read_and_close(PullLabeledRaceObj({"a": source()}, prefetch=n))
 
 
 @uses("prefetch")
 async def combiner(n: Any) -> None:
-    await whole(AsyncIteratorCombiner(source(), prefetch=n).race_generator())
+    await read_and_close(AsyncIteratorCombiner(source(), prefetch=n).race_generator())
 
 
 @uses("maxsize")
@@ -196,35 +196,35 @@ async def sink_writer(n: Any) -> None:
 
 def pool(**options: Any) -> HierarchicalTaskPoolRunner:
     async def work() -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     return HierarchicalTaskPoolRunner([Task(work)] * 3, CapacitySource(2), **options)
 
 
 @uses("lookahead")
 async def lookahead(n: Any) -> None:
-    await whole(pool(lookahead=n).run_tasks())
+    await read_and_close(pool(lookahead=n).run_tasks())
 
 
 @uses("max_buffered")
 async def max_buffered(n: Any) -> None:
-    await whole(pool(max_buffered=n).run_tasks())
+    await read_and_close(pool(max_buffered=n).run_tasks())
 
 
 @uses("window")
 async def pool_window(n: Any) -> None:
     if n is not None:
-        await whole(pool(window=n, ordered=True).run_tasks())
+        await read_and_close(pool(window=n, ordered=True).run_tasks())
 
 
 @uses("lookahead")
 async def map_pool(n: Any) -> None:
-    await whole(source().map_pool(bool, CapacitySource(2), lookahead=n))
+    await read_and_close(source().map_pool(bool, CapacitySource(2), lookahead=n))
 
 
 @uses("retries")
 async def retry(n: Any) -> None:
-    # However many: the delay of none is too large.
+    # The delay is bounded for any number of retries.
     assert 0 < Retry(n).delay(ValueError(), 10_000) <= 60
 
 
@@ -245,7 +245,7 @@ async def recording(n: Any) -> None:
 
 @pytest.mark.parametrize("value", [0, *HUGE, *BAD], ids=repr)
 @pytest.mark.parametrize("use", USES)
-def test_a_number_at_its_limits(use: str, value: Any) -> None:
+def test_number_at_its_limits_works_or_is_refused(use: str, value: Any) -> None:
     parameter, run = USES[use]
     refusal: Exception | None = None
     try:
@@ -253,16 +253,16 @@ def test_a_number_at_its_limits(use: str, value: Any) -> None:
     except (TypeError, ValueError) as error:
         refusal = error
     if refusal is not None:
-        # At the place where it was given, and about it.
+        # The error names the parameter and shows the value.
         assert re.search(rf"\b{parameter}\b", str(refusal))
         assert repr(value) in str(refusal)
         assert value == 0 or value in BAD or value >= 2**63 or use == "tee"
     else:
         accepted = isinstance(value, int) and not isinstance(value, bool)
-        # Of some None means that there is no limit.
+        # For some parameters None means that there is no limit.
         assert accepted or value is None
 
 
-def test_tee_is_bounded() -> None:
+def test_number_of_tee_branches_is_bounded() -> None:
     with pytest.raises(ValueError, match=r"n must be at most 100000, got 100001 \(int\)"):
         source().tee(100_001)

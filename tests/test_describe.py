@@ -1,4 +1,4 @@
-"""`describe()`: a pipeline as text and as a flowchart, with what its links hold while it runs."""
+"""`describe()`: a pipeline as text and as a flowchart, with the state of each stage while it runs."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def shared() -> PullObj[Any]:
 def bridge() -> PullObj[Any]:
     sink: SinkCollectObj[Any] = SinkCollectObj()
     buffer: PushPullBufferObj[Any] = PushPullBufferObj(3)
-    line = PushChain.start().map(str).fork(sink, buffer.sink)
-    return PullPushBridgeObj(source().filter(str), sink, line)
+    chain = PushChain.start().map(str).fork(sink, buffer.sink)
+    return PullPushBridgeObj(source().filter(str), sink, chain)
 
 
 class Foreign:
-    """A sink of somebody else's."""
+    """A sink that is no class of headrace."""
 
     sink = "a tap"
 
@@ -77,7 +77,7 @@ class Doubled(PullObj1To1Link[int, int]):
 PIPELINES: list[tuple[str, Callable[[], Any], str]] = [
     ("a source", source, "SourceIterObj: of list, open"),
     (
-        "a line",
+        "a pipeline",
         lambda: Doubled(source().map(len, concurrency=3).dedupe()).batch(2),
         """\
 PullWindowObj: 0 of 2 gathered, open
@@ -100,7 +100,7 @@ PullLabeledZipObj: 3 sources, open
   - 'c': SourceIterObj: of list, open""",
     ),
     (
-        "what is shared is told once",
+        "a shared source is described once",
         shared,
         """\
 PullRaceObj: 2 sources, open
@@ -112,7 +112,7 @@ PullRaceObj: 2 sources, open
     #1 again: PullMapObj""",
     ),
     (
-        "a bridge goes both ways",
+        "a bridge pulls and pushes",
         bridge,
         """\
 PullPushBridgeObj: 2 sinks, open
@@ -134,7 +134,7 @@ PushPullObj: into SinkNullObj, out of SourceIterObj
   - SinkNullObj: open""",
     ),
     (
-        "somebody else's sink",
+        "a foreign sink",
         lambda: PushMapObj(Foreign(), str),
         "PushMapObj: calls str, open\nForeign",
     ),
@@ -174,14 +174,14 @@ pipelines = pytest.mark.parametrize(
 
 
 class Chart(NamedTuple):
-    """A flowchart, read."""
+    """A parsed flowchart."""
 
     boxes: list[str]
     arrows: list[tuple[int, int, str]]
 
 
 def read(chart: str) -> Chart:
-    """Reads a flowchart of which every line is a box or an arrow between boxes that are there."""
+    """Parse a flowchart. Each line must be a box, or an arrow between boxes that exist."""
     first, *lines = chart.split("\n")
     assert first == "flowchart LR"
     boxes: list[str] = []
@@ -190,37 +190,39 @@ def read(chart: str) -> Chart:
         if box := re.fullmatch(r' {4}n(\d+)\["([^"<>&`\n]+)"\]', line):
             assert int(box[1]) == len(boxes)
             assert not arrows
-            boxes.append(unescaped(box[2]))
+            boxes.append(unescape(box[2]))
         else:
             arrow = re.fullmatch(r' {4}n(\d+) -->(?:\|"([^"<>&`\n]+)"\|)? n(\d+)', line)
             assert arrow, line
-            arrows.append((int(arrow[1]), int(arrow[3]), unescaped(arrow[2] or "")))
+            arrows.append((int(arrow[1]), int(arrow[3]), unescape(arrow[2] or "")))
     assert all(0 <= end < len(boxes) for start, end, _ in arrows for end in (start, end))
     return Chart(boxes, arrows)
 
 
-def unescaped(text: str) -> str:
-    """A text as Mermaid shows it; a `#` that begins nothing that it knows is refused."""
+def unescape(text: str) -> str:
+    """Return a text as Mermaid shows it. Refuse a `#` that starts no known entity."""
     names = {"#35;": "#", "#quot;": '"', "#lt;": "<", "#gt;": ">", "#amp;": "&", "#96;": "`"}
     assert not re.sub("|".join(names), "", text).count("#")
     return re.sub("|".join(names), lambda found: names[found[0]], text)
 
 
 @pipelines
-def test_a_pipeline_as_text(make: Callable[[], Any], text: str) -> None:
+def test_pipeline_as_text(make: Callable[[], Any], text: str) -> None:
     assert make().describe() == text
 
 
 @pipelines
-def test_a_flowchart_has_the_same_links(make: Callable[[], Any], text: str) -> None:
+def test_flowchart_boxes_match_the_text(make: Callable[[], Any], text: str) -> None:
     chart = read(make().describe(format="mermaid"))
-    told = [line for line in text.split("\n") if " again: " not in line and line != "nothing yet"]
-    assert len(chart.boxes) == len(told)
-    for box, line in zip(chart.boxes, told, strict=True):
+    described = [
+        line for line in text.split("\n") if " again: " not in line and line != "nothing yet"
+    ]
+    assert len(chart.boxes) == len(described)
+    for box, line in zip(chart.boxes, described, strict=True):
         assert line.endswith(box)
 
 
-def test_arrows_go_where_items_go() -> None:
+def test_arrows_point_in_the_direction_of_items() -> None:
     boxes, arrows = read(bridge().describe(format="mermaid"))
     named = {(boxes[start].split(":")[0], boxes[end].split(":")[0]) for start, end, _ in arrows}
     assert named == {
@@ -239,21 +241,21 @@ def test_arrows_go_where_items_go() -> None:
     }
 
 
-def test_10_000_links_are_told_of_one_by_one() -> None:
+def test_describe_10_000_stages() -> None:
     stream = source()
     top: PushObj[Any] = SinkNullObj()
     for _ in range(10_000):
         stream = stream.filter(str)
         top = PushMapObj(top, str)
-    for line, last in ((stream, "SourceIterObj: of list, open"), (top, "SinkNullObj: open")):
-        told = line.describe().split("\n")
-        assert len(told) == 10_001
-        assert told[-1] == last
-        chart = read(line.describe(format="mermaid"))
+    for pipeline, last in ((stream, "SourceIterObj: of list, open"), (top, "SinkNullObj: open")):
+        described = pipeline.describe().split("\n")
+        assert len(described) == 10_001
+        assert described[-1] == last
+        chart = read(pipeline.describe(format="mermaid"))
         assert (len(chart.boxes), len(chart.arrows)) == (10_001, 10_000)
 
 
-def test_branches_of_branches_do_not_drift_to_the_right() -> None:
+def test_nested_branches_keep_a_small_indent() -> None:
     top: PushObj[Any] = SinkNullObj()
     for _ in range(2_000):
         top = PushForkObj([SinkNullObj(), top])
@@ -262,12 +264,12 @@ def test_branches_of_branches_do_not_drift_to_the_right() -> None:
     assert max(map(len, lines)) < 150
     assert sum("PushForkObj: 2 sinks" in line for line in lines) == 2_000
     assert sum("SinkNullObj: open" in line for line in lines) == 2_001
-    # What is told of below is named there.
+    # A reference to a later line must name an existing one.
     for number in re.findall(r"#(\d+) below: PushForkObj", text):
         assert f"\n#{number} PushForkObj: 2 sinks, open" in text
 
 
-def test_one_that_pulls_from_itself_is_told_of_once() -> None:
+def test_stream_that_pulls_from_itself_is_listed_once() -> None:
     class Ring(PullObj[int]):
         @property
         def source(self) -> PullObj[int]:
@@ -276,43 +278,45 @@ def test_one_that_pulls_from_itself_is_told_of_once() -> None:
     assert Ring().describe() == "#1 Ring: open\n#1 again: Ring"
 
 
-def test_another_format_is_refused() -> None:
-    things: list[Any] = [source(), SinkNullObj(), PushChain.start()]
-    for thing in things:
+def test_unknown_format_is_refused() -> None:
+    objects: list[Any] = [source(), SinkNullObj(), PushChain.start()]
+    for object_ in objects:
         wrong: Any = "svg"
         with pytest.raises(ValueError, match=r"format must be \"text\" or \"mermaid\", got 'svg'"):
-            thing.describe(format=wrong)
+            object_.describe(format=wrong)
 
 
-async def test_another_thread_may_ask_at_any_time() -> None:
+async def test_describe_from_another_thread_at_any_time() -> None:
     async def slow(number: int) -> int:
         await asyncio.sleep(0)
         return number
 
     left, right = SourceIterObj(range(3_000)).map(slow, concurrency=8, window=64).tee(2)
     stream = PullRaceObj(left.dedupe(), right.prefetch(9)).batch(7)
-    is_over, said = threading.Event(), list[str]()
+    is_over, descriptions = threading.Event(), list[str]()
 
-    def ask() -> None:
+    def describe_repeatedly() -> None:
         while not is_over.is_set():
-            said.append(stream.describe())
-            said.append(stream.describe(format="mermaid"))
+            descriptions.append(stream.describe())
+            descriptions.append(stream.describe(format="mermaid"))
 
-    asking = asyncio.create_task(asyncio.to_thread(ask))
+    describing = asyncio.create_task(asyncio.to_thread(describe_repeatedly))
     count = 0
     async for items in stream:
         count += len(items)
-    await eventually(lambda: said)
+    await eventually(lambda: descriptions)
     is_over.set()
-    await asking
+    await describing
     await stream.aclose()
     assert count == 6_000
-    assert said
-    assert not [text for text in said if "not wholly made" in text or "cannot be asked" in text]
+    assert descriptions
+    assert not [
+        text for text in descriptions if "not fully initialised" in text or "cannot be read" in text
+    ]
 
 
 @pytest.mark.virtual
-async def test_it_tells_how_things_stand_while_they_run() -> None:
+async def test_description_shows_state_while_running() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(10)
     for number in range(8):
         await buffer.sink.next(number)
@@ -324,10 +328,10 @@ async def test_it_tells_how_things_stand_while_they_run() -> None:
     stream = buffer.source.map(slow, concurrency=2, window=2).dedupe().batch(5)
     before = stream.describe()
     pull = asyncio.ensure_future(stream.next())
-    seen: list[str] = []
+    while_running: list[str] = []
     for _ in range(2):
         await asyncio.sleep(0.9)
-        seen.append(stream.describe())
+        while_running.append(stream.describe())
         await asyncio.sleep(0.1)
     assert (
         before
@@ -337,7 +341,7 @@ PullDedupeObj: 0 remembered, open
 PullMapObj: 0 of 2 calls run, calls slow, open
 the source of a buffer: 8 of 10 items, open"""
     )
-    assert seen == [
+    assert while_running == [
         """\
 PullWindowObj: 0 of 5 gathered, being pulled
 PullDedupeObj: 0 remembered, open

@@ -1,4 +1,4 @@
-"""The documentation says what is so: its programs run, its table is that of the code, the tests it names are there."""
+"""The documentation matches the code: its programs run, its tables are current, the tests and laws that it names exist."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DOCUMENTS = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 
 
 def programs_of(text: str) -> list[str]:
-    """The programs of a page, which are whole from fence to fence."""
+    """Return the Python programs of a page, each without its fences."""
     return re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
@@ -33,30 +33,30 @@ PROGRAMS = [
 ]
 
 
-def said_to_print(program: str) -> list[str]:
-    """What stands in a comment behind a `print`, or, where that is several lines, right below it."""
-    said: list[str] = []
+def expected_output(program: str) -> list[str]:
+    """Return the output that the comments promise: behind a `print`, or in the lines below it."""
+    error: list[str] = []
     follows = False
     for line in program.splitlines():
-        if beside := re.search(r"print\(.*\)  # (.*)$", line):
-            said.append(beside[1])
+        if same_line := re.search(r"print\(.*\)  # (.*)$", line):
+            error.append(same_line[1])
             follows = False
-        elif follows and (below := re.fullmatch(r" *# (.*)", line)):
-            said.append(below[1])
+        elif follows and (next_line := re.fullmatch(r" *# (.*)", line)):
+            error.append(next_line[1])
         else:
             follows = re.fullmatch(r" *print\(.*\)", line) is not None
-    return said
+    return error
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_program_of_the_documentation_prints_what_it_says(program: str, tmp_path: Path) -> None:
-    promised = said_to_print(program)
-    assert promised, "a program that promises nothing proves nothing: say what it prints"
+def test_program_prints_its_stated_output(program: str, tmp_path: Path) -> None:
+    expected = expected_output(program)
+    assert expected, "the program states no output: add comments with what it prints"
     path = tmp_path / "program.py"
     path.write_text(program, encoding="utf-8")
-    # Not in debug mode, where asyncio tells of what was slow, and which may be too slow for what a program shows.
+    # Not in debug mode: there asyncio logs slow callbacks, and a program may be too slow for the times that it shows.
     debug = ("PYTHONASYNCIODEBUG", "PYTHONMALLOC")
-    ran = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-W", "error", path],
         cwd=tmp_path,
         env={name: value for name, value in os.environ.items() if name not in debug},
@@ -65,12 +65,12 @@ def test_a_program_of_the_documentation_prints_what_it_says(program: str, tmp_pa
         check=False,
         timeout=60,
     )
-    assert (ran.stderr, ran.returncode) == ("", 0)
-    assert ran.stdout.splitlines() == promised
+    assert (completed.stderr, completed.returncode) == ("", 0)
+    assert completed.stdout.splitlines() == expected
 
 
 def check_blocks(text: str) -> None:
-    """Every block of a page is closed, of a kind that some test looks at, and collected if it is a program."""
+    """Check that each block of a page is closed and of a tested kind, and that each program is collected."""
     fences = re.findall(r"^.*```.*$", text, re.MULTILINE)
     opened, closed = fences[::2], fences[1::2]
     assert len(opened) == len(closed), f"{opened[-1]} is not closed"
@@ -81,12 +81,12 @@ def check_blocks(text: str) -> None:
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_block_is_closed_and_every_program_collected(page: Path) -> None:
+def test_blocks_are_closed_and_programs_collected(page: Path) -> None:
     check_blocks(page.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
-    ("cut", "said"),
+    ("block", "error"),
     [
         ("```python\nprint(1)  # 1\n", "```python is not closed"),
         ("```python\n1\n\n```python\n2\n```\n```\n", "not closed before ```python"),
@@ -94,38 +94,40 @@ def test_every_block_is_closed_and_every_program_collected(page: Path) -> None:
         ("```py\n1\n```\n", "nothing tests ```py"),
     ],
 )
-def test_a_block_that_no_test_would_see_is_noticed(cut: str, said: str) -> None:
-    with pytest.raises(AssertionError, match=re.escape(said)):
-        check_blocks(cut)
+def test_untested_block_is_detected(block: str, error: str) -> None:
+    with pytest.raises(AssertionError, match=re.escape(error)):
+        check_blocks(block)
 
 
-def test_the_table_of_operators_is_that_of_the_docstrings() -> None:
-    made: Any = runpy.run_path(str(ROOT / "docs" / "operators.py"))
-    written = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
-    assert written == made["document"](), "run `make docs`"
+def test_operator_table_matches_the_docstrings() -> None:
+    script: Any = runpy.run_path(str(ROOT / "docs" / "operators.py"))
+    page_text = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
+    assert page_text == script["document"](), "run `make docs`"
     for operator in OPERATORS:
-        assert f"`{operator.__name__}`" in written, "its module is no room of docs/operators.py"
+        assert f"`{operator.__name__}`" in page_text, "docs/operators.py does not list its module"
 
 
 @pytest.mark.parametrize("page", ["docs/benchmarks.md", "docs/performance.md"])
-def test_the_tables_of_measurements_are_those_of_the_results(page: str) -> None:
-    made: Any = runpy.run_path(str(ROOT / "benches" / "python" / "tables.py"))
+def test_measurement_tables_match_the_results(page: str) -> None:
+    script: Any = runpy.run_path(str(ROOT / "benches" / "python" / "tables.py"))
     text = (ROOT / page).read_text(encoding="utf-8")
-    assert made["MARKED"].search(text)
+    assert script["MARKED"].search(text)
     assert list((ROOT / "benches" / "results").glob("*.json"))
-    assert made["written"](text) == text, (
+    assert script["written"](text) == text, (
         "run `python benches/python/tables.py`, which `make bench` does"
     )
 
 
 @pytest.mark.parametrize("operator", OPERATORS, ids=lambda operator: operator.__name__)
-def test_law_7_every_operator_says_what_may_be_relied_on(operator: type) -> None:
+def test_law_7_docstrings_state_the_guarantees(operator: type) -> None:
     for line in ("Law: ", "Order: ", "Bound: ", "Cost: ", "Cancel safety: "):
-        assert line in (operator.__doc__ or ""), f"{operator.__name__} does not say its {line}"
+        assert line in (operator.__doc__ or ""), (
+            f"the docstring of {operator.__name__} has no line {line}"
+        )
 
 
-def _tests_of(file: Path) -> set[str]:
-    """The names of the tests in a file of ours, Python or Rust."""
+def _test_names(file: Path) -> set[str]:
+    """Return the names of the tests in a Python or Rust file."""
     found = re.findall(
         r"^ *(?:async )?def (test_\w+)\(|^ *#\[test\]\s+(?:[/#].*\s+)*fn (\w+)\(",
         file.read_text(encoding="utf-8"),
@@ -134,57 +136,57 @@ def _tests_of(file: Path) -> set[str]:
     return {name for names in found for name in names if name}
 
 
-def test_the_tests_that_reliability_names_are_there() -> None:
-    written = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
-    named = re.findall(r"`([\w/]+\.(?:py|rs))::(\w+)`", written)
+def test_tests_named_in_reliability_exist() -> None:
+    page_text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]+\.(?:py|rs))::(\w+)`", page_text)
     assert len(named) > 50
     for path, test in named:
         file = ROOT / path if "/" in path else TESTS / path
-        assert test in _tests_of(file), f"{path} has no test {test}"
-    for path in re.findall(r"`((?:tests|rust)/[\w/]+\.\w+)[:`]", written):
-        assert (ROOT / path).is_file(), f"there is no {path}"
+        assert test in _test_names(file), f"{path} has no test {test}"
+    for path in re.findall(r"`((?:tests|rust)/[\w/]+\.\w+)[:`]", page_text):
+        assert (ROOT / path).is_file(), f"{path} does not exist"
 
 
-def test_the_tests_that_a_law_names_carry_its_number() -> None:
-    written = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
-    for law, row in re.findall(r"^\| (\d+) \|(.*)$", written, re.MULTILINE):
+def test_tests_of_a_law_carry_its_number() -> None:
+    page_text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    for law, row in re.findall(r"^\| (\d+) \|(.*)$", page_text, re.MULTILINE):
         for test in re.findall(r"::(test_\w+)", row):
             assert f"law_{law}_" in test, f"`-k law_{law}_` does not run {test}"
 
 
-def test_every_law_has_tests_with_its_number_and_a_row_that_names_some() -> None:
+def test_every_law_has_tests_and_a_row() -> None:
     laws = re.findall(
         r"^(\d+)\. \*\*", (ROOT / "docs" / "laws.md").read_text(encoding="utf-8"), re.MULTILINE
     )
-    written = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
-    assert re.findall(r"^\| (\d+) \|.*::", written, re.MULTILINE) == laws
+    page_text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| (\d+) \|.*::", page_text, re.MULTILINE) == laws
     tests = "".join(file.read_text(encoding="utf-8") for file in TESTS.glob("test_*.py"))
-    held = set(re.findall(r"law_(\d+)_", " ".join(re.findall(r"def (test_\w+)", tests))))
-    assert held == set(laws)
+    tested = set(re.findall(r"law_(\d+)_", " ".join(re.findall(r"def (test_\w+)", tests))))
+    assert tested == set(laws)
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
-def test_the_rust_that_is_asked_for_is_that_of_cargo(page: str) -> None:
+def test_stated_rust_version_is_the_one_in_cargo_toml(page: str) -> None:
     cargo = tomllib.loads((ROOT / "Cargo.toml").read_text(encoding="utf-8"))
     version = cargo["workspace"]["package"]["rust-version"]
     assert f"Rust {version} or newer" in (ROOT / page).read_text(encoding="utf-8")
 
 
-def test_the_laws_that_the_readme_names_are_there() -> None:
+def test_laws_named_in_the_readme_exist() -> None:
     laws = (ROOT / "docs" / "laws.md").read_text(encoding="utf-8")
     named = re.findall(r"\(\[?law (\d+)\b", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert named, "the claims of the README name their laws"
+    assert named, "the README names no laws"
     for law in named:
-        assert re.search(rf"^{law}\. \*\*", laws, re.MULTILINE), f"there is no law {law}"
+        assert re.search(rf"^{law}\. \*\*", laws, re.MULTILINE), f"law {law} does not exist"
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: str(page.relative_to(ROOT)))
-def test_a_link_leads_somewhere(page: Path) -> None:
+def test_links_lead_to_existing_pages_and_headings(page: Path) -> None:
     for target, anchor in re.findall(
         r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", _prose(page.read_text(encoding="utf-8"))
     ):
         file = page if not target else page.parent / target
-        assert file.exists(), f"{page.name} links to {target}, which is not there"
+        assert file.exists(), f"{page.name} links to {target}, which does not exist"
         if anchor:
             headings = re.findall(
                 r"^#+ (.*)$", _prose(file.read_text(encoding="utf-8")), re.MULTILINE
@@ -193,10 +195,10 @@ def test_a_link_leads_somewhere(page: Path) -> None:
 
 
 def _prose(page: str) -> str:
-    """A page without its programs."""
+    """Return a page without its programs."""
     return re.sub(r"^```.*?^```", "", page, flags=re.DOTALL | re.MULTILINE)
 
 
 def _anchor(heading: str) -> str:
-    """What a link to a heading says, as GitHub makes it."""
+    """Return the anchor of a heading, as GitHub derives it."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

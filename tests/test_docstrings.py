@@ -1,4 +1,4 @@
-"""The examples in docstrings run, each with the names that it takes for granted."""
+"""The examples in docstrings run. Names that they do not define are supplied here."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Names = dict[str, Any]
 
 
 def examples() -> Iterator[tuple[str, str]]:
-    """Whose docstring it is, and the example: a paragraph that is indented, below no heading."""
+    """Yield each documented name and its example: an indented paragraph that is under no heading."""
     for file in sorted(Path(headrace.__path__[0]).rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-                said = f"{ast.get_docstring(node) or ''}\n"
-                for block in re.findall(r"\n\n((?: {4}.*\n|\n)+)", said):
+                docstring = f"{ast.get_docstring(node) or ''}\n"
+                for block in re.findall(r"\n\n((?: {4}.*\n|\n)+)", docstring):
                     yield node.name, dedent(block).strip("\n")
 
 
@@ -44,8 +44,8 @@ def parse(text: str) -> str:
     return text.upper()
 
 
-def given() -> Names:
-    """What examples call without saying what it is."""
+def supplied_names() -> Names:
+    """Return the names that examples use without defining them."""
 
     async def model(prompt: str) -> Any:
         await asyncio.sleep(1)
@@ -58,7 +58,7 @@ def given() -> Names:
     fetches, parses = (CapacitySource(20, CapacitySource(40)) for _ in range(2))
     known = {name: getattr(headrace, name) for name in dir(headrace)}
     known |= {name: getattr(testing, name) for name in dir(testing)}
-    ours: Names = {
+    own_names: Names = {
         "Mine": lambda source: PullMapObj(source, lambda item: item * 10),
         "archive": RecordingSink[str](),
         "asyncio": asyncio,
@@ -78,10 +78,10 @@ def given() -> Names:
         "text": "text",
         "url": "url",
     }
-    return known | ours
+    return known | own_names
 
 
-# What goes on beside an example, or shows that it did what is said. Those that are not here need nothing but to run.
+# Code that runs beside an example, or checks its effect. An example without an entry only has to run.
 
 
 async def both_ends(names: Names) -> None:
@@ -110,7 +110,7 @@ async def graph(names: Names) -> None:
         assert [envelope.key async for envelope in progress] == ["fetch", "parse"]
 
 
-async def asked(names: Names) -> None:
+async def current_lease(names: Names) -> None:
     await asyncio.sleep(1)
     async with names["answers"] as answers:
         assert await answers.collect() == ["A", "B"]
@@ -134,42 +134,42 @@ async def queued(names: Names) -> None:
     assert (await anext(names["source"])).priority == 2
 
 
-BESIDE: dict[str, Callable[[Names], Coroutine[Any, Any, None]]] = {
+COMPANIONS: dict[str, Callable[[Names], Coroutine[Any, Any, None]]] = {
     "PushPullObj": both_ends,
     "HierarchicalBalancer": balanced,
     "CapacitySource": node,
     "QuotaCapacitySource": service,
     "DependencyGraph": graph,
-    "current_lease": asked,
+    "current_lease": current_lease,
     "PushChain": pushed,
     "PushForkObj": forked,
     "PrioritySourceObj": queued,
 }
 
 
-def test_there_are_examples_of_all_that_is_looked_at() -> None:
+def test_every_companion_has_an_example() -> None:
     assert len(EXAMPLES) == len(list(examples())) > 15
-    assert BESIDE.keys() <= EXAMPLES.keys()
+    assert COMPANIONS.keys() <= EXAMPLES.keys()
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_in_a_docstring_runs(name: str) -> None:
+def test_docstring_example_runs(name: str) -> None:
     code = compile(EXAMPLES[name], name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    names = given()
+    names = supplied_names()
     if name == "run_tasks":
         names["runner"] = headrace.HierarchicalTaskPoolRunner([fetch], CapacitySource(1))
 
-    async def whole() -> None:
+    async def run_example() -> None:
         async with asyncio.TaskGroup() as group:
-            if beside := BESIDE.get(name):
-                group.create_task(beside(names))
+            if companion := COMPANIONS.get(name):
+                group.create_task(companion(names))
             if running := eval(code, names):  # noqa: S307
                 await running
-        for test in [it for called, it in names.items() if called.startswith("test_")]:
+        for test in [it for defined, it in names.items() if defined.startswith("test_")]:
             await test()
 
     if "Runner(" in EXAMPLES[name].replace("TaskPoolRunner(", ""):  # makes its own loop
         exec(code, names)  # noqa: S102
     else:
         with asyncio.Runner(loop_factory=VirtualClock()) as runner:
-            runner.run(whole())
+            runner.run(run_example())

@@ -1,4 +1,4 @@
-"""Law 17, at the end of a line's life: what is let go of is taken apart in a loop, not one inside the other."""
+"""Law 17 when a pipeline is freed: its stages are deallocated iteratively, not recursively."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from headrace import PullConcatObj, PushMapObj, SinkCollectObj, SourceIterObj
 from tests.drop import INTERRUPTIONS
 
 
-@pytest.mark.parametrize("way", INTERRUPTIONS)
-def test_law_17_thousands_of_each_are_dropped_in_a_thread_with_little_stack(way: str) -> None:
+@pytest.mark.parametrize("interruption", INTERRUPTIONS)
+def test_law_17_thousands_drop_on_a_small_stack(interruption: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.drop", way],
+        [sys.executable, "-m", "tests.drop", interruption],
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,
@@ -28,7 +28,7 @@ def test_law_17_thousands_of_each_are_dropped_in_a_thread_with_little_stack(way:
 
 
 class Dropper:
-    """A callable that is given something to let go of when it goes itself."""
+    """A callable that drops the objects that it holds when it is deallocated."""
 
     def __init__(self, log: list[str], name: str, *held: Any) -> None:
         self.log = log
@@ -40,40 +40,40 @@ class Dropper:
 
     def __del__(self) -> None:
         while self.held:
-            gone = weakref.ref(self.held[-1])
+            dropped = weakref.ref(self.held[-1])
             self.held.pop()
-            assert gone() is None
+            assert dropped() is None
         self.log.append(self.name)
 
 
-def test_law_17_a_short_line_is_dropped_in_order() -> None:
+def test_law_17_short_pipeline_is_dropped_in_order() -> None:
     log: list[str] = []
     stream: Any = SourceIterObj([1])
     for number in range(20):
         stream = stream.map(Dropper(log, str(number)))
-    line: Any = SinkCollectObj()
+    pipeline: Any = SinkCollectObj()
     for number in range(20):
-        line = PushMapObj(line, Dropper(log, str(number)))
+        pipeline = PushMapObj(pipeline, Dropper(log, str(number)))
     del stream
-    assert log == [str(number) for number in reversed(range(20))], "the last one first"
+    assert log == [str(number) for number in reversed(range(20))], "the last stage is dropped first"
     log.clear()
-    del line
+    del pipeline
     assert log == [str(number) for number in reversed(range(20))]
 
 
 @pytest.mark.parametrize("depth", [10, 300])
-def test_law_17_what_goes_with_a_line_may_have_lines_of_its_own(depth: int) -> None:
+def test_law_17_dropped_stage_may_hold_pipelines(depth: int) -> None:
     log: list[str] = []
 
-    def line(name: str, *held: Any) -> Any:
+    def pipeline(name: str, *held: Any) -> Any:
         stream: Any = SourceIterObj([1])
         for number in range(depth):
             step = PullConcatObj(stream, [7]) if number % 2 else stream
             stream = step.map(Dropper(log, name, *held) if number == depth // 2 else abs)
         return stream
 
-    whole = line("outer", line("first"), line("second", line("inner")))
-    gone = weakref.ref(whole)
-    del whole
-    assert gone() is None
+    outer = pipeline("outer", pipeline("first"), pipeline("second", pipeline("inner")))
+    dropped = weakref.ref(outer)
+    del outer
+    assert dropped() is None
     assert sorted(log) == ["first", "inner", "outer", "second"]

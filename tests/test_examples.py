@@ -1,4 +1,4 @@
-"""The programs in `examples/` do what they say, each held against something that was found out without headrace."""
+"""The programs in `examples/` give the right results, compared with results computed without headrace."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ PICTURE = (
 
 
 @pytest.mark.parametrize("program", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
-def test_a_program_has_less_than_80_lines_and_says_what_it_is(program: Path) -> None:
+def test_example_is_short_documented_and_linked(program: Path) -> None:
     source = program.read_text(encoding="utf-8")
-    assert ast.get_docstring(ast.parse(source)), "it does not say what it shows"
+    assert ast.get_docstring(ast.parse(source)), "it has no docstring that says what it shows"
     lines = [line for line in source.splitlines() if line.strip()]
-    assert len(lines) < 80, "the README says so, and that blank ones are not counted"
+    assert len(lines) < 80, "the README promises less than 80 lines that are not blank"
     readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
-    assert f"(examples/{program.name})" in readme, "nobody will find it"
+    assert f"(examples/{program.name})" in readme, "the README does not link to it"
 
 
 def count(root: Path) -> dict[str, Counter[str]]:
-    """What a census must say of each file, found out without headrace and one after the other."""
+    """Return the expected counts of each file, computed sequentially and without headrace."""
     found: dict[str, Counter[str]] = {}
     for folder, folders, files in os.walk(root):
         if Path(folder) == root:
@@ -72,7 +72,7 @@ def count(root: Path) -> dict[str, Counter[str]]:
 
 
 def census(root: Path, output: Path) -> tuple[dict[str, dict[str, Any]], str]:
-    """Runs the example; its records by path, and what it printed."""
+    """Run the example. Return its records by path, and its output."""
     command = [
         sys.executable,
         "-W",
@@ -92,7 +92,7 @@ def census(root: Path, output: Path) -> tuple[dict[str, dict[str, Any]], str]:
 
 
 def compare(root: Path, output: Path) -> str:
-    """Holds a census against the count; gives what was printed."""
+    """Check a census against `count`, and return its output."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = count(root)
@@ -112,7 +112,7 @@ def compare(root: Path, output: Path) -> str:
 
 
 @pytest.mark.timeout(300)
-def test_census_of_the_whole_standard_library_is_exact(tmp_path: Path) -> None:
+def test_census_of_the_standard_library_is_exact(tmp_path: Path) -> None:
     printed = compare(STDLIB, tmp_path / "census.jsonl")
     assert "in use: <CapacitySource 'root': " in printed
 
@@ -139,7 +139,7 @@ def test_census_counts_files_that_are_no_python(tmp_path: Path) -> None:
     assert "left_out" not in printed
 
 
-def test_census_goes_on_behind_what_cannot_be_read(tmp_path: Path) -> None:
+def test_census_continues_after_an_unreadable_file(tmp_path: Path) -> None:
     (tmp_path / "good.py").write_text("x = 1\n")
     (tmp_path / "lost.py").symlink_to(tmp_path / "nowhere")
     records, printed = census(tmp_path, tmp_path / "census.jsonl")
@@ -147,7 +147,7 @@ def test_census_goes_on_behind_what_cannot_be_read(tmp_path: Path) -> None:
     assert re.search(r"^not read: .*lost.py", printed, re.MULTILINE)
 
 
-def test_census_of_what_is_not_there_says_so(tmp_path: Path) -> None:
+def test_census_reports_a_missing_directory(tmp_path: Path) -> None:
     command = [sys.executable, str(CENSUS), "--root", str(tmp_path / "nowhere")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -157,18 +157,16 @@ def test_census_of_what_is_not_there_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("program", "needs"), [("logs", "headrace"), ("identify", "magika"), ("progress", "uvicorn")]
 )
-def test_a_program_says_that_its_directory_is_not_there(
-    program: str, needs: str, tmp_path: Path
-) -> None:
+def test_example_reports_a_missing_directory(program: str, needs: str, tmp_path: Path) -> None:
     pytest.importorskip(needs, reason=f"examples/{program}.py needs {needs}")
     command = [sys.executable, str(EXAMPLES / f"{program}.py"), "nowhere"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    said = "nowhere is no directory; name one that is there\n"
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+    by_level = "nowhere is no directory; name one that is there\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", by_level)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_program_writes_where_it_is_run_is_ignored_by_git() -> None:
+def test_outputs_of_examples_are_in_gitignore() -> None:
     ignored = (EXAMPLES.parent / ".gitignore").read_text(encoding="utf-8").splitlines()
     for program in EXAMPLES.glob("*.py"):
         for name in re.findall(r'"(\w+\.jsonl)"', program.read_text(encoding="utf-8")):
@@ -176,7 +174,7 @@ def test_what_a_program_writes_where_it_is_run_is_ignored_by_git() -> None:
 
 
 def run(program: str, *arguments: str | Path, cwd: Path) -> str:
-    """Runs an example in a folder, with every warning an error; what it printed."""
+    """Run an example in a folder, with warnings as errors, and return its output."""
     command = [sys.executable, "-W", "error", EXAMPLES / program, *arguments]
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -195,25 +193,25 @@ def test_logs_reach_every_branch(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(source)
     printed = run("logs.py", tmp_path, cwd=tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "logs.jsonl").read_text("utf-8").splitlines()]
-    said = Counter(line["level"] for line in lines)
-    assert said == {"INFO": 501, "WARNING": 1, "ERROR": 2}
+    by_level = Counter(line["level"] for line in lines)
+    assert by_level == {"INFO": 501, "WARNING": 1, "ERROR": 2}
     messages = {line["message"].split(":")[0]: line for line in lines}
     assert messages.keys() == sources.keys()
     assert messages["499.py"]["message"] == "499.py: 499 lines"
     assert all("thread" in line["thread"] for line in lines)
-    loud = {line for line in printed.splitlines() if line.startswith(("WARNING", "ERROR"))}
-    assert loud == {
+    on_stderr = {line for line in printed.splitlines() if line.startswith(("WARNING", "ERROR"))}
+    assert on_stderr == {
         f"{line['level']:<8}{line['message']}" for line in lines if line["level"] != "INFO"
     }
     counted: Counter[str] = Counter()
     for counts in re.findall(r"lines: (\{.*\})", printed):
         counted.update(ast.literal_eval(counts))
-    assert counted == said
+    assert counted == by_level
     assert "504 files were read\n" in printed
     assert printed.endswith("0 lines were dropped\n")
 
 
-def test_logs_leave_out_only_the_packages_below_their_directory(tmp_path: Path) -> None:
+def test_logs_skip_only_packages_below_their_directory(tmp_path: Path) -> None:
     root = tmp_path / "site-packages" / "mine"
     (root / "site-packages").mkdir(parents=True)
     (root / "module.py").touch()
@@ -222,7 +220,7 @@ def test_logs_leave_out_only_the_packages_below_their_directory(tmp_path: Path) 
     assert "1 files were read\n" in printed
 
 
-def test_a_model_says_what_files_are(tmp_path: Path) -> None:
+def test_identify_agrees_with_its_model(tmp_path: Path) -> None:
     pytest.importorskip("magika", reason="the model of examples/identify.py is not installed")
     from magika import Magika
 

@@ -1,4 +1,4 @@
-"""The programs in `examples/` that serve and fetch: over real sockets of this machine, and in a real browser."""
+"""The programs in `examples/` that serve and fetch, over real local sockets and in a real browser."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STDLIB = Path(sysconfig.get_path("stdlib"))
 
 
 def load(name: str, *needs: str) -> Any:
-    """An example, as a module."""
+    """Import an example as a module."""
     for package in needs:
         pytest.importorskip(package, reason=f"examples/{name}.py needs {package}")
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
@@ -44,41 +44,41 @@ def load(name: str, *needs: str) -> Any:
 # The crawler.
 
 
-def there() -> list[int]:
-    """How many pages the crawler's own site has, by host."""
+def page_counts() -> list[int]:
+    """Return the number of pages of the crawler's own site, for each host."""
     return [1 + sum(1 for _ in (STDLIB / package).rglob("*")) for package in ("email", "xml")]
 
 
-def test_the_crawl_of_its_own_site_finds_all_that_is_there() -> None:
+def test_crawl_of_its_own_site_finds_all_pages() -> None:
     load("crawl", "aiohttp")
     command = [sys.executable, "-W", "error", str(EXAMPLES / "crawl.py")]
-    # Another program may compile a module there meanwhile.
-    before = there()
+    # Another program may compile a module there during the crawl, so the pages are counted before and after it.
+    before = page_counts()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    said = re.findall(r"^(\S+):\d+: (\d+) pages, [\d,]+ characters$", done.stdout, re.MULTILINE)
-    assert len(said) == len(done.stdout.splitlines()), "it tells of an error"
-    for (host, pages), *counts in zip(sorted(said), before, there(), strict=True):
+    reported = re.findall(r"^(\S+):\d+: (\d+) pages, [\d,]+ characters$", done.stdout, re.MULTILINE)
+    assert len(reported) == len(done.stdout.splitlines()), "it reports an error"
+    for (host, pages), *counts in zip(sorted(reported), before, page_counts(), strict=True):
         assert host in ("127.0.0.1", "localhost")
         assert int(pages) in counts
 
 
 @pytest.mark.loops("asyncio")
-@pytest.mark.parametrize(("hosts", "at_once"), [(1, 4), (2, 6)])
-async def test_a_crawl_keeps_its_limits_and_its_hosts(
-    hosts: int, at_once: int, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("hosts", "concurrency"), [(1, 4), (2, 6)])
+async def test_crawl_keeps_its_limits_and_its_hosts(
+    hosts: int, concurrency: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     example = load("crawl", "aiohttp")
     from aiohttp import ClientSession, web
     from aiohttp.test_utils import TestServer
 
-    asked: Counter[str] = Counter()
-    inside: Counter[str] = Counter()
+    requests: Counter[str] = Counter()
+    in_progress: Counter[str] = Counter()
     peaks: dict[str, int] = defaultdict(int)
     full = asyncio.Event()
 
     async def index(request: web.Request) -> web.Response:
-        asked[request.host] += 1
+        requests[request.host] += 1
         links = [f"leaf/{number}" for number in range(24)]
         links += ["/#top", "dead", "http://elsewhere.invalid/", "once?a=1&amp;b=2"]
         text = "".join(f'<a href="{link}">' for link in links)
@@ -87,18 +87,18 @@ async def test_a_crawl_keeps_its_limits_and_its_hosts(
     async def leaf(request: web.Request) -> web.Response:
         host = request.host.split(":")[0]
         for name in (host, "all"):
-            inside[name] += 1
-            peaks[name] = max(peaks[name], inside[name])
-        if inside["all"] == at_once:
+            in_progress[name] += 1
+            peaks[name] = max(peaks[name], in_progress[name])
+        if in_progress["all"] == concurrency:
             full.set()
-        await full.wait()  # with a lower limit nobody would come through
-        await asyncio.sleep(0.01)  # with a higher one, more would come in meanwhile
-        inside.subtract([host, "all"])
+        await full.wait()  # a lower limit would block here
+        await asyncio.sleep(0.01)  # a higher limit would admit more here
+        in_progress.subtract([host, "all"])
         return web.Response(text='<a href="/">', content_type="text/html")
 
     async def once(request: web.Request) -> web.Response:
-        asked[request.path_qs] += 1
-        if asked[request.path_qs] == 1:
+        requests[request.path_qs] += 1
+        if requests[request.path_qs] == 1:
             assert request.transport is not None
             request.transport.close()
         return web.Response(text="at the second call", content_type="text/html")
@@ -109,30 +109,30 @@ async def test_a_crawl_keeps_its_limits_and_its_hosts(
         seeds = [server.make_url("/"), server.make_url("/").with_host("localhost")]
         async with asyncio.timeout(30):
             await example.crawl(session, seeds[:hosts])
-    assert peaks["all"] == at_once
+    assert peaks["all"] == concurrency
     assert all(peak <= 4 for host, peak in peaks.items() if host != "all")
-    # Each index once; each host's other page once, and again since the first answer broke off.
-    assert sorted(asked.values()) == [1] * hosts + [hosts + 1]
+    # Each index once. The page `once` once for each host, and once more because its first response was cut off.
+    assert sorted(requests.values()) == [1] * hosts + [hosts + 1]
     printed = capsys.readouterr().out
     assert printed.count(": 404, ") == hosts
     assert "elsewhere" not in printed
-    told = re.findall(r"^(\S+): 26 pages, ", printed, re.MULTILINE)
-    assert sorted(told) == sorted(url.authority for url in seeds[:hosts])
+    entries = re.findall(r"^(\S+): 26 pages, ", printed, re.MULTILINE)
+    assert sorted(entries) == sorted(url.authority for url in seeds[:hosts])
 
 
 @pytest.mark.loops("asyncio")
-async def test_a_crawl_takes_redirects_for_links_and_goes_from_host_to_host(
+async def test_crawl_follows_redirects_across_its_hosts(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     example = load("crawl", "aiohttp")
     from aiohttp import ClientSession, web
     from aiohttp.test_utils import TestServer
 
-    asked: Counter[str] = Counter()
+    requests: Counter[str] = Counter()
 
     async def answer(request: web.Request) -> web.Response:
         host, path = request.url.host, request.path
-        asked[f"{host}{path}"] += 1
+        requests[f"{host}{path}"] += 1
         other = server.make_url("/").with_host("localhost")
         if path == "/moved":
             raise web.HTTPFound(other.with_path("/there"))
@@ -151,9 +151,9 @@ async def test_a_crawl_takes_redirects_for_links_and_goes_from_host_to_host(
         async with asyncio.timeout(30):
             await example.crawl(session, seeds)
     paths = {"127.0.0.1": ["", "moved", "gone"], "localhost": ["across", "there", "moved", "gone"]}
-    assert asked == Counter(f"{host}/{path}" for host in paths for path in paths[host])
+    assert requests == Counter(f"{host}/{path}" for host in paths for path in paths[host])
     printed = capsys.readouterr().out
-    assert len(printed.splitlines()) == 2, "it tells of an error"
+    assert len(printed.splitlines()) == 2, "it reports an error"
     for url in seeds:
         assert f"{url.authority}: {len(paths[str(url.host)])} pages, " in printed
 
@@ -163,7 +163,7 @@ async def test_a_crawl_takes_redirects_for_links_and_goes_from_host_to_host(
 
 @contextmanager
 def serving(app: Any) -> Generator[tuple[str, int]]:
-    """Serves an application from a thread; its address."""
+    """Serve an application from a thread, and yield its address."""
     import uvicorn
 
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
@@ -199,21 +199,23 @@ def digests(root: Path) -> dict[str, str]:
 
 
 @pytest.mark.loops("asyncio")
-async def test_events_tell_of_every_folder(folders: Path) -> None:
+async def test_events_cover_every_folder(folders: Path) -> None:
     example = load("progress", "starlette", "uvicorn")
     events = [event async for event in example.events(folders)]
     assert events[-1] == "event: end\ndata:\n\n"
-    told = [entry for event in events[:-1] for entry in json.loads(event.removeprefix("data: "))]
-    assert {name: result for name, part, result in told if part == 1} == digests(folders)
+    entries = [entry for event in events[:-1] for entry in json.loads(event.removeprefix("data: "))]
+    assert {name: result for name, part, result in entries if part == 1} == digests(folders)
     parts = defaultdict(list)
-    for name, part, _ in told:
+    for name, part, _ in entries:
         parts[name].append(part)
     for number in range(12):
         files = number * 5
         assert parts[f"folder {number}"] == [*(file / files for file in range(files)), 1]
 
 
-def test_a_browser_that_goes_ends_its_work(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disconnecting_browser_ends_its_work(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     example = load("progress", "starlette", "uvicorn")
 
     async def endless(_: Path) -> AsyncIterator[object]:
@@ -236,11 +238,11 @@ def test_a_browser_that_goes_ends_its_work(folders: Path, monkeypatch: pytest.Mo
                 visitor.close()
                 deadline = time.monotonic() + 30
                 while example.MACHINE.held != held:
-                    assert time.monotonic() < deadline, f"{example.MACHINE!r}: it goes on"
+                    assert time.monotonic() < deadline, f"{example.MACHINE!r}: its work continues"
                     time.sleep(0.01)
 
 
-def test_a_browser_shows_the_progress(folders: Path, tmp_path: Path) -> None:
+def test_browser_shows_the_progress(folders: Path, tmp_path: Path) -> None:
     example = load("progress", "starlette", "uvicorn")
     with browser(tmp_path / "browser") as page, serving(example.app(folders)) as (host, port):
         page.open(f"http://{host}:{port}/")

@@ -1,4 +1,4 @@
-"""A child that is forked while an event loop runs: it runs a loop of its own, and refuses what its parent made."""
+"""A child that is forked while an event loop runs. It can run its own loop, and refuses objects in use by its parent."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 PATIENCE = 30
-"""Seconds after which a child is taken to hang."""
+"""Seconds after which a child counts as hanging."""
 
 
 @pytest.fixture(autouse=True)
-def _forks_are_meant() -> Iterator[None]:
-    """From CPython 3.12 on a fork beside threads warns."""
+def _ignore_fork_warnings() -> Iterator[None]:
+    """Ignore the warning of CPython 3.12 and newer about a fork beside threads."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
         yield
 
 
 def in_child(work: Callable[[], str]) -> str:
-    """The result of a function that runs in a forked child, or the traceback of its error."""
+    """Run a function in a forked child. Return its result, or the traceback of its error."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -62,7 +62,7 @@ def in_child(work: Callable[[], str]) -> str:
             os._exit(0)
     os.close(writer)
     try:
-        # A pipe is readable also when its other end was closed.
+        # A pipe is also readable once its other end is closed.
         assert select.select([reader], [], [], PATIENCE)[0], "the child hangs"
         with os.fdopen(reader, closefd=False) as pipe:
             return pipe.read()
@@ -72,7 +72,7 @@ def in_child(work: Callable[[], str]) -> str:
         os.close(reader)
 
 
-async def slowly(number: int) -> int:
+async def slow_identity(number: int) -> int:
     await asyncio.sleep(0)
     return number
 
@@ -84,25 +84,37 @@ async def numbers() -> AsyncIterator[int]:
 
 
 async def run_a_pool() -> None:
-    tasks = [Task(slowly, number) for number in range(5)]
+    tasks = [Task(slow_identity, number) for number in range(5)]
     assert sorted(await HierarchicalTaskPoolRunner(tasks, CapacitySource(2)).run()) == [*range(5)]
 
 
 async def map_a_pool() -> None:
-    results = SourceIterObj(range(5)).map_pool(slowly, CapacitySource(2))
+    results = SourceIterObj(range(5)).map_pool(slow_identity, CapacitySource(2))
     assert sorted(await results.collect()) == [0, 1, 2, 3, 4]
 
 
-async def map_side_by_side() -> None:
-    assert await SourceIterObj(range(5)).map(slowly, concurrency=2).collect() == [0, 1, 2, 3, 4]
+async def map_concurrently() -> None:
+    assert await SourceIterObj(range(5)).map(slow_identity, concurrency=2).collect() == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]
 
 
-async def merge() -> None:
+async def merge_sources() -> None:
     assert sorted(await PullRaceObj(numbers(), range(5)).collect()) == sorted([*range(5)] * 2)
 
 
 async def pull_ahead() -> None:
-    assert await SourceIterObj(numbers()).prefetch(2).map(slowly).collect() == [0, 1, 2, 3, 4]
+    assert await SourceIterObj(numbers()).prefetch(2).map(slow_identity).collect() == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]
 
 
 async def fill_a_buffer() -> None:
@@ -150,10 +162,10 @@ async def wait_for_a_thread() -> None:
     thread.join()
 
 
-async def let_others_run() -> None:
+async def yield_to_others() -> None:
     async with Heart() as heart:
         assert await SourceIterObj(range(20_000)).map(str).count() == 20_000
-    # A budget that a task of the parent still lends is never renewed: the child would yield for ever.
+    # A yield budget that is still lent to a task of the parent would never be renewed: the child would always yield.
     assert heart.beats < 10_000
 
 
@@ -162,53 +174,53 @@ USES: dict[str, Callable[[], Awaitable[None]]] = {
     for use in (
         run_a_pool,
         map_a_pool,
-        map_side_by_side,
-        merge,
+        map_concurrently,
+        merge_sources,
         pull_ahead,
         fill_a_buffer,
         wait_for_a_capacity,
         wait_for_a_rate,
         wait_for_a_signal,
         wait_for_a_thread,
-        let_others_run,
+        yield_to_others,
     )
 }
 EACH_USE = pytest.mark.parametrize("name", USES)
 
 
 def use_in_a_new_loop(name: str) -> str:
-    """Runs in the child."""
+    """Run one of `USES` in a new event loop, in the child."""
 
     async def use() -> None:
         await asyncio.wait_for(USES[name](), PATIENCE / 2)
 
     asyncio.run(use())
-    # Whatever the parent left here is let go of.
+    # Free the objects inherited from the parent.
     gc.collect()
     return "it works"
 
 
 async def use_all() -> None:
-    """Leaves behind everything that is remembered of a loop."""
+    """Run all of `USES`, so that all state that is kept for a loop exists."""
     for use in USES.values():
         await use()
 
 
 @EACH_USE
-async def test_law_15_a_child_of_a_coroutine_runs_its_own_loop(name: str) -> None:
+async def test_law_15_child_of_a_coroutine_runs_its_own_loop(name: str) -> None:
     await USES[name]()
     assert in_child(lambda: use_in_a_new_loop(name)) == "it works"
     await USES[name]()
 
 
 @EACH_USE
-async def test_law_15_a_child_is_the_first_to_use_it(name: str) -> None:
+async def test_law_15_first_use_in_a_child(name: str) -> None:
     assert in_child(lambda: use_in_a_new_loop(name)) == "it works"
 
 
 @EACH_USE
 @pytest.mark.loops("asyncio")
-async def test_law_15_a_child_of_a_task_of_a_pool_runs_its_own_loop(name: str) -> None:
+async def test_law_15_child_of_a_pool_task_runs_its_own_loop(name: str) -> None:
     await use_all()
 
     async def fork() -> str:
@@ -222,7 +234,7 @@ async def test_law_15_a_child_of_a_task_of_a_pool_runs_its_own_loop(name: str) -
 
 @EACH_USE
 @pytest.mark.loops("asyncio")
-async def test_law_15_a_child_of_a_source_of_a_merge_runs_its_own_loop(name: str) -> None:
+async def test_law_15_child_of_a_merge_runs_its_own_loop(name: str) -> None:
     async def fork() -> AsyncIterator[str]:
         yield in_child(lambda: use_in_a_new_loop(name))
 
@@ -231,7 +243,7 @@ async def test_law_15_a_child_of_a_source_of_a_merge_runs_its_own_loop(name: str
 
 
 @EACH_USE
-def test_law_15_a_child_of_a_thread_beside_a_loop_runs_its_own(name: str) -> None:
+def test_law_15_child_of_a_thread_runs_its_own_loop(name: str) -> None:
     async def run() -> None:
         await use_all()
         assert await asyncio.to_thread(in_child, lambda: use_in_a_new_loop(name)) == "it works"
@@ -241,7 +253,7 @@ def test_law_15_a_child_of_a_thread_beside_a_loop_runs_its_own(name: str) -> Non
 
 
 @pytest.mark.loops("asyncio")
-async def test_law_15_a_child_of_multiprocessing_runs_its_own_loop() -> None:
+async def test_law_15_multiprocessing_child_runs_its_own_loop() -> None:
     await use_all()
     context = multiprocessing.get_context("fork")
     for name in USES:
@@ -264,7 +276,7 @@ async def test_law_15_a_child_of_multiprocessing_runs_its_own_loop() -> None:
 
 
 @pytest.mark.loops("asyncio")
-async def test_law_15_workers_of_a_process_pool_run_their_own_loop() -> None:
+async def test_law_15_process_pool_worker_runs_its_own_loop() -> None:
     await use_all()
     loop = asyncio.get_running_loop()
     executor = ProcessPoolExecutor(2, multiprocessing.get_context("fork"))
@@ -279,8 +291,8 @@ async def test_law_15_workers_of_a_process_pool_run_their_own_loop() -> None:
     await use_all()
 
 
-async def test_law_15_a_child_refuses_what_waits_in_its_parent() -> None:
-    stream = SourceIterObj(range(5)).map(slowly)
+async def test_law_15_child_refuses_what_its_parent_uses() -> None:
+    stream = SourceIterObj(range(5)).map(slow_identity)
     race = PullRaceObj(numbers(), range(5))
     await anext(stream)
     await anext(race)
@@ -327,7 +339,7 @@ async def test_law_15_a_child_refuses_what_waits_in_its_parent() -> None:
         return use_in_a_new_loop("fill_a_buffer")
 
     assert in_child(work) == "it works"
-    # The parent goes on.
+    # The parent can continue.
     buffer.sink.next_nowait(1)
     signal_.resolve(2)
     lease.release()
@@ -337,7 +349,7 @@ async def test_law_15_a_child_refuses_what_waits_in_its_parent() -> None:
     await race.aclose()
 
 
-async def test_law_15_what_is_dropped_in_a_child_wakes_nobody_in_the_parent() -> None:
+async def test_law_15_drop_in_a_child_wakes_no_parent_waiter() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
     items = [asyncio.ensure_future(anext(buffer.source)) for _ in range(3)]
     await turns(3)
@@ -354,14 +366,14 @@ async def test_law_15_what_is_dropped_in_a_child_wakes_nobody_in_the_parent() ->
     assert await asyncio.gather(*items) == [0, 1, 2]
 
 
-def test_law_15_a_lock_that_another_thread_held_holds_up_no_child() -> None:
-    entered, leave = threading.Event(), threading.Event()
+def test_law_15_lock_held_at_the_fork_blocks_no_child() -> None:
+    entered, may_leave = threading.Event(), threading.Event()
     is_held = False
 
     def clock() -> float:
         if is_held and threading.current_thread() is not threading.main_thread():
             entered.set()
-            assert leave.wait(PATIENCE)
+            assert may_leave.wait(PATIENCE)
         return time.monotonic()
 
     capacity = CapacitySource(1, clock=clock)
@@ -381,6 +393,6 @@ def test_law_15_a_lock_that_another_thread_held_holds_up_no_child() -> None:
         assert entered.wait(PATIENCE)
         assert in_child(work) == "refused"
     finally:
-        leave.set()
+        may_leave.set()
         thread.join()
     assert capacity.limit == 2

@@ -1,4 +1,4 @@
-"""Random programs against a model, for 10 seconds; HEADRACE_FUZZ_SECONDS says for how many, HEADRACE_FUZZ_SEED from which on."""
+"""Random programs against a model. HEADRACE_FUZZ_SECONDS sets the duration (10 s), HEADRACE_FUZZ_SEED the first seed (1)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIRST = int(os.environ.get("HEADRACE_FUZZ_SEED", "1"))
 
 
 @pytest.mark.timeout(120 + 2 * SECONDS)
-def test_whatever_is_done_the_world_is_as_its_model_says() -> None:
+def test_random_programs_match_their_model() -> None:
     end = time.monotonic() + SECONDS
     seed = FIRST
     while seed == FIRST or time.monotonic() < end:
@@ -46,7 +46,7 @@ class Losing(PushPullBufferObj[T]):
 
 
 class Repeating(PushPullBufferObj[T]):
-    """A buffer whose source gives an item twice."""
+    """A buffer whose source repeats an item."""
 
     @property
     def source(self) -> SourceObj[T]:
@@ -57,7 +57,7 @@ class Repeating(PushPullBufferObj[T]):
 
 
 @pytest.mark.parametrize("broken", [Losing, Repeating])
-def test_a_fault_is_found_and_its_program_shrunk(
+def test_fault_is_found_and_its_program_shrunk(
     broken: type[PushPullBufferObj[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tests.fuzz_world, "PushPullBufferObj", broken)
@@ -65,7 +65,7 @@ def test_a_fault_is_found_and_its_program_shrunk(
     smallest = shrunk(program(seed))
     print(smallest)
     assert fails(smallest)
-    # An item has a number, which is that of its push: so many pushes are needed, and hardly anything else.
+    # Items are numbered by their pushes. Reaching the item needs that many pushes, and few other steps.
     number = 3 if broken is Losing else 2
     assert [step.name for step in smallest.steps].count("push") == number + 1
     assert len(smallest.steps) <= number + 3

@@ -1,4 +1,4 @@
-"""`DependencyGraph`: its states, what it refuses, and whom it tells."""
+"""`DependencyGraph`: states, transitions, refused input and callbacks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def states(graph: DependencyGraph) -> dict[Any, DependencyState]:
 
 
 def diamond() -> DependencyGraph:
-    """`a`; `b` and `c` over it; `d` over both."""
+    """Return a graph where `b` and `c` depend on `a`, and `d` depends on both."""
     graph = DependencyGraph()
     graph.add("a")
     graph.add("b", depends_on=["a"])
@@ -43,11 +43,11 @@ def diamond() -> DependencyGraph:
 
 
 def chain(graph: DependencyGraph, length: int = DEPTH) -> None:
-    """Nodes from 0, each over the one before, given in the worst order."""
+    """Add nodes from 0, each dependent on the one before, in the worst order."""
     graph.add_all([(n, n, [n - 1] if n else []) for n in reversed(range(length))])
 
 
-def test_a_node_is_ready_when_all_that_it_depends_on_is_completed() -> None:
+def test_node_is_ready_once_all_dependencies_complete() -> None:
     graph = diamond()
     assert states(graph) == {"a": READY, "b": PENDING, "c": PENDING, "d": PENDING}
     assert graph.take("a") == "a"
@@ -63,7 +63,7 @@ def test_a_node_is_ready_when_all_that_it_depends_on_is_completed() -> None:
     assert graph["d"].depends_on == ("b", "c")
 
 
-def test_a_failure_aborts_what_depends_on_it_and_tells_why() -> None:
+def test_failure_aborts_dependants_with_its_cause() -> None:
     graph = diamond()
     graph.add("beside")
     graph.complete("a")
@@ -79,12 +79,12 @@ def test_a_failure_aborts_what_depends_on_it_and_tells_why() -> None:
     assert graph["b"].error is error
     assert graph["d"].error is error
     assert (graph["b"].caused_by, graph["d"].caused_by) == ("b", "b")
-    # The last one that `d` waited for changes nothing any more.
+    # Completing the other dependency of an aborted node changes nothing.
     graph.complete("c")
     assert graph["d"].state is ABORTED
 
 
-def test_an_abort_cascades_and_spares_what_is_settled() -> None:
+def test_abort_cascades_to_unfinished_nodes_only() -> None:
     graph = diamond()
     graph.complete("a")
     graph.complete("b")
@@ -97,7 +97,7 @@ def test_an_abort_cascades_and_spares_what_is_settled() -> None:
     assert graph.finished
 
 
-def test_what_comes_of_an_aborted_node_does_not_count() -> None:
+def test_outcome_of_an_aborted_node_is_ignored() -> None:
     graph = diamond()
     item = graph.take("a")
     assert graph.abort("a") == ("a", "b", "c", "d")
@@ -108,7 +108,7 @@ def test_what_comes_of_an_aborted_node_does_not_count() -> None:
     assert (graph["a"].value, graph["a"].error) == (None, None)
 
 
-def test_what_depends_on_something_settled_starts_from_there() -> None:
+def test_new_node_follows_finished_dependencies() -> None:
     graph = DependencyGraph()
     graph.add("done")
     graph.add("broken")
@@ -129,7 +129,7 @@ def test_what_depends_on_something_settled_starts_from_there() -> None:
     assert (graph["far"].error, graph["far"].caused_by) == (error, "broken")
 
 
-def test_a_batch_may_come_in_any_order() -> None:
+def test_batch_may_be_in_any_order() -> None:
     graph = DependencyGraph()
     graph.add_all([("c", 3, ["b", "a"]), ("b", 2, ["a"]), ("a", 1)])
     assert states(graph) == {"c": PENDING, "b": PENDING, "a": READY}
@@ -152,27 +152,25 @@ def test_a_batch_may_come_in_any_order() -> None:
         ([("b", 1), ("a",)], TypeError, r"nodes must be tuples .* got \('a',\) \(tuple\)"),
     ],
 )
-def test_a_batch_with_anything_wrong_adds_nothing(
-    nodes: Any, error: type[Exception], message: str
-) -> None:
+def test_invalid_batch_adds_nothing(nodes: Any, error: type[Exception], message: str) -> None:
     graph = DependencyGraph()
     graph.add("old")
-    told: list[Hashable] = []
-    graph.on_ready(told.append)
+    notified: list[Hashable] = []
+    graph.on_ready(notified.append)
     with pytest.raises(error, match=message):
         graph.add_all(nodes)
     assert states(graph) == {"old": READY}
-    assert told == ["old"]
+    assert notified == ["old"]
     assert (len(graph), "a" in graph, "old" in graph) == (1, False, True)
     graph.add("a", depends_on=["old"])
 
 
 @pytest.mark.parametrize("kept", [0, 1, 7])
-def test_a_cycle_is_told_and_nothing_but_the_cycle(kept: int) -> None:
+def test_cycle_error_names_exactly_the_cycle(kept: int) -> None:
     graph = DependencyGraph()
     graph.add("old")
     ring = [(n, n, [(n + 1) % 5, "old"]) for n in range(5)]
-    # What leads to the circle and what it leads to are no part of it.
+    # Nodes before and after the cycle are no part of it.
     tail = [(f"above {n}", n, [n % 5, "below"]) for n in range(kept)]
     with pytest.raises(CycleError) as caught:
         graph.add_all([("below", 0), *tail, *ring])
@@ -182,7 +180,7 @@ def test_a_cycle_is_told_and_nothing_but_the_cycle(kept: int) -> None:
     assert all((after - before) % 5 == 1 for before, after in itertools.pairwise(cycle))
 
 
-def test_a_long_cycle_has_a_short_message() -> None:
+def test_long_cycle_has_a_short_message() -> None:
     graph = DependencyGraph()
     with pytest.raises(CycleError) as caught:
         graph.add_all([(n, n, [(n + 1) % DEPTH]) for n in range(DEPTH)])
@@ -193,12 +191,12 @@ def test_a_long_cycle_has_a_short_message() -> None:
 
 
 @pytest.mark.parametrize("end", ["complete", "abort", "fail"])
-def test_law_17_a_chain_of_ten_thousand_needs_no_recursion(end: str) -> None:
+def test_law_17_chain_of_10_000_needs_no_recursion(end: str) -> None:
     graph = DependencyGraph()
     chain(graph)
     graph.add("last", depends_on=[DEPTH - 1])
     if end == "complete":
-        # Each completion is made by the callback of the one before.
+        # Each completion happens in the callback of the one before.
         graph.on_ready(graph.complete)
         assert graph.counts()[COMPLETED] == DEPTH + 1
     elif end == "abort":
@@ -209,9 +207,9 @@ def test_law_17_a_chain_of_ten_thousand_needs_no_recursion(end: str) -> None:
     assert graph.finished
 
 
-def test_the_work_grows_with_the_nodes_and_their_dependencies_alone() -> None:
+def test_cost_is_linear_in_nodes_and_edges() -> None:
     def steps(width: int, depth: int) -> int:
-        """How many lines run in the life of layers, each node over all of the layer before."""
+        """Return the number of lines run for layers of nodes, each dependent on the whole layer before."""
         graph = DependencyGraph()
         lines = 0
 
@@ -235,14 +233,14 @@ def test_the_work_grows_with_the_nodes_and_their_dependencies_alone() -> None:
         return lines
 
     assert steps(4, 100) <= 10.5 * steps(4, 10)
-    # Five times the nodes, and 25 times the edges.
+    # Five times the nodes have 25 times the edges.
     assert steps(20, 10) <= 26 * steps(4, 10)
 
 
-def test_a_dependency_can_be_added_until_the_node_is_taken() -> None:
+def test_dependency_can_be_added_until_node_is_taken() -> None:
     graph = DependencyGraph()
-    told: list[Hashable] = []
-    graph.on_ready(told.append)
+    notified: list[Hashable] = []
+    graph.on_ready(notified.append)
     graph.add("report")
     graph.add("done")
     graph.complete("done")
@@ -259,14 +257,14 @@ def test_a_dependency_can_be_added_until_the_node_is_taken() -> None:
     for page in range(3):
         assert graph["report"].state is PENDING
         graph.complete(page)
-    assert told == ["report", "done", 0, 1, 2, "report"]
+    assert notified == ["report", "done", 0, 1, 2, "report"]
     assert graph.take("report") == "report"
     graph.add("late")
     with pytest.raises(RuntimeError, match="'report' is running: only one that was not taken yet"):
         graph.depend("report", "late")
 
 
-def test_a_dependency_on_what_is_dead_aborts() -> None:
+def test_dependency_on_an_aborted_node_aborts() -> None:
     graph = DependencyGraph()
     graph.add_all([("a", 1), ("b", 1, ["a"]), ("dead", 1)])
     graph.abort("dead")
@@ -276,7 +274,7 @@ def test_a_dependency_on_what_is_dead_aborts() -> None:
     assert graph.finished
 
 
-def test_a_node_that_was_aborted_meanwhile_depends_on_nothing_more() -> None:
+def test_aborted_node_accepts_no_dependency() -> None:
     graph = DependencyGraph()
     graph.add_all([("page", 1), ("link", 2), ("report", 3, ["page", "link"])])
     assert graph.depend("report", "page")
@@ -297,7 +295,7 @@ def test_a_node_that_was_aborted_meanwhile_depends_on_nothing_more() -> None:
         ("a", ["e", []], TypeError, r"depends_on: .* must be hashable, got \[\] \(list\)"),
     ],
 )
-def test_a_wrong_dependency_changes_nothing(
+def test_invalid_dependency_changes_nothing(
     key: str, needs: Any, error: type[Exception], message: str
 ) -> None:
     graph = DependencyGraph()
@@ -340,20 +338,20 @@ def test_law_14_bad_input_is_named(
     assert graph.nodes() == before
 
 
-def test_a_callable_is_given_out_as_a_task_and_a_task_as_it_is() -> None:
+def test_take_returns_a_callable_as_a_task() -> None:
     graph = DependencyGraph()
     task = Task(len, "abc")
     graph.add("task", task)
     graph.add(len)
-    given = graph.take(len)
-    assert isinstance(given, Task)
-    assert (given.fn, given.key) == (len, len)
+    taken = graph.take(len)
+    assert isinstance(taken, Task)
+    assert (taken.fn, taken.key) == (len, len)
     assert graph[len].item is len
     assert graph.take("task") is task
     assert isinstance(graph, OutcomeListener)
 
 
-def test_two_nodes_cannot_have_one_task_at_a_time() -> None:
+def test_two_unfinished_nodes_cannot_share_a_task() -> None:
     graph = DependencyGraph()
     task = Task(len, "abc")
     message = "item of node 'b' must be a Task of its own, got that of node 'a'"
@@ -371,7 +369,7 @@ def test_two_nodes_cannot_have_one_task_at_a_time() -> None:
     assert states(graph) == {"a": COMPLETED, "b": ABORTED, "c": READY}
 
 
-def test_nodes_with_one_value_are_settled_in_the_order_in_which_they_were_taken() -> None:
+def test_nodes_of_one_item_finish_in_order_of_takes() -> None:
     graph = DependencyGraph()
     value = object()
     for key in "abcd":
@@ -387,9 +385,9 @@ def test_nodes_with_one_value_are_settled_in_the_order_in_which_they_were_taken(
     assert states(graph) == {"a": COMPLETED, "b": FAILED, "c": COMPLETED, "d": COMPLETED}
 
 
-def test_what_was_given_out_is_let_go_when_it_is_settled() -> None:
+def test_finished_node_drops_its_task() -> None:
     graph = DependencyGraph()
-    seen: list[int] = []
+    taken_ids: list[int] = []
     ends: list[Callable[[Any], object]] = [
         graph.complete,
         lambda key: graph.fail(key, ValueError()),
@@ -397,23 +395,23 @@ def test_what_was_given_out_is_let_go_when_it_is_settled() -> None:
     ]
     for key, end in enumerate(ends):
         graph.add(key, lambda: None)
-        given = graph.take(key)
-        seen.append(id(given))
-        del given
+        taken = graph.take(key)
+        taken_ids.append(id(taken))
+        del taken
         end(key)
     gc.collect()
     alive = {id(thing) for thing in gc.get_objects() if isinstance(thing, Task)}
-    assert not alive & set(seen)
+    assert not alive & set(taken_ids)
 
 
-def test_a_finaliser_may_use_the_graph() -> None:
+def test_finalizer_may_use_the_graph() -> None:
     graph = DependencyGraph()
-    told: list[int] = []
+    notified: list[int] = []
 
     class Work:
         def __del__(self) -> None:
-            told.append(len(graph))
-            told.append(graph.counts()[COMPLETED])
+            notified.append(len(graph))
+            notified.append(graph.counts()[COMPLETED])
 
         def __call__(self) -> None: ...
 
@@ -421,21 +419,21 @@ def test_a_finaliser_may_use_the_graph() -> None:
     graph.take("a")
     graph.complete("a")
     graph.forget()
-    assert told == [0, 0]
+    assert notified == [0, 0]
 
 
-def test_callbacks_hear_of_what_is_ready_and_of_what_becomes_so_in_order() -> None:
+def test_callbacks_run_in_order_of_readiness() -> None:
     graph = diamond()
-    told: list[tuple[str, Any]] = []
-    stop = graph.on_ready(lambda key: told.append(("first", key)))
-    graph.on_finished(lambda: told.append(("over", None)))
+    notified: list[tuple[str, Any]] = []
+    stop = graph.on_ready(lambda key: notified.append(("first", key)))
+    graph.on_finished(lambda: notified.append(("over", None)))
     graph.complete("a")
-    graph.on_ready(lambda key: told.append(("second", key)))
+    graph.on_ready(lambda key: notified.append(("second", key)))
     stop()
     stop()
     graph.complete("c")
     graph.complete("b")
-    assert told == [
+    assert notified == [
         ("first", "a"),
         ("first", "b"),
         ("first", "c"),
@@ -446,15 +444,15 @@ def test_callbacks_hear_of_what_is_ready_and_of_what_becomes_so_in_order() -> No
     graph.complete("d")
     graph.add("e")
     graph.abort("e")
-    assert told[6:] == [("over", None), ("second", "e"), ("over", None)]
+    assert notified[6:] == [("over", None), ("second", "e"), ("over", None)]
 
 
-def test_a_callback_may_do_anything_with_the_graph() -> None:
+def test_callback_may_change_the_graph() -> None:
     graph = DependencyGraph()
-    told: list[int] = []
+    notified: list[int] = []
 
     def grow(key: Any) -> None:
-        told.append(key)
+        notified.append(key)
         if key < 100:
             graph.add_all([(key * 2, 0, [key]), (key * 2 + 1, 0, [key])])
         graph.complete(key)
@@ -462,36 +460,36 @@ def test_a_callback_may_do_anything_with_the_graph() -> None:
 
     graph.on_ready(grow)
     graph.add(1)
-    assert told == list(range(1, 200))
+    assert notified == list(range(1, 200))
     assert graph.finished
 
 
-def test_an_error_of_a_callback_is_raised_when_all_is_told() -> None:
+def test_callback_errors_are_raised_after_all_callbacks() -> None:
     graph = diamond()
     errors = [ValueError("b"), OSError("c")]
-    told: list[Hashable] = []
+    notified: list[Hashable] = []
 
     def fail(key: Hashable) -> None:
         if key in ("b", "c"):
             raise errors["bc".index(str(key))]
 
     graph.on_ready(fail)
-    graph.on_ready(told.append)
+    graph.on_ready(notified.append)
     with pytest.raises(ExceptionGroup) as caught:
         graph.complete("a")
     assert caught.value.exceptions == tuple(errors)
     assert errors[0].__notes__ == ["raised by a callback of DependencyGraph"]
-    assert told == ["a", "b", "c"]
+    assert notified == ["a", "b", "c"]
     assert graph["a"].state is COMPLETED
     graph.complete("b")
     graph.complete("c")
-    assert told == ["a", "b", "c", "d"]
+    assert notified == ["a", "b", "c", "d"]
 
 
-def test_a_closed_graph_takes_nothing_more_and_goes_its_way() -> None:
+def test_closed_graph_refuses_nodes_and_finishes() -> None:
     graph = diamond()
-    told: list[None] = []
-    graph.on_finished(lambda: told.append(None))
+    notified: list[None] = []
+    graph.on_finished(lambda: notified.append(None))
     graph.close()
     graph.close()
     assert graph.closed
@@ -500,26 +498,26 @@ def test_a_closed_graph_takes_nothing_more_and_goes_its_way() -> None:
     for key in "abc":
         graph.complete(key)
     assert not graph.close_if_over()
-    assert not told
+    assert not notified
     graph.complete("d")
     assert graph.close_if_over()
-    assert len(told) == 1
+    assert len(notified) == 1
 
 
-def test_a_graph_is_over_when_it_has_nothing_to_do_unless_it_is_kept_open() -> None:
+def test_empty_graph_is_over_unless_kept_open() -> None:
     graph, kept = DependencyGraph(), DependencyGraph(keep_open=True)
-    told: list[None] = []
-    kept.on_finished(lambda: told.append(None))
+    notified: list[None] = []
+    kept.on_finished(lambda: notified.append(None))
     assert (graph.finished, graph.closed) == (True, False)
     assert graph.close_if_over()
     assert graph.closed
     assert not kept.close_if_over()
     kept.close()
     assert kept.close_if_over()
-    assert len(told) == 1
+    assert len(notified) == 1
 
 
-def test_settled_nodes_can_be_forgotten() -> None:
+def test_finished_nodes_can_be_forgotten() -> None:
     graph = diamond()
     graph.complete("a")
     graph.fail("b", ValueError())
@@ -542,7 +540,7 @@ def test_settled_nodes_can_be_forgotten() -> None:
     assert graph.finished
 
 
-def test_a_graph_says_how_it_is() -> None:
+def test_repr_shows_counts_and_closed() -> None:
     graph = DependencyGraph()
     assert repr(graph) == "<DependencyGraph: no nodes>"
     assert bool(graph)
@@ -554,7 +552,7 @@ def test_a_graph_says_how_it_is() -> None:
 
 
 @pytest.mark.parametrize("run", range(3))
-def test_law_9_any_number_of_threads_may_use_it(run: int) -> None:
+def test_law_9_many_threads_may_use_it(run: int) -> None:
     graph = DependencyGraph()
     threads, each = 4, 300
     done: list[Any] = []

@@ -1,4 +1,4 @@
-"""Random graphs in random lives, against a model that knows nothing but the rules.
+"""Random operations on random graphs, compared with a model that applies the rules naively.
 
 A failure prints a blob: put `@reproduce_failure(...)` with it over the test to run it again.
 """
@@ -33,12 +33,12 @@ SETTLED = {COMPLETED, FAILED, ABORTED}
 
 
 class CycleInModelError(ValueError):
-    """The model found one."""
+    """The model found a cycle."""
 
 
 @dataclass
 class Model:
-    """What a graph is, by its rules: searched anew after each step."""
+    """A graph that searches all its nodes after each step."""
 
     needs: dict[int, list[int]] = field(default_factory=dict)
     states: dict[int, DependencyState] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Model:
     causes: dict[int, int | None] = field(default_factory=dict)
 
     def below(self, key: int, needs: dict[int, list[int]]) -> set[int]:
-        """All that a node depends on, directly or not."""
+        """Return all nodes that a node depends on, directly or indirectly."""
         found: set[int] = set()
         left = list(needs.get(key, []))
         while left:
@@ -110,7 +110,7 @@ class Model:
         self.settle()
 
     def settle(self) -> None:
-        """What follows from the rules, until nothing does."""
+        """Apply the rules until nothing changes."""
         while True:
             before = dict(self.states)
             for key, needs in self.needs.items():
@@ -124,7 +124,7 @@ class Model:
                 return
 
     def is_reason(self, key: Any, cause: Any, error: BaseException | None) -> bool:
-        """Whether a node may be aborted, or have failed, because of that one."""
+        """Return whether `cause` and `error` can explain the failure or abort of a node."""
         if self.causes[key] is not None:
             return (cause, error) == (key, self.errors[key])
         return (
@@ -145,7 +145,7 @@ STEPS = st.one_of(
 
 
 def outcome(step: Callable[[], Any]) -> str:
-    """How a call ends, in a word."""
+    """Return the outcome of a call as a word."""
     try:
         step()
     except (CycleInModelError, CycleError):
@@ -157,38 +157,38 @@ def outcome(step: Callable[[], Any]) -> str:
 
 @PROFILE
 @given(st.lists(STEPS, max_size=30))
-def test_a_graph_is_what_its_rules_say(steps: list[tuple[str, Any]]) -> None:
+def test_random_operations_match_the_model(steps: list[tuple[str, Any]]) -> None:
     graph, model = DependencyGraph(), Model()
-    told: list[Any] = []
+    notified: list[Any] = []
     ends: list[None] = []
-    graph.on_ready(told.append)
+    graph.on_ready(notified.append)
     graph.on_finished(lambda: ends.append(None))
-    for name, what in steps:
+    for name, argument in steps:
         error = ValueError(name)
         real: Callable[[], Any]
         ideal: Callable[[], Any]
         before, was_finished = dict(model.states), graph.finished
-        told.clear()
+        notified.clear()
         ends.clear()
         match name:
             case "add_all":
-                real = partial(graph.add_all, [(key, [key], needs) for key, needs in what])
-                ideal = partial(model.add_all, what)
+                real = partial(graph.add_all, [(key, [key], needs) for key, needs in argument])
+                ideal = partial(model.add_all, argument)
             case "depend":
-                real = partial(graph.depend, what[0], *what[1])
-                ideal = partial(model.depend, *what)
+                real = partial(graph.depend, argument[0], *argument[1])
+                ideal = partial(model.depend, *argument)
             case "take":
-                real, ideal = partial(graph.take, what), partial(model.take, what)
+                real, ideal = partial(graph.take, argument), partial(model.take, argument)
             case "complete":
-                real = partial(graph.complete, what, what)
-                ideal = partial(model.end, what, COMPLETED, None)
+                real = partial(graph.complete, argument, argument)
+                ideal = partial(model.end, argument, COMPLETED, None)
             case "fail":
-                real = partial(graph.fail, what, error)
-                ideal = partial(model.end, what, FAILED, error)
+                real = partial(graph.fail, argument, error)
+                ideal = partial(model.end, argument, FAILED, error)
             case _:
-                real = partial(graph.abort, what, error)
-                ideal = partial(model.end, what, ABORTED, error)
-        assert outcome(real) == outcome(ideal), (name, what)
+                real = partial(graph.abort, argument, error)
+                ideal = partial(model.end, argument, ABORTED, error)
+        assert outcome(real) == outcome(ideal), (name, argument)
         nodes = graph.nodes()
         assert {node.key: node.state for node in nodes} == model.states
         for node in nodes:
@@ -199,11 +199,11 @@ def test_a_graph_is_what_its_rules_say(steps: list[tuple[str, Any]]) -> None:
                 assert model.is_reason(node.key, node.caused_by, node.error)
             else:
                 assert (node.caused_by, node.error) == (None, None)
-        # Each node that has become ready was told once.
-        fresh = [
+        # The callback ran once for each node that became ready.
+        became_ready = [
             key for key, state in model.states.items() if state is READY != before.get(key, PENDING)
         ]
-        assert sorted(told) == sorted(fresh)
+        assert sorted(notified) == sorted(became_ready)
         unsettled = sum(state not in SETTLED for state in model.states.values())
         assert graph.finished == (unsettled == 0)
         if unsettled or model.states == before:
@@ -214,10 +214,8 @@ def test_a_graph_is_what_its_rules_say(steps: list[tuple[str, Any]]) -> None:
 
 @PROFILE
 @given(st.integers(0, 2**32), st.integers(0, 25))
-def test_every_node_is_given_once_whoever_pulls_it_and_whatever_ends_how(
-    seed: int, size: int
-) -> None:
-    """Several consumers over several sources; nodes end at random, and some add more while they run."""
+def test_each_node_is_yielded_once_to_any_consumers(seed: int, size: int) -> None:
+    """Run several consumers over several sources. Nodes end at random, and some add nodes while they run."""
     rng = random.Random(seed)
 
     async def main() -> None:
@@ -229,13 +227,13 @@ def test_every_node_is_given_once_whoever_pulls_it_and_whatever_ends_how(
         batch = [(n, [n], needs[n]) for n in range(size)]
         rng.shuffle(batch)
         graph.add_all(batch)
-        given: list[int] = []
+        yielded: list[int] = []
         completed: set[int] = set()
 
         async def consume(source: DependencySourceObj) -> None:
             async for (n,) in source:
                 assert set(needs[n]) <= completed
-                given.append(n)
+                yielded.append(n)
                 for _ in range(rng.randrange(3)):
                     await asyncio.sleep(0)
                 if len(needs) < 2 * size and rng.random() < 0.5:
@@ -258,9 +256,9 @@ def test_every_node_is_given_once_whoever_pulls_it_and_whatever_ends_how(
                 group.create_task(consume(sources[n % 2]))
         assert graph.finished
         assert graph.closed
-        assert len(given) == len(set(given))
+        assert len(yielded) == len(set(yielded))
         for node in graph.nodes():
-            assert (node.key in given) == (node.caused_by in (None, node.key))
+            assert (node.key in yielded) == (node.caused_by in (None, node.key))
             assert (node.state is COMPLETED) == (node.key in completed)
 
     asyncio.run(main())
@@ -268,7 +266,7 @@ def test_every_node_is_given_once_whoever_pulls_it_and_whatever_ends_how(
 
 @dataclass
 class Clock:
-    """A time that goes on when it is told to."""
+    """A clock that the test advances."""
 
     time: float = 0.0
 
@@ -289,7 +287,7 @@ ARRIVALS = st.lists(
 @pytest.mark.parametrize("kind", ["pushed", "graph"])
 @PROFILE
 @given(ARRIVALS, st.sampled_from([0, 1, 5, 1e6]))
-def test_the_most_urgent_comes_first_with_what_it_has_waited(
+def test_priority_order_includes_aging(
     kind: str, steps: list[tuple[str, int]], ageing: float
 ) -> None:
     async def main() -> None:
@@ -298,17 +296,17 @@ def test_the_most_urgent_comes_first_with_what_it_has_waited(
         pushed = PrioritySourceObj[tuple[int, int]](
             priority=lambda item: item[1], ageing=ageing, clock=clock
         )
-        over = PriorityDependencySourceObj(
+        from_graph = PriorityDependencySourceObj(
             graph, priority=lambda item: item[1], ageing=ageing, clock=clock
         )
-        source = pushed if kind == "pushed" else over
+        source = pushed if kind == "pushed" else from_graph
         waiting: list[tuple[float, int, tuple[int, int]]] = []
         number = 0
 
         async def pull() -> None:
             assert await anext(source) == heapq.heappop(waiting)[2]
 
-        # It listens from its first pull on.
+        # The source follows the graph from its first pull on.
         for name, amount in [("push", 0), ("pull", 0), *steps]:
             match name:
                 case "push":

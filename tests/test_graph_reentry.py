@@ -1,6 +1,6 @@
-"""`DependencyGraph` when it is called from the middle of its own methods: by keys, finalisers, signal handlers and threads.
+"""`DependencyGraph` when keys, finalizers, signal handlers and threads call it in the middle of its own methods.
 
-Each program runs in a process of its own, so that one that waits for itself fails instead of hanging.
+Each program runs in its own process, so that a deadlock fails instead of hanging.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MANY = 3_000
 
 
 class Calling(threading.local):
-    """Whether this thread is in a call of a key already: otherwise they would recurse, by the test's own doing."""
+    """Whether this thread is in a callback of a key. Without it, the callbacks of the test would recurse."""
 
     is_on = False
 
@@ -33,7 +33,7 @@ CALLING = Calling()
 
 
 class Key:
-    """A key whose hash, comparison and text call back. Equal to the keys with the same name."""
+    """A key whose hash, comparison and repr call back. It is equal to keys with the same name."""
 
     def __init__(self, name: object, **calls: Callable[[], object]) -> None:
         self.name = name
@@ -61,7 +61,7 @@ class Key:
 
 
 def check(graph: DependencyGraph) -> None:
-    """Asserts that what the graph says of itself agrees. Nothing else may change it meanwhile."""
+    """Assert that the state of the graph is consistent. Nothing else may change it during the check."""
     before, CALLING.is_on = CALLING.is_on, True
     nodes = graph.nodes()
     counts = dict.fromkeys(DependencyState, 0)
@@ -81,7 +81,7 @@ def check(graph: DependencyGraph) -> None:
 
 
 def use(graph: DependencyGraph, name: object) -> None:
-    """Calls most of what a graph has, with nodes of its own."""
+    """Call most methods of the graph, with nodes of its own."""
     first, second, third = ((name, n) for n in range(3))
     graph.add_all([(first, 1), (second, 2, [first]), (third, 3)])
     graph.depend(third, second)
@@ -97,7 +97,7 @@ def use(graph: DependencyGraph, name: object) -> None:
     assert "completed" in repr(graph)
 
 
-def finalisers() -> None:
+def finalizers() -> None:
     graph = DependencyGraph(keep_open=True)
     graph.add("root")
     numbers = iter(range(10**6))
@@ -203,8 +203,8 @@ def keys_that_raise() -> None:
         raise Wrong
 
     graph = DependencyGraph()
-    told: list[object] = []
-    graph.on_ready(told.append)
+    notified: list[object] = []
+    graph.on_ready(notified.append)
     graph.add_all([("a", 1), ("b", 2, ["a"]), ("c", 3)])
     before = graph.nodes()
     key: Key
@@ -231,13 +231,13 @@ def keys_that_raise() -> None:
     for use_key in named:
         with pytest.raises(Wrong):
             use_key(Key("unknown", repr=fail))
-    assert told == ["a", "c"]
+    assert notified == ["a", "c"]
     graph.add(Key("d"))
-    assert told[2:] == ["d"]
+    assert notified[2:] == ["d"]
 
 
-def keys_that_are_added_meanwhile() -> None:
-    """An equal key that another call adds between the look and the change is found."""
+def keys_that_are_added_during_a_call() -> None:
+    """An equal key that another call adds between the lookup and the change is detected."""
     graph = DependencyGraph()
 
     hashes = compared = count = 0
@@ -246,13 +246,13 @@ def keys_that_are_added_meanwhile() -> None:
         calls = [call]
         return lambda: calls.pop()() if calls else None
 
-    # By the hash of a later key of the same batch, after that of the first one was found to be new.
+    # Added by the hash of a later key of the same batch, after the first key was found to be new.
     class Late:
         hashed = 0
 
         def __hash__(self) -> int:
             self.hashed += 1
-            # The last time is when the core hashes it: all before is done by then.
+            # The last call comes from the core, when all checks are done.
             if self.hashed == hashes:
                 graph.add("k", "late")
             return 1
@@ -284,9 +284,9 @@ def keys_that_are_added_meanwhile() -> None:
                 graph.add("k", "late")
             return False
 
-    # By the comparison with an older key of the same hash.
-    for turn in range(1, 10):
-        compared = turn
+    # Added by the comparison with an older key of the same hash.
+    for round_number in range(1, 10):
+        compared = round_number
         graph = DependencyGraph()
         count = 0
 
@@ -301,7 +301,7 @@ def keys_that_are_added_meanwhile() -> None:
         break
     assert compared > 1
 
-    # What a look found is forgotten before the change.
+    # A node that the lookup found is forgotten before the change.
     graph = DependencyGraph()
 
     def forget() -> None:
@@ -320,8 +320,8 @@ def signals() -> None:
     graph = DependencyGraph(keep_open=True)
     numbers = iter(range(10**6))
     errors: list[BaseException] = []
-    told: list[object] = []
-    graph.on_ready(told.append)
+    notified: list[object] = []
+    graph.on_ready(notified.append)
 
     is_checking = False
 
@@ -350,13 +350,13 @@ def signals() -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
     assert errors == []
     check(graph)
-    # One node of each three was ready at once, and one later.
-    handled = {key[0] for key in told if isinstance(key, tuple) and isinstance(key[0], tuple)}
-    assert len(told) == 3 * (rounds + len(handled))
+    # Of each three nodes, one was ready at once and one later.
+    handled = {key[0] for key in notified if isinstance(key, tuple) and isinstance(key[0], tuple)}
+    assert len(notified) == 3 * (rounds + len(handled))
 
 
 def signals_that_raise() -> None:
-    """An exception of a signal handler leaves the graph as it was before a call or after it, with nothing undelivered."""
+    """An exception of a signal handler leaves the graph as before or after a call, with all callbacks delivered."""
 
     class Alarm(BaseException): ...
 
@@ -364,12 +364,12 @@ def signals_that_raise() -> None:
         raise Alarm
 
     graph = DependencyGraph(keep_open=True)
-    told: list[object] = []
-    listener = told.append
+    notified: list[object] = []
+    listener = notified.append
     graph.on_ready(listener)
     signal.signal(signal.SIGALRM, handle)
-    struck = rounds = 0
-    while struck < 200:
+    interrupted = rounds = 0
+    while interrupted < 200:
         signal.setitimer(signal.ITIMER_REAL, 0.0002)
         try:
             while True:
@@ -378,10 +378,10 @@ def signals_that_raise() -> None:
                 graph.complete(rounds)
                 graph.complete(-rounds)
         except Alarm:
-            struck += 1
+            interrupted += 1
     signal.setitimer(signal.ITIMER_REAL, 0)
     ready = [node.key for node in graph.nodes() if node.state in (READY, COMPLETED)]
-    assert sorted(told, key=str) == sorted(ready, key=str)
+    assert sorted(notified, key=str) == sorted(ready, key=str)
     check(graph)
 
 
@@ -402,7 +402,7 @@ def threads() -> None:
                     use(graph, object())
                     assert ("none", n) not in graph
 
-                # All threads want this one, and one of them gets it.
+                # All threads try to add this key, and one of them succeeds.
                 try:
                     graph.add(Key(n, hash=call, eq=call), worker)
                 except ValueError:
@@ -431,11 +431,11 @@ def threads() -> None:
 
 
 PROGRAMS = [
-    finalisers,
+    finalizers,
     messages,
     keys_that_call_back,
     keys_that_raise,
-    keys_that_are_added_meanwhile,
+    keys_that_are_added_during_a_call,
     pytest.param(
         signals, marks=pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="POSIX")
     ),
@@ -448,18 +448,18 @@ PROGRAMS = [
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_graph_may_be_called_from_anywhere(program: Callable[[], None]) -> None:
-    ran = subprocess.run(
+def test_graph_is_reentrant(program: Callable[[], None]) -> None:
+    process = subprocess.run(
         [sys.executable, __file__, program.__name__],
         capture_output=True,
         text=True,
         timeout=50,
         check=False,
     )
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
 
 
-def test_an_aborted_dependant_may_be_forgotten_before_what_it_depends_on_ends() -> None:
+def test_aborted_dependant_may_be_forgotten_early() -> None:
     ends: list[Callable[[DependencyGraph], object]] = [
         lambda graph: graph.complete("a"),
         lambda graph: graph.fail("a", ValueError()),

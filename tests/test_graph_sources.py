@@ -1,4 +1,4 @@
-"""Sources by priority and over a graph: what is given when, and what a cancellation, an end and a failure leave."""
+"""Sources by priority and over a graph: the order of items, and the effects of cancellation, ends and failures."""
 
 from __future__ import annotations
 
@@ -40,26 +40,26 @@ where: ContextVar[str] = ContextVar("where", default="nowhere")
 
 
 def layers() -> DependencyGraph:
-    """Two ways from `a` to `d`."""
+    """Return a graph with two paths from `a` to `d`."""
     graph = DependencyGraph()
     graph.add_all([("d", 4, ["b", "c"]), ("c", 3, ["a"]), ("b", 2, ["a"]), ("a", 1)])
     return graph
 
 
-def settling(source: DependencySourceObj) -> PullObj[Any]:
-    """What a source gives, each node completed as it comes."""
+def completing(source: DependencySourceObj) -> PullObj[Any]:
+    """Complete each node of a source when it is pulled."""
     return source.tap(lambda item: source.completed(item, None))
 
 
 async def run(source: PullObj[Any]) -> dict[Any, TaskProgressEnvelope[Any]]:
-    """Has a runner take a source to its end; the envelope of each task that was called, by its key."""
+    """Run a source to its end in a runner. Return the last envelope of each called task, by its key."""
     runner = HierarchicalTaskPoolRunner(source, CapacitySource(3))
     async with runner.run_tasks() as progress:
         return {envelope.key: envelope async for envelope in progress}
 
 
 @both
-async def test_a_runner_completes_and_fails_what_it_is_given(
+async def test_runner_reports_outcomes_to_the_graph(
     kind: type[DependencySourceObj],
 ) -> None:
     graph = DependencyGraph()
@@ -91,7 +91,7 @@ async def test_a_runner_completes_and_fails_what_it_is_given(
 
 
 @both
-async def test_work_discovers_work(kind: type[DependencySourceObj]) -> None:
+async def test_task_may_add_nodes(kind: type[DependencySourceObj]) -> None:
     graph = DependencyGraph()
     found: list[int] = []
 
@@ -114,7 +114,7 @@ async def test_work_discovers_work(kind: type[DependencySourceObj]) -> None:
 
 
 @both
-async def test_a_page_that_fails_spoils_the_report_and_no_other_page(
+async def test_failure_aborts_only_its_dependants(
     kind: type[DependencySourceObj],
 ) -> None:
     graph = DependencyGraph()
@@ -139,7 +139,7 @@ async def test_a_page_that_fails_spoils_the_report_and_no_other_page(
 
 
 @both
-async def test_what_a_runner_cancels_has_failed_and_what_it_never_called_has_not(
+async def test_only_called_tasks_fail_when_a_run_is_left(
     kind: type[DependencySourceObj],
 ) -> None:
     graph = DependencyGraph()
@@ -156,7 +156,7 @@ async def test_what_a_runner_cancels_has_failed_and_what_it_never_called_has_not
 
 
 @both
-async def test_a_node_that_no_runner_can_run_has_failed(kind: type[DependencySourceObj]) -> None:
+async def test_node_that_cannot_run_fails(kind: type[DependencySourceObj]) -> None:
     graph = DependencyGraph()
     graph.add("number", 3)
     graph.add("over it", int, ["number"])
@@ -167,7 +167,7 @@ async def test_a_node_that_no_runner_can_run_has_failed(kind: type[DependencySou
 
 
 @both
-async def test_law_2_a_cancelled_pull_leaves_the_node_ready(
+async def test_law_2_cancelled_pull_leaves_the_node_ready(
     kind: type[DependencySourceObj],
 ) -> None:
     graph = layers()
@@ -175,7 +175,7 @@ async def test_law_2_a_cancelled_pull_leaves_the_node_ready(
     assert await anext(source) == 1
     pull = asyncio.ensure_future(collect(source.take(1)))
     await quiet()
-    # Both at once: it may have been woken already when it is cancelled.
+    # Both in one iteration: the pull may be woken already when it is cancelled.
     source.completed(1, None)
     pull.cancel()
     await asyncio.wait([pull])
@@ -207,7 +207,7 @@ async def test_law_4_swept(kind: type[DependencySourceObj]) -> None:
         loop = asyncio.get_running_loop()
 
         def later(item: Any) -> Any:
-            # So that the next pull waits.
+            # Complete it later, so that the next pull waits.
             loop.call_soon(source.completed, item, None)
             return item
 
@@ -217,7 +217,7 @@ async def test_law_4_swept(kind: type[DependencySourceObj]) -> None:
 
 
 @both
-async def test_law_12_consumers_are_served_in_turn_and_each_node_goes_to_one(
+async def test_law_12_consumers_are_served_in_order(
     kind: type[DependencySourceObj],
 ) -> None:
     graph = DependencyGraph(keep_open=True)
@@ -225,7 +225,7 @@ async def test_law_12_consumers_are_served_in_turn_and_each_node_goes_to_one(
     pulls: list[asyncio.Future[list[Any]]] = []
     for _ in range(3):
         pulls.append(asyncio.ensure_future(collect(source.take(1))))
-        await quiet()  # until it stands in line
+        await quiet()  # until it is queued
     graph.add_all([(n, [n]) for n in range(5)])
     assert await asyncio.gather(*pulls) == [[[0]], [[1]], [[2]]]
     assert await anext(other) == [3]
@@ -240,12 +240,12 @@ async def test_law_12_consumers_are_served_in_turn_and_each_node_goes_to_one(
 
 
 @both
-async def test_a_source_ends_when_all_is_settled_and_closes_the_graph(
+async def test_source_ends_and_closes_a_finished_graph(
     kind: type[DependencySourceObj],
 ) -> None:
     graph = layers()
     source = kind(graph)
-    assert await collect(settling(source)) == [1, 3, 2, 4]
+    assert await collect(completing(source)) == [1, 3, 2, 4]
     with pytest.raises(StopAsyncIteration):
         await anext(source)
     with pytest.raises(ClosedError, match="no node can be added any more; keep_open=True"):
@@ -253,7 +253,7 @@ async def test_a_source_ends_when_all_is_settled_and_closes_the_graph(
 
 
 @both
-async def test_a_failure_that_leaves_nothing_to_do_ends_it(kind: type[DependencySourceObj]) -> None:
+async def test_failure_of_the_last_node_ends_the_source(kind: type[DependencySourceObj]) -> None:
     graph = layers()
     source = kind(graph)
     assert await anext(source) == 1
@@ -265,10 +265,10 @@ async def test_a_failure_that_leaves_nothing_to_do_ends_it(kind: type[Dependency
 
 @both
 @pytest.mark.virtual
-async def test_a_graph_that_is_kept_open_is_waited_for(kind: type[DependencySourceObj]) -> None:
+async def test_source_waits_for_a_graph_kept_open(kind: type[DependencySourceObj]) -> None:
     graph = DependencyGraph(keep_open=True)
     source = kind(graph)
-    rest = asyncio.ensure_future(collect(settling(source)))
+    rest = asyncio.ensure_future(collect(completing(source)))
     for n in range(3):
         await asyncio.sleep(3600)
         graph.add(n)
@@ -279,13 +279,13 @@ async def test_a_graph_that_is_kept_open_is_waited_for(kind: type[DependencySour
 
 
 @both
-async def test_law_1_a_source_does_nothing_before_it_is_pulled(
+async def test_law_1_source_does_nothing_before_a_pull(
     kind: type[DependencySourceObj],
 ) -> None:
     graph = DependencyGraph()
     source = kind(graph)
     await quiet()
-    # Empty as it was, it would have been over.
+    # The graph was empty at first, so an earlier look would have ended it.
     graph.add("a")
     assert await anext(source) == "a"
     graph.complete("a")
@@ -293,7 +293,7 @@ async def test_law_1_a_source_does_nothing_before_it_is_pulled(
 
 
 @both
-async def test_closing_and_restarting_leave_the_graph_as_it_is(
+async def test_closing_and_restarting_keep_the_graph(
     kind: type[DependencySourceObj],
 ) -> None:
     graph = layers()
@@ -312,7 +312,7 @@ async def test_closing_and_restarting_leave_the_graph_as_it_is(
 
 
 @both
-async def test_what_is_aborted_while_it_is_ready_is_not_given(
+async def test_node_aborted_while_ready_is_not_yielded(
     kind: type[DependencySourceObj],
 ) -> None:
     graph = DependencyGraph()
@@ -327,7 +327,7 @@ async def test_what_is_aborted_while_it_is_ready_is_not_given(
 
 
 @both
-async def test_an_item_that_was_settled_otherwise_is_left_alone(
+async def test_late_outcome_of_a_finished_node_is_ignored(
     kind: type[DependencySourceObj],
 ) -> None:
     graph = layers()
@@ -340,7 +340,7 @@ async def test_an_item_that_was_settled_otherwise_is_left_alone(
 
 
 @pytest.mark.loops("asyncio")
-async def test_a_callback_that_fails_does_not_fail_the_runner() -> None:
+async def test_failing_callback_does_not_fail_the_runner() -> None:
     graph = layers()
     source = DependencySourceObj(graph)
     assert await anext(source) == 1
@@ -350,10 +350,10 @@ async def test_a_callback_that_fails_does_not_fail_the_runner() -> None:
         raise error
 
     graph.on_ready(fail)
-    heard: list[dict[str, Any]] = []
+    handled: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     before = loop.get_exception_handler()
-    loop.set_exception_handler(lambda _, context: heard.append(context))
+    loop.set_exception_handler(lambda _, context: handled.append(context))
     try:
         source.completed(1, None)
         graph.on_finished(lambda: fail(None))
@@ -362,13 +362,13 @@ async def test_a_callback_that_fails_does_not_fail_the_runner() -> None:
         source.failed(3, OSError())
     finally:
         loop.set_exception_handler(before)
-    assert [type(context["exception"]) for context in heard] == [ExceptionGroup, ValueError]
-    assert heard[0]["message"].startswith("a callback of <DependencyGraph")
+    assert [type(context["exception"]) for context in handled] == [ExceptionGroup, ValueError]
+    assert handled[0]["message"].startswith("a callback of <DependencyGraph")
     assert graph["a"].state is COMPLETED
     assert graph["c"].state is FAILED
 
 
-async def test_a_bare_callable_becomes_a_task_in_the_context_of_the_pull() -> None:
+async def test_callable_runs_in_the_context_of_the_pull() -> None:
     graph = DependencyGraph()
     where.set("added")
     graph.add("named", where.get)
@@ -380,10 +380,10 @@ async def test_a_bare_callable_becomes_a_task_in_the_context_of_the_pull() -> No
 
 
 @both
-async def test_law_9_a_node_may_become_ready_in_any_thread(kind: type[DependencySourceObj]) -> None:
+async def test_law_9_node_may_become_ready_in_any_thread(kind: type[DependencySourceObj]) -> None:
     graph = DependencyGraph(keep_open=True)
     source = kind(graph)
-    pull = asyncio.ensure_future(collect(settling(source)))
+    pull = asyncio.ensure_future(collect(completing(source)))
     await quiet()
 
     def grow() -> None:
@@ -398,15 +398,15 @@ async def test_law_9_a_node_may_become_ready_in_any_thread(kind: type[Dependency
 
 
 @both
-async def test_a_graph_does_not_keep_its_sources(kind: type[DependencySourceObj]) -> None:
+async def test_graph_does_not_keep_its_sources_alive(kind: type[DependencySourceObj]) -> None:
     graph = DependencyGraph(keep_open=True)
     graph.add("a")
     source = kind(graph)
     assert await anext(source) == "a"
-    gone = weakref.ref(source)
+    dropped = weakref.ref(source)
     del source
     gc.collect()
-    assert gone() is None
+    assert dropped() is None
     graph.add("b")
     graph.add("c")
     assert await anext(kind(graph)) == "b"
@@ -443,7 +443,7 @@ def test_law_14_bad_input_is_named(
 
 
 @pytest.mark.virtual
-async def test_what_waits_grows_as_urgent_as_what_comes() -> None:
+async def test_ageing_prevents_starvation() -> None:
     loop = asyncio.get_running_loop()
     source = PrioritySourceObj[tuple[str, int]](
         priority=lambda item: item[1], ageing=10.0, clock=loop.time
@@ -453,7 +453,7 @@ async def test_what_waits_grows_as_urgent_as_what_comes() -> None:
         await source.sink.next((f"urgent {n}", 2))
         await asyncio.sleep(1)
         if (await anext(source))[0] == "patient":
-            # 20 seconds are worth the two steps.
+            # Ageing adds the two steps of priority in 20 seconds.
             assert n == 20
             break
     else:
@@ -462,7 +462,7 @@ async def test_what_waits_grows_as_urgent_as_what_comes() -> None:
     assert source.size == 1
 
 
-async def test_tasks_and_others_have_their_priority() -> None:
+async def test_default_priority_is_that_of_the_item() -> None:
     class Urgent:
         priority = 3
 
@@ -472,7 +472,7 @@ async def test_tasks_and_others_have_their_priority() -> None:
     assert await source.collect() == [urgent, 1, 2]
 
 
-async def test_it_is_bounded_and_a_bad_priority_costs_its_item() -> None:
+async def test_source_is_bounded_and_checks_priorities() -> None:
     source = PrioritySourceObj[Any](priority=lambda item: item, maxsize=2)
     assert (source.maxsize, bool(source), source.size) == (2, True, 0)
     for bad, error in [("high", TypeError), (math.nan, ValueError), (True, TypeError)]:
@@ -497,37 +497,42 @@ async def test_law_13_priority_and_ageing_are_live() -> None:
     time = [0.0]
     graph = DependencyGraph(keep_open=True)
     pushed = PrioritySourceObj[int](ageing=1.0, clock=lambda: time[0])
-    over = PriorityDependencySourceObj(graph, ageing=1.0, clock=lambda: time[0])
+    from_graph = PriorityDependencySourceObj(graph, ageing=1.0, clock=lambda: time[0])
     graph.add("first")
-    assert await anext(over) == "first"
+    assert await anext(from_graph) == "first"
 
     def put(item: int) -> None:
         pushed.sink.next_nowait(item)
         graph.add(item)
 
     async def get() -> list[int]:
-        return [await anext(pushed), await anext(over)]
+        return [await anext(pushed), await anext(from_graph)]
 
-    assert (pushed.priority, over.priority, pushed.ageing, over.ageing) == (None, None, 1.0, 1.0)
+    assert (pushed.priority, from_graph.priority, pushed.ageing, from_graph.ageing) == (
+        None,
+        None,
+        1.0,
+        1.0,
+    )
     put(1)
     put(2)
     assert await get() == [1, 1]
     assert await get() == [2, 2]
-    pushed.priority = over.priority = lambda item: item
+    pushed.priority = from_graph.priority = lambda item: item
     put(3)
     put(4)
     assert await get() == [4, 4]
-    pushed.ageing = over.ageing = 0
+    pushed.ageing = from_graph.ageing = 0
     put(5)
     assert await get() == [3, 3]
     assert await get() == [5, 5]
     with pytest.raises(ValueError, match="ageing must not be negative"):
         pushed.ageing = -1
     with pytest.raises(TypeError, match="priority must be callable"):
-        over.priority = wrong(1)
+        from_graph.priority = wrong(1)
 
 
-async def test_law_3_a_priority_that_fails_costs_its_node() -> None:
+async def test_law_3_failing_priority_costs_its_node() -> None:
     graph = DependencyGraph()
     graph.add_all([(n, n) for n in range(3)])
     graph.add("over 1", depends_on=[1])
@@ -543,12 +548,12 @@ async def test_law_3_a_priority_that_fails_costs_its_node() -> None:
         await anext(source)
     assert caught.value is error
     assert error.__notes__ == ["raised by priority of node 1"]
-    assert await collect(settling(source)) == [2, 0]
+    assert await collect(completing(source)) == [2, 0]
     assert graph[1].error is error
     assert graph["over 1"].caused_by == 1
 
 
-async def test_a_node_with_a_bad_priority_that_somebody_else_took_is_theirs() -> None:
+async def test_bad_priority_of_a_taken_node_is_ignored() -> None:
     graph = DependencyGraph()
     graph.add_all([(n, n) for n in range(2)])
     source = PriorityDependencySourceObj(graph, priority=lambda item: 1 / item)
@@ -556,7 +561,7 @@ async def test_a_node_with_a_bad_priority_that_somebody_else_took_is_theirs() ->
     assert await anext(source) == 1
     rest = asyncio.ensure_future(collect(source))
     graph.add(-1, 0)
-    # Told, and taken and forgotten before the source looks.
+    # The source is notified, but the node is taken and forgotten before it looks.
     graph.take(-1)
     graph.complete(-1)
     graph.complete(1)
@@ -569,7 +574,7 @@ async def test_a_node_with_a_bad_priority_that_somebody_else_took_is_theirs() ->
 
 
 @both
-async def test_a_drained_run_leaves_a_graph_that_goes_on_and_one_that_is_left_has_failed(
+async def test_drained_run_continues_and_abandoned_run_fails(
     kind: type[DependencySourceObj],
 ) -> None:
     async def work(index: int) -> int:

@@ -1,7 +1,7 @@
-"""Work does not grow with what it need not: what many of something cost is in proportion to their number.
+"""The cost of n sources, sinks, branches, nodes or tasks is proportional to n.
 
-Where work can be counted it is. Else two sizes are timed, the one ten times the other: what is in proportion takes some ten times as
-long, what grows with the square a hundred times.
+Work is counted where that is possible. Otherwise two sizes are timed, one ten times the other: linear work takes about ten times as
+long, and quadratic work a hundred times.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from tests.support import turns, until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
-# Ten times as many take ten times as long, or with the square a hundred times; between the two there is room for a busy machine.
-MOST = 40
+# Linear work takes 10 times as long, quadratic work 100 times. A busy machine needs some margin between the two.
+MAX_GROWTH = 40
 
 
 class Stopwatch:
-    """How long the part of a run took that counts, on the processor."""
+    """Measure the processor time of a part of a run."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -59,7 +59,7 @@ class Stopwatch:
 
 
 def growth(run: Callable[[int, Stopwatch], Coroutine[Any, Any, None]], few: int) -> float:
-    """How many times as long ten times as many take."""
+    """Return the factor by which the time grows for ten times the number."""
 
     def best(number: int) -> float:
         times: list[float] = []
@@ -73,7 +73,7 @@ def growth(run: Callable[[int, Stopwatch], Coroutine[Any, Any, None]], few: int)
 
 
 @pytest.mark.parametrize("concurrent", [True, False])
-def test_a_push_into_many_sinks_that_wait_is_in_proportion_to_their_number(
+def test_push_into_many_waiting_sinks_is_linear(
     concurrent: bool,
 ) -> None:
     async def run(number: int, watch: Stopwatch) -> None:
@@ -88,10 +88,10 @@ def test_a_push_into_many_sinks_that_wait_is_in_proportion_to_their_number(
             await push
         assert all(len(buffer) == 1 for buffer in buffers)
 
-    assert growth(run, 1000) < MOST
+    assert growth(run, 1000) < MAX_GROWTH
 
 
-def test_a_push_past_many_sinks_that_are_done_is_in_proportion_to_their_number() -> None:
+def test_push_past_many_finished_sinks_is_linear() -> None:
     def fail(item: int) -> int:
         raise ValueError(item)
 
@@ -105,10 +105,10 @@ def test_a_push_past_many_sinks_that_are_done_is_in_proportion_to_their_number()
             await fork.next(2)
         assert getattr(caught.value, "accepted_by") == (other,)  # noqa: B009 - it is no attribute of the class
 
-    assert growth(run, 4000) < MOST
+    assert growth(run, 4000) < MAX_GROWTH
 
 
-def test_who_has_an_item_is_told_by_identity() -> None:
+def test_accepted_by_compares_sinks_by_identity() -> None:
     class Choosy(SinkObj[int]):
         __hash__ = None  # type: ignore[assignment]
 
@@ -134,7 +134,7 @@ def test_who_has_an_item_is_told_by_identity() -> None:
     asyncio.run(run())
 
 
-def test_a_row_of_many_sources_that_wait_is_in_proportion_to_their_number() -> None:
+def test_row_of_many_waiting_sources_is_linear() -> None:
     async def run(number: int, watch: Stopwatch) -> None:
         buffers = [PushPullBufferObj[int]() for _ in range(number)]
         rows = PullZipObj(*(buffer.source for buffer in buffers))
@@ -147,10 +147,10 @@ def test_a_row_of_many_sources_that_wait_is_in_proportion_to_their_number() -> N
             assert len(await pull) == number
         await rows.aclose()
 
-    assert growth(run, 1000) < MOST
+    assert growth(run, 1000) < MAX_GROWTH
 
 
-def test_a_row_ends_with_the_first_source_that_does_whoever_is_waited_for() -> None:
+def test_row_ends_with_the_first_source_that_ends() -> None:
     async def run() -> None:
         buffers = [PushPullBufferObj[int]() for _ in range(5)]
         rows = PullZipObj(*(buffer.source for buffer in buffers))
@@ -164,7 +164,7 @@ def test_a_row_ends_with_the_first_source_that_does_whoever_is_waited_for() -> N
     asyncio.run(run())
 
 
-def test_one_of_many_sources_is_taken_out_without_looking_at_the_others() -> None:
+def test_removing_one_of_many_sources_is_constant() -> None:
     async def run(number: int, watch: Stopwatch) -> None:
         sources = [iter([1]) for _ in range(number)]
         race = PullRaceObj(iter([0]), *sources)
@@ -173,35 +173,35 @@ def test_one_of_many_sources_is_taken_out_without_looking_at_the_others() -> Non
                 await race.remove(source)
         assert len(race.sources) == 1
 
-    assert growth(run, 1000) < MOST
+    assert growth(run, 1000) < MAX_GROWTH
 
 
 class Label:
-    """A label that counts how often it was asked for its hash."""
+    """A label that counts calls of its hash."""
 
-    asked = 0
+    hash_calls = 0
 
     def __hash__(self) -> int:
-        Label.asked += 1
+        Label.hash_calls += 1
         return id(self) >> 4
 
 
-def test_a_labelled_source_comes_and_goes_without_looking_at_the_labels_of_others() -> None:
+def test_labelled_add_and_remove_hash_no_other_labels() -> None:
     async def run() -> None:
         race = PullLabeledRaceObj[Label, int]({Label(): iter([0])})
         labels = [Label() for _ in range(1000)]
-        Label.asked = 0
+        Label.hash_calls = 0
         for label in labels:
             race.add(label, SourceBufferObj([1]))
         for label in labels:
             await race.remove(label)
-        assert Label.asked < 20 * len(labels)
+        assert Label.hash_calls < 20 * len(labels)
         assert len(race.sources) == 1
 
     asyncio.run(run())
 
 
-def test_a_label_is_free_when_its_source_has_ended_and_taken_again_by_a_new_cycle() -> None:
+def test_label_is_free_once_its_source_has_ended() -> None:
     async def run() -> None:
         race = PullLabeledRaceObj[str, int]({"given": SourceBufferObj([1])})
         race.add("added", SourceBufferObj([2]))
@@ -210,12 +210,12 @@ def test_a_label_is_free_when_its_source_has_ended_and_taken_again_by_a_new_cycl
         with pytest.raises(ValueError, match="label is taken"):
             race.add("added", SourceBufferObj([3]))
         assert sorted([await anext(race), await anext(race)]) == [("added", 2), ("given", 1)]
-        kept = PushPullBufferObj[int]()
-        race.add("kept", kept.source)
+        lasting = PushPullBufferObj[int]()
+        race.add("kept", lasting.source)
         pull = asyncio.ensure_future(anext(race))
         await turns(4)
         assert list(race.sources) == ["kept"]
-        # Many come and go; the labels of those that have ended are free, and forgotten.
+        # Labels of ended sources are free again, however many there were.
         for number in range(300):
             race.add("given", SourceBufferObj([number]))
             assert await pull == ("given", number)
@@ -237,13 +237,13 @@ def test_a_label_is_free_when_its_source_has_ended_and_taken_again_by_a_new_cycl
     asyncio.run(run())
 
 
-def test_an_item_of_many_branches_is_in_proportion_to_their_number() -> None:
+def test_item_of_many_branches_is_linear() -> None:
     async def run(number: int, watch: Stopwatch) -> None:
         branches = SourceIterObj(range(10)).tee(number, maxsize=1, overflow="block")
         slow, *others = branches
         assert [await anext(branch) for branch in others] == [0] * len(others)
         with watch:
-            # The slow one has not seen the first item, and the others have.
+            # The slow branch has not received the first item, and the others have.
             waiting = [asyncio.ensure_future(anext(branch)) for branch in others]
             await turns(4)
         assert await anext(slow) == 0
@@ -251,10 +251,10 @@ def test_an_item_of_many_branches_is_in_proportion_to_their_number() -> None:
         for branch in branches:
             await branch.aclose()
 
-    assert growth(run, 1000) < MOST
+    assert growth(run, 1000) < MAX_GROWTH
 
 
-def test_closing_all_of_many_branches_is_in_proportion_to_their_number() -> None:
+def test_closing_many_branches_is_linear() -> None:
     async def run(number: int, watch: Stopwatch) -> None:
         source = SourceIterObj(range(10))
         branches = source.tee(number)
@@ -263,10 +263,10 @@ def test_closing_all_of_many_branches_is_in_proportion_to_their_number() -> None
                 await branch.aclose()
         assert await anext(source, None) is None
 
-    assert growth(run, 1000) < MOST
+    assert growth(run, 1000) < MAX_GROWTH
 
 
-def test_a_snapshot_is_in_proportion_to_the_number_of_nodes() -> None:
+def test_snapshot_is_linear_in_nodes() -> None:
     async def run(number: int, watch: Stopwatch) -> None:
         root = CapacitySource(4)
         children = [CapacitySource(1, root) for _ in range(number)]
@@ -275,18 +275,16 @@ def test_a_snapshot_is_in_proportion_to_the_number_of_nodes() -> None:
         assert len(shot.children) == len(children)
         assert shot.children[0].share_due == 1
 
-    assert growth(run, 1000) < MOST
+    assert growth(run, 1000) < MAX_GROWTH
 
 
-def test_a_look_of_a_balancer_at_many_who_can_give_or_take_nothing_looks_at_each_a_few_times() -> (
-    None
-):
+def test_balancer_reads_each_child_a_few_times() -> None:
     class Counting(CapacitySource):
-        looks = 0
+        reads = 0
 
         @property
         def limits(self) -> Any:
-            Counting.looks += 1
+            Counting.reads += 1
             return super().limits
 
     root = CapacitySource(10_000)
@@ -302,15 +300,15 @@ def test_a_look_of_a_balancer_at_many_who_can_give_or_take_nothing_looks_at_each
             idle_after=0,
             busy_after=0,
         )
-        Counting.looks = 0
+        Counting.reads = 0
         assert balancer.balance(0) == {}
-        assert Counting.looks < 10 * 200
+        assert Counting.reads < 10 * 200
     for lease in leases:
         assert lease is not None
         lease.release()
 
 
-def test_a_node_that_comes_to_depend_on_many_is_searched_for_circles_once() -> None:
+def test_many_new_dependencies_are_searched_once() -> None:
     async def run(number: int, watch: Stopwatch) -> None:
         graph = DependencyGraph(keep_open=True)
         graph.add_all([(each, each, [each - 1] if each else []) for each in range(number)])
@@ -318,10 +316,10 @@ def test_a_node_that_comes_to_depend_on_many_is_searched_for_circles_once() -> N
         with watch:
             graph.depend(0, *(("other", each) for each in range(number)))
 
-    assert growth(run, 200) < MOST
+    assert growth(run, 200) < MAX_GROWTH
 
 
-def test_a_push_gives_up_its_turn_in_a_time_that_does_not_grow_with_those_who_wait() -> None:
+def test_cancelling_a_queued_push_is_constant() -> None:
     async def run(number: int, watch: Stopwatch) -> None:
         buffer = PushPullBufferObj[int](1)
         serial = PushSerialObj(buffer.sink)
@@ -334,11 +332,11 @@ def test_a_push_gives_up_its_turn_in_a_time_that_does_not_grow_with_those_who_wa
                 push.close()
         assert not serial.closed
 
-    assert growth(run, 1000) < MOST
+    assert growth(run, 1000) < MAX_GROWTH
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-def test_reading_what_many_tasks_yield_that_wait_for_room_is_in_proportion_to_their_number(
+def test_reading_from_many_blocked_tasks_is_linear(
     ordered: bool,
 ) -> None:
     async def run(number: int, watch: Stopwatch) -> None:
@@ -365,10 +363,10 @@ def test_reading_what_many_tasks_yield_that_wait_for_room_is_in_proportion_to_th
         assert len(values) == 4 * number
         assert values[:4] == [0, 1, 2, None] or not ordered
 
-    assert growth(run, 200) < MOST
+    assert growth(run, 200) < MAX_GROWTH
 
 
-def test_tasks_that_wait_for_room_are_cancelled_in_any_order_at_the_same_cost() -> None:
+def test_cancelling_many_blocked_tasks_is_linear() -> None:
     async def run(number: int, watch: Stopwatch) -> None:
         go = asyncio.Event()
 
@@ -388,18 +386,18 @@ def test_tasks_that_wait_for_room_are_cancelled_in_any_order_at_the_same_cost() 
                 await turns(4)
             assert len([envelope async for envelope in progress]) >= number
 
-    assert growth(run, 1000) < MOST
+    assert growth(run, 1000) < MAX_GROWTH
 
 
-def test_a_chain_tells_of_itself_without_walking_along_it() -> None:
+def test_repr_of_a_chain_is_constant() -> None:
     async def run(number: int, watch: Stopwatch) -> None:
         chain: Any = PushChain.start(int)
         for _ in range(number):
             chain = chain.map(abs)
-        told = repr(chain)
+        text = repr(chain)
         with watch:
             for _ in range(100):
                 repr(chain)
-        assert told.startswith(f"<PushChain of {number}: PushMapObj | ")
+        assert text.startswith(f"<PushChain of {number}: PushMapObj | ")
 
     assert growth(run, 1000) < 5

@@ -1,4 +1,4 @@
-"""`import headrace` is cheap, and everything is there all the same."""
+"""`import headrace` is cheap, and every name is available."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 import headrace
 from headrace import _core
 
-HOUSE = Path(headrace.__file__).parent
+PACKAGE = Path(headrace.__file__).parent
 LAZY = [
     "headrace",
     *(
@@ -29,19 +29,19 @@ LAZY = [
 
 
 def child(program: str) -> Any:
-    """What a program prints, in JSON, that begins with asyncio and nothing else."""
-    ran = subprocess.run(
+    """Run a program that has imported only asyncio, json and sys, and return the JSON that it prints."""
+    completed = subprocess.run(
         [sys.executable, "-W", "error", "-c", f"import asyncio, json, sys\n{program}"],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert (ran.stderr, ran.returncode) == ("", 0)
-    return json.loads(ran.stdout)
+    assert (completed.stderr, completed.returncode) == ("", 0)
+    return json.loads(completed.stdout)
 
 
-def entered(statement: str) -> set[str]:
-    """The modules that a statement loads."""
+def loaded_by(statement: str) -> set[str]:
+    """Return the modules that a statement loads."""
     return set(
         child(
             f"before = set(sys.modules)\n{statement}\nprint(json.dumps([*(set(sys.modules) - before)]))"
@@ -49,8 +49,8 @@ def entered(statement: str) -> set[str]:
     )
 
 
-def promised(package: str) -> dict[str, str]:
-    """What a checker reads in a package: each name, and the module that has it."""
+def exported(package: str) -> dict[str, str]:
+    """Return the names that a type checker finds in a package, each with its defining module."""
     source = Path(importlib.import_module(package).__file__ or "").read_text(encoding="utf-8")
     found: dict[str, str] = {}
     for statement in ast.walk(ast.parse(source)):
@@ -60,16 +60,16 @@ def promised(package: str) -> dict[str, str]:
             continue
         for alias in statement.names:
             if alias.name == "*":
-                found |= promised(statement.module)
+                found |= exported(statement.module)
                 continue
-            # Without the second name, it would be the package's own business.
+            # Without `as`, a checker takes the name for private.
             assert alias.name == alias.asname, f"import {alias.name} as {alias.name}"
             found[alias.name] = statement.module
     return found
 
 
-def test_importing_loads_no_room() -> None:
-    loaded = entered("import headrace")
+def test_import_loads_no_subpackage() -> None:
+    loaded = loaded_by("import headrace")
     assert {name for name in loaded if name.startswith("headrace")} == {
         "headrace",
         "headrace._internal",
@@ -79,7 +79,7 @@ def test_importing_loads_no_room() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "most", "not_entered"),
+    ("names", "most", "not_loaded"),
     [
         ("SourceIterObj, PullMapObj", 22, ("push", "pool", "buffer", "capacity")),
         ("SinkCollectObj, PushMapObj", 22, ("pull", "pool", "buffer", "capacity")),
@@ -87,26 +87,26 @@ def test_importing_loads_no_room() -> None:
         ("CapacitySource", 15, ("pull", "push", "pool", "buffer")),
     ],
 )
-def test_a_program_pays_for_the_rooms_that_it_enters(
-    names: str, most: int, not_entered: tuple[str, ...]
+def test_import_loads_only_the_needed_subpackages(
+    names: str, most: int, not_loaded: tuple[str, ...]
 ) -> None:
-    loaded = entered(f"from headrace import {names}")
-    assert not {f"headrace.{room}" for room in not_entered} & loaded
+    loaded = loaded_by(f"from headrace import {names}")
+    assert not {f"headrace.{subpackage}" for subpackage in not_loaded} & loaded
     assert len(loaded) <= most, sorted(loaded)
 
 
-def test_nothing_heavy_is_loaded_for_a_pull_line() -> None:
-    loaded = entered("from headrace import SourceIterObj, PullMapObj, PullWindowObj")
+def test_pull_pipeline_loads_no_heavy_module() -> None:
+    loaded = loaded_by("from headrace import SourceIterObj, PullMapObj, PullWindowObj")
     assert not {"dataclasses", "json", "queue"} & loaded
 
 
-# What the first use of each loads, after the names were imported and beside what that loaded.
+# Modules that the first use may load, beyond those that the import of the names loaded.
 FIRST_USES = {
     "map": (
         "SourceIterObj",
         """
     async for _ in SourceIterObj([1]).map(str): pass""",
-        # The fluent interface imports an operator when it is asked for.
+        # The fluent interface imports an operator at its first use.
         {
             "_internal.kernel_properties",
             "_internal.sentinels",
@@ -139,7 +139,7 @@ FIRST_USES = {
 
 
 @pytest.mark.parametrize("use", FIRST_USES)
-def test_the_first_item_loads_next_to_nothing(use: str) -> None:
+def test_first_item_loads_few_modules(use: str) -> None:
     names, body, late, most = FIRST_USES[use]
     program = f"""
 before = set(sys.modules)
@@ -153,7 +153,7 @@ print(json.dumps([[*imported], [*(set(sys.modules) - before - imported)]]))
     assert added <= {f"headrace.{module}" for module in late}
     loaded = imported | added
     assert len(loaded) <= most, sorted(loaded)
-    # Nothing that a program would notice in its start: the servers, readers and writers of the standard library.
+    # None of the modules that make a start noticeably slower.
     assert not {"graph.graph", "graph.sources", "pool.map_pool", "capacity.balancer"} & {
         name.removeprefix("headrace.") for name in loaded
     }
@@ -161,23 +161,23 @@ print(json.dumps([[*imported], [*(set(sys.modules) - before - imported)]]))
 
 
 @pytest.mark.parametrize("package", LAZY)
-def test_what_is_imported_is_what_checkers_read(package: str) -> None:
+def test_lazy_names_match_those_of_type_checkers(package: str) -> None:
     module = importlib.import_module(package)
-    read = promised(package)
+    read = exported(package)
     assert sorted(read) == sorted(module.__all__)
     for name, home in read.items():
         assert module.__getattr__(name) is getattr(importlib.import_module(home), name)
-    # Neither has the table more than that.
-    given = {name for name in dir(module) if not name.startswith("__")}
+    # The lazy table has no further names.
+    available = {name for name in dir(module) if not name.startswith("__")}
     inner = {"_internal.sentinels"} | {
         path.stem for path in Path(module.__file__ or "").parent.iterdir()
     }
     others = {"TYPE_CHECKING", "annotations", "lazy_exports"}
-    assert given - inner - others == {name for name in read if not name.startswith("__")}
+    assert available - inner - others == {name for name in read if not name.startswith("__")}
 
 
 @pytest.mark.parametrize("package", LAZY)
-def test_a_star_gives_everything(package: str) -> None:
+def test_star_import_has_every_name(package: str) -> None:
     names = child(f"from {package} import *\nprint(json.dumps([*globals()]))")
     assert set(importlib.import_module(package).__all__) <= set(names)
 
@@ -198,10 +198,10 @@ print(json.dumps(names))
 def test_names_are_found_in_a_zip(tmp_path: Path) -> None:
     archive = tmp_path / "package.zip"
     with zipfile.ZipFile(archive, "w") as file:
-        for path in HOUSE.rglob("*.py"):
-            file.write(path, path.relative_to(HOUSE.parent))
+        for path in PACKAGE.rglob("*.py"):
+            file.write(path, path.relative_to(PACKAGE.parent))
     # The extension cannot be loaded out of a zip.
-    names = {package: sorted(promised(package)) for package in LAZY}
+    names = {package: sorted(exported(package)) for package in LAZY}
     program = f"""
 import importlib.util
 spec = importlib.util.spec_from_file_location("headrace._core", {_core.__file__!r})
@@ -216,11 +216,11 @@ assert importlib.import_module("headrace").__file__.startswith({str(archive)!r})
 
 
 def test_names_are_found_without_source(tmp_path: Path) -> None:
-    shutil.copytree(HOUSE, tmp_path / "headrace", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(PACKAGE, tmp_path / "headrace", ignore=shutil.ignore_patterns("__pycache__"))
     compileall.compile_dir(tmp_path, quiet=1, legacy=True)
     for path in tmp_path.rglob("*.py"):
         path.unlink()
-    names = {package: sorted(promised(package)) for package in LAZY}
+    names = {package: sorted(exported(package)) for package in LAZY}
     program = f"""
 sys.path.insert(0, {str(tmp_path)!r})
 NAMES = {names!r}
@@ -231,7 +231,7 @@ assert importlib.import_module("headrace").__file__.endswith(".pyc")
 
 
 def test_names_are_found_without_a_table() -> None:
-    names = {package: sorted(promised(package)) for package in LAZY}
+    names = {package: sorted(exported(package)) for package in LAZY}
     program = f"""
 from headrace._internal import lazy_import
 NAMES = {names!r}
@@ -242,7 +242,7 @@ assert not any(lazy_import._tables.values())
     assert child(program) == {key: [] for key in LAZY}
 
 
-def test_rooms_are_there_without_being_imported() -> None:
+def test_subpackages_are_available_as_attributes() -> None:
     program = """
 import headrace
 found = [headrace.pull.PullMapObj, headrace.push.sink.SinkNullObj, headrace.task.Task, headrace.errors.ClosedError]
@@ -256,7 +256,7 @@ print(json.dumps([thing.__module__ for thing in found]))
     ]
 
 
-def test_a_name_is_looked_up_once() -> None:
+def test_name_is_looked_up_once() -> None:
     program = """
 import headrace
 before = "PullMapObj" in vars(headrace)
@@ -267,7 +267,7 @@ print(json.dumps([before, vars(headrace)["PullMapObj"] is headrace.pull.transfor
 
 
 @pytest.mark.parametrize("package", LAZY)
-def test_a_name_that_is_not_there_says_so(package: str) -> None:
+def test_missing_name_raises(package: str) -> None:
     module: Any = importlib.import_module(package)
     with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'nothing'"):
         _ = module.nothing
@@ -330,20 +330,20 @@ async def works():
 
 @pytest.mark.parametrize("kind", ["legacy", "isolated"])
 @pytest.mark.parametrize("steps", ["main sub main", "sub main sub main"])
-def test_a_subinterpreter_is_refused_and_the_main_one_works(kind: str, steps: str) -> None:
+def test_subinterpreter_is_refused_and_main_works(kind: str, steps: str) -> None:
     calls = {"main": "asyncio.run(works())", "sub": f"is_refused({kind!r})"}
     outcomes = ", ".join(calls[step] for step in steps.split())
     assert all(child(f"{SUBINTERPRETERS}\nprint(json.dumps([{outcomes}]))"))
 
 
 def modules() -> list[str]:
-    """Every module of the package."""
-    names = (".".join(path.relative_to(HOUSE.parent).parts) for path in HOUSE.rglob("*.py"))
+    """Return the names of all modules of the package."""
+    names = (".".join(path.relative_to(PACKAGE.parent).parts) for path in PACKAGE.rglob("*.py"))
     return sorted(name.removesuffix(".py").removesuffix(".__init__") for name in names)
 
 
-def test_every_module_can_be_the_first(tmp_path: Path) -> None:
-    # Each in a process of its own; a fork is a quick one.
+def test_every_module_can_be_imported_first(tmp_path: Path) -> None:
+    # Each module is imported in its own process. A fork is the quickest way.
     program = f"""
 import importlib, os
 failed = {{}}
@@ -369,7 +369,7 @@ print(json.dumps(failed))
 
 
 @pytest.mark.parametrize("base", ["PullObj", "PushObj"])
-def test_a_stream_has_its_methods_whatever_was_imported(base: str) -> None:
+def test_imports_add_no_methods_to_a_stream(base: str) -> None:
     program = f"""
 import importlib
 from headrace import {base}
@@ -382,7 +382,7 @@ print(json.dumps([name for name in dir({base}) if not name.startswith("_") and n
 
 
 @pytest.mark.parametrize("package", LAZY)
-def test_no_module_has_the_name_of_an_export(package: str) -> None:
+def test_no_module_shadows_an_export(package: str) -> None:
     # Importing the module would replace the export.
     names = {name.rpartition(".")[2] for name in modules() if name.rpartition(".")[0] == package}
-    assert not names & promised(package).keys()
+    assert not names & exported(package).keys()

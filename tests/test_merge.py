@@ -1,4 +1,4 @@
-"""Many streams into one: what comes out, in which order, and how much is read ahead."""
+"""Merging streams: items, order, prefetching, errors and live sources."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from headrace import (
     SourceIterObj,
     SourceObj,
 )
-from tests.support import Heart, belongs_to_its_loop, collect, quiet
+from tests.support import Heart, assert_bound_to_loop, collect, quiet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
-MANY: list[Callable[..., PullObj[Any]]] = [
+MERGES: list[Callable[..., PullObj[Any]]] = [
     PullConcatObj,
     PullZipObj,
     PullRoundRobinObj,
@@ -46,13 +46,13 @@ MANY: list[Callable[..., PullObj[Any]]] = [
 
 
 async def ready(items: Iterable[Any]) -> AsyncIterator[Any]:
-    """Items without a wait."""
+    """Yield items without waiting."""
     for item in items:
         yield item
 
 
 async def slow(items: Iterable[Any], turns: int = 1) -> AsyncIterator[Any]:
-    """Items that each take some turns of the loop."""
+    """Yield items, each after some event-loop iterations."""
     for item in items:
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -60,14 +60,14 @@ async def slow(items: Iterable[Any], turns: int = 1) -> AsyncIterator[Any]:
 
 
 async def timed(items: Iterable[Any], seconds: float) -> AsyncIterator[Any]:
-    """Items that each take some time."""
+    """Yield items, each after some time."""
     for item in items:
         await asyncio.sleep(seconds)
         yield item
 
 
 def rounds(lists: list[list[Any]]) -> list[list[Any]]:
-    """The items of some lists in rounds, one of each that has not ended."""
+    """Group the items of some lists in rounds, one of each list that has not ended."""
     missing = object()
     rows = itertools.zip_longest(*lists, fillvalue=missing)
     return [[item for item in row if item is not missing] for row in rows]
@@ -81,7 +81,7 @@ SPEEDS = st.lists(st.integers(0, 4), min_size=5, max_size=5)
 
 
 def source(items: list[Any], speed: int) -> Any:
-    """A source of one of the kinds: a list, a native one, an async generator that never waits, or that does."""
+    """Return a list, a native source, or an async generator that never waits or waits."""
     if speed == 0:
         return items.copy()
     if speed == 1:
@@ -103,14 +103,14 @@ def run(
 
 @against_lists
 @given(LISTS, SPEEDS, st.integers(1, 3))
-def test_concat_is_chain(lists: list[list[int]], speeds: list[int], prefetch: int) -> None:
+def test_concat_matches_chain(lists: list[list[int]], speeds: list[int], prefetch: int) -> None:
     outcome = run(lambda s: PullConcatObj(*s, prefetch=prefetch), lists, speeds)
     assert outcome == list(itertools.chain(*lists))
 
 
 @against_lists
 @given(LISTS, SPEEDS, st.integers(1, 3))
-def test_zip_is_zip(lists: list[list[int]], speeds: list[int], prefetch: int) -> None:
+def test_zip_matches_builtin_zip(lists: list[list[int]], speeds: list[int], prefetch: int) -> None:
     assert run(lambda s: PullZipObj(*s, prefetch=prefetch), lists, speeds) == list(
         zip(*lists, strict=False)
     )
@@ -118,7 +118,7 @@ def test_zip_is_zip(lists: list[list[int]], speeds: list[int], prefetch: int) ->
 
 @against_lists
 @given(LISTS, SPEEDS, st.integers(1, 3))
-def test_longest_zip_is_zip_longest(
+def test_longest_zip_matches_zip_longest(
     lists: list[list[int]], speeds: list[int], prefetch: int
 ) -> None:
     outcome = run(
@@ -129,14 +129,14 @@ def test_longest_zip_is_zip_longest(
 
 @against_lists
 @given(LISTS, SPEEDS, st.integers(1, 3))
-def test_round_robin_goes_round(lists: list[list[int]], speeds: list[int], prefetch: int) -> None:
+def test_round_robin_interleaves(lists: list[list[int]], speeds: list[int], prefetch: int) -> None:
     outcome = run(lambda s: PullRoundRobinObj(*s, prefetch=prefetch), lists, speeds)
     assert outcome == list(itertools.chain(*rounds(lists)))
 
 
 @against_lists
 @given(LISTS, SPEEDS, st.integers(1, 3))
-def test_fair_merge_has_each_source_once_a_round(
+def test_fair_merge_yields_each_source_once_a_round(
     lists: list[list[int]], speeds: list[int], prefetch: int
 ) -> None:
     named = [[(number, item) for item in items] for number, items in enumerate(lists)]
@@ -149,7 +149,7 @@ def test_fair_merge_has_each_source_once_a_round(
 
 @against_lists
 @given(LISTS, SPEEDS, st.integers(1, 3))
-def test_race_has_each_item_once_and_each_source_in_order(
+def test_race_keeps_each_item_and_order_of_sources(
     lists: list[list[int]], speeds: list[int], prefetch: int
 ) -> None:
     named = [[(number, item) for item in items] for number, items in enumerate(lists)]
@@ -163,22 +163,22 @@ def test_race_has_each_item_once_and_each_source_in_order(
 @pytest.mark.parametrize("seed", range(30))
 async def test_law_2_random_waits_and_timeouts_lose_nothing(seed: int) -> None:
     print(f"seed {seed}")
-    chance = random.Random(seed)
+    rng = random.Random(seed)
 
     async def uneven(name: int, count: int) -> AsyncIterator[tuple[int, int]]:
         for index in range(count):
-            if chance.random() < 0.6:
-                await asyncio.sleep(chance.choice([0, 0.01, 0.1, 0.5]))
+            if rng.random() < 0.6:
+                await asyncio.sleep(rng.choice([0, 0.01, 0.1, 0.5]))
             yield name, index
 
-    counts = [chance.randrange(10) for _ in range(chance.randint(1, 5))]
-    make = chance.choice([PullConcatObj, PullRoundRobinObj, PullRaceObj, PullRaceRobinObj])
+    counts = [rng.randrange(10) for _ in range(rng.randint(1, 5))]
+    make = rng.choice([PullConcatObj, PullRoundRobinObj, PullRaceObj, PullRaceRobinObj])
     sources = [uneven(name, count) for name, count in enumerate(counts)]
     items: list[tuple[int, int]] = []
-    async with make(*sources, prefetch=chance.randint(1, 3)) as stream:
+    async with make(*sources, prefetch=rng.randint(1, 3)) as stream:
         while True:
             try:
-                async with asyncio.timeout(chance.choice([0, 0.005, 0.05, None])):
+                async with asyncio.timeout(rng.choice([0, 0.005, 0.05, None])):
                     items.append(await anext(stream))
             except TimeoutError:
                 pass
@@ -193,7 +193,7 @@ async def test_law_2_random_waits_and_timeouts_lose_nothing(seed: int) -> None:
 
 @pytest.mark.virtual
 @pytest.mark.parametrize("make", [PullRaceObj, PullRoundRobinObj, PullRaceRobinObj])
-async def test_law_2_timing_out_every_second_pull_of_slow_sources(
+async def test_law_2_timed_out_pulls_of_slow_sources(
     make: Callable[..., PullObj[Any]],
 ) -> None:
     sources = [
@@ -225,7 +225,7 @@ async def test_fastest_of_a_round_comes_first() -> None:
 
 
 @pytest.mark.parametrize("m", [2, 7, 50])
-async def test_race_rotates_among_sources_that_are_always_ready(m: int) -> None:
+async def test_race_rotates_among_ready_sources(m: int) -> None:
     kinds: list[Callable[[list[int]], Any]] = [ready, SourceIterObj, list]
     sources = [kinds[number % 3]([number] * 30) for number in range(m)]
     async with PullRaceObj(*sources) as race:
@@ -234,7 +234,7 @@ async def test_race_rotates_among_sources_that_are_always_ready(m: int) -> None:
         assert set(items[start : start + m]) == set(range(m))
 
 
-async def by_a_rest() -> None:
+async def by_a_bare_yield() -> None:
     await asyncio.sleep(0)
 
 
@@ -249,11 +249,13 @@ async def by_a_task() -> None:
     await asyncio.ensure_future(asyncio.sleep(0))
 
 
-# A turn of the loop each: for the rest; for the callback that resolves the future, and asyncio's call_soon of who waits
-# for it; for both steps of the other task, and that call_soon. An eager task has taken its first step by then.
-@pytest.mark.parametrize(("needs", "least"), [(by_a_rest, 1), (by_a_future, 2), (by_a_task, 3)])
+# The iterations needed: one for a bare yield; one for the callback that resolves the future and one for asyncio's call_soon
+# of its waiter; two for the steps of the other task and one for that call_soon. An eager task takes its first step at once.
+@pytest.mark.parametrize(
+    ("needs", "least"), [(by_a_bare_yield, 1), (by_a_future, 2), (by_a_task, 3)]
+)
 @pytest.mark.parametrize("make", [PullRaceObj, PullRaceRobinObj, PullRoundRobinObj])
-async def test_law_16_ready_source_does_not_starve_one_that_needs_the_loop(
+async def test_law_16_ready_source_starves_no_other(
     make: Callable[..., PullObj[Any]],
     needs: Callable[[], Awaitable[None]],
     least: int,
@@ -261,13 +263,13 @@ async def test_law_16_ready_source_does_not_starve_one_that_needs_the_loop(
 ) -> None:
     least -= needs is by_a_task and loop_kind == "eager"
     beats = 0
-    since: list[int] = []
+    iterations: list[int] = []
 
     async def needs_the_loop() -> AsyncIterator[int]:
         while True:
-            asked = beats
+            started = beats
             await needs()
-            since.append(beats - asked)
+            iterations.append(beats - started)
             yield beats
 
     async def beat() -> None:
@@ -276,7 +278,7 @@ async def test_law_16_ready_source_does_not_starve_one_that_needs_the_loop(
             beats += 1
             await asyncio.sleep(0)
 
-    # It beats once a turn, from before the first pull on.
+    # It counts iterations, starting before the first pull.
     heart = asyncio.ensure_future(beat())
     await asyncio.sleep(0)
     late: list[int] = []
@@ -288,14 +290,14 @@ async def test_law_16_ready_source_does_not_starve_one_that_needs_the_loop(
                 break
     heart.cancel()
     await asyncio.wait([heart])
-    # The source goes on as soon as a task of its own would, and what it gave is taken within one turn: in the same one by
-    # who pulls on, and in the next by a pull that waited for it, as asyncio wakes that by one more call_soon.
-    assert set(since) == {least}
+    # The source continues as soon as its own task would. Its item is received in the same iteration by a consumer that
+    # keeps pulling, and in the next one by a waiting pull, which asyncio wakes with another call_soon.
+    assert set(iterations) == {least}
     assert max(late) <= 1
 
 
-@pytest.mark.parametrize("make", MANY)
-async def test_law_16_merge_of_ready_sources_lets_the_loop_turn(
+@pytest.mark.parametrize("make", MERGES)
+async def test_law_16_merge_of_ready_sources_yields(
     make: Callable[..., PullObj[Any]],
 ) -> None:
     async with Heart() as heart:
@@ -305,7 +307,7 @@ async def test_law_16_merge_of_ready_sources_lets_the_loop_turn(
     assert heart.beats > 5
 
 
-async def test_law_16_source_that_gives_nothing_lets_the_loop_turn() -> None:
+async def test_law_16_source_without_items_yields() -> None:
     never = SourceIterObj(itertools.count()).filter(lambda _: False)
     async with PullRaceObj(never, [1]) as race:
         assert await anext(race) == 1
@@ -314,12 +316,12 @@ async def test_law_16_source_that_gives_nothing_lets_the_loop_turn() -> None:
                 await anext(race)
 
 
-# How much is read ahead.
+# Prefetching.
 
 
 @pytest.mark.parametrize("prefetch", [1, 2, 5])
 @pytest.mark.parametrize("make", [PullZipObj, PullRoundRobinObj, PullRaceObj, PullRaceRobinObj])
-async def test_law_6_read_ahead_is_what_was_asked_for(
+async def test_law_6_prefetch_is_as_requested(
     make: Callable[..., PullObj[Any]], prefetch: int
 ) -> None:
     pulled: Counter[int] = Counter()
@@ -346,23 +348,23 @@ async def test_law_6_read_ahead_is_what_was_asked_for(
         assert ahead >= 3 * (prefetch - 1)
 
 
-async def test_law_1_concat_begins_nothing_before_its_turn() -> None:
-    began: list[int] = []
+async def test_law_1_concat_starts_one_source_at_a_time() -> None:
+    begun: list[int] = []
 
-    async def noted(name: int) -> AsyncIterator[int]:
-        began.append(name)
+    async def recorded(name: int) -> AsyncIterator[int]:
+        begun.append(name)
         yield name
 
-    async with PullConcatObj(noted(0), noted(1)) as stream:
-        assert began == []
+    async with PullConcatObj(recorded(0), recorded(1)) as stream:
+        assert begun == []
         await anext(stream)
         await quiet()
-        assert began == [0]
+        assert begun == [0]
         await anext(stream)
-        assert began == [0, 1]
+        assert begun == [0, 1]
 
 
-@pytest.mark.parametrize("make", MANY)
+@pytest.mark.parametrize("make", MERGES)
 async def test_law_1_nothing_runs_before_the_first_pull(make: Callable[..., PullObj[Any]]) -> None:
     class Never(SourceObj[int]):
         async def __anext__(self) -> int:
@@ -373,10 +375,10 @@ async def test_law_1_nothing_runs_before_the_first_pull(make: Callable[..., Pull
     assert len(asyncio.all_tasks()) == 1
 
 
-# Native sources have no task.
+# Native sources need no task.
 
 
-async def test_native_sources_are_polled_in_place() -> None:
+async def test_native_sources_need_no_task() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     inner = PullRaceObj(buffer.source.batch(2), [8])
     async with PullRaceObj(inner, SourceIterObj(range(2)), iter([9])) as race:
@@ -413,7 +415,7 @@ async def test_law_9_sources_in_threads() -> None:
 
 
 @pytest.mark.parametrize("kind", [list, ready, slow])
-async def test_strict_zip_says_which_source_ended(kind: Callable[..., Any]) -> None:
+async def test_strict_zip_names_the_source_that_ended(kind: Callable[..., Any]) -> None:
     stream = PullZipObj(kind([1, 2]), kind("abc"), kind([1, 2, 3]), strict=True)
     assert [await anext(stream), await anext(stream)] == [(1, "a", 1), (2, "b", 2)]
     with pytest.raises(ValueError, match=r"source 0 ended after 2 items, sources 1, 2 did not"):
@@ -423,7 +425,7 @@ async def test_strict_zip_says_which_source_ended(kind: Callable[..., Any]) -> N
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_zip_ends_although_a_source_is_silent() -> None:
+async def test_zip_ends_while_a_source_waits() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     assert await collect(buffer.source.zip(slow([]))) == []
 
@@ -451,19 +453,19 @@ async def test_all_errors_of_a_row_are_raised() -> None:
         raise ValueError(item)
 
     stream = PullZipObj(SourceIterObj([1]).map(fail), SourceIterObj([2]).map(fail))
-    seen: list[str] = []
+    messages: list[str] = []
     for _ in range(2):
         with pytest.raises(ValueError) as raised:
             await anext(stream)
-        seen.append(str(raised.value))
-    assert seen == ["1", "2"]
+        messages.append(str(raised.value))
+    assert messages == ["1", "2"]
     assert await collect(stream) == []
 
 
 # Labels.
 
 
-async def test_labelled_forms_give_labels() -> None:
+async def test_labelled_merges_yield_labels() -> None:
     def sources() -> dict[str, Any]:
         return {"x": [1, 2], "y": ready("ab"), "z": slow("AB")}
 
@@ -471,30 +473,30 @@ async def test_labelled_forms_give_labels() -> None:
         (("x", 1), ("y", "a"), ("z", "A")),
         (("x", 2), ("y", "b"), ("z", "B")),
     ]
-    in_turn = [("x", 1), ("y", "a"), ("z", "A"), ("x", 2), ("y", "b"), ("z", "B")]
-    assert await collect(PullLabeledRoundRobinObj(sources())) == in_turn
-    assert await collect(PullLabeledRaceRobinObj(sources())) == in_turn
+    interleaved = [("x", 1), ("y", "a"), ("z", "A"), ("x", 2), ("y", "b"), ("z", "B")]
+    assert await collect(PullLabeledRoundRobinObj(sources())) == interleaved
+    assert await collect(PullLabeledRaceRobinObj(sources())) == interleaved
     assert sorted(map(str, await collect(PullLabeledRaceObj(sources())))) == sorted(
-        map(str, in_turn)
+        map(str, interleaved)
     )
     assert await collect(PullLabeledZipObj({"x": [], "y": "a"}, longest=True, fill=0)) == [
         (("x", 0), ("y", "a"))
     ]
 
 
-async def test_labelled_forms_as_methods_put_the_stream_before_the_others() -> None:
+async def test_labelled_methods_put_the_stream_first() -> None:
     def stream() -> PullObj[int]:
         return SourceIterObj([1, 2]).map(lambda n: n)
 
-    in_turn = [("x", 1), (0, "a"), ("x", 2), (0, "b"), (0, "c")]
+    interleaved = [("x", 1), (0, "a"), ("x", 2), (0, "b"), (0, "c")]
     abc: dict[object, Any] = {0: "abc"}
-    assert await collect(stream().round_robin_labeled("x", abc)) == in_turn
-    assert await collect(stream().merge_labeled("x", abc, fair=True)) == in_turn
+    assert await collect(stream().round_robin_labeled("x", abc)) == interleaved
+    assert await collect(stream().merge_labeled("x", abc, fair=True)) == interleaved
     assert isinstance(stream().merge_labeled("x", abc, fair=True), PullLabeledRaceRobinObj)
     race = stream().merge_labeled("x", {**abc, None: slow("d")}, prefetch=2, errors="skip")
     assert isinstance(race, PullLabeledRaceObj)
     assert race.sources.keys() == {"x", 0, None}
-    assert Counter(await collect(race)) == Counter([*in_turn, (None, "d")])
+    assert Counter(await collect(race)) == Counter([*interleaved, (None, "d")])
     assert await collect(stream().zip_labeled("x", abc)) == [
         (("x", 1), (0, "a")),
         (("x", 2), (0, "b")),
@@ -508,7 +510,7 @@ async def test_labelled_forms_as_methods_put_the_stream_before_the_others() -> N
 
 
 @pytest.mark.parametrize("name", ["zip", "round_robin", "merge"])
-def test_law_14_labels_that_name_no_single_source_are_refused(name: str) -> None:
+def test_law_14_bad_labels_are_refused(name: str) -> None:
     labelled = getattr(SourceIterObj([1]), f"{name}_labeled")
     with pytest.raises(TypeError, match=r"others must be a mapping of labels .*, got \[2\] \(list"):
         labelled("a", [2])
@@ -522,7 +524,7 @@ def test_law_14_labels_that_name_no_single_source_are_refused(name: str) -> None
         labelled("a", {"b": [1]}, prefetch=0)
 
 
-async def test_none_is_a_label_too() -> None:
+async def test_none_is_a_valid_label() -> None:
     sources: dict[int | None, Any] = {None: [1], 1: slow("a")}
     async with PullLabeledRaceObj(sources) as race:
         assert list(race.sources) == [None, 1]
@@ -567,7 +569,7 @@ async def test_cutoff_raises_once() -> None:
         await anext(stream)
 
 
-async def test_cutoff_that_ends_cuts_nothing() -> None:
+async def test_cutoff_without_items_cuts_nothing() -> None:
     assert await collect(SourceIterObj(slow(range(5))).take_until([], ready([]))) == list(range(5))
 
 
@@ -625,7 +627,7 @@ async def test_skip_drops_rows_of_zip() -> None:
     assert items == [(0, "a"), (2, "b"), (3, "c"), (4, "d")]
 
 
-@pytest.mark.parametrize("make", MANY)
+@pytest.mark.parametrize("make", MERGES)
 async def test_stop_ends_with_the_error(make: Callable[..., PullObj[Any]]) -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     stream = make(flaky(0), slow("abc"), buffer.source, errors="stop")
@@ -636,7 +638,7 @@ async def test_stop_ends_with_the_error(make: Callable[..., PullObj[Any]]) -> No
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_skip_lets_through_what_ends_the_program() -> None:
+async def test_skip_raises_keyboard_interrupt() -> None:
     async def fails() -> AsyncIterator[str]:
         yield "a"
         raise KeyboardInterrupt
@@ -648,10 +650,10 @@ async def test_skip_lets_through_what_ends_the_program() -> None:
     assert await collect(stream) == []
 
 
-# One value of all.
+# `all`, `any` and `race` of a combiner.
 
 
-async def test_all_race_and_any_take_one_step() -> None:
+async def test_all_race_and_any_take_one_value() -> None:
     combiner = AsyncIteratorCombiner([1, 2, 3], slow("ab"))
     async with combiner:
         assert await combiner.all() == (1, "a")
@@ -664,7 +666,7 @@ async def test_all_race_and_any_take_one_step() -> None:
                 await step()
 
 
-async def test_any_gives_the_first_success() -> None:
+async def test_any_returns_the_first_success() -> None:
     async def fails(turns: int) -> AsyncIterator[str]:
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -684,7 +686,7 @@ async def test_any_gives_the_first_success() -> None:
             await combiner.any()
 
 
-async def test_any_does_not_ask_a_source_twice_that_failed() -> None:
+async def test_any_does_not_pull_a_failed_source_again() -> None:
     class Flaky(SourceObj[int]):
         pulls = 0
 
@@ -701,20 +703,20 @@ async def test_any_does_not_ask_a_source_twice_that_failed() -> None:
         assert await combiner.any() == 2
 
 
-async def test_ways_of_taking_share_the_sources() -> None:
+async def test_combiner_methods_share_the_sources() -> None:
     async with AsyncIteratorCombiner([1, 2, 3, 4], ready("abcd")) as combiner:
-        in_turn = combiner.round_robin_generator()
-        assert in_turn is combiner.round_robin_generator()
-        items: list[Any] = [await combiner.race(), *await combiner.all(), await anext(in_turn)]
-        items += [item async for item in in_turn]
+        interleaved = combiner.round_robin_generator()
+        assert interleaved is combiner.round_robin_generator()
+        items: list[Any] = [await combiner.race(), *await combiner.all(), await anext(interleaved)]
+        items += [item async for item in interleaved]
     assert Counter(map(str, items)) == Counter("1234abcd")
 
 
 # Live sources.
 
 
-@pytest.mark.parametrize("make", MANY)
-async def test_source_that_is_added_counts_from_the_next_pull(
+@pytest.mark.parametrize("make", MERGES)
+async def test_added_source_is_used_from_the_next_pull(
     make: Callable[..., PullObj[Any]],
 ) -> None:
     stream: Any = make([1, 2, 3], slow("abc"))
@@ -729,7 +731,7 @@ async def test_source_that_is_added_counts_from_the_next_pull(
         assert Counter(map(str, items)) == Counter("123abc789")
 
 
-async def test_source_that_is_added_while_a_pull_waits_is_asked() -> None:
+async def test_source_added_during_a_pull_is_pulled() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     async with PullRaceObj(buffer.source) as race:
         pulling = asyncio.ensure_future(anext(race))
@@ -739,7 +741,7 @@ async def test_source_that_is_added_while_a_pull_waits_is_asked() -> None:
 
 
 @pytest.mark.parametrize("make", [PullRoundRobinObj, PullRaceObj, PullRaceRobinObj, PullZipObj])
-async def test_source_that_is_removed_is_closed_in_its_task(
+async def test_removed_source_is_closed_in_its_task(
     make: Callable[..., PullObj[Any]],
 ) -> None:
     ended: list[bool] = []
@@ -753,20 +755,20 @@ async def test_source_that_is_removed_is_closed_in_its_task(
         finally:
             ended.append(asyncio.current_task() is task)
 
-    gone = endless()
-    stream: Any = make([1, 2, 3], gone)
+    removed = endless()
+    stream: Any = make([1, 2, 3], removed)
     await anext(stream)
-    await stream.remove(gone)
+    await stream.remove(removed)
     assert ended == [True]
     assert len(stream.sources) == 1
     items = await collect(stream)
     assert "x" not in items
     assert len(items) in (2, 3)
     with pytest.raises(ValueError, match="source must be one of the sources"):
-        await stream.remove(gone)
+        await stream.remove(removed)
 
 
-async def test_remove_raises_what_closing_raised_and_lets_waiting_pulls_go_on() -> None:
+async def test_remove_raises_the_error_of_closing() -> None:
     async def fails() -> AsyncIterator[int]:
         try:
             await asyncio.Event().wait()
@@ -775,12 +777,12 @@ async def test_remove_raises_what_closing_raised_and_lets_waiting_pulls_go_on() 
             raise ValueError("closing")
 
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
-    gone = fails()
-    async with PullRoundRobinObj(gone, buffer.source) as stream:
+    removed = fails()
+    async with PullRoundRobinObj(removed, buffer.source) as stream:
         pulling = asyncio.ensure_future(anext(stream))
         await quiet()
         with pytest.raises(ValueError, match="closing") as raised:
-            await stream.remove(gone)
+            await stream.remove(removed)
         assert raised.value.__notes__ == [
             f"raised by source 0 of PullRoundRobinObj, {fails.__qualname__}"
         ]
@@ -788,14 +790,14 @@ async def test_remove_raises_what_closing_raised_and_lets_waiting_pulls_go_on() 
         assert await pulling == 3
 
 
-async def test_sources_that_come_and_go_leave_nothing_behind() -> None:
+async def test_ended_sources_are_forgotten() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     async with PullRaceObj(buffer.source) as race:
         for number in range(300):
             race.add(slow([number]))
             assert await anext(race) == number
             await quiet()
-            # That one has ended shows when it is asked again.
+            # The end of a source is detected at its next pull.
             assert len(race.sources) <= 2
 
 
@@ -817,7 +819,7 @@ async def test_labelled_sources_are_live() -> None:
 # Bad input.
 
 
-@pytest.mark.parametrize("make", MANY)
+@pytest.mark.parametrize("make", MERGES)
 async def test_law_14_bad_input_is_refused(make: Any) -> None:
     name = make.__name__
     with pytest.raises(ValueError, match=f"{name}: sources must be one stream at least, got none"):
@@ -851,7 +853,7 @@ async def test_law_14_bad_input_is_refused(make: Any) -> None:
     assert refused.value.item is same
 
 
-def test_law_14_options_that_contradict_each_other_are_refused() -> None:
+def test_law_14_contradicting_options_are_refused() -> None:
     bad: Any = 3
     with pytest.raises(ValueError, match="strict must not be true together with longest"):
         PullZipObj([1], strict=True, longest=True)
@@ -871,13 +873,13 @@ def test_law_14_options_that_contradict_each_other_are_refused() -> None:
 @pytest.mark.parametrize("make", [PullRaceObj, PullRoundRobinObj, PullRaceRobinObj, PullZipObj])
 def test_law_9_second_loop_is_refused(make: Callable[..., PullObj[Any]]) -> None:
     stream = make(ready(range(9)), slow(range(9)))
-    belongs_to_its_loop(stream, lambda: anext(stream))
+    assert_bound_to_loop(stream, lambda: anext(stream))
 
 
-# Among other operators.
+# In pipelines.
 
 
-async def test_merge_stands_in_the_middle_of_a_line() -> None:
+async def test_merge_in_the_middle_of_a_pipeline() -> None:
     stream = (
         SourceIterObj(range(5))
         .map(lambda x: x * 10)
@@ -893,7 +895,7 @@ async def test_merge_stands_in_the_middle_of_a_line() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_law_17_merge_over_a_line_of_10000_links() -> None:
+async def test_law_17_merge_over_10_000_stages() -> None:
     stream: PullObj[int] = SourceIterObj(range(3))
     for _ in range(10_000):
         stream = stream.map(lambda x: x + 1)
@@ -908,8 +910,8 @@ async def test_law_17_merges_of_merges_do_not_recurse() -> None:
     await stream.aclose()
 
 
-@pytest.mark.parametrize("make", MANY)
-async def test_law_11_restart_begins_anew(make: Callable[..., PullObj[Any]]) -> None:
+@pytest.mark.parametrize("make", MERGES)
+async def test_law_11_restart_starts_again(make: Callable[..., PullObj[Any]]) -> None:
     stream: Any = make([1, 2], SourceIterObj("ab").map(str.upper))
     first = await collect(stream)
     assert await collect(stream) == []
@@ -924,7 +926,7 @@ async def test_law_11_restart_begins_anew(make: Callable[..., PullObj[Any]]) -> 
         stream.restart()
 
 
-async def test_law_12_concurrent_pulls_are_served_in_turn() -> None:
+async def test_law_12_concurrent_pulls_are_served_in_order() -> None:
     async with PullRaceObj(timed(range(20), 0), slow(range(20))) as race:
         pulls = [asyncio.ensure_future(anext(race)) for _ in range(30)]
         order: list[int] = []
@@ -940,28 +942,28 @@ async def test_law_12_concurrent_pulls_are_served_in_turn() -> None:
 
 
 async def test_ten_thousand_sources_start_and_close_in_time() -> None:
-    began = time.process_time()
+    begun = time.process_time()
     async with PullRaceObj(*(slow(itertools.count()) for _ in range(10_000))) as race:
         for _ in range(20_000):
             await anext(race)
-    # In debug mode asyncio writes down where each of the 10,000 tasks was made, which takes longer than all else.
-    assert time.process_time() - began < (20 if asyncio.get_running_loop().get_debug() else 2)
+    # In debug mode asyncio records the origin of each of the 10,000 tasks, which takes most of the time.
+    assert time.process_time() - begun < (20 if asyncio.get_running_loop().get_debug() else 2)
     assert len(asyncio.all_tasks()) == 1
 
 
 @pytest.mark.loops("asyncio")
-async def test_cost_of_an_item_does_not_grow_with_the_sources() -> None:
+async def test_cost_of_an_item_is_constant_in_sources() -> None:
     async def cost(m: int, items: int) -> float:
         best = float("inf")
         for _ in range(3):
             race = PullRaceObj(*(slow(range(items // m)) for _ in range(m)))
-            began = time.process_time()
+            begun = time.process_time()
             async for _item in race:
                 pass
-            best = min(best, time.process_time() - began)
+            best = min(best, time.process_time() - begun)
         return best / items
 
-    # Generous: what is measured for the documents is in the benchmarks.
+    # The bound is generous. Exact figures are measured by the benchmarks.
     assert await cost(2_000, 60_000) < 2 * await cost(10, 60_000)
 
 
@@ -971,7 +973,7 @@ def test_sync_iteration_is_not_offered() -> None:
         iter(stream)
 
 
-async def test_a_list_that_is_a_source_of_items_is_no_list_of_streams() -> None:
+async def test_list_of_items_is_accepted_as_a_source() -> None:
     assert await collect(PullConcatObj([1, 2])) == [1, 2]
     assert await collect(PullConcatObj([[1], [2]])) == [[1], [2]]
     assert await collect(PullConcatObj([])) == []

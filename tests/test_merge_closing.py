@@ -1,4 +1,4 @@
-"""Closing a merge: everything, by the task that drove it, whatever happens meanwhile."""
+"""Closing a merge: each source is closed by the task that drove it, in any circumstances."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from headrace import (
     SourceIterObj,
     SourceObj,
 )
-from tests.support import Failing, Sources, insisted, quiet
+from tests.support import Failing, Sources, cancel_repeatedly, quiet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-MANY: list[Callable[..., PullObj[Any]]] = [
+MERGES: list[Callable[..., PullObj[Any]]] = [
     PullConcatObj,
     PullZipObj,
     PullRoundRobinObj,
@@ -38,7 +38,7 @@ MANY: list[Callable[..., PullObj[Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("make", MANY)
+@pytest.mark.parametrize("make", MERGES)
 async def test_law_4_leaving_closes_every_source(make: Callable[..., PullObj[Any]]) -> None:
     sources = Sources()
     closed: list[str] = []
@@ -69,8 +69,8 @@ async def test_law_4_leaving_closes_every_source(make: Callable[..., PullObj[Any
     assert len(asyncio.all_tasks()) == 1
 
 
-@pytest.mark.parametrize("make", MANY)
-async def test_law_4_errors_of_closing_do_not_stop_the_others(
+@pytest.mark.parametrize("make", MERGES)
+async def test_law_4_errors_do_not_stop_closing_the_others(
     make: Callable[..., PullObj[Any]],
 ) -> None:
     sources = Sources()
@@ -79,7 +79,7 @@ async def test_law_4_errors_of_closing_do_not_stop_the_others(
     with pytest.raises(ExceptionGroup) as raised:
         await stream.aclose()
     assert sorted(str(error) for error in raised.value.exceptions) == ["x", "y"]
-    # Those of several are closed side by side: which error comes first is nobody's promise.
+    # Sources are closed concurrently, so their errors may be in any order.
     notes = sorted(error.__notes__ for error in raised.value.exceptions)
     assert notes == [[f"raised by source {n} of {make.__name__}, Failing"] for n in (0, 2)]
     await stream.aclose()
@@ -87,8 +87,8 @@ async def test_law_4_errors_of_closing_do_not_stop_the_others(
     assert len(asyncio.all_tasks()) == 1
 
 
-@pytest.mark.parametrize("make", MANY)
-async def test_law_4_second_cancellation_waits_for_the_clean_up(
+@pytest.mark.parametrize("make", MERGES)
+async def test_law_4_second_cancel_waits_for_the_clean_up(
     make: Callable[..., PullObj[Any]],
 ) -> None:
     cleaning, cleaned = asyncio.Event(), asyncio.Event()
@@ -108,12 +108,12 @@ async def test_law_4_second_cancellation_waits_for_the_clean_up(
 
     consumer = asyncio.create_task(consume())
     await quiet()
-    await insisted(consumer, cleaning, cleaned)
+    await cancel_repeatedly(consumer, cleaning, cleaned)
     assert len(asyncio.all_tasks()) == 1
 
 
-@pytest.mark.parametrize("make", MANY)
-async def test_law_4_consumer_cancelled_at_any_await_leaves_nothing(
+@pytest.mark.parametrize("make", MERGES)
+async def test_law_4_cancelled_at_any_await_leaves_nothing(
     make: Callable[..., PullObj[Any]],
 ) -> None:
     async def consume(sources: Sources) -> None:
@@ -133,7 +133,7 @@ async def test_law_4_consumer_cancelled_at_any_await_leaves_nothing(
         assert len(sources.ended) == len(set(sources.ended))
 
 
-@pytest.mark.parametrize("make", MANY)
+@pytest.mark.parametrize("make", MERGES)
 async def test_law_4_closing_at_any_time_ends_a_pending_pull(
     make: Callable[..., PullObj[Any]],
 ) -> None:
@@ -155,7 +155,7 @@ async def test_law_4_closing_at_any_time_ends_a_pending_pull(
         buffer = PushPullBufferObj()
 
 
-async def test_law_4_closing_ends_a_pull_inside_a_native_source() -> None:
+async def test_law_4_closing_ends_a_pull_in_a_native_source() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     inner = PullRaceObj(buffer.source, Sources().source("a", 1_000_000))
     async with PullRaceObj(inner, [1]) as race:
@@ -168,7 +168,7 @@ async def test_law_4_closing_ends_a_pull_inside_a_native_source() -> None:
         buffer.sink.next_nowait(1)
 
 
-async def test_end_closes_what_is_left() -> None:
+async def test_end_closes_the_other_sources() -> None:
     for stream in (
         PullZipObj([1], (left := Sources()).source("a")),
         PullRaceCutoffObj(left.source("b"), ["now"]),
@@ -180,7 +180,7 @@ async def test_end_closes_what_is_left() -> None:
     assert left.ended == ["a", "b", "c"]
 
 
-async def test_error_of_closing_at_the_end_reaches_the_consumer() -> None:
+async def test_end_raises_the_error_of_closing() -> None:
     stream = PullZipObj([1], Failing("x"))
     assert await anext(stream) == (1, 1)
     with pytest.raises(ValueError, match="x"):
@@ -189,7 +189,7 @@ async def test_error_of_closing_at_the_end_reaches_the_consumer() -> None:
         await anext(stream)
 
 
-async def test_source_that_ended_is_closed_at_once() -> None:
+async def test_ended_source_is_closed_at_once() -> None:
     closed = asyncio.Event()
 
     class Source(SourceObj[int]):
@@ -235,7 +235,7 @@ async def test_law_5_dropped_stream_warns_and_closes(make: Callable[..., PullObj
     assert sorted(sources.ended) == ["a", "b"]
 
 
-async def test_law_5_dropped_stream_lets_go_of_native_sources() -> None:
+async def test_law_5_dropped_stream_drops_native_sources() -> None:
     sources = Sources()
     buffer: PushPullBufferObj[str] = PushPullBufferObj()
     streams = [PullRaceObj(PullRaceObj(sources.source("a", 10_000)), buffer.source)]
@@ -244,7 +244,7 @@ async def test_law_5_dropped_stream_lets_go_of_native_sources() -> None:
     pulling.cancel()
     await asyncio.wait([pulling])
     with warnings.catch_warnings():
-        # Of the inner one, sooner or later.
+        # Ignore the warning of the inner stream, whose time is not defined.
         warnings.simplefilter("ignore", ResourceWarning)
         streams.clear()
         del pulling
@@ -270,16 +270,16 @@ async def test_law_5_stream_in_a_cycle_is_collected() -> None:
     assert sources.ended == ["a"]
 
 
-async def test_law_5_stream_that_was_never_pulled_may_be_dropped() -> None:
+async def test_law_5_unused_stream_is_dropped_without_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for make in MANY:
+        for make in MERGES:
             make([1], SourceIterObj([2]))
         gc.collect()
 
 
-@pytest.mark.parametrize("make", MANY)
-def test_end_of_the_program_is_not_held_up(make: Callable[..., PullObj[Any]]) -> None:
+@pytest.mark.parametrize("make", MERGES)
+def test_merge_does_not_delay_program_exit(make: Callable[..., PullObj[Any]]) -> None:
     ended: list[str] = []
     streams: list[Any] = []
 
@@ -310,18 +310,18 @@ def test_end_of_the_program_is_not_held_up(make: Callable[..., PullObj[Any]]) ->
 
 
 @pytest.mark.timeout(20)
-def test_end_of_the_program_is_not_held_up_by_sources_that_are_about_to_begin() -> None:
+def test_starting_sources_do_not_delay_program_exit() -> None:
     async def main() -> None:
-        line: PullObj[int] = PushPullBufferObj[int]().source
-        # Of so many, each inside the next, only some begin in one turn.
+        pipeline: PullObj[int] = PushPullBufferObj[int]().source
+        # Of so many nested sources only some start in one iteration.
         for _ in range(200):
-            line = PullConcatObj(line.map(lambda n: n), [7])
-        pulls.append(anext(line))
+            pipeline = PullConcatObj(pipeline.map(lambda n: n), [7])
+        pulls.append(anext(pipeline))
         pulls[0].send(None)
 
     pulls: list[Any] = []
     with warnings.catch_warnings():
-        # Of streams that nobody closed.
+        # Ignore warnings of unclosed streams.
         warnings.simplefilter("ignore", ResourceWarning)
         asyncio.run(main())
         pulls.pop().close()

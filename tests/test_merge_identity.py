@@ -1,4 +1,4 @@
-"""Each source of a merge runs as if it were alone: in a task and a context of its own."""
+"""Each source of a merge runs in its own task and context, as if it were alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support import quiet
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-MANY: list[Callable[..., PullObj[Any]]] = [
+MERGES: list[Callable[..., PullObj[Any]]] = [
     PullRaceObj,
     PullRoundRobinObj,
     PullRaceRobinObj,
@@ -43,25 +43,25 @@ def flat(items: list[Any]) -> list[Any]:
     return [part for item in items for part in (item if isinstance(item, tuple) else (item,))]
 
 
-async def merged(
+async def count_merged(
     make: Callable[..., PullObj[Any]], source: Callable[[str], AsyncIterator[str]]
 ) -> Counter[str]:
-    """What five sources give together; the consumer must not notice anything."""
-    me = asyncio.current_task()
-    assert me is not None
+    """Count the items of five merged sources. The merge must not affect the task and context of the consumer."""
+    consumer = asyncio.current_task()
+    assert consumer is not None
     items: list[Any] = []
     async with make(*map(source, NAMES)) as stream:
         async for item in stream:
             items.append(item)
-            assert asyncio.current_task() is me
-            assert me.cancelling() == 0
+            assert asyncio.current_task() is consumer
+            assert consumer.cancelling() == 0
             assert where.get() == "nowhere"
     assert len(asyncio.all_tasks()) == 1
     return Counter(flat(items))
 
 
-async def alone(source: Callable[[str], AsyncIterator[str]]) -> Counter[str]:
-    """What each gives in a task of its own."""
+async def count_unmerged(source: Callable[[str], AsyncIterator[str]]) -> Counter[str]:
+    """Count the items of five sources, each read in its own task."""
 
     async def read(name: str) -> list[str]:
         return [item async for item in source(name)]
@@ -71,8 +71,8 @@ async def alone(source: Callable[[str], AsyncIterator[str]]) -> Counter[str]:
 
 
 @pytest.mark.virtual
-@pytest.mark.parametrize("make", MANY)
-async def test_timeouts_held_open_across_a_yield(make: Callable[..., PullObj[Any]]) -> None:
+@pytest.mark.parametrize("make", MERGES)
+async def test_timeouts_may_span_a_yield(make: Callable[..., PullObj[Any]]) -> None:
     async def source(name: str) -> AsyncIterator[str]:
         for number in range(4):
             try:
@@ -83,11 +83,11 @@ async def test_timeouts_held_open_across_a_yield(make: Callable[..., PullObj[Any
             except TimeoutError:
                 yield f"{name}{number} late"
 
-    assert await merged(make, source) == await alone(source)
+    assert await count_merged(make, source) == await count_unmerged(source)
 
 
-@pytest.mark.parametrize("make", MANY)
-async def test_task_groups_held_open_across_a_yield(make: Callable[..., PullObj[Any]]) -> None:
+@pytest.mark.parametrize("make", MERGES)
+async def test_task_groups_may_span_a_yield(make: Callable[..., PullObj[Any]]) -> None:
     async def helper(name: str) -> str:
         await asyncio.sleep(0)
         return name
@@ -110,18 +110,18 @@ async def test_task_groups_held_open_across_a_yield(make: Callable[..., PullObj[
         except ExceptionGroup as group_error:
             yield f"{name} {len(group_error.exceptions)}"
 
-    assert await merged(make, source) == await alone(source)
+    assert await count_merged(make, source) == await count_unmerged(source)
 
 
-@pytest.mark.parametrize("make", MANY)
-async def test_tokens_held_across_a_yield(make: Callable[..., PullObj[Any]]) -> None:
+@pytest.mark.parametrize("make", MERGES)
+async def test_context_tokens_may_span_a_yield(make: Callable[..., PullObj[Any]]) -> None:
     async def source(name: str) -> AsyncIterator[str]:
         token = where.set(name)
         task = asyncio.current_task()
         try:
-            for turns in range(4):
+            for yields in range(4):
                 yield where.get()
-                for _ in range(turns):
+                for _ in range(yields):
                     await asyncio.sleep(0)
                 assert asyncio.current_task() is task
         finally:
@@ -129,12 +129,12 @@ async def test_tokens_held_across_a_yield(make: Callable[..., PullObj[Any]]) -> 
             where.reset(token)
             assert where.get() == "nowhere"
 
-    assert await merged(make, source) == dict.fromkeys(NAMES, 4)
+    assert await count_merged(make, source) == dict.fromkeys(NAMES, 4)
 
 
 @pytest.mark.loops("asyncio")
-@pytest.mark.parametrize("make", MANY)
-async def test_scopes_of_anyio_held_open_across_a_yield(make: Callable[..., PullObj[Any]]) -> None:
+@pytest.mark.parametrize("make", MERGES)
+async def test_anyio_scopes_may_span_a_yield(make: Callable[..., PullObj[Any]]) -> None:
     anyio = pytest.importorskip("anyio")
 
     async def source(name: str) -> AsyncIterator[str]:
@@ -143,11 +143,11 @@ async def test_scopes_of_anyio_held_open_across_a_yield(make: Callable[..., Pull
             await anyio.sleep_forever()
         yield f"{name} {scope.cancelled_caught}"
 
-    assert await merged(make, source) == await alone(source)
+    assert await count_merged(make, source) == await count_unmerged(source)
 
 
-@pytest.mark.parametrize("make", MANY)
-async def test_async_callable_of_a_line_has_a_task(make: Callable[..., PullObj[Any]]) -> None:
+@pytest.mark.parametrize("make", MERGES)
+async def test_async_callable_of_a_source_has_one_task(make: Callable[..., PullObj[Any]]) -> None:
     tasks: dict[str, set[Any]] = {name: set() for name in NAMES}
 
     async def transform(name: str) -> str:
@@ -160,13 +160,13 @@ async def test_async_callable_of_a_line_has_a_task(make: Callable[..., PullObj[A
             tasks[name].add(asyncio.current_task())
         return name
 
-    items = await merged(make, lambda name: SourceIterObj([name] * 3).map(transform))
+    items = await count_merged(make, lambda name: SourceIterObj([name] * 3).map(transform))
     assert items == dict.fromkeys(NAMES, 3)
-    assert all(len(seen) == 1 for seen in tasks.values())
+    assert all(len(log) == 1 for log in tasks.values())
     assert len(set.union(*tasks.values())) == 5
 
 
-async def test_timeout_inside_does_not_reach_the_others() -> None:
+async def test_timeout_in_a_source_does_not_affect_others() -> None:
     async def slow() -> AsyncIterator[int]:
         for number in range(10):
             await asyncio.sleep(0)
@@ -217,7 +217,7 @@ async def test_source_may_cancel_itself() -> None:
             await anext(race)
 
 
-async def test_source_that_cancels_its_task_and_withdraws_it_goes_on() -> None:
+async def test_source_continues_after_uncancel() -> None:
     async def source() -> AsyncIterator[int]:
         task = asyncio.current_task()
         assert task is not None
@@ -231,10 +231,10 @@ async def test_source_that_cancels_its_task_and_withdraws_it_goes_on() -> None:
         assert [item async for item in race] == list(range(5))
 
 
-async def test_iterator_that_is_no_generator_hears_of_its_cancellation() -> None:
+async def test_cancel_of_a_plain_iterator_may_be_withdrawn() -> None:
     class Source:
         def __init__(self) -> None:
-            self.seen: list[str] = []
+            self.log: list[str] = []
 
         def __aiter__(self) -> Source:
             return self
@@ -244,7 +244,7 @@ async def test_iterator_that_is_no_generator_hears_of_its_cancellation() -> None
             try:
                 await asyncio.sleep(0)
             except asyncio.CancelledError:
-                self.seen.append("cancelled")
+                self.log.append("cancelled")
                 raise
             return 1
 
@@ -259,7 +259,7 @@ async def test_iterator_that_is_no_generator_hears_of_its_cancellation() -> None
         assert await anext(race) == 1
 
 
-async def test_what_cannot_be_awaited_is_the_error_of_its_source() -> None:
+async def test_bad_awaitable_is_an_error_of_its_source() -> None:
     class Bad:
         def __init__(self, yielded: object) -> None:
             self.yielded = yielded
@@ -315,7 +315,7 @@ async def test_future_that_fails_raises_in_the_source() -> None:
         assert await asyncio.gather(*pulls) == [5, ValueError, asyncio.CancelledError]
 
 
-async def test_task_of_a_source_says_whose_it_is() -> None:
+async def test_task_is_named_after_its_source() -> None:
     async def source() -> AsyncIterator[str]:
         task = asyncio.current_task()
         assert task is not None
@@ -346,17 +346,17 @@ async def test_law_12_source_cannot_wait_for_itself() -> None:
         for is_mapped in (False, True):
             race: PullObj[Any] = PullRaceObj(source(), [1])
             races[:] = [race.map(str) if is_mapped else race]
-            seen: list[str] = []
+            log: list[str] = []
             async with races[0]:
                 for _ in range(2):
                     try:
-                        seen.append(str(await anext(races[0])))
+                        log.append(str(await anext(races[0])))
                     except RuntimeError as error:
-                        seen.append(str(error))
-            assert any("a source cannot pull or close the merge" in text for text in seen), seen
+                        log.append(str(error))
+            assert any("a source cannot pull or close the merge" in text for text in log), log
 
 
-async def test_task_is_there_before_the_first_step() -> None:
+async def test_task_exists_before_the_first_step() -> None:
     class Source(SourceObj[int]):
         def __aiter__(self) -> Any:
             self.made_by = asyncio.current_task()
@@ -406,7 +406,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("refused", ["", "current_tasks", "current_tasks,swap_current_task"])
-def test_current_task_is_set_by_whatever_the_interpreter_offers(refused: str) -> None:
+def test_current_task_is_set_by_what_python_offers(refused: str) -> None:
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         env={**os.environ, "HEADRACE_NO_PRIVATE_LAYOUTS": refused},

@@ -1,4 +1,4 @@
-"""When the sources of a merge are asked, and how many turns of the loop that takes."""
+"""When the sources of a merge are pulled, and how many event-loop iterations that takes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from tests.support import collect, quiet, turns
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
-MANY = [PullRaceObj, PullRaceRobinObj, PullRoundRobinObj]
+MERGES = [PullRaceObj, PullRaceRobinObj, PullRoundRobinObj]
 
 
-async def resting(name: Any, count: int) -> AsyncIterator[Any]:
-    """Lets the loop have a turn before each item."""
+async def yielding(name: Any, count: int) -> AsyncIterator[Any]:
+    """Yield to the event loop before each item."""
     for _ in range(count):
         await asyncio.sleep(0)
         yield name
 
 
 @contextlib.asynccontextmanager
-async def counted_turns() -> AsyncGenerator[list[int], None]:
+async def count_iterations() -> AsyncGenerator[list[int], None]:
     count = [0]
 
     async def beat() -> None:
@@ -44,40 +44,40 @@ async def counted_turns() -> AsyncGenerator[list[int], None]:
         await asyncio.wait([heart])
 
 
-def by_law_16(began: float) -> int:
-    """How many turns of the loop may come on top: one for each half millisecond of ready items."""
-    return int((time.perf_counter() - began) / 0.0005)
+def extra_iterations(begun: float) -> int:
+    """Return how many further iterations law 16 allows: one for each half millisecond of ready items."""
+    return int((time.perf_counter() - begun) / 0.0005)
 
 
 @pytest.mark.parametrize("m", [1, 2, 10, 300])
-@pytest.mark.parametrize("make", [*MANY, PullZipObj])
-async def test_sources_that_rest_give_an_item_each_in_a_turn(
+@pytest.mark.parametrize("make", [*MERGES, PullZipObj])
+async def test_yielding_sources_give_an_item_per_iteration(
     make: Callable[..., PullObj[Any]], m: int
 ) -> None:
     rounds = 20
-    stream = make(*(resting(number, rounds) for number in range(m)))
-    began = time.perf_counter()
-    async with counted_turns() as count:
+    stream = make(*(yielding(number, rounds) for number in range(m)))
+    begun = time.perf_counter()
+    async with count_iterations() as count:
         items = await collect(stream)
     assert len(items) == (rounds if make is PullZipObj else rounds * m)
-    # One each, and a few to begin and to close.
-    assert rounds <= count[0] <= rounds + 8 + by_law_16(began)
+    # One iteration for each round, and a few to start and to close.
+    assert rounds <= count[0] <= rounds + 8 + extra_iterations(begun)
 
 
-async def test_merge_of_merges_that_rest_takes_no_more_turns() -> None:
+async def test_nested_merges_take_no_more_iterations() -> None:
     rounds = 20
     stream = PullRaceObj(
-        PullRaceObj(*(resting("a", rounds) for _ in range(3))),
-        PullRaceObj(PullRaceObj(*(resting("b", rounds) for _ in range(3)))),
+        PullRaceObj(*(yielding("a", rounds) for _ in range(3))),
+        PullRaceObj(PullRaceObj(*(yielding("b", rounds) for _ in range(3)))),
     )
-    began = time.perf_counter()
-    async with counted_turns() as count:
+    begun = time.perf_counter()
+    async with count_iterations() as count:
         items = await collect(stream)
     assert Counter(items) == {"a": 3 * rounds, "b": 3 * rounds}
-    assert count[0] <= 2 * rounds + 20 + by_law_16(began)
+    assert count[0] <= 2 * rounds + 20 + extra_iterations(begun)
 
 
-async def test_pull_that_rests_hears_of_a_source_that_waits_for_something_else() -> None:
+async def test_spinning_source_does_not_hide_a_waiting_one() -> None:
     event = asyncio.Event()
     closed: list[str] = []
 
@@ -102,7 +102,7 @@ async def test_pull_that_rests_hears_of_a_source_that_waits_for_something_else()
         assert not pull.done()
         event.set()
         assert await pull == "waited"
-        # It spins on, whether somebody pulls or not, and whatever becomes of the pulls.
+        # It keeps spinning, with or without a pull, and after a cancelled one.
         pull = asyncio.ensure_future(anext(race))
         await turns(3)
         pull.cancel()
@@ -111,14 +111,14 @@ async def test_pull_that_rests_hears_of_a_source_that_waits_for_something_else()
     assert sorted(closed) == ["spins", "waits"]
 
 
-async def test_error_of_a_source_that_rested_does_not_hold_up_the_others() -> None:
+async def test_error_of_a_source_does_not_delay_the_others() -> None:
     async def fails(name: str) -> AsyncIterator[str]:
         await asyncio.sleep(0)
         if name:
             raise OSError(name)
         yield name
 
-    stream = PullRaceObj(fails("x"), resting("a", 2), fails("y"), resting("b", 2))
+    stream = PullRaceObj(fails("x"), yielding("a", 2), fails("y"), yielding("b", 2))
     outcomes: list[str] = []
     while True:
         try:
@@ -130,20 +130,20 @@ async def test_error_of_a_source_that_rested_does_not_hold_up_the_others() -> No
     assert Counter(outcomes) == {"x": 1, "y": 1, "a": 2, "b": 2}
 
 
-@pytest.mark.parametrize("make", MANY)
-async def test_source_that_has_to_wait_is_asked_by_the_next_pull(
+@pytest.mark.parametrize("make", MERGES)
+async def test_waiting_source_is_resumed_by_the_next_pull(
     make: Callable[..., PullObj[Any]],
 ) -> None:
-    asked = taken = 0
+    pulled = taken = 0
 
     async def prompt() -> AsyncIterator[str]:
         while True:
             yield "prompt"
 
     async def waits() -> AsyncIterator[str]:
-        nonlocal asked
+        nonlocal pulled
         while True:
-            asked += 1
+            pulled += 1
             await asyncio.sleep(0)
             yield "waits"
 
@@ -152,6 +152,6 @@ async def test_source_that_has_to_wait_is_asked_by_the_next_pull(
             await quiet()
             before = taken
             taken += await anext(stream) == "waits"
-            # The pull after the one that took its item has it go on, and so it does meanwhile.
-            assert asked in (before, before + 1) if taken > before else asked == taken + 1
+            # The next pull after its item was received resumes the source.
+            assert pulled in (before, before + 1) if taken > before else pulled == taken + 1
     assert taken == 20

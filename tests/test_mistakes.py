@@ -1,4 +1,4 @@
-"""What a newcomer does wrong is said by the name of the parameter and the value, and what to do about it."""
+"""Errors for common mistakes name the parameter, the value and the remedy."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def pages() -> Any:
             r"fn must be callable, not <coroutine object fetch.*; give the function itself, uncalled",
         ),
         (
-            lambda called: PullMapObj([1], called),
+            lambda coroutine: PullMapObj([1], coroutine),
             r"transform must be callable, got <coroutine object fetch.*; give the function itself, uncalled",
         ),
         (
@@ -52,15 +52,15 @@ async def pages() -> Any:
     ],
     ids=["Task", "map", "source"],
 )
-def test_law_14_a_coroutine_in_place_of_a_function_or_a_stream(
+def test_law_14_coroutine_instead_of_a_function(
     make: Callable[[Any], object], message: str
 ) -> None:
-    with closing(fetch()) as called, pytest.raises(TypeError, match=message):
-        make(called)
+    with closing(fetch()) as coroutine, pytest.raises(TypeError, match=message):
+        make(coroutine)
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("value", "message"),
     [
         (pages, r"source must be .*<function pages.*; call it, and give what it returns"),
         (
@@ -71,24 +71,24 @@ def test_law_14_a_coroutine_in_place_of_a_function_or_a_stream(
     ],
     ids=["generator function", "buffer", "number"],
 )
-def test_law_14_a_source_that_is_none_says_where_there_is_one(given: Any, message: str) -> None:
+def test_law_14_bad_source_error_names_the_remedy(value: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
-        HierarchicalTaskPoolRunner(given, CapacitySource(1))
+        HierarchicalTaskPoolRunner(value, CapacitySource(1))
 
 
-async def test_a_task_that_is_none_says_how_it_becomes_one() -> None:
-    with closing(fetch()) as called:
+async def test_bad_task_error_names_the_remedy() -> None:
+    with closing(fetch()) as coroutine:
         refused: list[tuple[Any, str]] = [
             (
-                called,
+                coroutine,
                 r"not <coroutine object fetch.*; give the function uncalled, as fetch or Task\(fetch, \.\.\.\)",
             ),
             ((fetch, 1), r"\(tuple\); arguments are given as Task\(fn, \*args\)"),
             ("fetch", r"not 'fetch' \(str\)$"),
         ]
-        for given, message in refused:
+        for value, message in refused:
             with pytest.raises(TypeError, match=message):
-                await HierarchicalTaskPoolRunner([given], CapacitySource(1)).run()
+                await HierarchicalTaskPoolRunner([value], CapacitySource(1)).run()
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ async def test_a_task_that_is_none_says_how_it_becomes_one() -> None:
         (
             CapacitySource(3),
             {"cost": 5},
-            r"a cost of 5 slots can never be had: .* is 3; lower the cost or raise",
+            r"a cost of 5 slots can never be granted: .* is 3; lower the cost or raise",
         ),
         (
             CapacitySource({"tokens": Rate(5)}),
@@ -124,7 +124,7 @@ def test_law_14_map_pool_refuses_at_construction(
         SourceIterObj([1]).map_pool(fetch, capacity, **options)
 
 
-def test_law_14_one_of_several_limits_cannot_be_several() -> None:
+def test_law_14_bad_limits_are_refused() -> None:
     with pytest.raises(
         TypeError, match=r"limit\['slots'\] must be a number, a Rate or a Budget, got '5' \(str\)"
     ):
@@ -136,7 +136,7 @@ def test_law_14_one_of_several_limits_cannot_be_several() -> None:
         CapacitySource("5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-async def test_law_5_what_was_left_open_says_how_to_leave_it() -> None:
+async def test_law_5_unclosed_warning_names_the_remedy() -> None:
     held = [SourceIterObj(range(9)).map(fetch, concurrency=2)]
     await anext(held[0])
     with pytest.warns(
@@ -148,7 +148,7 @@ async def test_law_5_what_was_left_open_says_how_to_leave_it() -> None:
     await until(lambda: len(asyncio.all_tasks()) == 1)
 
 
-async def test_law_9_a_run_in_two_loops_says_how_to_hand_over() -> None:
+async def test_law_9_second_loop_error_names_the_remedy() -> None:
     async def pull() -> object:
         return await anext(run)
 

@@ -1,4 +1,4 @@
-"""Errors that are no `Exception`: one of a user's class costs one item, as any other; two kinds end the program."""
+"""Errors that are no `Exception`. A class of the user costs one item, as others do; two kinds end the program."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 
 class OddError(BaseException):
-    """An error that is no `Exception`, as the outcomes of pytest are."""
+    """An error that is no `Exception`, like those that pytest raises."""
 
 
 class Failing(SinkObj[Any]):
-    """Raises for some items, and at its end; at once or after a turn of the loop."""
+    """A sink that raises for some items and at its end, at once or in the next event-loop iteration."""
 
     def __init__(self, *bad: Any, raises: type[BaseException] = OddError, waits: bool = False):
         super().__init__()
@@ -70,7 +70,7 @@ def raising(kind: type[BaseException], *bad: int) -> Callable[[int], int]:
     return transform
 
 
-PUMPS: list[Callable[[PullObj[int]], PullObj[Any]]] = [
+BACKGROUND_STREAMS: list[Callable[[PullObj[int]], PullObj[Any]]] = [
     lambda source: PullEagerObj(source, 2),
     lambda source: PullTimeoutObj(source, 100),
     lambda source: PullTimeoutObj(source, 100, on_timeout="skip"),
@@ -78,30 +78,30 @@ PUMPS: list[Callable[[PullObj[int]], PullObj[Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("make", PUMPS)
-async def test_law_3_pytests_outcomes_cost_one_item(make: Any) -> None:
+@pytest.mark.parametrize("make", BACKGROUND_STREAMS)
+async def test_law_3_pytest_failure_costs_one_item(make: Any) -> None:
     def fail(n: int) -> int:
         if n == 1:
             pytest.fail("no")
         return n
 
     stream = make(SourceIterObj(range(3)).map(fail))
-    got: list[Any] = []
+    outcomes: list[Any] = []
     while True:
         try:
-            got.append(await anext(stream))
+            outcomes.append(await anext(stream))
         except StopAsyncIteration:
             break
         except pytest.fail.Exception as error:
-            got.append(str(error))
-    flat = [item[0] if isinstance(item, list) else item for item in got]
+            outcomes.append(str(error))
+    flat = [item[0] if isinstance(item, list) else item for item in outcomes]
     assert flat == [0, "no", 2]
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-@pytest.mark.parametrize("make", PUMPS)
-def test_law_3_what_ends_the_program_reaches_a_pull_that_waits(make: Any, kind: Any) -> None:
-    """And the stream goes on, in a loop that is run again."""
+@pytest.mark.parametrize("make", BACKGROUND_STREAMS)
+def test_law_3_exit_reaches_a_waiting_pull(make: Any, kind: Any) -> None:
+    """The stream continues when its loop is run again."""
     stream = make(SourceIterObj(range(3)).map(raising(kind, 0)))
 
     async def pull() -> Any:
@@ -118,21 +118,21 @@ def test_law_3_what_ends_the_program_reaches_a_pull_that_waits(make: Any, kind: 
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-def test_law_3_what_ends_the_program_is_not_held_for_a_later_pull(kind: Any) -> None:
+def test_law_3_exit_is_not_kept_for_a_later_pull(kind: Any) -> None:
     stream = PullEagerObj(SourceIterObj(range(4)).map(raising(kind, 1)), 4)
-    seen: list[int] = []
+    received: list[int] = []
 
     async def pull() -> None:
         async for n in stream:
-            seen.append(n)
-            # Ended by the error alone.
+            received.append(n)
+            # Only the error ends this wait.
             await asyncio.Event().wait()
 
     loop = asyncio.new_event_loop()
     try:
         with pytest.raises(kind):
             loop.run_until_complete(pull())
-        assert seen == [0]
+        assert received == [0]
 
         async def rest() -> list[int]:
             return [n async for n in stream]
@@ -145,7 +145,7 @@ def test_law_3_what_ends_the_program_is_not_held_for_a_later_pull(kind: Any) -> 
         loop.close()
 
 
-async def test_law_3_every_branch_of_a_shared_stream_gets_it() -> None:
+async def test_law_3_every_branch_of_a_tee_raises_it() -> None:
     left, right = SourceIterObj(range(3)).map(raising(OddError, 1)).tee(2)
     for branch in (left, right):
         assert await anext(branch) == 0
@@ -156,7 +156,7 @@ async def test_law_3_every_branch_of_a_shared_stream_gets_it() -> None:
 
 @pytest.mark.parametrize("waits", [False, True])
 @pytest.mark.parametrize("concurrent", [False, True])
-async def test_a_branch_of_a_fork_keeps_it_to_itself(waits: bool, concurrent: bool) -> None:
+async def test_error_of_a_fork_branch_affects_no_other(waits: bool, concurrent: bool) -> None:
     failing, other = Failing(1, waits=waits), Failing(waits=waits)
     fork = PushForkObj([failing, other], concurrent=concurrent)
     for n in range(3):
@@ -169,23 +169,23 @@ async def test_a_branch_of_a_fork_keeps_it_to_itself(waits: bool, concurrent: bo
     assert (failing.items, other.items) == ([0, 2], [0, 1, 2])
 
 
-async def test_a_fork_ends_every_sink() -> None:
+async def test_fork_ends_every_sink() -> None:
     sinks = [Failing("end"), Failing(), Failing("end")]
     with pytest.raises(BaseExceptionGroup):
         await PushForkObj(sinks).return_()
     assert [len(sink.ends) for sink in sinks] == [1, 1, 1]
 
 
-async def test_the_end_of_a_line_ends_its_sink() -> None:
+async def test_failing_end_still_ends_the_sink() -> None:
     sink = Failing([1])
-    line = PushMapObj[int, int](PushWindowObj(sink, 2), int)
-    await line.next(1)
+    pipeline = PushMapObj[int, int](PushWindowObj(sink, 2), int)
+    await pipeline.next(1)
     with pytest.raises(OddError):
-        await line.return_()
+        await pipeline.return_()
     assert sink.ends == [None]
 
 
-async def test_the_end_of_a_timed_window_delivers_the_other_lists() -> None:
+async def test_end_of_a_timed_batch_delivers_other_lists() -> None:
     sink = Failing([0, 1], "end")
     window = PushWindowTimeoutObj(sink, 2, 100)
     for n in range(3):
@@ -196,12 +196,12 @@ async def test_the_end_of_a_timed_window_delivers_the_other_lists() -> None:
     assert sink.ends == [None]
 
 
-async def test_a_list_that_failed_in_the_background_costs_itself() -> None:
+async def test_list_that_fails_in_the_background_costs_itself() -> None:
     sink = Failing([0, 1])
     window = PushWindowTimeoutObj(sink, 2, 100)
     window.next_nowait(0)
     window.next_nowait(1)
-    # Delivered in the background.
+    # The list is delivered in the background.
     await until(lambda: not window._window.lists)
     with pytest.raises(OddError):
         await window.next(2)
@@ -211,7 +211,7 @@ async def test_a_list_that_failed_in_the_background_costs_itself() -> None:
     await window.return_()
 
 
-async def test_a_bridge_delivers_to_the_other_sinks_and_ends_them() -> None:
+async def test_bridge_delivers_to_the_other_sinks() -> None:
     failing, other = Failing(1, "end"), SinkCollectObj[int]()
     bridge = PullPushBridgeObj(range(3), failing, other)
     assert await anext(bridge) == 0
@@ -224,7 +224,7 @@ async def test_a_bridge_delivers_to_the_other_sinks_and_ends_them() -> None:
     assert other.closed
 
 
-async def test_a_source_of_a_pool_is_pulled_again() -> None:
+async def test_pool_pulls_again_after_a_source_error() -> None:
     async def work(n: int) -> int:
         return n
 
@@ -244,21 +244,21 @@ async def test_a_source_of_a_pool_is_pulled_again() -> None:
     assert values == [0, 1, 2]
 
 
-async def test_a_graphs_callbacks_all_hear_of_it() -> None:
+async def test_all_callbacks_of_a_graph_run() -> None:
     graph = DependencyGraph()
-    heard: list[Any] = []
+    notified: list[Any] = []
 
     def fail(*key: Any) -> None:
         raise OddError
 
     graph.on_ready(fail)
-    graph.on_ready(lambda *key: heard.append(key))
+    graph.on_ready(lambda *key: notified.append(key))
     with pytest.raises(OddError):
         graph.add("a")
-    assert heard
+    assert notified
 
 
-def test_an_error_that_ends_the_program_is_not_put_into_a_group() -> None:
+def test_exit_is_not_put_into_a_group() -> None:
     stop = KeyboardInterrupt()
     assert as_group([ValueError(1), stop], "several") is stop
     assert stop.__notes__ == ["several: ValueError(1)"]

@@ -25,14 +25,14 @@ from tests.pool_support import ERROR, FINAL, INTERMEDIATE, envelopes, one, pool,
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("task_path")
 
 
 where: ContextVar[str] = ContextVar("where", default="nowhere")
 
 
 async def error_of(task: Any, limit: int = 4) -> BaseException:
-    """The error of the one envelope that a task gives."""
+    """Return the error of the single envelope of a task."""
     [envelope] = await envelopes(pool([task], limit))
     assert envelope.type is ERROR
     assert envelope.value is None
@@ -41,7 +41,7 @@ async def error_of(task: Any, limit: int = 4) -> BaseException:
 
 
 async def value_of(task: Any) -> Any:
-    """The value of the one envelope that a task gives."""
+    """Return the value of the single envelope of a task."""
     [envelope] = await envelopes(pool([task]))
     assert (envelope.type, envelope.error) == (FINAL, None)
     return envelope.value
@@ -87,12 +87,12 @@ async def test_demo_program() -> None:
             await queue.sink.next(generator)
         await queue.sink.return_()
 
-    seen: Counter[tuple[EnvelopeType, object]] = Counter()
+    received: Counter[tuple[EnvelopeType, object]] = Counter()
     async with runner.run_tasks() as progress, asyncio.TaskGroup() as group:
         group.create_task(supply())
         async for envelope in progress:
-            seen[envelope.type, envelope.value] += 1
-    assert seen == {
+            received[envelope.type, envelope.value] += 1
+    assert received == {
         (FINAL, "function"): 20,
         (INTERMEDIATE, "first"): 20,
         (INTERMEDIATE, "second"): 20,
@@ -102,22 +102,22 @@ async def test_demo_program() -> None:
     assert root.held == 0
 
 
-async def test_async_function_gives_its_result() -> None:
+async def test_async_function_returns_its_result() -> None:
     assert await value_of(one) == 1
 
 
-async def test_plain_callable_gives_what_it_returns() -> None:
+async def test_plain_callable_returns_its_result() -> None:
     assert await value_of(lambda: 2) == 2
 
 
-async def test_plain_callable_returning_a_coroutine_is_awaited() -> None:
+async def test_coroutine_of_a_plain_callable_is_awaited() -> None:
     def work() -> Coroutine[Any, Any, int]:
         return one()
 
     assert await value_of(work) == 1
 
 
-async def test_plain_callable_returning_a_future_is_awaited() -> None:
+async def test_future_of_a_plain_callable_is_awaited() -> None:
     def answer() -> asyncio.Future[int]:
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         future.get_loop().call_soon(future.set_result, 3)
@@ -131,16 +131,16 @@ async def test_generator_without_final_ends_with_none() -> None:
         yield 1
         yield 2
 
-    got = await envelopes(pool([count]))
-    assert [(e.type, e.value) for e in got] == [
+    received = await envelopes(pool([count]))
+    assert [(e.type, e.value) for e in received] == [
         (INTERMEDIATE, 1),
         (INTERMEDIATE, 2),
         (FINAL, None),
     ]
-    assert {e.task_id for e in got} == {1}
+    assert {e.task_id for e in received} == {1}
 
 
-async def test_generator_goes_on_behind_its_final() -> None:
+async def test_generator_continues_after_its_final() -> None:
     ended: list[str] = []
 
     class Block:
@@ -157,7 +157,7 @@ async def test_generator_goes_on_behind_its_final() -> None:
     assert ended == ["None"]
 
 
-async def test_yield_behind_final_is_an_error() -> None:
+async def test_yield_after_final_is_an_error() -> None:
     closed = False
 
     async def work() -> AsyncIterator[int | Final[int]]:
@@ -179,13 +179,13 @@ async def test_task_passes_its_arguments_and_its_key() -> None:
     assert (envelope.key, envelope.value) == ("seven", (3, 1))
 
 
-async def test_bare_callables_run_in_copies_of_the_context_of_the_run() -> None:
-    async def tell() -> str:
+async def test_callables_run_in_copies_of_the_runs_context() -> None:
+    async def swap_context() -> str:
         before = where.get()
         where.set("inside")
         return before
 
-    runner = pool([tell, tell])
+    runner = pool([swap_context, swap_context])
     where.set("at the run")
     run = runner.run_tasks()
     where.set("later")
@@ -194,23 +194,23 @@ async def test_bare_callables_run_in_copies_of_the_context_of_the_run() -> None:
     assert where.get() == "later"
 
 
-async def test_task_runs_in_copies_of_the_context_where_it_was_built() -> None:
-    def tell() -> str:
+async def test_task_runs_in_copies_of_its_own_context() -> None:
+    def swap_context() -> str:
         before = where.get()
         where.set("inside")
         return before
 
     where.set("at the task")
-    task = Task(tell)
-    in_thread = Task(tell, thread=True)
+    task = Task(swap_context)
+    in_thread = Task(swap_context, thread=True)
     where.set("at the run")
-    got = await envelopes(pool([task, task, in_thread, in_thread]))
-    assert [envelope.value for envelope in got] == ["at the task"] * 4
+    received = await envelopes(pool([task, task, in_thread, in_thread]))
+    assert [envelope.value for envelope in received] == ["at the task"] * 4
 
 
-async def test_task_is_an_asyncio_task_of_its_own(way: str) -> None:
-    if way == "shared":
-        pytest.skip("this is what it gives up")
+async def test_each_task_is_its_own_asyncio_task(task_path: str) -> None:
+    if task_path == "shared":
+        pytest.skip("tasks share workers there")
     names: list[str] = []
 
     async def work() -> int:
@@ -231,31 +231,31 @@ async def test_pool_never_patches_the_event_loop(monkeypatch: pytest.MonkeyPatch
     loop = asyncio.get_running_loop()
     patched: list[set[str]] = []
 
-    def look() -> None:
-        # Attributes of the object that hide those of its class.
+    def record() -> None:
+        # Instance attributes that hide those of the class.
         patched.append({name for name in vars(loop) if hasattr(type(loop), name)})
 
-    # asyncio calls this inside the constructor of each task; from 3.12 on it does so in C.
+    # asyncio calls this in the constructor of each task; from 3.12 on it does so in C.
     registry: Any = getattr(tasks, "_all_tasks", None)
     if registry is not None:
         add = registry.add
 
         def added(task: object) -> None:
-            look()
+            record()
             add(task)
 
         monkeypatch.setattr(registry, "add", added)
 
     async def work() -> None:
-        look()
+        record()
         await asyncio.sleep(0)
-        look()
+        record()
 
     await envelopes(pool([work] * 20, 8))
     assert patched.count(set()) == len(patched) >= 40
 
 
-async def test_scopes_of_anyio_hold_inside_a_task() -> None:
+async def test_anyio_scopes_work_inside_a_task() -> None:
     async def times_out() -> bool:
         with anyio.move_on_after(0) as scope:
             await anyio.sleep_forever()
@@ -283,43 +283,43 @@ async def test_scopes_of_anyio_hold_inside_a_task() -> None:
         return "through"
 
     tasks = [times_out, cancels_its_group, shields] * 3
-    got = await envelopes(pool(tasks, 2, ordered=True))
-    assert [envelope.value for envelope in got] == [True, ["child"], "through"] * 3
+    received = await envelopes(pool(tasks, 2, ordered=True))
+    assert [envelope.value for envelope in received] == [True, ["child"], "through"] * 3
 
 
-async def test_tasks_may_await_the_same_future() -> None:
+async def test_tasks_can_await_the_same_future() -> None:
     answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def work() -> int:
         return await answer
 
-    async def give() -> None:
+    async def resolve() -> None:
         answer.set_result(7)
 
-    assert [e.value for e in await envelopes(pool([work, work, work, give]))] == [None, 7, 7, 7]
+    assert [e.value for e in await envelopes(pool([work, work, work, resolve]))] == [None, 7, 7, 7]
 
 
 @pytest.mark.parametrize("turns", [0, 1])
-async def test_cancelled_task_cancels_what_it_awaits(turns: int) -> None:
+async def test_cancelled_task_cancels_its_awaitable(turns: int) -> None:
     children: list[asyncio.Task[object]] = []
 
     async def parent() -> None:
         children.append(asyncio.ensure_future(asyncio.Event().wait()))
         await children[0]
 
-    async def kill() -> None:
+    async def cancel_first() -> None:
         for _ in range(turns):
             await asyncio.sleep(0)
         runner.cancel(1)
 
-    runner = pool([parent, kill])
+    runner = pool([parent, cancel_first])
     async with runner.run_tasks() as progress:
         found = [envelope async for envelope in progress]
     assert {e.task_id: type(e.error) for e in found} == {1: asyncio.CancelledError, 2: type(None)}
     assert children[0].cancelled()
 
 
-async def test_cost_is_what_a_task_holds() -> None:
+async def test_task_holds_its_cost() -> None:
     capacity = CapacitySource(4)
     held: list[int] = []
 
@@ -332,9 +332,9 @@ async def test_cost_is_what_a_task_holds() -> None:
     assert held == [3, 2]
 
 
-@pytest.mark.usefixtures("unhurried")
-async def test_task_that_never_waits_runs_in_the_turn_of_its_pull(way: str) -> None:
-    if way == "long" and sys.version_info < (3, 12):
+@pytest.mark.usefixtures("large_budget")
+async def test_ready_task_runs_in_the_iteration_of_its_pull(task_path: str) -> None:
+    if task_path == "long" and sys.version_info < (3, 12):
         pytest.skip("eager tasks came with CPython 3.12")
     order: list[str] = []
 
@@ -347,23 +347,23 @@ async def test_task_that_never_waits_runs_in_the_turn_of_its_pull(way: str) -> N
     assert order == ["work", "turn"]
 
 
-async def test_envelope_tells_its_times() -> None:
+async def test_envelope_has_its_times() -> None:
     async def work() -> AsyncIterator[int]:
         yield 1
 
     loop = asyncio.get_running_loop()
     before = loop.time()
-    on_way, final = await envelopes(pool([work]))
-    assert on_way.finished is None
+    intermediate, final = await envelopes(pool([work]))
+    assert intermediate.finished is None
     assert final.started is not None
     assert final.finished is not None
     assert before <= final.queued <= final.started <= final.finished <= loop.time()
-    assert (final.attempt, on_way.started) == (1, final.started)
+    assert (final.attempt, intermediate.started) == (1, final.started)
 
 
 @pytest.mark.loops("asyncio")
-async def test_the_clock_is_read_once_for_each_change_of_state(
-    way: str, monkeypatch: pytest.MonkeyPatch
+async def test_clock_is_read_once_per_state_change(
+    task_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Clock:
         reads = 0.0
@@ -375,8 +375,8 @@ async def test_the_clock_is_read_once_for_each_change_of_state(
     clock = Clock()
     monkeypatch.setattr("headrace.pool.run.time", clock)
     await envelopes(pool([one] * 100))
-    # Taken up, called, ended; the core takes up what it calls, in one moment.
-    assert clock.reads == 100 * (3 if way == "long" else 2)
+    # Queued, called, ended. On the fast path, the first two are one reading.
+    assert clock.reads == 100 * (3 if task_path == "long" else 2)
 
 
 def test_envelope_is_immutable_and_slotted() -> None:
@@ -396,7 +396,7 @@ def test_envelope_is_a_value() -> None:
         case TaskProgressEnvelope(1, "k", _, 5):
             pass
         case _:
-            pytest.fail("it has no positions")
+            pytest.fail("the envelope has no positional pattern")
 
 
 async def test_progress_is_a_pull_object() -> None:
@@ -405,42 +405,46 @@ async def test_progress_is_a_pull_object() -> None:
         assert [value async for value in values] == [1, 1, 1]
 
 
-async def test_source_may_be_any_iterable() -> None:
+async def test_source_can_be_any_iterable() -> None:
     async def tasks() -> AsyncIterator[Callable[[], Any]]:
         yield one
 
-    class Old:
+    class Indexed:
         def __getitem__(self, index: int) -> Callable[[], Any]:
             return [one][index]
 
     source: Any
-    for source in ((one,), iter([one]), tasks(), Old()):
+    for source in ((one,), iter([one]), tasks(), Indexed()):
         assert [envelope.value for envelope in await envelopes(pool(source))] == [1]
 
 
-NONE: list[Any] = []
+NO_TASKS: list[Any] = []
 
 
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
         ((5, CapacitySource(1)), {}, r"source must be .*5 \(int\)"),
-        ((NONE, 3), {}, r"capacity must be a CapacitySource, not 3 \(int\)"),
-        ((NONE, CapacitySource(1)), {"name": 4}, r"name must be a string or None, not 4 \(int\)"),
+        ((NO_TASKS, 3), {}, r"capacity must be a CapacitySource, not 3 \(int\)"),
         (
-            (NONE, CapacitySource(1)),
+            (NO_TASKS, CapacitySource(1)),
+            {"name": 4},
+            r"name must be a string or None, not 4 \(int\)",
+        ),
+        (
+            (NO_TASKS, CapacitySource(1)),
             {"max_buffered": 1.5},
             r"max_buffered must be an integer, got 1.5 \(float\)",
         ),
         (
-            (NONE, CapacitySource(1)),
+            (NO_TASKS, CapacitySource(1)),
             {"max_buffered": 0},
             "max_buffered must be at least 1, got 0",
         ),
-        ((NONE, CapacitySource(1)), {"speed": 1}, "speed"),
+        ((NO_TASKS, CapacitySource(1)), {"speed": 1}, "speed"),
     ],
 )
-def test_bad_runner_says_what_is_wrong(
+def test_bad_runner_options_are_refused(
     arguments: tuple[Any, ...], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
@@ -459,17 +463,17 @@ def test_bad_runner_says_what_is_wrong(
         (one, {"colour": "red"}, "colour"),
     ],
 )
-def test_bad_task_says_what_is_wrong(fn: Any, options: dict[str, Any], message: str) -> None:
+def test_bad_task_options_are_refused(fn: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         Task(fn, **options)
 
 
 @pytest.mark.virtual
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="asyncio tasks are over at once there")
-async def test_asyncio_tasks_of_what_has_ended_do_not_pile_up(way: str) -> None:
-    """Before 3.12 each lives until the loop turns; and with many the collector runs for nothing."""
-    if way != "short":
-        pytest.skip("it is the core that begins them ahead")
+async def test_ended_asyncio_tasks_do_not_accumulate(task_path: str) -> None:
+    """Before 3.12, each lives until the next event-loop iteration, and many of them trigger useless garbage collections."""
+    if task_path != "short":
+        pytest.skip("only the core starts tasks ahead")
     loop = asyncio.get_running_loop()
     turns = Counter[int]()
     now = 0
@@ -484,6 +488,6 @@ async def test_asyncio_tasks_of_what_has_ended_do_not_pile_up(way: str) -> None:
         turns[now] += 1
 
     count()
-    # By this clock no time passes, which would have the loop turn too.
+    # On this clock no time passes, so the yield budget is never used up.
     assert len(await envelopes(pool([work] * 500, 500))) == 500
     assert max(turns.values()) <= 96

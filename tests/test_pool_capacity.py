@@ -21,10 +21,10 @@ from tests.support import turns, until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("task_path")
 
 
-async def test_nothing_is_pulled_ahead_but_one() -> None:
+async def test_only_one_task_is_pulled_ahead() -> None:
     pulled = called = 0
     gate = asyncio.Event()
 
@@ -71,7 +71,7 @@ class Granting(CapacitySource):
 
 
 @pytest.mark.parametrize("lookahead", [1, 5])
-async def test_law_8_nothing_is_called_before_it_was_granted(lookahead: int) -> None:
+async def test_law_8_no_task_is_called_before_its_grant(lookahead: int) -> None:
     pulled = called = 0
     capacity = Granting(3)
 
@@ -96,10 +96,10 @@ async def test_law_8_nothing_is_called_before_it_was_granted(lookahead: int) -> 
     assert pulled == called == capacity.granted == 200
 
 
-async def test_silent_source_holds_no_capacity() -> None:
+async def test_idle_source_holds_no_capacity() -> None:
     root = CapacitySource(3)
-    silent: PushPullBufferObj[Any] = PushPullBufferObj()
-    first = HierarchicalTaskPoolRunner(silent.source, CapacitySource(3, root))
+    idle: PushPullBufferObj[Any] = PushPullBufferObj()
+    first = HierarchicalTaskPoolRunner(idle.source, CapacitySource(3, root))
     gate = asyncio.Event()
     running = 0
 
@@ -115,23 +115,23 @@ async def test_silent_source_holds_no_capacity() -> None:
         assert len([envelope async for envelope in progress]) == 3
 
 
-def rivals(root: CapacitySource, source: Any) -> tuple[Any, ...]:
-    """A runner of a source, and one beside it that always has more to do."""
+def competing_runners(root: CapacitySource, source: Any) -> tuple[Any, ...]:
+    """Create a runner of the source and a runner with endless tasks, under one capacity."""
 
-    async def turn() -> None:
+    async def wait_long() -> None:
         await turns(100)
 
-    endless = iter(lambda: turn, None)
+    endless = iter(lambda: wait_long, None)
     return tuple(
         HierarchicalTaskPoolRunner(tasks, CapacitySource(20, root)) for tasks in (source, endless)
     )
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_who_asks_for_more_than_it_has_in_hand_holds_nothing_once_its_source_is_silent(
+async def test_no_prefetched_permits_while_source_is_idle(
     fails: bool,
 ) -> None:
-    """What is freed in one turn is shared by asks that are made ahead of their tasks; nobody may see more of them than that."""
+    """Permits that are freed in one loop iteration go to requests that are made ahead of their tasks, which must not be visible."""
     root = CapacitySource(20)
     buffer: PushPullBufferObj[Any] = PushPullBufferObj()
     called = 0
@@ -145,9 +145,9 @@ async def test_who_asks_for_more_than_it_has_in_hand_holds_nothing_once_its_sour
     for _ in range(500):
         buffer.sink.next_nowait(work)
     if fails:
-        # Nothing more is pulled before somebody has taken it.
+        # The source is pulled no further until a consumer has read the error.
         await buffer.sink.throw(OSError("torn"))
-    first, second = rivals(root, buffer.source)
+    first, second = competing_runners(root, buffer.source)
     async with second.run_tasks() as others:
         reading = asyncio.ensure_future(others.count())
         await until(lambda: second.capacity.waiting)
@@ -168,16 +168,16 @@ async def test_who_asks_for_more_than_it_has_in_hand_holds_nothing_once_its_sour
     assert (root.held, root.waiting) == (0, 0)
 
 
-def test_law_15_what_a_loop_that_stopped_had_asked_for_goes_to_others() -> None:
+def test_law_15_requests_of_stopped_loop_go_to_others() -> None:
     root = CapacitySource(20)
     rest = [root.acquire_nowait() for _ in range(19)]
     loops = [asyncio.new_event_loop() for _ in range(2)]
 
-    async def begin() -> Any:
+    async def start_runs() -> Any:
         async def work() -> None:
             await turns(100)
 
-        first, second = rivals(root, iter(lambda: work, None))
+        first, second = competing_runners(root, iter(lambda: work, None))
         runs = [first.run_tasks(), second.run_tasks()]
         for run in runs:
             await run.__aenter__()
@@ -185,18 +185,18 @@ def test_law_15_what_a_loop_that_stopped_had_asked_for_goes_to_others() -> None:
         await until(lambda: first.capacity.waiting > 1 or second.capacity.waiting > 1)
         return first, second, runs, tasks
 
-    *_, runs, tasks = loops[0].run_until_complete(begin())
-    # It stopped: whatever its tasks hold they hold, but no more than that.
+    *_, runs, tasks = loops[0].run_until_complete(start_runs())
+    # The loop is stopped: its tasks keep what they hold and must be granted no more.
     held = root.held
     for lease in rest:
         assert lease is not None
         lease.release()
 
-    async def have() -> None:
+    async def acquire_rest() -> None:
         async with asyncio.timeout(30), root.acquire(20 - (held - 19)):
             pass
 
-    loops[1].run_until_complete(have())
+    loops[1].run_until_complete(acquire_rest())
 
     async def end() -> None:
         for task in tasks:
@@ -211,15 +211,15 @@ def test_law_15_what_a_loop_that_stopped_had_asked_for_goes_to_others() -> None:
         loop.close()
 
 
-async def test_plain_tasks_do_not_wait_for_what_was_asked_for_ahead_of_others() -> None:
-    """Tasks of both kinds in turn, of which each kind asks ahead for itself."""
+async def test_simple_tasks_do_not_wait_for_others_prefetch() -> None:
+    """Simple and general tasks alternate; each kind requests permits ahead for itself."""
     root = CapacitySource(2)
 
     async def work() -> None:
         await turns(3)
 
     tasks = (Task(work, timeout=3600) if number % 3 else work for number in range(1_000))
-    first, second = rivals(root, tasks)
+    first, second = competing_runners(root, tasks)
     async with second.run_tasks() as others:
         reading = asyncio.ensure_future(others.count())
         await until(lambda: second.capacity.waiting)
@@ -230,7 +230,7 @@ async def test_plain_tasks_do_not_wait_for_what_was_asked_for_ahead_of_others() 
     assert (root.held, root.waiting) == (0, 0)
 
 
-async def test_a_task_that_is_called_again_asks_for_itself_alone() -> None:
+async def test_retried_task_requests_only_its_own_permit() -> None:
     root = CapacitySource(20)
     buffer: PushPullBufferObj[Any] = PushPullBufferObj()
     failures = 30
@@ -244,7 +244,7 @@ async def test_a_task_that_is_called_again_asks_for_itself_alone() -> None:
 
     for _ in range(3):
         buffer.sink.next_nowait(Task(work, retry=Retry(49, backoff=0)))
-    first, second = rivals(root, buffer.source)
+    first, second = competing_runners(root, buffer.source)
     async with second.run_tasks() as others:
         reading = asyncio.ensure_future(others.count())
         await until(lambda: second.capacity.waiting)
@@ -257,7 +257,7 @@ async def test_a_task_that_is_called_again_asks_for_itself_alone() -> None:
     assert (root.held, root.waiting) == (0, 0)
 
 
-async def test_source_that_lets_the_loop_turn_again_and_again_is_silent() -> None:
+async def test_yielding_source_counts_as_idle() -> None:
     root = CapacitySource(20)
 
     async def work() -> None:
@@ -269,7 +269,7 @@ async def test_source_that_lets_the_loop_turn_again_and_again_is_silent() -> Non
         while True:
             await turns(1)
 
-    first, second = rivals(root, SourceIterObj(tasks()))
+    first, second = competing_runners(root, SourceIterObj(tasks()))
     async with second.run_tasks() as others:
         reading = asyncio.ensure_future(others.count())
         await until(lambda: second.capacity.waiting)
@@ -282,18 +282,18 @@ async def test_source_that_lets_the_loop_turn_again_and_again_is_silent() -> Non
     assert (root.held, root.waiting) == (0, 0)
 
 
-@pytest.mark.parametrize("terms", [None, {"timeout": 3600}, {"retry": Retry(2, backoff=0)}])
+@pytest.mark.parametrize("task_options", [None, {"timeout": 3600}, {"retry": Retry(2, backoff=0)}])
 @pytest.mark.parametrize("action", ["pause", "drain", "abort", "leave"])
-async def test_nothing_is_asked_for_ahead_from_the_moment_on_when_a_run_is_to_call_no_more(
-    action: str, terms: dict[str, Any] | None
+async def test_no_permit_prefetch_after_pause_or_end(
+    action: str, task_options: dict[str, Any] | None
 ) -> None:
     root = CapacitySource(20)
 
     async def work() -> None:
         await turns(3)
 
-    tasks = iter(lambda: work if terms is None else Task(work, **terms), None)
-    first, second = rivals(root, tasks)
+    tasks = iter(lambda: work if task_options is None else Task(work, **task_options), None)
+    first, second = competing_runners(root, tasks)
     async with second.run_tasks() as others:
         reading = asyncio.ensure_future(others.count())
         await until(lambda: second.capacity.waiting)
@@ -301,17 +301,17 @@ async def test_nothing_is_asked_for_ahead_from_the_moment_on_when_a_run_is_to_ca
             await until(lambda: first.capacity.waiting > 1)
             if action == "pause":
                 first.pause()
-                ends = None
+                ending = None
             else:
-                ends = {"drain": first.drain, "abort": first.abort, "leave": progress.aclose}[
+                ending = {"drain": first.drain, "abort": first.abort, "leave": progress.aclose}[
                     action
                 ]()
-                # What it does before it waits.
-                ends.send(None)
-            # No more than the one that was pulled, which may have to hear of it.
+                # The part that runs before it waits.
+                ending.send(None)
+            # Only the request of the task that was already pulled may remain.
             assert first.capacity.waiting <= 1
-            if ends is not None:
-                ends.close()
+            if ending is not None:
+                ending.close()
         reading.cancel()
         await asyncio.wait([reading])
     assert (root.held, root.waiting) == (0, 0)
@@ -324,15 +324,15 @@ async def test_envelopes_come_in_order_of_completion() -> None:
         await gates[index].wait()
         return index
 
-    got: list[int] = []
+    received: list[int] = []
     async with pool([Task(work, index) for index in range(3)]).run_tasks() as progress:
         for index in (2, 0, 1):
             gates[index].set()
-            got.append((await anext(progress)).value)
-    assert got == [2, 0, 1]
+            received.append((await anext(progress)).value)
+    assert received == [2, 0, 1]
 
 
-async def test_law_8_capacity_is_held_until_the_work_has_really_stopped() -> None:
+async def test_law_8_capacity_is_held_until_work_has_stopped() -> None:
     capacity = CapacitySource(1)
     cleaning, cleaned = asyncio.Event(), asyncio.Event()
 
@@ -357,7 +357,7 @@ async def test_law_8_capacity_is_held_until_the_work_has_really_stopped() -> Non
     assert capacity.held == 0
 
 
-async def test_cost_that_can_never_be_had_is_an_error_at_once() -> None:
+async def test_impossible_cost_is_an_error_at_once() -> None:
     async with pool([Task(one, cost=5), one]).run_tasks() as progress:
         refused, after = [envelope async for envelope in progress]
     assert isinstance(refused.error, ValueError)
@@ -366,7 +366,7 @@ async def test_cost_that_can_never_be_had_is_an_error_at_once() -> None:
     assert (after.type, after.value) == (FINAL, 1)
 
 
-async def test_law_6_work_goes_on_without_the_consumer_up_to_max_buffered() -> None:
+async def test_law_6_work_continues_up_to_max_buffered() -> None:
     called = 0
 
     async def work() -> int:
@@ -377,21 +377,21 @@ async def test_law_6_work_goes_on_without_the_consumer_up_to_max_buffered() -> N
     async with pool([work] * 100, 2, max_buffered=10).run_tasks() as progress:
         await until(lambda: called >= 10)
         await quiet()
-        # One more for each that ran when the tenth envelope was put, and no capacity is held for nothing.
+        # One more for each task that ran when the tenth envelope was put. No capacity is held without need.
         assert 10 <= called <= 12
-        got = [(await anext(progress)).value for _ in range(3)]
+        received = [(await anext(progress)).value for _ in range(3)]
         await quiet()
         assert 13 <= called <= 15
-        got += [envelope.value async for envelope in progress]
-    assert sorted(got) == list(range(1, 101))
+        received += [envelope.value async for envelope in progress]
+    assert sorted(received) == list(range(1, 101))
 
 
-async def test_law_6_unread_are_max_buffered_and_one_for_each_that_ran() -> None:
+async def test_law_6_unread_is_max_buffered_plus_running() -> None:
     gate = asyncio.Event()
     most = 0
     runner = pool([gate.wait] * 200, 50, max_buffered=10)
     async with runner.run_tasks() as progress:
-        # It is no limit of how many run.
+        # max_buffered does not limit how many tasks run.
         await until(lambda: runner.snapshot().running == 50)
         gate.set()
         await quiet()
@@ -402,7 +402,7 @@ async def test_law_6_unread_are_max_buffered_and_one_for_each_that_ran() -> None
 
 
 @pytest.mark.virtual
-async def test_a_consumer_that_stops_reading_stops_the_run_and_loses_nothing() -> None:
+async def test_stopped_consumer_stops_run_and_loses_nothing() -> None:
     called = 0
     loop = asyncio.get_running_loop()
 
@@ -415,20 +415,20 @@ async def test_a_consumer_that_stops_reading_stops_the_run_and_loses_nothing() -
 
     runner = pool([work] * 1_000, 5, max_buffered=100)
     async with runner.run_tasks() as progress:
-        got = [(await anext(progress)).value]
+        received = [(await anext(progress)).value]
         await asyncio.sleep(3600)
-        # What ran when the hundredth was put has ended too, and nothing has been called since.
+        # The tasks that ran when the hundredth envelope was put have ended too. No task was called since.
         assert 101 <= called <= 101 + 5
         assert runner.snapshot().unread == called - 1
         assert (runner.snapshot().running, runner.capacity.held) == (0, 0)
-        again = loop.time()
-        got += [envelope.value async for envelope in progress]
-    assert sorted(got) == list(range(1, 1_001))
-    assert loop.time() - again == pytest.approx((1_000 - 105) / 5, abs=2)
+        resumed_at = loop.time()
+        received += [envelope.value async for envelope in progress]
+    assert sorted(received) == list(range(1, 1_001))
+    assert loop.time() - resumed_at == pytest.approx((1_000 - 105) / 5, abs=2)
 
 
 @pytest.mark.virtual
-async def test_a_slow_consumer_stalls_nobody_before_the_bound() -> None:
+async def test_slow_consumer_stalls_no_task_below_the_bound() -> None:
     ended: list[float] = []
     loop = asyncio.get_running_loop()
 
@@ -442,17 +442,17 @@ async def test_a_slow_consumer_stalls_nobody_before_the_bound() -> None:
             yield number
         ended.append(loop.time())
 
-    begun = loop.time()
+    start = loop.time()
     runner = pool([work, yields] * 25, 5, max_buffered=200)
     async with runner.run_tasks() as progress:
         async for _ in progress:
             await asyncio.sleep(100)
-    # Ten rounds of five, as if it had read everything at once.
-    rounds = [begun + 1 + number // 5 for number in range(50)]
+    # Ten rounds of five, as if each envelope had been read at once.
+    rounds = [start + 1 + number // 5 for number in range(50)]
     assert ended == pytest.approx(rounds)
 
 
-async def test_no_capacity_is_held_while_the_consumer_is_behind() -> None:
+async def test_no_capacity_is_held_while_consumer_is_behind() -> None:
     capacity = CapacitySource(2)
     runner = HierarchicalTaskPoolRunner([one] * 100, capacity, max_buffered=5)
     async with runner.run_tasks():
@@ -460,19 +460,19 @@ async def test_no_capacity_is_held_while_the_consumer_is_behind() -> None:
         assert capacity.held == 0
 
 
-async def test_tasks_that_yield_wait_for_room_in_turn() -> None:
-    made = 0
+async def test_yielding_tasks_wait_for_space_in_order() -> None:
+    yielded = 0
 
     async def work(name: str) -> AsyncIterator[str]:
-        nonlocal made
+        nonlocal yielded
         for _ in range(20):
-            made += 1
+            yielded += 1
             yield name
 
     tasks = [Task(work, "a"), Task(work, "b"), Task(work, "c")]
     async with pool(tasks, max_buffered=4).run_tasks() as progress:
         await quiet()
-        # Four in the buffer, and one in the hands of each of those that wait.
-        assert made <= 4 + 3
-        seen = Counter([envelope.value async for envelope in progress])
-    assert seen == {"a": 20, "b": 20, "c": 20, None: 3}
+        # Four in the buffer, and one held by each task that waits.
+        assert yielded <= 4 + 3
+        values = Counter([envelope.value async for envelope in progress])
+    assert values == {"a": 20, "b": 20, "c": 20, None: 3}

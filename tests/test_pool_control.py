@@ -18,13 +18,13 @@ from headrace import (
     Task,
     WrongLoopError,
 )
-from tests.pool_support import ERROR, ISOLATIONS, envelopes, one, pool, quiet, shown
+from tests.pool_support import ERROR, ISOLATIONS, envelopes, one, pool, quiet, summarize
 from tests.support import eventually, until, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("task_path")
 
 
 async def fail() -> None:
@@ -42,7 +42,7 @@ def waits(runner: HierarchicalTaskPoolRunner) -> bool:
 # Running to the end
 
 
-async def test_run_gives_the_final_values() -> None:
+async def test_run_returns_the_final_values() -> None:
     async def yields() -> AsyncIterator[int]:
         yield 5
 
@@ -55,7 +55,7 @@ async def test_run_gives_the_final_values() -> None:
     assert await pool([]).run() == []
 
 
-async def test_run_raises_the_first_error_when_all_have_ended() -> None:
+async def test_run_raises_the_first_error_at_the_end() -> None:
     ended: list[int] = []
 
     async def slow() -> None:
@@ -74,7 +74,7 @@ async def test_run_raises_the_first_error_when_all_have_ended() -> None:
     assert ended == [1, 1]
 
 
-async def test_run_that_stops_raises_the_error_that_stopped_it() -> None:
+async def test_run_with_on_error_stop_raises_that_error() -> None:
     for ordered in (False, True):
         runner = pool([hang, fail, hang, one], 3, on_error="stop", ordered=ordered)
         with pytest.raises(ValueError, match="no"):
@@ -82,7 +82,7 @@ async def test_run_that_stops_raises_the_error_that_stopped_it() -> None:
         assert runner.capacity.held == 0
 
 
-async def test_run_does_not_take_the_cancellation_of_a_task_for_its_own() -> None:
+async def test_run_wraps_cancellation_of_a_task() -> None:
     async def cancelled() -> None:
         raise asyncio.CancelledError("mine")
 
@@ -91,7 +91,7 @@ async def test_run_does_not_take_the_cancellation_of_a_task_for_its_own() -> Non
     assert isinstance(raised.value.__cause__, asyncio.CancelledError)
 
 
-async def test_cancelled_run_stops_what_runs() -> None:
+async def test_cancelled_run_stops_running_tasks() -> None:
     runner = pool([hang] * 3)
     running = asyncio.create_task(runner.run())
     await until(lambda: runner.capacity.held == 3)
@@ -104,7 +104,7 @@ async def test_cancelled_run_stops_what_runs() -> None:
 # Draining
 
 
-async def test_drain_finishes_what_runs_and_hands_back_the_rest() -> None:
+async def test_drain_finishes_running_and_returns_the_rest() -> None:
     gate = asyncio.Event()
     source = SourceBufferObj([Task(gate.wait, key=index) for index in range(10)])
     runner = HierarchicalTaskPoolRunner(source, CapacitySource(2), lookahead=3)
@@ -114,29 +114,29 @@ async def test_drain_finishes_what_runs_and_hands_back_the_rest() -> None:
         await quiet()
         assert not draining.done()
         gate.set()
-        left = await draining
-        assert [task.key for task in left] == [2, 3, 4]
+        unstarted = await draining
+        assert [task.key for task in unstarted] == [2, 3, 4]
         assert [task.key for task in source.buffer] == [5, 6, 7, 8, 9]
         assert [envelope.key async for envelope in progress] == [0, 1]
     assert await runner.drain() == []
     assert {envelope.key for envelope in await envelopes(runner)} == {5, 6, 7, 8, 9}
 
 
-async def test_drain_ends_a_run_whose_source_is_silent() -> None:
+async def test_drain_ends_a_run_with_an_idle_source() -> None:
     queue: PushPullBufferObj[Any] = PushPullBufferObj()
     runner = pool(queue.source)
     async with runner.run_tasks() as progress:
         await quiet()
         assert await runner.drain() == []
         assert [envelope async for envelope in progress] == []
-        # What is pushed now is for the next run.
+        # An item that is pushed now belongs to the next run.
         await queue.sink.next(one)
     await queue.sink.return_()
     assert await runner.run() == [1]
 
 
 @pytest.mark.virtual
-async def test_drain_lets_what_backs_off_be_called_again() -> None:
+async def test_drain_finishes_retries_that_back_off() -> None:
     calls = 0
 
     async def work() -> int:
@@ -151,30 +151,30 @@ async def test_drain_lets_what_backs_off_be_called_again() -> None:
     runner = pool(queue.source, retry=Retry(backoff=5))
     async with runner.run_tasks() as progress:
         await until(lambda: runner.snapshot().backing_off)
-        # Paused or not: it was called, and is finished.
+        # It was called before, so it is finished even while paused.
         runner.pause()
         assert await runner.drain() == []
-        assert shown([envelope async for envelope in progress]) == [2]
+        assert summarize([envelope async for envelope in progress]) == [2]
 
 
 @pytest.mark.virtual
 async def test_drain_cancels_after_its_timeout() -> None:
     runner = pool([hang, one, hang], 2)
     async with runner.run_tasks() as progress:
-        await until(lambda: runner.snapshot().running == 2 and len(progress_of(runner)) == 1)
+        await until(lambda: runner.snapshot().running == 2 and len(unread_of(runner)) == 1)
         loop = asyncio.get_running_loop()
         before = loop.time()
         assert await runner.drain(timeout=3) == []
         assert loop.time() - before == pytest.approx(3)
-        found = shown([envelope async for envelope in progress])
+        found = summarize([envelope async for envelope in progress])
     assert sorted(map(str, found)) == ["1", "CancelledError", "CancelledError"]
 
 
-def progress_of(runner: HierarchicalTaskPoolRunner) -> range:
+def unread_of(runner: HierarchicalTaskPoolRunner) -> range:
     return range(runner.snapshot().unread)
 
 
-async def test_cancelled_drain_goes_on() -> None:
+async def test_cancelled_drain_continues() -> None:
     gate = asyncio.Event()
     runner = pool([gate.wait, one], 1)
     async with runner.run_tasks() as progress:
@@ -185,14 +185,14 @@ async def test_cancelled_drain_goes_on() -> None:
         with pytest.raises(asyncio.CancelledError):
             await draining
         gate.set()
-        assert shown([envelope async for envelope in progress]) == [True]
+        assert summarize([envelope async for envelope in progress]) == [True]
     assert await runner.drain() == [one]
 
 
 # Aborting
 
 
-async def test_abort_gives_each_called_task_its_envelope() -> None:
+async def test_abort_yields_an_envelope_per_called_task() -> None:
     ended: list[int] = []
 
     async def work() -> None:
@@ -208,14 +208,14 @@ async def test_abort_gives_each_called_task_its_envelope() -> None:
         assert await runner.abort() == ()
         assert runner.capacity.held == 0
         assert len(ended) == 3
-        found = shown([envelope async for envelope in progress])
+        found = summarize([envelope async for envelope in progress])
     assert found == [1] + ["CancelledError"] * 3
     assert await runner.run() == [1]
     assert await runner.abort() == ()
 
 
 @pytest.mark.loops("asyncio", "eager")
-async def test_abort_may_leave_threads_which_hold_their_capacity() -> None:
+async def test_abort_can_leave_threads_that_hold_capacity() -> None:
     capacity = CapacitySource(3)
     gates = [threading.Event(), threading.Event()]
     tasks: list[Any] = [
@@ -247,7 +247,7 @@ async def test_abort_may_leave_threads_which_hold_their_capacity() -> None:
     )
 
 
-def test_thread_that_was_left_frees_its_capacity_after_the_loop_is_gone() -> None:
+def test_left_thread_frees_capacity_after_loop_end() -> None:
     capacity = CapacitySource(1)
     gate, done = threading.Event(), threading.Event()
 
@@ -264,37 +264,37 @@ def test_thread_that_was_left_frees_its_capacity_after_the_loop_is_gone() -> Non
     assert capacity.held == 1
     gate.set()
 
-    async def again() -> None:
-        # Woken by that thread.
+    async def acquire_once() -> None:
+        # Woken by the thread that was left running.
         (await capacity.acquire()).release()
         done.set()
 
-    asyncio.run(again())
+    asyncio.run(acquire_once())
     assert done.is_set()
     assert capacity.held == 0
 
 
-async def test_task_cannot_end_the_run_that_it_is_part_of() -> None:
+async def test_task_cannot_end_its_own_run() -> None:
     runner = pool(PushPullBufferObj[Any]().source)
 
-    async def ends(way: str) -> None:
-        await getattr(runner, way)()
+    async def ends(method: str) -> None:
+        await getattr(runner, method)()
 
-    for way in ("abort", "drain"):
+    for method in ("abort", "drain"):
         for turns in (0, 1):
 
-            async def work(way: str = way, turns: int = turns) -> None:
+            async def work(method: str = method, turns: int = turns) -> None:
                 for _ in range(turns):
                     await asyncio.sleep(0)
-                await ends(way)
+                await ends(method)
 
             runner = pool([work])
             [found] = await envelopes(runner)
             assert isinstance(found.error, RuntimeError)
-            assert f"cannot {way} the run that it is part of" in str(found.error)
+            assert f"cannot {method} the run that it is part of" in str(found.error)
 
 
-def test_run_is_ended_on_its_own_loop() -> None:
+def test_run_can_be_ended_only_on_its_loop() -> None:
     runner = pool(PushPullBufferObj[Any]().source)
     run = runner.run_tasks()
 
@@ -302,9 +302,9 @@ def test_run_is_ended_on_its_own_loop() -> None:
         await run.__aenter__()
 
     async def other() -> None:
-        for way in (runner.abort, runner.drain):
+        for method in (runner.abort, runner.drain):
             with pytest.raises(WrongLoopError):
-                await way()
+                await method()
 
     loop = asyncio.new_event_loop()
     loop.run_until_complete(start())
@@ -316,7 +316,7 @@ def test_run_is_ended_on_its_own_loop() -> None:
 # Cancelling one
 
 
-async def test_cancel_stops_a_task_wherever_it_is() -> None:
+async def test_cancel_stops_running_and_queued_tasks() -> None:
     gate = asyncio.Event()
     called: list[int] = []
 
@@ -336,7 +336,7 @@ async def test_cancel_stops_a_task_wherever_it_is() -> None:
         assert not runner.cancel(1)
         assert not runner.cancel(4)
         gate.set()
-        assert sorted(shown([envelope async for envelope in progress])) == [2, 3]
+        assert sorted(summarize([envelope async for envelope in progress])) == [2, 3]
     assert not runner.cancel(2)
     assert called == [1, 2, 3]
 
@@ -351,7 +351,7 @@ async def test_cancel_ends_a_back_off() -> None:
     assert (type(found.error), found.attempt) == (asyncio.CancelledError, 1)
 
 
-async def test_task_that_is_cancelled_is_not_called_again() -> None:
+async def test_cancelled_task_is_not_retried() -> None:
     async def work() -> None:
         try:
             await hang()
@@ -367,19 +367,19 @@ async def test_task_that_is_cancelled_is_not_called_again() -> None:
     assert (type(found.error), found.attempt) == (ValueError, 1)
 
 
-async def test_task_may_cancel_itself_by_its_number() -> None:
+async def test_task_can_cancel_itself_by_id() -> None:
     async def work() -> None:
         assert runner.cancel(1)
         await asyncio.sleep(0)
 
     runner = pool([work])
-    assert shown(await envelopes(runner)) == ["CancelledError"]
+    assert summarize(await envelopes(runner)) == ["CancelledError"]
 
 
 # Pausing and resuming
 
 
-async def test_paused_runner_calls_nothing_and_waits_for_nothing() -> None:
+async def test_paused_runner_calls_and_requests_nothing() -> None:
     capacity = CapacitySource(1)
     gate = asyncio.Event()
     runner = HierarchicalTaskPoolRunner([gate.wait, one, one, one], capacity, lookahead=2)
@@ -394,21 +394,21 @@ async def test_paused_runner_calls_nothing_and_waits_for_nothing() -> None:
         await quiet()
         assert (capacity.held, runner.snapshot().running) == (0, 0)
         runner.resume()
-        assert shown([envelope async for envelope in progress]) == [1, 1, 1]
+        assert summarize([envelope async for envelope in progress]) == [1, 1, 1]
 
 
-async def test_runner_may_be_paused_before_its_run() -> None:
+async def test_runner_can_be_paused_before_its_run() -> None:
     runner = pool([one, one])
     runner.pause()
     async with runner.run_tasks() as progress:
         await quiet()
         assert runner.snapshot().done == 0
         runner.resume()
-        assert shown([envelope async for envelope in progress]) == [1, 1]
+        assert summarize([envelope async for envelope in progress]) == [1, 1]
 
 
 @pytest.mark.virtual
-async def test_paused_runner_calls_nothing_again() -> None:
+async def test_paused_runner_retries_nothing() -> None:
     calls: list[float] = []
 
     async def work() -> None:
@@ -422,12 +422,12 @@ async def test_paused_runner_calls_nothing_again() -> None:
         await asyncio.sleep(10)
         assert len(calls) == 1
         runner.resume()
-        assert shown([envelope async for envelope in progress]) == ["ValueError"]
+        assert summarize([envelope async for envelope in progress]) == ["ValueError"]
     assert calls[1] - calls[0] == pytest.approx(10)
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-async def test_cancel_takes_an_integer_and_knows_those_of_tasks(isolation: dict[str, Any]) -> None:
+async def test_cancel_needs_the_id_of_a_task(isolation: dict[str, Any]) -> None:
     runner = pool([hang, Task(hang, timeout=3600)], **isolation)
 
     def check() -> None:
@@ -445,13 +445,13 @@ async def test_cancel_takes_an_integer_and_knows_those_of_tasks(isolation: dict[
     check()
 
 
-async def test_paused_run_may_be_left_and_aborted() -> None:
-    for way in ("leave", "abort"):
+async def test_paused_run_can_be_left_and_aborted() -> None:
+    for method in ("leave", "abort"):
         runner = pool([hang, one, one], 1)
         async with runner.run_tasks():
             await until(partial(waits, runner))
             runner.pause()
-            if way == "abort":
+            if method == "abort":
                 await runner.abort()
         assert runner.capacity.held == 0
         runner.resume()
@@ -462,7 +462,7 @@ async def test_paused_run_may_be_left_and_aborted() -> None:
 
 
 @pytest.mark.virtual
-async def test_snapshot_tells_how_things_stand() -> None:
+async def test_snapshot_counts_tasks_and_capacity() -> None:
     root = CapacitySource(9, name="machine")
     capacity = CapacitySource(2, root, name="pages")
     calls = 0
@@ -482,11 +482,11 @@ async def test_snapshot_tells_how_things_stand() -> None:
     assert (before.done, before.running, before.rate, before.unread) == (0, 0, 0.0, 0)
     async with runner.run_tasks():
         await asyncio.sleep(5)
-        seen = runner.snapshot()
-        assert (seen.queued, seen.running, seen.backing_off) == (1, 2, 1)
-        assert (seen.done, seen.failed, seen.unread, seen.paused) == (1, 1, 2, False)
-        assert seen.rate == pytest.approx(2 / 5)
-        uses = [(use.name, use.limit, use.held, use.waiting) for use in seen.capacity]
+        taken = runner.snapshot()
+        assert (taken.queued, taken.running, taken.backing_off) == (1, 2, 1)
+        assert (taken.done, taken.failed, taken.unread, taken.paused) == (1, 1, 2, False)
+        assert taken.rate == pytest.approx(2 / 5)
+        uses = [(use.name, use.limit, use.held, use.waiting) for use in taken.capacity]
         assert uses == [("pages", 2, 2, 1), ("machine", 9, 2, 1)]
         await asyncio.sleep(15)
         assert runner.snapshot().rate == 0
@@ -495,11 +495,11 @@ async def test_snapshot_tells_how_things_stand() -> None:
 
 
 @pytest.mark.virtual
-async def test_rate_is_that_of_the_last_ten_seconds() -> None:
+async def test_rate_covers_the_last_ten_seconds() -> None:
     async def ticks() -> None:
         await asyncio.sleep(0.1)
 
     runner = pool([ticks] * 600, 1)
     async with runner.run_tasks() as progress:
-        seen = [runner.snapshot().rate async for _ in progress]
-    assert all(rate == pytest.approx(10, rel=0.1) for rate in seen[20:])
+        taken = [runner.snapshot().rate async for _ in progress]
+    assert all(rate == pytest.approx(10, rel=0.1) for rate in taken[20:])

@@ -1,4 +1,4 @@
-"""A cost of a task may be a mapping of the user's: what it raises when it is read costs its own task at most, and no run hangs."""
+"""A task's cost may be a user-defined mapping. If reading it raises an error, only its own task fails, and no run hangs."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from collections.abc import ItemsView, Iterator
 
 pytestmark = [
-    pytest.mark.usefixtures("way"),
+    pytest.mark.usefixtures("task_path"),
     pytest.mark.parametrize("isolation", ISOLATIONS),
 ]
 
 
 class Odd(BaseException):
-    """Is no `Exception`."""
+    """An error that is no `Exception`."""
 
 
 ERRORS = [asyncio.CancelledError, Odd, KeyboardInterrupt, SystemExit]
 """The last two end the program."""
 
 
-class Fickle(Mapping[str, int]):
-    """One slot. That it says, but for one time."""
+class RaisingCost(Mapping[str, int]):
+    """A cost of one slot that raises an error when it is read for the given time."""
 
     def __init__(self, number: int, error: type[BaseException]) -> None:
         self.error = error
@@ -54,11 +54,11 @@ class Fickle(Mapping[str, int]):
 
 
 async def check(
-    tasks: list[Task], cost: Fickle, isolation: dict[str, Any], *, busy: bool = False
+    tasks: list[Task], cost: RaisingCost, isolation: dict[str, Any], *, busy: bool = False
 ) -> None:
-    """Runs two tasks, of which the first has that cost and gives 1, and the second gives 2; nobody but the first hears of the cost.
+    """Run two tasks. The first has that cost and returns 1, the second returns 2; only the first fails if the cost raises.
 
-    If it is `busy`, others have the capacity when they come.
+    If `busy`, the capacity is held elsewhere when they are queued.
     """
     capacity = CapacitySource(1)
     lease = capacity.acquire_nowait() if busy else None
@@ -90,10 +90,10 @@ async def two() -> int:
 @pytest.mark.parametrize("busy", [False, True])
 @pytest.mark.parametrize("number", range(1, 6))
 @pytest.mark.parametrize("error", ERRORS)
-async def test_cost_that_raises_costs_its_task_alone(
+async def test_raising_cost_fails_only_its_task(
     error: type[BaseException], number: int, busy: bool, isolation: dict[str, Any]
 ) -> None:
-    cost = Fickle(number, error)
+    cost = RaisingCost(number, error)
     await check([Task(one, cost=cost), Task(two)], cost, isolation, busy=busy)
     assert cost.raised is not None or number > 1
 
@@ -101,7 +101,7 @@ async def test_cost_that_raises_costs_its_task_alone(
 @pytest.mark.parametrize("busy", [False, True])
 @pytest.mark.parametrize("number", range(1, 8))
 @pytest.mark.parametrize("error", ERRORS)
-async def test_cost_that_raises_when_its_task_is_called_again_costs_it_alone(
+async def test_cost_raising_at_retry_fails_only_its_task(
     error: type[BaseException], number: int, busy: bool, isolation: dict[str, Any]
 ) -> None:
     failed = False
@@ -114,37 +114,37 @@ async def test_cost_that_raises_when_its_task_is_called_again_costs_it_alone(
         return 1
 
     async def lasts() -> int:
-        # It has the capacity when the other is to be called again.
+        # It holds the capacity when the other task is retried.
         await quiet()
         return 2
 
-    cost = Fickle(number, error)
+    cost = RaisingCost(number, error)
     first = Task(fails, cost=cost, retry=Retry(1, on=OSError, backoff=0))
     await check([first, Task(lasts)], cost, isolation, busy=busy)
     assert cost.raised is not None or number > 2
 
 
 @pytest.mark.parametrize("error", ERRORS)
-async def test_cost_that_raises_after_a_pause_costs_its_task_alone(
+async def test_cost_raising_after_pause_fails_only_its_task(
     error: type[BaseException], isolation: dict[str, Any]
 ) -> None:
-    cost = Fickle(1, error)
+    cost = RaisingCost(1, error)
     runner = HierarchicalTaskPoolRunner([Task(one, cost=cost)], CapacitySource(1), **isolation)
     runner.pause()
     try:
         async with asyncio.timeout(10), runner.run_tasks() as progress:
             await quiet()
             runner.resume()
-            told = [envelope.error async for envelope in progress]
+            errors = [envelope.error async for envelope in progress]
     except (KeyboardInterrupt, SystemExit) as ended:
-        told = [ended]
+        errors = [ended]
     assert cost.raised is not None
-    assert told == [cost.raised]
+    assert errors == [cost.raised]
     assert (runner.capacity.held, runner.capacity.waiting) == (0, 0)
 
 
 class Refusing(CapacitySource):
-    """A capacity of another class, which raises what it was given."""
+    """A capacity whose `acquire` raises a given error."""
 
     error: BaseException | None = None
 
@@ -161,7 +161,7 @@ class Refusing(CapacitySource):
 
 
 @pytest.mark.parametrize("error", ERRORS)
-async def test_capacity_that_raises_while_a_task_waits_costs_that_task_alone(
+async def test_raising_capacity_fails_only_the_waiting_task(
     error: type[BaseException], isolation: dict[str, Any]
 ) -> None:
     capacity = Refusing(1)
@@ -169,7 +169,7 @@ async def test_capacity_that_raises_while_a_task_waits_costs_that_task_alone(
     runner = HierarchicalTaskPoolRunner([one], capacity, **isolation)
     try:
         async with asyncio.timeout(10), runner.run_tasks() as progress:
-            told = [envelope.error async for envelope in progress]
+            errors = [envelope.error async for envelope in progress]
     except (KeyboardInterrupt, SystemExit) as ended:
-        told = [ended]
-    assert told == [capacity.error]
+        errors = [ended]
+    assert errors == [capacity.error]

@@ -19,17 +19,17 @@ from headrace import (
     Task,
 )
 from tests.pool_support import envelopes, one, pool, quiet
-from tests.support import belongs_to_its_loop, insisted, until
+from tests.support import assert_bound_to_loop, cancel_repeatedly, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from headrace.pool import TaskRun
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("task_path")
 
 
-async def test_law_4_leaving_cancels_and_awaits_what_runs() -> None:
+async def test_law_4_leaving_cancels_and_awaits_tasks() -> None:
     capacity = CapacitySource(3)
     ended: list[str] = []
 
@@ -58,7 +58,7 @@ async def test_law_4_leaving_cancels_and_awaits_what_runs() -> None:
 
 
 @pytest.mark.virtual
-async def test_after_a_break_nothing_runs_and_the_source_goes_on() -> None:
+async def test_after_break_nothing_runs_and_source_continues() -> None:
     called: list[int] = []
     steps = 0
 
@@ -80,16 +80,14 @@ async def test_after_a_break_nothing_runs_and_the_source_goes_on() -> None:
     await asyncio.sleep(3600)
     assert (steps, called) == before
     assert (capacity.held, len(asyncio.all_tasks())) == (0, 1)
-    # Whatever was not called is called now, once.
+    # Each task that was not called before is called now, once.
     await envelopes(runner)
     assert called == list(range(20))
 
 
-@pytest.mark.parametrize("way", ["break", "drain", "abort"])
+@pytest.mark.parametrize("ending", ["break", "drain", "abort"])
 @pytest.mark.parametrize("turns", range(4))
-async def test_async_generator_that_is_pulled_ahead_is_whole_after_the_end_of_a_run(
-    way: str, turns: int
-) -> None:
+async def test_prefetched_source_is_complete_after_a_run(ending: str, turns: int) -> None:
     async def tasks() -> AsyncIterator[Task]:
         for index in range(8):
             for _ in range(turns):
@@ -103,17 +101,17 @@ async def test_async_generator_that_is_pulled_ahead_is_whole_after_the_end_of_a_
     called: list[int] = []
     async with SourceIterObj(tasks()).prefetch() as source:
         runner = HierarchicalTaskPoolRunner(source, CapacitySource(1))
-        left: list[Any] = []
+        unstarted: list[Any] = []
         async with runner.run_tasks() as progress:
             async for _ in progress:
-                if way == "break":
+                if ending == "break":
                     break
-                left += await (runner.drain() if way == "drain" else runner.abort())
+                unstarted += await (runner.drain() if ending == "drain" else runner.abort())
         await runner.run()
-        assert sorted([*called, *(task.args[0] for task in left)]) == list(range(8))
+        assert sorted([*called, *(task.args[0] for task in unstarted)]) == list(range(8))
 
 
-async def test_task_that_waits_for_room_is_closed_on_leaving() -> None:
+async def test_task_waiting_for_space_is_closed_on_leaving() -> None:
     ended: list[str] = []
 
     async def yields() -> AsyncIterator[int]:
@@ -129,7 +127,7 @@ async def test_task_that_waits_for_room_is_closed_on_leaving() -> None:
     assert ended == ["ended"]
 
 
-async def test_task_that_never_waits_is_closed_on_leaving() -> None:
+async def test_task_without_waits_is_closed_on_leaving() -> None:
     ended: list[str] = []
 
     async def yields() -> AsyncIterator[int]:
@@ -141,12 +139,12 @@ async def test_task_that_never_waits_is_closed_on_leaving() -> None:
 
     async with pool([yields], max_buffered=2).run_tasks() as progress:
         for _ in range(5):
-            # In the last round it is let in, and finds that it is left.
+            # In the last round its value is accepted, and the task learns that the run was left.
             await anext(progress)
     assert ended == ["ended"]
 
 
-async def test_task_that_yields_though_it_was_cancelled_is_closed_on_leaving() -> None:
+async def test_task_that_ignores_cancellation_is_closed() -> None:
     ended: list[str] = []
 
     async def yields() -> AsyncIterator[int]:
@@ -166,7 +164,7 @@ async def test_task_that_yields_though_it_was_cancelled_is_closed_on_leaving() -
     assert ended == ["refused", "ended"]
 
 
-async def test_next_run_begins_with_what_was_pulled_and_not_called() -> None:
+async def test_next_run_starts_with_uncalled_tasks() -> None:
     capacity = CapacitySource(1)
     called: list[int] = []
 
@@ -185,7 +183,7 @@ async def test_next_run_begins_with_what_was_pulled_and_not_called() -> None:
     assert [envelope.value for envelope in await envelopes(runner)] == [2, 3, 4]
 
 
-async def test_exception_of_the_body_wins() -> None:
+async def test_exception_of_the_body_propagates() -> None:
     async def work() -> None:
         await asyncio.Event().wait()
 
@@ -201,7 +199,7 @@ async def test_exception_of_the_body_wins() -> None:
     assert capacity.held == 0
 
 
-async def test_second_cancellation_waits_for_the_clean_up() -> None:
+async def test_second_cancellation_waits_for_clean_up() -> None:
     capacity = CapacitySource(1)
     cleaning, cleaned = asyncio.Event(), asyncio.Event()
 
@@ -215,7 +213,7 @@ async def test_second_cancellation_waits_for_the_clean_up() -> None:
     consumer = asyncio.create_task(envelopes(HierarchicalTaskPoolRunner([work], capacity)))
     await until(lambda: capacity.held)
     await quiet()
-    await insisted(consumer, cleaning, cleaned)
+    await cancel_repeatedly(consumer, cleaning, cleaned)
     assert capacity.held == 0
 
 
@@ -234,8 +232,8 @@ async def test_cancelled_pull_loses_nothing() -> None:
             with pytest.raises(asyncio.CancelledError):
                 await pulling
         gate.set()
-        got = [envelope.value async for envelope in progress]
-    assert sorted(got) == list(range(20))
+        received = [envelope.value async for envelope in progress]
+    assert sorted(received) == list(range(20))
 
 
 async def test_closing_ends_a_pending_pull() -> None:
@@ -251,7 +249,7 @@ async def test_closing_ends_a_pending_pull() -> None:
         await anext(progress)
 
 
-async def test_every_pull_after_the_end_says_so() -> None:
+async def test_pulls_after_the_end_raise() -> None:
     progress = pool([one]).run_tasks()
     assert [envelope.value async for envelope in progress] == [1]
     for _ in range(2):
@@ -259,7 +257,7 @@ async def test_every_pull_after_the_end_says_so() -> None:
             await anext(progress)
 
 
-async def test_source_stays_open() -> None:
+async def test_source_stays_open_between_runs() -> None:
     queue: PushPullBufferObj[Callable[[], Any]] = PushPullBufferObj()
     runner = pool(queue.source)
     for _ in range(2):
@@ -268,7 +266,7 @@ async def test_source_stays_open() -> None:
             assert (await anext(progress)).value == 1
 
 
-async def test_run_that_is_not_left_cannot_be_run_again() -> None:
+async def test_runner_has_one_run_at_a_time() -> None:
     runner = pool(PushPullBufferObj[Any]().source, name="mill")
     waiting = runner.run_tasks()
     async with runner.run_tasks():
@@ -282,7 +280,7 @@ async def test_run_that_is_not_left_cannot_be_run_again() -> None:
         await waiting.__aenter__()
 
 
-async def test_run_that_was_read_to_its_end_is_over() -> None:
+async def test_run_read_to_its_end_is_over() -> None:
     source = SourceBufferObj([one])
     runner = pool(source)
     for _ in range(2):
@@ -305,10 +303,10 @@ async def test_task_cannot_close_its_own_run() -> None:
     assert "cannot close the run that it is part of" in str(envelope.error)
 
 
-def test_run_belongs_to_the_loop_where_it_started() -> None:
+def test_run_belongs_to_its_loop() -> None:
     queue: PushPullBufferObj[Any] = PushPullBufferObj()
     progress = pool(queue.source).run_tasks()
-    belongs_to_its_loop(progress, progress.__aenter__)
+    assert_bound_to_loop(progress, progress.__aenter__)
 
 
 async def test_law_5_dropped_run_warns_and_ends() -> None:
@@ -326,7 +324,7 @@ async def test_law_5_dropped_run_warns_and_ends() -> None:
     await until(lambda: not capacity.held and len(asyncio.all_tasks()) == 1)
 
 
-async def test_run_that_was_read_to_its_end_may_be_dropped() -> None:
+async def test_run_read_to_its_end_can_be_dropped() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         progress = pool([one]).run_tasks()
@@ -337,8 +335,8 @@ async def test_run_that_was_read_to_its_end_may_be_dropped() -> None:
 
 @pytest.mark.parametrize("how", ["read", "left", "stopped", "interrupted"])
 @pytest.mark.parametrize("debug", [False, True], ids=["as usual", "debugged"])
-@pytest.mark.usefixtures("no_collections")
-async def test_run_that_has_ended_is_freed_without_a_collection(how: str, debug: bool) -> None:
+@pytest.mark.usefixtures("gc_disabled")
+async def test_ended_run_is_freed_without_gc(how: str, debug: bool) -> None:
     if debug:
         asyncio.get_running_loop().set_debug(True)
 
@@ -353,7 +351,7 @@ async def test_run_that_has_ended_is_freed_without_a_collection(how: str, debug:
     async def waits() -> None:
         await asyncio.sleep(0)
 
-    # Whose traceback leads, where it is started eagerly, to the frames that started it.
+    # If it is started eagerly, its traceback refers to the frames that started it.
     async def fails_at_once() -> None:
         raise ValueError
 
@@ -379,8 +377,8 @@ async def test_run_that_has_ended_is_freed_without_a_collection(how: str, debug:
     assert capacity() is None
 
 
-@pytest.mark.usefixtures("no_collections")
-async def test_error_of_a_first_step_is_freed_with_its_envelope() -> None:
+@pytest.mark.usefixtures("gc_disabled")
+async def test_error_of_first_step_is_freed_with_envelope() -> None:
     class Failed(Exception):
         pass
 

@@ -1,4 +1,4 @@
-"""Envelopes are used again when they are dead, which nobody may notice; and their times are those of the loop."""
+"""Dead envelopes are recycled without visible effect, and their times are those of the loop."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 from headrace import Task
 from tests.pool_support import ERROR, ISOLATIONS, envelopes, pool
 
-FAR = 600
-"""More tasks than dead envelopes are kept."""
+MANY = 600
+"""More tasks than the free list of envelopes holds."""
 
 
 class Thing:
-    """Something that tells when it is gone."""
+    """An object that can be weakly referenced."""
 
 
 @pytest.fixture(params=ISOLATIONS, ids=["alone", "shared"])
@@ -27,20 +27,20 @@ def options(request: pytest.FixtureRequest) -> dict[str, Any]:
     return chosen
 
 
-async def test_envelope_that_is_kept_stays_as_it_is(options: dict[str, Any]) -> None:
+async def test_kept_envelope_never_changes(options: dict[str, Any]) -> None:
     async def work(number: int) -> Any:
         if number % 3 == 0:
             raise ValueError(number)
         return [number]
 
     kept = []
-    runner = pool((Task(work, number, key=number) for number in range(FAR)), **options)
+    runner = pool((Task(work, number, key=number) for number in range(MANY)), **options)
     async with runner.run_tasks() as progress:
         async for envelope in progress:
-            # All others die at once, and are used again.
+            # All other envelopes are freed at once and recycled.
             if envelope.task_id % 7 == 0:
                 kept.append(envelope)
-    assert sorted(envelope.task_id for envelope in kept) == list(range(7, FAR + 1, 7))
+    assert sorted(envelope.task_id for envelope in kept) == list(range(7, MANY + 1, 7))
     for envelope in kept:
         number: Any = envelope.key
         assert number == envelope.task_id - 1
@@ -51,82 +51,82 @@ async def test_envelope_that_is_kept_stays_as_it_is(options: dict[str, Any]) -> 
             assert (envelope.value, envelope.error) == ([number], None)
 
 
-async def test_value_goes_with_its_envelope(options: dict[str, Any]) -> None:
+async def test_value_is_freed_with_its_envelope(options: dict[str, Any]) -> None:
     async def work() -> Thing:
         return Thing()
 
     alive: list[weakref.ref[Thing]] = []
-    async with pool([work] * FAR, **options).run_tasks() as progress:
+    async with pool([work] * MANY, **options).run_tasks() as progress:
         while (envelope := await anext(progress, None)) is not None:
             alive.append(weakref.ref(envelope.value))
-    # No collection is needed for it.
-    assert len(alive) == FAR
+    # They are freed without the garbage collector.
+    assert len(alive) == MANY
     assert not any(thing() for thing in alive)
 
 
-async def test_value_may_do_anything_when_it_goes(options: dict[str, Any]) -> None:
-    inside: list[Any] = []
+async def test_destructor_of_value_can_create_envelopes(options: dict[str, Any]) -> None:
+    created: list[Any] = []
 
-    class Making:
+    class Creating:
         def __del__(self) -> None:
-            # Takes the place of the one that is dying right now.
-            again = type(dying)(0, None, dying.type, self.number, None, 1, 0.0, 0.0, 0.0)
-            inside.append(again)
+            # Recycles the envelope that is being freed.
+            recycled = type(dying)(0, None, dying.type, self.number, None, 1, 0.0, 0.0, 0.0)
+            created.append(recycled)
 
         def __init__(self, number: int) -> None:
             self.number = number
 
-    async def work(number: int) -> Making:
-        return Making(number)
+    async def work(number: int) -> Creating:
+        return Creating(number)
 
     dying = (await envelopes(pool([Thing])))[0]
-    async with pool([Task(work, n) for n in range(FAR)], **options).run_tasks() as progress:
+    async with pool([Task(work, n) for n in range(MANY)], **options).run_tasks() as progress:
         while await anext(progress, None):
             pass
-    assert sorted(envelope.value for envelope in inside) == list(range(FAR))
+    assert sorted(envelope.value for envelope in created) == list(range(MANY))
 
 
-async def test_weak_reference_to_an_envelope_dies_with_it(options: dict[str, Any]) -> None:
-    told: list[int] = []
-    async with pool([Thing] * FAR, **options).run_tasks() as progress:
+async def test_weak_reference_to_envelope_dies_with_it(options: dict[str, Any]) -> None:
+    freed: list[int] = []
+    async with pool([Thing] * MANY, **options).run_tasks() as progress:
         async for envelope in progress:
             number = envelope.task_id
-            finalizer = weakref.finalize(envelope, told.append, number)
+            finalizer = weakref.finalize(envelope, freed.append, number)
             del envelope
-            assert told[-1] == number
+            assert freed[-1] == number
             assert not finalizer.alive
-    assert told == list(range(1, FAR + 1))
+    assert freed == list(range(1, MANY + 1))
 
 
-async def test_envelope_in_a_cycle_is_collected(options: dict[str, Any]) -> None:
+async def test_envelope_in_a_reference_cycle_is_collected(options: dict[str, Any]) -> None:
     async def work() -> Thing:
         return Thing()
 
     alive: list[weakref.ref[Thing]] = []
-    async with pool([work] * FAR, **options).run_tasks() as progress:
+    async with pool([work] * MANY, **options).run_tasks() as progress:
         while (envelope := await anext(progress, None)) is not None:
             thing: Any = envelope.value
-            # From the second hundred on most are used for another time.
-            thing.told_by = envelope
+            # After the first hundreds, most envelopes are recycled ones.
+            thing.envelope = envelope
             alive.append(weakref.ref(thing))
             del thing
     gc.collect()
-    assert len(alive) == FAR
+    assert len(alive) == MANY
     assert not any(thing() for thing in alive)
 
 
-async def test_dead_envelopes_are_not_to_be_found(options: dict[str, Any]) -> None:
+async def test_recycled_envelopes_are_invisible_to_gc(options: dict[str, Any]) -> None:
     [envelope] = await envelopes(pool([Thing]))
     kind = type(envelope)
-    await envelopes(pool([Thing] * FAR, **options))
+    await envelopes(pool([Thing] * MANY, **options))
     gc.collect()
     assert [thing for thing in gc.get_objects() if type(thing) is kind] == [envelope]
 
 
-async def test_times_are_those_of_the_clock_of_the_loop(options: dict[str, Any]) -> None:
+async def test_times_are_those_of_the_loop(options: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
-    begun = loop.time()
-    last = begun
+    start = loop.time()
+    last = start
     for envelope in await envelopes(pool([Thing] * 50, **options)):
         assert envelope.started is not None
         assert envelope.finished is not None
@@ -135,11 +135,11 @@ async def test_times_are_those_of_the_clock_of_the_loop(options: dict[str, Any])
     assert last <= loop.time()
 
 
-async def test_times_are_those_of_a_clock_that_was_exchanged(
+async def test_times_follow_a_patched_clock(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if type(asyncio.get_running_loop()).time is not asyncio.BaseEventLoop.time:
-        pytest.skip("this loop has a clock of its own")
+        pytest.skip("this loop has its own clock")
     monkeypatch.setattr(time, "monotonic", lambda: 5.0)
     [envelope] = await envelopes(pool([Thing], **options))
     assert (envelope.queued, envelope.started, envelope.finished) == (5.0, 5.0, 5.0)

@@ -21,11 +21,11 @@ from tests.support import until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("task_path")
 
 
 async def error_of(task: Any, limit: int = 4) -> BaseException:
-    """The error of the one envelope that a task gives."""
+    """Return the error of the single envelope of a task."""
     [envelope] = await envelopes(pool([task], limit))
     assert envelope.type is ERROR
     assert envelope.value is None
@@ -33,7 +33,7 @@ async def error_of(task: Any, limit: int = 4) -> BaseException:
     return envelope.error
 
 
-async def test_error_is_the_very_object() -> None:
+async def test_error_is_the_same_object() -> None:
     raised = ValueError("mine")
 
     async def work() -> None:
@@ -44,7 +44,7 @@ async def test_error_is_the_very_object() -> None:
 
 @pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration, GeneratorExit])
 @pytest.mark.parametrize("thread", [False, True])
-async def test_what_iteration_is_made_of_becomes_a_runtime_error(
+async def test_iteration_exceptions_become_runtime_errors(
     kind: type[BaseException], thread: bool
 ) -> None:
     def work() -> None:
@@ -55,7 +55,7 @@ async def test_what_iteration_is_made_of_becomes_a_runtime_error(
     assert isinstance(error.__cause__, kind)
 
 
-async def test_something_that_is_no_task_is_an_error_that_names_it() -> None:
+async def test_invalid_task_is_an_error_that_names_it() -> None:
     refused, after = await envelopes(pool([17, one]))
     assert isinstance(refused.error, TypeError)
     assert "17 (int)" in str(refused.error)
@@ -72,7 +72,7 @@ async def test_cancelled_error_of_a_task_is_its_error() -> None:
     assert error.args == ("mine",)
 
 
-async def test_task_that_cancels_itself_is_an_error() -> None:
+async def test_self_cancelled_task_is_an_error() -> None:
     async def work() -> None:
         current = asyncio.current_task()
         assert current is not None
@@ -84,10 +84,10 @@ async def test_task_that_cancels_itself_is_an_error() -> None:
 
 @pytest.mark.parametrize("turns", [0, 1, 2])
 @pytest.mark.parametrize("message", [(), ("enough",)])
-async def test_task_that_cancels_itself_in_its_last_step_is_an_error(
+async def test_self_cancellation_in_last_step_is_an_error(
     turns: int, message: tuple[str, ...]
 ) -> None:
-    """As asyncio has it: such a task ends cancelled, whatever it returned."""
+    """As in asyncio, such a task ends cancelled, whatever it returned."""
 
     async def work() -> int:
         current = asyncio.current_task()
@@ -100,7 +100,7 @@ async def test_task_that_cancels_itself_in_its_last_step_is_an_error(
     async def tasks() -> AsyncIterator[Any]:
         for task in (work, one, work, one):
             yield task
-            # So that those which share an asyncio task find it parked, and not just made, from the second on.
+            # From the second task on, a shared asyncio task is then parked and not newly created.
             for _ in range(10):
                 await asyncio.sleep(0)
 
@@ -112,7 +112,7 @@ async def test_task_that_cancels_itself_in_its_last_step_is_an_error(
         assert envelope.error.args == message
 
 
-async def test_function_that_cancels_the_task_it_is_called_in_is_an_error() -> None:
+async def test_function_that_cancels_its_task_is_an_error() -> None:
     def work() -> int:
         current = asyncio.current_task()
         assert current is not None
@@ -123,7 +123,7 @@ async def test_function_that_cancels_the_task_it_is_called_in_is_an_error() -> N
 
 
 @pytest.mark.parametrize("turns", [0, 1])
-async def test_task_that_met_its_cancellation_may_return_all_the_same(turns: int) -> None:
+async def test_task_can_catch_its_own_cancellation(turns: int) -> None:
     async def work() -> int:
         current = asyncio.current_task()
         assert current is not None
@@ -140,35 +140,35 @@ async def test_task_that_met_its_cancellation_may_return_all_the_same(turns: int
     assert [envelope.value for envelope in found] == [2, 1, 2]
 
 
-async def test_task_that_somebody_else_cancels_is_an_error_and_no_other(way: str) -> None:
+async def test_task_cancelled_from_outside_is_an_error(task_path: str) -> None:
     gate = asyncio.Event()
-    kept: list[asyncio.Task[Any]] = []
+    workers: list[asyncio.Task[Any]] = []
 
     async def work() -> int:
         current = asyncio.current_task()
         assert current is not None
-        kept.append(current)
+        workers.append(current)
         await gate.wait()
         return 1
 
     async with pool([work] * 4, 2).run_tasks() as progress:
-        await until(lambda: len(kept) == 2)
-        assert kept[0].cancel("not mine")
+        await until(lambda: len(workers) == 2)
+        assert workers[0].cancel("not mine")
         first = await anext(progress)
         gate.set()
         others = [envelope async for envelope in progress]
     assert isinstance(first.error, asyncio.CancelledError)
     assert first.error.args == ("not mine",)
     assert [envelope.value for envelope in others] == [1, 1, 1]
-    # A shared one goes on with others.
-    assert kept[0].cancelled() is (way != "shared")
+    # A shared asyncio task continues with other tasks.
+    assert workers[0].cancelled() is (task_path != "shared")
 
 
 @pytest.mark.skipif(
-    sys.version_info >= (3, 12), reason="from 3.12 on a task is begun as soon as it is made"
+    sys.version_info >= (3, 12), reason="from 3.12 on a task starts as soon as it is created"
 )
 @pytest.mark.parametrize("debug", [False, True])
-async def test_task_that_somebody_cancels_before_its_first_step_is_an_error(debug: bool) -> None:
+async def test_task_cancelled_before_first_step_is_an_error(debug: bool) -> None:
     asyncio.get_running_loop().set_debug(debug)
 
     def cancel() -> None:
@@ -178,7 +178,7 @@ async def test_task_that_somebody_cancels_before_its_first_step_is_an_error(debu
         else:
             asyncio.get_running_loop().call_soon(cancel)
 
-    # One with a timeout is not launched by the core, which does not wait for the first step.
+    # The core does not start a task that has a timeout, and so it does not wait for its first step.
     tasks = [Task(one, timeout=60), one]
     async with pool(tasks, name="mill").run_tasks() as progress:
         cancel()
@@ -190,13 +190,13 @@ async def test_task_that_somebody_cancels_before_its_first_step_is_an_error(debu
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("turns", [0, 1])
-async def test_what_ends_the_program_closes_the_pool_and_then_propagates(
+async def test_exit_exception_closes_pool_then_propagates(
     kind: type[BaseException], turns: int
 ) -> None:
     capacity = CapacitySource(2)
     ended: list[str] = []
 
-    async def long() -> None:
+    async def hang() -> None:
         try:
             await asyncio.Event().wait()
         finally:
@@ -208,7 +208,7 @@ async def test_what_ends_the_program_closes_the_pool_and_then_propagates(
             await asyncio.sleep(0)
         raise kind("stop")
 
-    async with HierarchicalTaskPoolRunner([long, work, one], capacity).run_tasks() as progress:
+    async with HierarchicalTaskPoolRunner([hang, work, one], capacity).run_tasks() as progress:
         with pytest.raises(kind, match="stop"):
             [envelope async for envelope in progress]
         assert (ended, capacity.held, len(asyncio.all_tasks())) == (["long"], 0, 1)
@@ -216,13 +216,13 @@ async def test_what_ends_the_program_closes_the_pool_and_then_propagates(
             await anext(progress)
 
 
-@pytest.mark.parametrize("reads", [True, False])
-def test_ctrl_c_closes_the_pool_and_then_ends_the_program(reads: bool) -> None:
-    """The signal comes while a task runs: asyncio has it cancel whoever reads."""
+@pytest.mark.parametrize("is_reading", [True, False])
+def test_ctrl_c_closes_pool_then_ends_program(is_reading: bool) -> None:
+    """The signal arrives while a task runs: asyncio cancels the main task."""
     capacity = CapacitySource(2)
     ended: list[str] = []
 
-    async def long() -> None:
+    async def hang() -> None:
         try:
             await asyncio.Event().wait()
         finally:
@@ -235,8 +235,8 @@ def test_ctrl_c_closes_the_pool_and_then_ends_the_program(reads: bool) -> None:
         await asyncio.sleep(0)
 
     async def main() -> None:
-        async with HierarchicalTaskPoolRunner([long, work], capacity).run_tasks() as progress:
-            if reads:
+        async with HierarchicalTaskPoolRunner([hang, work], capacity).run_tasks() as progress:
+            if is_reading:
                 [envelope async for envelope in progress]
             else:
                 await asyncio.Event().wait()
@@ -246,7 +246,7 @@ def test_ctrl_c_closes_the_pool_and_then_ends_the_program(reads: bool) -> None:
     assert (ended, capacity.held) == (["long"], 0)
 
 
-async def test_what_ends_the_program_is_raised_by_closing_if_by_no_pull() -> None:
+async def test_exit_exception_is_raised_by_closing() -> None:
     async def work() -> None:
         raise KeyboardInterrupt
 
@@ -258,7 +258,7 @@ async def test_what_ends_the_program_is_raised_by_closing_if_by_no_pull() -> Non
         await leave()
 
 
-async def test_what_ends_the_program_in_the_source_propagates() -> None:
+async def test_exit_exception_of_source_propagates() -> None:
     class Bad(SourceObj[Any]):
         async def pull_impl(self) -> AsyncIterator[Any]:
             yield one
@@ -270,7 +270,7 @@ async def test_what_ends_the_program_in_the_source_propagates() -> None:
             await anext(progress)
 
 
-async def test_error_of_the_source_reaches_the_consumer_and_the_run_goes_on() -> None:
+async def test_source_error_is_raised_and_run_continues() -> None:
     class Flaky(SourceObj[Any]):
         def __init__(self) -> None:
             super().__init__()
@@ -298,7 +298,7 @@ async def test_error_of_the_source_reaches_the_consumer_and_the_run_goes_on() ->
     assert notes == ["raised by the source of mill"]
 
 
-async def test_source_is_left_alone_until_its_error_was_told() -> None:
+async def test_source_is_not_pulled_until_error_is_read() -> None:
     pulls = 0
 
     class Broken(SourceObj[Any]):
@@ -315,7 +315,7 @@ async def test_source_is_left_alone_until_its_error_was_told() -> None:
                 await anext(progress)
 
 
-async def test_cancelled_error_of_the_source_does_not_look_like_the_consumers() -> None:
+async def test_cancelled_error_of_source_is_wrapped() -> None:
     class Cancelled(SourceObj[Any]):
         async def __anext__(self) -> Any:
             raise asyncio.CancelledError
@@ -325,7 +325,7 @@ async def test_cancelled_error_of_the_source_does_not_look_like_the_consumers() 
             await anext(progress)
 
 
-async def test_feeder_that_somebody_cancels_does_not_look_like_an_end() -> None:
+async def test_cancelled_feeder_does_not_look_like_an_end() -> None:
     capacity = CapacitySource(1)
 
     async def work() -> None:
@@ -344,12 +344,12 @@ async def test_feeder_that_somebody_cancels_does_not_look_like_an_end() -> None:
     assert [envelope.value for envelope in await envelopes(runner)] == [1]
 
 
-async def test_error_while_closing_goes_to_the_loops_handler() -> None:
+async def test_error_while_closing_goes_to_loop_handler() -> None:
     capacity = CapacitySource(1)
-    heard: list[dict[str, Any]] = []
+    contexts: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     handler = loop.get_exception_handler()
-    loop.set_exception_handler(lambda _, context: heard.append(context))
+    loop.set_exception_handler(lambda _, context: contexts.append(context))
 
     async def work() -> None:
         try:
@@ -361,12 +361,12 @@ async def test_error_while_closing_goes_to_the_loops_handler() -> None:
         await until(lambda: capacity.held)
         await quiet()
     loop.set_exception_handler(handler)
-    [context] = heard
+    [context] = contexts
     assert context["message"] == "mill: task 1 raised while its run was being closed"
     assert isinstance(context["exception"], ValueError)
 
 
-async def test_blocking_work_runs_in_threads_at_once() -> None:
+async def test_blocking_tasks_run_concurrently_in_threads() -> None:
     barrier = threading.Barrier(3)
 
     def work(index: int) -> tuple[int, bool]:
@@ -374,11 +374,11 @@ async def test_blocking_work_runs_in_threads_at_once() -> None:
         return index, threading.current_thread() is threading.main_thread()
 
     runner = pool([Task(work, index, thread=True) for index in range(3)], 3)
-    got = [envelope.value for envelope in await envelopes(runner)]
-    assert sorted(got) == [(0, False), (1, False), (2, False)]
+    received = [envelope.value for envelope in await envelopes(runner)]
+    assert sorted(received) == [(0, False), (1, False), (2, False)]
 
 
-async def test_error_of_a_thread_is_the_very_object() -> None:
+async def test_error_of_a_thread_is_the_same_object() -> None:
     raised = ValueError("mine")
 
     def work() -> None:
@@ -389,19 +389,19 @@ async def test_error_of_a_thread_is_the_very_object() -> None:
 
 async def test_closing_waits_for_threads() -> None:
     capacity = CapacitySource(1)
-    begun, release, ended = threading.Event(), threading.Event(), threading.Event()
+    started, release, ended = threading.Event(), threading.Event(), threading.Event()
 
     def work() -> None:
-        begun.set()
+        started.set()
         assert release.wait(30)
         ended.set()
 
     async def leave() -> None:
         async with HierarchicalTaskPoolRunner([Task(work, thread=True)], capacity).run_tasks():
-            await asyncio.to_thread(begun.wait, 30)
+            await asyncio.to_thread(started.wait, 30)
 
     leaving = asyncio.create_task(leave())
-    await asyncio.to_thread(begun.wait, 30)
+    await asyncio.to_thread(started.wait, 30)
     for _ in range(3):
         leaving.cancel()
         await quiet()
@@ -413,13 +413,13 @@ async def test_closing_waits_for_threads() -> None:
     assert capacity.held == 0
 
 
-async def test_no_thread_is_left() -> None:
+async def test_no_thread_is_left_running() -> None:
     before = threading.active_count()
     await envelopes(pool([Task(int, thread=True)] * 5))
     assert threading.active_count() == before
 
 
-async def test_coroutine_out_of_a_thread_is_an_error() -> None:
+async def test_coroutine_from_a_thread_is_an_error() -> None:
     def work() -> Coroutine[Any, Any, int]:
         return one()
 
@@ -428,7 +428,7 @@ async def test_coroutine_out_of_a_thread_is_an_error() -> None:
     assert "returned <coroutine" in str(error)
 
 
-async def test_keyboard_interrupt_of_a_thread_closes_the_pool_and_then_propagates() -> None:
+async def test_keyboard_interrupt_of_a_thread_propagates() -> None:
     def work() -> None:
         raise KeyboardInterrupt
 
@@ -437,7 +437,7 @@ async def test_keyboard_interrupt_of_a_thread_closes_the_pool_and_then_propagate
             await anext(progress)
 
 
-async def test_law_6_no_more_threads_than_ran_at_once() -> None:
+async def test_law_6_threads_are_bounded_by_running_tasks() -> None:
     before, most = threading.active_count(), 0
     async with pool([Task(int, thread=True) for _ in range(3000)], 2).run_tasks() as progress:
         async for _ in progress:

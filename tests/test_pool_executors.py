@@ -1,7 +1,7 @@
-"""What every executor must do, whatever it runs work on.
+"""The behaviour that every executor must have.
 
-An executor is added by a row in `EXECUTORS`. What it cannot do by its own word (`capabilities`) is not asked of it; all
-else is.
+Add an executor as a row of `EXECUTORS`. Tests of an ability that it lacks, according to its `capabilities`, are
+skipped or adapted.
 """
 
 from __future__ import annotations
@@ -37,42 +37,42 @@ def executor(request: pytest.FixtureRequest) -> Executor:
     return EXECUTORS[request.param]()
 
 
-class Heard:
-    """A listener that writes everything down."""
+class Recorder:
+    """A listener that records all of its calls."""
 
-    def __init__(self, room: asyncio.Event | None = None) -> None:
+    def __init__(self, space: asyncio.Event | None = None) -> None:
         self.calls: list[tuple[str, Any]] = []
-        self.room = room
+        self.space = space
         self.ended = asyncio.Event()
         self.thread = threading.get_ident()
 
     name = "mill: task 1"
 
-    def note(self, what: str, value: Any) -> None:
+    def record(self, event: str, value: Any) -> None:
         assert threading.get_ident() == self.thread
         assert not self.ended.is_set()
-        self.calls.append((what, value))
+        self.calls.append((event, value))
 
     def called(self) -> None:
-        self.note("called", None)
+        self.record("called", None)
 
     def emit(self, value: object) -> Awaitable[None] | None:
-        self.note("emit", value)
-        return None if self.room is None else self._wait(self.room)
+        self.record("emit", value)
+        return None if self.space is None else self._wait(self.space)
 
-    async def _wait(self, room: asyncio.Event) -> None:
-        await room.wait()
+    async def _wait(self, space: asyncio.Event) -> None:
+        await space.wait()
 
     def returned(self, value: object) -> None:
-        self.note("returned", value)
+        self.record("returned", value)
         self.ended.set()
 
     def raised(self, error: BaseException) -> None:
-        self.note("raised", error)
+        self.record("raised", error)
         self.ended.set()
 
 
-def give(value: object) -> object:
+def identity(value: object) -> object:
     """A plain function, which any executor can call."""
     return value
 
@@ -83,38 +83,36 @@ def fails(error: BaseException) -> object:
 
 async def outcome(executor: Executor, task: Task) -> list[tuple[str, Any]]:
     await executor.start()
-    heard = Heard()
-    executor.submit(task, heard)
-    await heard.ended.wait()
+    recorder = Recorder()
+    executor.submit(task, recorder)
+    await recorder.ended.wait()
     await executor.aclose()
-    return heard.calls
+    return recorder.calls
 
 
-async def test_value_is_told_after_the_call(executor: Executor) -> None:
-    assert await outcome(executor, Task(give, 5)) == [("called", None), ("returned", 5)]
+async def test_result_is_reported_after_the_call(executor: Executor) -> None:
+    assert await outcome(executor, Task(identity, 5)) == [("called", None), ("returned", 5)]
 
 
 @pytest.mark.parametrize(
     "kind", [ValueError, StopIteration, KeyboardInterrupt, SystemExit, asyncio.CancelledError]
 )
-async def test_handle_is_awaited_for_the_outcome(
-    executor: Executor, kind: type[BaseException]
-) -> None:
+async def test_handle_can_be_awaited(executor: Executor, kind: type[BaseException]) -> None:
     await executor.start()
-    work = executor.submit(Task(give, 5))
+    work = executor.submit(Task(identity, 5))
     assert await work == await work == 5
     assert [value async for value in work] == []
     assert work.cancel() is CancelResult.STOPPED
     error = kind("mine")
     work = executor.submit(Task(fails, error))
     for _ in range(2):
-        with pytest.raises((kind, RuntimeError)) as told:
+        with pytest.raises((kind, RuntimeError)) as raised:
             await work
-        assert told.value is error or (kind is StopIteration and told.value.__cause__ is error)
+        assert raised.value is error or (kind is StopIteration and raised.value.__cause__ is error)
     await executor.aclose(0.1)
 
 
-async def test_awaiting_a_handle_can_be_cancelled_and_leaves_the_work(executor: Executor) -> None:
+async def test_cancelled_await_of_handle_leaves_work(executor: Executor) -> None:
     await executor.start()
     gate, opened = threading.Event(), asyncio.Event()
     cooperative = executor.capabilities.cancel_support is not CancelSupport.NONE
@@ -134,10 +132,10 @@ async def test_awaiting_a_handle_can_be_cancelled_and_leaves_the_work(executor: 
     await executor.aclose()
 
 
-@pytest.mark.parametrize("taken", [0, 1, 3])
-async def test_handle_is_iterated_and_then_awaited(executor: Executor, taken: int) -> None:
+@pytest.mark.parametrize("count", [0, 1, 3])
+async def test_handle_can_be_iterated_then_awaited(executor: Executor, count: int) -> None:
     if not executor.capabilities.streaming:
-        pytest.skip("it does not stream")
+        pytest.skip("the executor does not stream")
     yielded: list[int] = []
 
     async def yields() -> AsyncIterator[int | Final[str]]:
@@ -148,10 +146,10 @@ async def test_handle_is_iterated_and_then_awaited(executor: Executor, taken: in
 
     await executor.start()
     work = executor.submit(Task(yields))
-    for value in range(taken):
+    for value in range(count):
         assert await anext(work) == value
         await quiet()
-        # Never more than one ahead of whoever iterates.
+        # Never more than one value ahead of the consumer.
         assert yielded == list(range(min(value + 2, 3)))
     assert await work == "all"
     assert yielded == [0, 1, 2]
@@ -160,11 +158,11 @@ async def test_handle_is_iterated_and_then_awaited(executor: Executor, taken: in
     await executor.aclose()
 
 
-async def test_handle_of_streaming_work_that_is_cancelled_gives_what_was_yielded(
+async def test_cancelled_stream_returns_yielded_values(
     executor: Executor,
 ) -> None:
     if not executor.capabilities.streaming:
-        pytest.skip("it does not stream")
+        pytest.skip("the executor does not stream")
 
     async def yields() -> AsyncIterator[int]:
         yield 1
@@ -184,60 +182,60 @@ async def test_handle_of_streaming_work_that_is_cancelled_gives_what_was_yielded
 @pytest.mark.parametrize(
     "kind", [ValueError, StopIteration, KeyboardInterrupt, SystemExit, asyncio.CancelledError]
 )
-async def test_error_is_told_as_it_is(executor: Executor, kind: type[BaseException]) -> None:
+async def test_error_is_reported_unchanged(executor: Executor, kind: type[BaseException]) -> None:
     error = kind("mine")
-    called, (what, told) = await outcome(executor, Task(fails, error))
+    called, (event, raised) = await outcome(executor, Task(fails, error))
     assert called == ("called", None)
-    assert what == "raised"
+    assert event == "raised"
     if kind is StopIteration:
-        # Where it cannot be raised through, it is the cause of what is.
-        assert told is error or told.__cause__ is error
+        # Where it cannot be raised through a frame, it is the cause of the error.
+        assert raised is error or raised.__cause__ is error
     else:
-        assert told is error
+        assert raised is error
 
 
-async def test_work_runs_in_a_copy_of_the_context_of_its_task(executor: Executor) -> None:
-    def tell() -> str:
+async def test_work_runs_in_a_copy_of_its_tasks_context(executor: Executor) -> None:
+    def swap_context() -> str:
         before = where.get()
         where.set("inside")
         return before
 
     where.set("at the task")
-    task = Task(tell)
+    task = Task(swap_context)
     where.set("later")
     for _ in range(2):
         assert (await outcome(executor, task))[-1] == ("returned", "at the task")
     assert where.get() == "later"
 
 
-async def test_any_number_runs_at_once_and_one_object_any_number_of_times(
+async def test_one_task_can_be_submitted_many_times(
     executor: Executor,
 ) -> None:
     await executor.start()
-    task = Task(give, 5)
-    heard = [Heard() for _ in range(100)]
-    for listener in heard:
+    task = Task(identity, 5)
+    recorder = [Recorder() for _ in range(100)]
+    for listener in recorder:
         executor.submit(task, listener)
-    for listener in heard:
+    for listener in recorder:
         await listener.ended.wait()
-        assert [what for what, _ in listener.calls] == ["called", "returned"]
+        assert [event for event, _ in listener.calls] == ["called", "returned"]
     await executor.aclose()
 
 
 async def test_closing_is_idempotent_and_leaves_no_thread(executor: Executor) -> None:
-    await outcome(executor, Task(give, 5))
+    await outcome(executor, Task(identity, 5))
     await executor.aclose()
     assert not any(thread.name.startswith("mill") for thread in threading.enumerate())
 
 
-async def test_closing_without_a_task_is_fine(executor: Executor) -> None:
+async def test_executor_can_be_closed_unused(executor: Executor) -> None:
     await executor.start()
     await executor.aclose()
 
 
-async def test_answer_to_cancel_is_true(executor: Executor) -> None:
+async def test_cancel_reports_the_actual_state(executor: Executor) -> None:
     await executor.start()
-    heard = Heard()
+    recorder = Recorder()
     cooperative = executor.capabilities.cancel_support is not CancelSupport.NONE
     gate = threading.Event()
     cleaned = asyncio.Event()
@@ -248,55 +246,58 @@ async def test_answer_to_cancel_is_true(executor: Executor) -> None:
         finally:
             await cleaned.wait()
 
-    handle = executor.submit(Task(waits) if cooperative else Task(gate.wait), heard)
-    await eventually(lambda: heard.calls)
+    handle = executor.submit(Task(waits) if cooperative else Task(gate.wait), recorder)
+    await eventually(lambda: recorder.calls)
     await quiet()
     assert not handle.inside()
     assert handle.cancel() is CancelResult.RUNNING
     await quiet()
-    # It was asked to stop, and has not: nothing is told before it really has.
-    assert not heard.ended.is_set()
+    # It was cancelled but is still running: nothing is reported before it has stopped.
+    assert not recorder.ended.is_set()
     gate.set()
     cleaned.set()
-    await heard.ended.wait()
-    assert [what for what, _ in heard.calls] == ["called", "raised" if cooperative else "returned"]
+    await recorder.ended.wait()
+    assert [event for event, _ in recorder.calls] == [
+        "called",
+        "raised" if cooperative else "returned",
+    ]
     assert handle.cancel() is CancelResult.STOPPED
     await executor.aclose()
 
 
-async def test_what_was_left_tells_when_it_has_stopped_and_nothing_else(executor: Executor) -> None:
+async def test_left_work_reports_only_its_stop(executor: Executor) -> None:
     if executor.capabilities.cancel_support is not CancelSupport.NONE:
         pytest.skip("work that can be cancelled is not left")
     await executor.start()
-    heard = Heard()
+    recorder = Recorder()
     gate, stopped = threading.Event(), threading.Event()
-    handle = executor.submit(Task(gate.wait), heard)
+    handle = executor.submit(Task(gate.wait), recorder)
     handle.leave(stopped.set)
     await executor.aclose()
     assert not stopped.is_set()
     gate.set()
     await eventually(stopped.is_set)
-    assert heard.calls == [("called", None)]
+    assert recorder.calls == [("called", None)]
 
 
-async def test_what_is_left_when_it_has_stopped_already_says_so(executor: Executor) -> None:
+async def test_leaving_stopped_work_reports_at_once(executor: Executor) -> None:
     if executor.capabilities.cancel_support is not CancelSupport.NONE:
         pytest.skip("work that can be cancelled is not left")
     await executor.start()
-    heard = Heard()
+    recorder = Recorder()
     gate = threading.Event()
 
     def work() -> None:
         gate.set()
 
-    handle = executor.submit(Task(work), heard)
-    # It ends, while the loop has no turn to hear of it.
+    handle = executor.submit(Task(work), recorder)
+    # It ends before the loop runs another iteration.
     gate.wait()
     stopped = threading.Event()
     handle.leave(stopped.set)
     assert stopped.wait(10)
     await quiet()
-    assert heard.calls == [("called", None)]
+    assert recorder.calls == [("called", None)]
     await executor.aclose()
 
 
@@ -340,17 +341,17 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="POSIX")
-def test_work_may_be_submitted_by_finalisers_and_signal_handlers() -> None:
-    # In a process of its own, so that it fails instead of hanging.
-    ran = subprocess.run(
+def test_finalizers_and_signal_handlers_can_submit() -> None:
+    # In its own process, so that it fails instead of hanging.
+    completed = subprocess.run(
         [sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=50, check=False
     )
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "True\n", "")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, "True\n", "")
 
 
-async def test_streaming_work_waits_for_room(executor: Executor) -> None:
+async def test_streaming_work_waits_for_space(executor: Executor) -> None:
     if not executor.capabilities.streaming:
-        pytest.skip("it does not stream")
+        pytest.skip("the executor does not stream")
     ended: list[str] = []
 
     async def yields() -> AsyncIterator[int]:
@@ -361,21 +362,21 @@ async def test_streaming_work_waits_for_room(executor: Executor) -> None:
             ended.append("ended")
 
     await executor.start()
-    room = asyncio.Event()
-    heard = Heard(room)
-    executor.submit(Task(yields), heard)
+    space = asyncio.Event()
+    recorder = Recorder(space)
+    executor.submit(Task(yields), recorder)
     await quiet()
-    assert heard.calls == [("called", None), ("emit", 1)]
-    room.set()
-    await heard.ended.wait()
-    assert heard.calls[2:] == [("emit", 2), ("returned", None)]
+    assert recorder.calls == [("called", None), ("emit", 1)]
+    space.set()
+    await recorder.ended.wait()
+    assert recorder.calls[2:] == [("emit", 2), ("returned", None)]
     assert ended == ["ended"]
     await executor.aclose()
 
 
-async def test_streaming_work_that_is_cancelled_is_closed(executor: Executor) -> None:
+async def test_cancelled_streaming_work_is_closed(executor: Executor) -> None:
     if not executor.capabilities.streaming:
-        pytest.skip("it does not stream")
+        pytest.skip("the executor does not stream")
     ended: list[str] = []
 
     async def yields() -> AsyncIterator[int]:
@@ -386,11 +387,11 @@ async def test_streaming_work_that_is_cancelled_is_closed(executor: Executor) ->
             ended.append("ended")
 
     await executor.start()
-    heard = Heard(asyncio.Event())
-    handle = executor.submit(Task(yields), heard)
+    recorder = Recorder(asyncio.Event())
+    handle = executor.submit(Task(yields), recorder)
     await quiet()
     assert handle.cancel() is CancelResult.RUNNING
-    await heard.ended.wait()
-    assert isinstance(heard.calls[-1][1], asyncio.CancelledError)
+    await recorder.ended.wait()
+    assert isinstance(recorder.calls[-1][1], asyncio.CancelledError)
     assert ended == ["ended"]
     await executor.aclose()

@@ -1,4 +1,4 @@
-"""What a pool calls besides its tasks may raise anything, and the run goes on or ends as it should."""
+"""The user's callbacks of a pool may raise any error; the run continues or ends correctly."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from headrace import (
     SourceBufferObj,
     Task,
 )
-from tests.pool_support import envelopes, one, pool, shown
+from tests.pool_support import envelopes, one, pool, summarize
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 class Raises:
-    """Raises what it was given, with whatever it is called."""
+    """Raises the given error, whatever its arguments."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -35,7 +35,7 @@ class Raises:
 
 
 class Reporting(SourceBufferObj[Any]):
-    """A source of two tasks that is told of their ends by what raises."""
+    """A source of two tasks whose `completed` and `failed` raise an error."""
 
     def __init__(self, error: BaseException, first: Callable[[], Any]) -> None:
         super().__init__([first, one])
@@ -47,7 +47,7 @@ async def fails() -> None:
 
 
 def case(name: str, error: BaseException) -> HierarchicalTaskPoolRunner:
-    """A runner of two tasks, of which the first has a hook that raises."""
+    """Create a runner of two tasks, the first of which has a callback that raises."""
     hook = Raises(error)
     if name == "on_complete":
         return pool([Task(one, on_complete=hook), one])
@@ -68,46 +68,46 @@ def case(name: str, error: BaseException) -> HierarchicalTaskPoolRunner:
     return pool(DependencySourceObj(graph))
 
 
-TOLD = ["on_complete", "on_error", "completed", "failed", "on_ready"]
-"""Those whose errors go to the loop's exception handler."""
+NOTIFIED = ["on_complete", "on_error", "completed", "failed", "on_ready"]
+"""The callbacks whose errors go to the loop's exception handler."""
 
 
-@pytest.mark.parametrize("name", TOLD)
+@pytest.mark.parametrize("name", NOTIFIED)
 @pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit, ValueError])
-async def test_law_4_hook_that_raises_whatever_costs_its_task_nothing(
+async def test_law_4_raising_callback_costs_its_task_nothing(
     name: str, error: type[BaseException]
 ) -> None:
-    heard: list[BaseException] = []
+    reported: list[BaseException] = []
     raised = error("of a hook")
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _, context: heard.append(context["exception"]))
+    loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
     runner = case(name, raised)
     async with asyncio.timeout(10):
         found = await envelopes(runner)
     assert len(found) == 2
     assert runner.capacity.held == 0
-    assert raised in heard
-    assert set(heard) == {raised}
+    assert raised in reported
+    assert set(reported) == {raised}
 
 
 @pytest.mark.parametrize("name", ["on", "retry_after"])
 @pytest.mark.parametrize("error", [asyncio.CancelledError, ValueError])
-async def test_law_4_what_says_whether_to_retry_may_raise_whatever(
+async def test_law_4_raising_retry_callback_fails_its_task(
     name: str, error: type[BaseException]
 ) -> None:
     raised = error("of a hook")
     runner = case(name, raised)
     async with asyncio.timeout(10):
         found = await envelopes(runner)
-    assert sorted(shown(found), key=str) == [1, error.__name__]
+    assert sorted(summarize(found), key=str) == [1, error.__name__]
     [failed] = [envelope.error for envelope in found if envelope.error is not None]
     assert failed is raised
     assert isinstance(failed.__cause__, OSError)
 
 
-@pytest.mark.parametrize("name", [*TOLD, "on", "retry_after"])
+@pytest.mark.parametrize("name", [*NOTIFIED, "on", "retry_after"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-async def test_law_4_hook_that_ends_the_program_has_everything_closed_first(
+async def test_law_4_exit_exception_of_callback_closes_run(
     name: str, error: type[BaseException]
 ) -> None:
     raised = error("of a hook")
@@ -116,14 +116,14 @@ async def test_law_4_hook_that_ends_the_program_has_everything_closed_first(
     async with asyncio.timeout(10):
         try:
             await envelopes(runner)
-        except (KeyboardInterrupt, SystemExit) as told:
-            caught = told
+        except (KeyboardInterrupt, SystemExit) as received:
+            caught = received
     assert caught is raised
     assert runner.capacity.held == 0
     assert runner.snapshot().running == 0
 
 
-async def test_law_4_priority_that_raises_whatever_fails_its_node() -> None:
+async def test_law_4_raising_priority_fails_its_node() -> None:
     graph = DependencyGraph()
     graph.add("a", one)
     graph.add("b", one)
@@ -145,16 +145,16 @@ async def test_law_4_priority_that_raises_whatever_fails_its_node() -> None:
     assert graph.finished
 
 
-def test_every_callback_of_a_graph_is_told_whatever_another_raises() -> None:
+def test_raising_callback_of_graph_stops_no_other() -> None:
     for error in (asyncio.CancelledError(), KeyboardInterrupt(), GeneratorExit()):
         graph = DependencyGraph()
-        told: list[Any] = []
+        received: list[Any] = []
         graph.on_ready(Raises(error))
-        graph.on_ready(told.append)
+        graph.on_ready(received.append)
         with pytest.raises(type(error)):
             graph.add("a", one)
-        assert told == ["a"]
-        # And whoever comes next is told.
+        assert received == ["a"]
+        # The same applies to the next node.
         with pytest.raises(type(error)):
             graph.add("b", one)
-        assert told == ["a", "b"]
+        assert received == ["a", "b"]

@@ -1,4 +1,4 @@
-"""A task that ends its own run by way of another asyncio task, which waits for the end and is waited for."""
+"""A task that ends its own run through another asyncio task, for which it waits."""
 
 from __future__ import annotations
 
@@ -9,118 +9,120 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import SourceIterObj, Task
-from tests.pool_support import ISOLATIONS, envelopes, one, pool, quiet, shown
+from tests.pool_support import ISOLATIONS, envelopes, one, pool, quiet, summarize
 from tests.support import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
 
-async def _waits_for(ends: Coroutine[Any, Any, Any]) -> None:
-    await asyncio.wait_for(ends, 3600)
+async def _wait_for(ending: Coroutine[Any, Any, Any]) -> None:
+    await asyncio.wait_for(ending, 3600)
 
 
-async def _gathers(ends: Coroutine[Any, Any, Any]) -> None:
-    await asyncio.gather(ends)
+async def _gather(ending: Coroutine[Any, Any, Any]) -> None:
+    await asyncio.gather(ending)
 
 
-async def _groups(ends: Coroutine[Any, Any, Any]) -> None:
+async def _group(ending: Coroutine[Any, Any, Any]) -> None:
     async with asyncio.TaskGroup() as group:
-        group.create_task(ends)
+        group.create_task(ending)
 
 
-INTERRUPTIONS = [_waits_for, _gathers, _groups]
-TERMS: list[dict[str, Any]] = [{"timeout": 3600}, {"priority": 1}, {"on_error": print}]
+WRAPPERS = [_wait_for, _gather, _group]
+OPTIONS: list[dict[str, Any]] = [{"timeout": 3600}, {"priority": 1}, {"on_error": print}]
 
 
-def begins_inside(way: object = None) -> bool:
-    """Whether what a task awaits in this way takes its first step in the task's own, where it can be refused there and then."""
+def starts_inside(wrapper: object = None) -> bool:
+    """Return whether the first step of the awaitable runs inside the task itself, where it can be refused at once."""
     is_eager = asyncio.get_running_loop().get_task_factory() is not None
-    return is_eager or (way is _waits_for and sys.version_info >= (3, 12))
+    return is_eager or (wrapper is _wait_for and sys.version_info >= (3, 12))
 
 
-async def ended(task: asyncio.Future[Any]) -> None:
-    """Fails if it has not ended soon."""
+async def wait_until_ended(task: asyncio.Future[Any]) -> None:
+    """Fail if a task does not end soon."""
     await asyncio.wait([task], timeout=10)
     assert task.done()
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-@pytest.mark.parametrize("way", INTERRUPTIONS)
-@pytest.mark.parametrize("terms", [None, *TERMS])
-async def test_law_4_task_that_waits_for_the_abort_of_its_run_is_cancelled_with_it(
-    terms: dict[str, Any] | None, way: Callable[..., Awaitable[None]], isolation: dict[str, Any]
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("options", [None, *OPTIONS])
+async def test_law_4_task_awaiting_its_abort_is_cancelled(
+    options: dict[str, Any] | None,
+    wrapper: Callable[..., Awaitable[None]],
+    isolation: dict[str, Any],
 ) -> None:
     runner = pool([])
 
     async def work() -> None:
-        await way(runner.abort())
+        await wrapper(runner.abort())
 
-    runner = pool([work if terms is None else Task(work, **terms), one], 1, **isolation)
+    runner = pool([work if options is None else Task(work, **options), one], 1, **isolation)
     reading = asyncio.ensure_future(envelopes(runner))
-    await ended(reading)
+    await wait_until_ended(reading)
     assert runner.capacity.held == 0
-    found = shown(reading.result())
-    if begins_inside(way) and found != ["CancelledError"]:
+    found = summarize(reading.result())
+    if starts_inside(wrapper) and found != ["CancelledError"]:
         assert found in (["RuntimeError", 1], ["ExceptionGroup", 1])
         return
     assert found == ["CancelledError"]
-    # The second was not called.
+    # The second task was not called.
     assert await runner.run() == [1]
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 @pytest.mark.parametrize("action", ["abort", "drain"])
-@pytest.mark.parametrize("way", INTERRUPTIONS)
-async def test_law_4_consumer_that_is_cancelled_ends_a_run_whose_task_waits_for_its_end(
-    way: Callable[..., Awaitable[None]], action: str, isolation: dict[str, Any]
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+async def test_law_4_cancelled_consumer_ends_self_ending_run(
+    wrapper: Callable[..., Awaitable[None]], action: str, isolation: dict[str, Any]
 ) -> None:
     runner = pool([])
-    begun = asyncio.Event()
+    started = asyncio.Event()
 
     async def work() -> None:
-        begun.set()
-        await way(getattr(runner, action)())
+        started.set()
+        await wrapper(getattr(runner, action)())
 
     for task in (work, Task(work), Task(work, timeout=3600)):
-        begun.clear()
+        started.clear()
         runner = pool([task], **isolation)
         reading = asyncio.ensure_future(envelopes(runner))
-        await begun.wait()
+        await started.wait()
         await quiet()
         reading.cancel()
-        await ended(reading)
+        await wait_until_ended(reading)
         assert runner.capacity.held == 0
         assert runner.snapshot().running == 0
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 @pytest.mark.parametrize("action", ["abort", "drain", "aclose"])
-@pytest.mark.parametrize("terms", [None, {}, {"cost": {"slots": 1}}, *TERMS])
+@pytest.mark.parametrize("options", [None, {}, {"cost": {"slots": 1}}, *OPTIONS])
 @pytest.mark.parametrize("later", [False, True])
-async def test_law_4_task_that_ends_its_run_itself_is_refused_however_it_runs(
-    later: bool, terms: dict[str, Any] | None, action: str, isolation: dict[str, Any]
+async def test_law_4_task_cannot_end_its_run_directly(
+    later: bool, options: dict[str, Any] | None, action: str, isolation: dict[str, Any]
 ) -> None:
     async def work() -> int:
         if later:
             await asyncio.sleep(0)
-        ends = progress.aclose if action == "aclose" else getattr(runner, action)
+        ending = progress.aclose if action == "aclose" else getattr(runner, action)
         async with asyncio.timeout(3600):
             with pytest.raises(RuntimeError, match=r"a task cannot \w+ the run"):
-                await ends()
+                await ending()
         return 2
 
-    runner = pool([work if terms is None else Task(work, **terms), one], 1, **isolation)
+    runner = pool([work if options is None else Task(work, **options), one], 1, **isolation)
     async with runner.run_tasks() as progress:
         reading = asyncio.ensure_future(progress.collect())
-        await ended(reading)
-    assert shown(reading.result()) == [2, 1]
+        await wait_until_ended(reading)
+    assert summarize(reading.result()) == [2, 1]
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-@pytest.mark.parametrize("terms", [None, {}, *TERMS])
-async def test_task_may_have_its_run_drained_by_an_asyncio_task_that_it_does_not_wait_for(
-    terms: dict[str, Any] | None, isolation: dict[str, Any]
+@pytest.mark.parametrize("options", [None, {}, *OPTIONS])
+async def test_task_can_drain_its_run_from_another_task(
+    options: dict[str, Any] | None, isolation: dict[str, Any]
 ) -> None:
     draining: list[asyncio.Future[Any]] = []
 
@@ -131,40 +133,42 @@ async def test_task_may_have_its_run_drained_by_an_asyncio_task_that_it_does_not
         await quiet()
         return 2
 
-    runner = pool([work if terms is None else Task(work, **terms), one], 1, **isolation)
+    runner = pool([work if options is None else Task(work, **options), one], 1, **isolation)
     reading = asyncio.ensure_future(envelopes(runner))
-    await ended(reading)
-    assert shown(reading.result()) == [2]
-    # Its feeder may not have pulled the other by then.
+    await wait_until_ended(reading)
+    assert summarize(reading.result()) == [2]
+    # The feeder may not have pulled the other task by then.
     assert [await task() for task in await draining[0]] + await runner.run() == [1]
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-@pytest.mark.parametrize("way", INTERRUPTIONS)
-@pytest.mark.parametrize("terms", [None, {}, *TERMS])
-async def test_task_that_waits_for_the_drain_of_its_run_holds_it_up_until_it_is_cancelled(
-    terms: dict[str, Any] | None, way: Callable[..., Awaitable[None]], isolation: dict[str, Any]
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("options", [None, {}, *OPTIONS])
+async def test_task_awaiting_its_drain_blocks_it(
+    options: dict[str, Any] | None,
+    wrapper: Callable[..., Awaitable[None]],
+    isolation: dict[str, Any],
 ) -> None:
-    if begins_inside(way):
-        pytest.skip("it is refused there and then")
+    if starts_inside(wrapper):
+        pytest.skip("it is refused at once")
 
     async def work() -> None:
-        await way(runner.drain())
+        await wrapper(runner.drain())
 
-    item = work if terms is None else Task(work, **terms)
+    item = work if options is None else Task(work, **options)
     runner = pool([item, one], 1, **isolation)
     reading = asyncio.ensure_future(envelopes(runner))
     await until(lambda: runner.snapshot().running)
     await quiet()
     assert runner.snapshot().running == 1
     assert runner.cancel(1)
-    await ended(reading)
-    assert shown(reading.result()) == ["CancelledError"]
-    # Nobody was handed the other.
+    await wait_until_ended(reading)
+    assert summarize(reading.result()) == ["CancelledError"]
+    # The other task was not handed out.
     assert await runner.run() == [1]
 
 
-async def test_law_4_task_of_a_run_within_a_run_may_wait_for_the_abort_of_the_outer_one() -> None:
+async def test_law_4_task_of_inner_run_can_abort_outer_run() -> None:
     outer = pool([])
 
     async def inner() -> None:
@@ -175,11 +179,11 @@ async def test_law_4_task_of_a_run_within_a_run_may_wait_for_the_abort_of_the_ou
 
     outer = pool([work])
     reading = asyncio.ensure_future(envelopes(outer))
-    await ended(reading)
-    assert shown(reading.result()) == ["CancelledError"]
+    await wait_until_ended(reading)
+    assert summarize(reading.result()) == ["CancelledError"]
 
 
-async def test_law_4_source_may_abort_its_run() -> None:
+async def test_law_4_source_can_abort_its_run() -> None:
     runner = pool([])
 
     async def tasks() -> AsyncIterator[Any]:
@@ -188,13 +192,13 @@ async def test_law_4_source_may_abort_its_run() -> None:
 
     runner = pool(SourceIterObj(tasks()))
     reading = asyncio.ensure_future(envelopes(runner))
-    await ended(reading)
-    assert shown(reading.result()) == [1]
+    await wait_until_ended(reading)
+    assert summarize(reading.result()) == [1]
 
 
-async def test_abort_by_an_asyncio_task_that_nobody_in_the_run_waits_for_goes_through() -> None:
-    if begins_inside():
-        pytest.skip("a task that is started eagerly begins inside of the one that starts it")
+async def test_abort_by_an_unawaited_task_succeeds() -> None:
+    if starts_inside():
+        pytest.skip("an eager task starts inside the task that creates it")
     aborting: list[asyncio.Task[Any]] = []
     runner = pool([])
 
@@ -203,11 +207,11 @@ async def test_abort_by_an_asyncio_task_that_nobody_in_the_run_waits_for_goes_th
         await asyncio.Event().wait()
 
     runner = pool([work])
-    assert shown(await envelopes(runner)) == ["CancelledError"]
+    assert summarize(await envelopes(runner)) == ["CancelledError"]
     assert await aborting[0] == ()
 
 
-async def test_law_4_abort_from_outside_that_is_cancelled_waits_until_all_has_stopped() -> None:
+async def test_law_4_cancelled_abort_waits_for_all_tasks() -> None:
     cleaning, cleaned = asyncio.Event(), asyncio.Event()
 
     async def work() -> None:

@@ -1,4 +1,4 @@
-"""A key of a task is an object of the user's: what it raises costs its own task at most."""
+"""A task's key is a user-defined object. If its methods raise an error, only its own task fails."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 pytestmark = [
-    pytest.mark.usefixtures("way"),
+    pytest.mark.usefixtures("task_path"),
     pytest.mark.parametrize("isolation", ISOLATIONS),
 ]
 
 
 class Mute:
-    """Has no text."""
+    """A key whose `repr` raises."""
 
     def __repr__(self) -> str:
         raise RuntimeError("no text")
 
 
 class Unequal:
-    """Cannot be compared."""
+    """A key whose comparison raises."""
 
     def __hash__(self) -> int:
         return 1
@@ -37,8 +37,8 @@ class Unequal:
         raise RuntimeError("no comparison")
 
 
-class Fickle:
-    """Has a hash so many times."""
+class RaisingHash:
+    """A key whose hash raises after the given number of calls."""
 
     def __init__(self, times: int) -> None:
         self.times = times
@@ -59,12 +59,12 @@ def fails_at_once() -> None:
     raise OSError("no disk")
 
 
-async def yields_after_its_end() -> AsyncIterator[Any]:
+async def yields_after_final() -> AsyncIterator[Any]:
     yield Final(1)
     yield Mute()
 
 
-async def waits() -> int:
+async def wait() -> int:
     for _ in range(5):
         await asyncio.sleep(0)
     return 1
@@ -79,8 +79,8 @@ def returns_a_coroutine() -> Any:
     return coroutine(Odd())
 
 
-async def found_by(tasks: list[Any], isolation: dict[str, Any]) -> list[Envelope]:
-    """The envelopes of a run by the ids of their tasks, each of which has one; the last of them is one that all is well with."""
+async def run_sorted(tasks: list[Any], isolation: dict[str, Any]) -> list[Envelope]:
+    """Run the tasks and one more that succeeds; return their envelopes, one each, ordered by task id."""
     capacity = CapacitySource(3)
     runner = HierarchicalTaskPoolRunner([*tasks, one], capacity, **isolation)
     async with asyncio.timeout(10):
@@ -92,18 +92,18 @@ async def found_by(tasks: list[Any], isolation: dict[str, Any]) -> list[Envelope
     return found
 
 
-@pytest.mark.parametrize("terms", [{}, {"priority": 1}, {"retry": Retry(1, backoff=0)}])
+@pytest.mark.parametrize("options", [{}, {"priority": 1}, {"retry": Retry(1, backoff=0)}])
 @pytest.mark.parametrize("fn", [fails, fails_at_once])
-async def test_error_of_a_task_whose_key_has_no_text(
-    fn: Any, terms: dict[str, Any], isolation: dict[str, Any]
+async def test_error_of_task_with_raising_repr(
+    fn: Any, options: dict[str, Any], isolation: dict[str, Any]
 ) -> None:
     key = Mute()
-    found = await found_by([Task(fn, key=key, **terms)], isolation)
+    found = await run_sorted([Task(fn, key=key, **options)], isolation)
     assert found[0].key is key
     assert isinstance(found[0].error, OSError)
 
 
-async def test_whatever_else_is_said_of_a_task_whose_key_has_no_text(
+async def test_other_outcomes_of_task_with_raising_repr(
     isolation: dict[str, Any],
 ) -> None:
     async def cancels() -> None:
@@ -114,14 +114,14 @@ async def test_whatever_else_is_said_of_a_task_whose_key_has_no_text(
 
     tasks: list[Any] = [
         Task(one, key=Mute()),
-        Task(yields_after_its_end, key=Mute()),
+        Task(yields_after_final, key=Mute()),
         Task(threading.Event().wait, 0.02, thread=True, key=Mute(), timeout=0.01),
         Task(returns_a_coroutine, thread=True, key=Mute()),
         Task(asyncio.Event().wait, key=Mute(), timeout=0.01),
         Task(cancels, key=Mute()),
         Task(next, iter(()), key=Mute()),
     ]
-    found = await found_by(tasks, isolation)
+    found = await run_sorted(tasks, isolation)
     names = [type(envelope.error).__name__ for envelope in found]
     assert names[0] == "NoneType"
     assert "TimeoutError" in names[2]
@@ -131,25 +131,25 @@ async def test_whatever_else_is_said_of_a_task_whose_key_has_no_text(
     assert found[1].type is ERROR
 
 
-async def test_key_without_a_text_that_another_task_has(isolation: dict[str, Any]) -> None:
+async def test_duplicate_key_with_raising_repr(isolation: dict[str, Any]) -> None:
     key = Mute()
-    found = await found_by([Task(waits, key=key), Task(waits, key=key)], isolation)
+    found = await run_sorted([Task(wait, key=key), Task(wait, key=key)], isolation)
     assert found[0].value == 1
     assert isinstance(found[1].error, ValueError)
     assert "key <Mute> is that of task 1" in str(found[1].error)
 
 
-async def test_key_that_cannot_be_compared_costs_its_task_alone(isolation: dict[str, Any]) -> None:
-    tasks = [Task(waits, key=Unequal()), Task(waits, key=Unequal())]
-    found = await found_by(tasks, isolation)
+async def test_key_with_raising_eq_fails_only_its_task(isolation: dict[str, Any]) -> None:
+    tasks = [Task(wait, key=Unequal()), Task(wait, key=Unequal())]
+    found = await run_sorted(tasks, isolation)
     assert found[0].value == 1
     assert str(found[1].error) == "no comparison"
 
 
 @pytest.mark.parametrize("times", range(1, 8))
-async def test_key_whose_hash_raises_costs_its_task_alone(
+async def test_key_with_raising_hash_fails_only_its_task(
     times: int, isolation: dict[str, Any]
 ) -> None:
-    found = await found_by([Task(waits, key=Fickle(times)), Task(waits, key=5)], isolation)
+    found = await run_sorted([Task(wait, key=RaisingHash(times)), Task(wait, key=5)], isolation)
     assert found[1].value == 1
     assert found[0].value == 1 or str(found[0].error) == "no hash"

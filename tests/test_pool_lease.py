@@ -1,4 +1,4 @@
-"""A task of a pool reaches what it holds, and nobody else's."""
+"""A task of a pool can use its own lease, and no other."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from headrace import (
     Task,
     current_lease,
 )
-from tests.pool_support import ISOLATIONS, envelopes, shown
+from tests.pool_support import ISOLATIONS, envelopes, summarize
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 pytestmark = [
-    pytest.mark.usefixtures("way"),
+    pytest.mark.usefixtures("task_path"),
     pytest.mark.parametrize("isolation", ISOLATIONS),
 ]
 
@@ -35,7 +35,7 @@ def held() -> dict[str, float]:
     return current_lease().cost
 
 
-async def held_after_a_turn() -> dict[str, float]:
+async def held_after_sleep() -> dict[str, float]:
     await asyncio.sleep(0)
     return held()
 
@@ -46,7 +46,7 @@ async def held_by_a_generator() -> AsyncIterator[Final[dict[str, float]]]:
 
 
 async def held_in_a_task_and_a_thread() -> list[dict[str, float]]:
-    return [await asyncio.create_task(held_after_a_turn()), await asyncio.to_thread(held)]
+    return [await asyncio.create_task(held_after_sleep()), await asyncio.to_thread(held)]
 
 
 def capacity_of(slots: int = 9, tokens: int = 100) -> CapacitySource:
@@ -54,30 +54,30 @@ def capacity_of(slots: int = 9, tokens: int = 100) -> CapacitySource:
 
 
 async def values(runner: HierarchicalTaskPoolRunner) -> list[Any]:
-    return shown(await envelopes(runner))
+    return summarize(await envelopes(runner))
 
 
-@pytest.mark.parametrize("fn", [held, held_after_a_turn, held_by_a_generator])
-@pytest.mark.parametrize("waits", [False, True])
-async def test_a_task_finds_its_own_lease(
-    fn: Callable[[], Any], waits: bool, isolation: dict[str, Any]
+@pytest.mark.parametrize("fn", [held, held_after_sleep, held_by_a_generator])
+@pytest.mark.parametrize("is_contended", [False, True])
+async def test_task_finds_its_own_lease(
+    fn: Callable[[], Any], is_contended: bool, isolation: dict[str, Any]
 ) -> None:
     tasks = [Task(fn, cost={"slots": 1, "tokens": number}) for number in (5, 7, 9)]
     runner = HierarchicalTaskPoolRunner(
-        tasks, capacity_of(1 if waits else 9), ordered=waits, **isolation
+        tasks, capacity_of(1 if is_contended else 9), ordered=is_contended, **isolation
     )
     found = await values(runner)
     assert sorted(cost["tokens"] for cost in found) == [5, 7, 9]
     assert {cost["slots"] for cost in found} == {1}
 
 
-async def test_a_task_in_a_thread_finds_its_own_lease(isolation: dict[str, Any]) -> None:
+async def test_task_in_thread_finds_its_own_lease(isolation: dict[str, Any]) -> None:
     tasks = [Task(held, cost={"slots": 1, "tokens": number}, thread=True) for number in (5, 7, 9)]
     found = await values(HierarchicalTaskPoolRunner(tasks, capacity_of(), **isolation))
     assert sorted(cost["tokens"] for cost in found) == [5, 7, 9]
 
 
-async def test_what_a_task_starts_finds_its_lease(isolation: dict[str, Any]) -> None:
+async def test_children_of_a_task_find_its_lease(isolation: dict[str, Any]) -> None:
     cost = {"slots": 1.0, "tokens": 5.0}
     task = Task(held_in_a_task_and_a_thread, cost=cost)
     assert await values(HierarchicalTaskPoolRunner([task], capacity_of(), **isolation)) == [
@@ -86,7 +86,7 @@ async def test_what_a_task_starts_finds_its_lease(isolation: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize("thread", [False, True])
-async def test_settling_frees_capacity_while_the_task_runs(
+async def test_settle_frees_capacity_while_task_runs(
     thread: bool, isolation: dict[str, Any]
 ) -> None:
     capacity = capacity_of()
@@ -101,7 +101,7 @@ async def test_settling_frees_capacity_while_the_task_runs(
     assert dict(capacity.held) == {"slots": 0, "tokens": 0}
 
 
-async def test_a_slot_can_be_given_back_for_a_while(isolation: dict[str, Any]) -> None:
+async def test_lease_can_be_suspended(isolation: dict[str, Any]) -> None:
     capacity = CapacitySource(1)
 
     async def outer() -> str:
@@ -137,7 +137,7 @@ async def test_each_attempt_has_its_own_lease(isolation: dict[str, Any]) -> None
         found[0].settle(slots=0)
 
 
-async def test_a_cost_that_is_a_number_has_no_lease_and_no_variable(
+async def test_numeric_cost_has_no_lease_and_no_variable(
     isolation: dict[str, Any],
 ) -> None:
     def work() -> set[str]:
@@ -150,13 +150,13 @@ async def test_a_cost_that_is_a_number_has_no_lease_and_no_variable(
     runner = HierarchicalTaskPoolRunner(tasks, CapacitySource(9), **isolation)
     found = await values(runner)
     assert len(found) == 4
-    # Nothing but what says that it runs in the run, for those to whom that costs nothing.
+    # Only the variable that marks the run, and only on paths where it costs nothing.
     assert all(names <= {"headrace.inside"} for names in found)
     with pytest.raises(RuntimeError, match="no lease here"):
         current_lease()
 
 
-async def test_work_that_a_task_finds_does_not_find_that_tasks_lease(
+async def test_submitted_tasks_have_their_own_lease(
     isolation: dict[str, Any],
 ) -> None:
     queue: PushPullBufferObj[Any] = PushPullBufferObj()
@@ -168,14 +168,14 @@ async def test_work_that_a_task_finds_does_not_find_that_tasks_lease(
             return False
         return True
 
-    async def finds() -> list[Any]:
+    async def spawns() -> list[Any]:
         assert has_lease()
         queue.sink.next_nowait(Task(has_lease))
         queue.sink.next_nowait(Task(held, cost={"slots": 2}))
         inner = HierarchicalTaskPoolRunner([has_lease], CapacitySource(1), **isolation)
         return await inner.run()
 
-    await queue.sink.next(Task(finds, cost={"slots": 1}))
+    await queue.sink.next(Task(spawns, cost={"slots": 1}))
     runner = HierarchicalTaskPoolRunner(queue.source, CapacitySource(9), **isolation)
     found: list[Any] = []
     async with runner.run_tasks() as progress:
@@ -190,24 +190,24 @@ async def test_work_that_a_task_finds_does_not_find_that_tasks_lease(
 
 
 @pytest.mark.virtual
-async def test_an_estimate_of_tokens_is_settled_by_the_call(isolation: dict[str, Any]) -> None:
+async def test_token_estimate_is_settled_by_the_call(isolation: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
 
     async def seconds(settles: bool) -> float:
-        begun = loop.time()
+        start = loop.time()
         model = CapacitySource({"slots": 20, "tokens": Rate(6_000, burst=1_500)}, clock=loop.time)
 
-        async def ask(prompt: int) -> int:
+        async def call_model(prompt: int) -> int:
             if settles:
                 current_lease().settle(tokens=300)
             return prompt
 
-        asked = SourceIterObj(range(41)).map_pool(
-            ask, model, cost={"slots": 1, "tokens": 1_500}, **isolation
+        results = SourceIterObj(range(41)).map_pool(
+            call_model, model, cost={"slots": 1, "tokens": 1_500}, **isolation
         )
-        assert await asked.count() == 41
-        return loop.time() - begun
+        assert await results.count() == 41
+        return loop.time() - start
 
-    # The first has its burst; each of the others waits for what the one before it took.
+    # The first call has the burst; each other waits for the tokens that the previous one was charged.
     assert await seconds(settles=False) == pytest.approx(40 * 1_500 / 100)
     assert await seconds(settles=True) == pytest.approx(40 * 300 / 100)

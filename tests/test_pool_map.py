@@ -24,7 +24,7 @@ from tests.support import Gate, quiet, until, wrong
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("task_path")
 
 where: ContextVar[str] = ContextVar("where", default="nowhere")
 
@@ -34,7 +34,7 @@ async def double(item: int) -> int:
     return item * 2
 
 
-async def test_results_of_all_items_come() -> None:
+async def test_map_pool_returns_all_results() -> None:
     capacity = CapacitySource(3)
     async with SourceIterObj(range(20)).map_pool(double, capacity) as results:
         assert sorted([item async for item in results]) == list(range(0, 40, 2))
@@ -43,7 +43,7 @@ async def test_results_of_all_items_come() -> None:
     assert capacity.held == 0
 
 
-async def test_any_iterable_and_any_function_will_do() -> None:
+async def test_map_pool_accepts_any_iterable_and_function() -> None:
     async def numbers() -> AsyncIterator[int]:
         yield 1
         yield 2
@@ -62,7 +62,7 @@ async def test_any_iterable_and_any_function_will_do() -> None:
     assert await PullMapPoolObj([1], blocks, capacity, thread=True).collect() == [2]
 
 
-async def test_ordered_results_come_by_their_items() -> None:
+async def test_ordered_results_follow_their_items() -> None:
     async def work(item: int) -> int:
         for _ in range(10 - item):
             await asyncio.sleep(0)
@@ -72,7 +72,7 @@ async def test_ordered_results_come_by_their_items() -> None:
     assert await results.collect() == list(range(10))
 
 
-async def test_law_3_an_error_costs_one_item() -> None:
+async def test_law_3_error_costs_one_item() -> None:
     failed: list[str] = []
 
     async def work(item: int) -> int:
@@ -80,16 +80,16 @@ async def test_law_3_an_error_costs_one_item() -> None:
             raise ValueError(item)
         return item
 
-    def note(error: Exception) -> Any:
+    def record(error: Exception) -> Any:
         failed.append(f"{error} {getattr(error, '__notes__', [])}")
         return SKIP
 
-    results = SourceIterObj(range(7)).map_pool(work, CapacitySource(1), name="mill").catch(note)
+    results = SourceIterObj(range(7)).map_pool(work, CapacitySource(1), name="mill").catch(record)
     assert await results.collect() == [0, 2, 3, 5, 6]
     assert failed == ["1 ['raised in mill']", "4 ['raised in mill']"]
 
 
-async def test_cancelled_call_is_not_taken_for_the_cancellation_of_the_consumer() -> None:
+async def test_cancelled_call_does_not_cancel_the_consumer() -> None:
     async def work(item: int) -> int:
         if item == 1:
             raise asyncio.CancelledError
@@ -109,7 +109,7 @@ async def test_law_1_nothing_is_called_before_a_pull() -> None:
     assert gate.calls == []
 
 
-async def test_law_2_a_cancelled_pull_loses_nothing() -> None:
+async def test_law_2_cancelled_pull_loses_nothing() -> None:
     gate = Gate()
     async with SourceIterObj(range(5)).map_pool(gate, CapacitySource(2)) as results:
         for _ in range(3):
@@ -122,7 +122,7 @@ async def test_law_2_a_cancelled_pull_loses_nothing() -> None:
         assert sorted(await results.collect()) == [0, 10, 20, 30, 40]
 
 
-async def test_law_4_closing_stops_the_calls_and_closes_the_source() -> None:
+async def test_law_4_closing_stops_calls_and_closes_source() -> None:
     ended: list[str] = []
 
     async def numbers() -> AsyncIterator[int]:
@@ -154,7 +154,7 @@ async def test_law_4_closing_stops_the_calls_and_closes_the_source() -> None:
         await anext(results)
 
 
-async def test_restart_begins_a_new_cycle() -> None:
+async def test_restart_needs_an_idle_stream() -> None:
     source = SourceBufferObj([1, 2])
     gate = Gate()
     results = source.map_pool(gate, CapacitySource(1))
@@ -174,7 +174,7 @@ async def test_restart_begins_a_new_cycle() -> None:
     assert await results.collect() == [30]
 
 
-async def test_cost_and_priority_may_depend_on_the_item() -> None:
+async def test_cost_can_depend_on_the_item() -> None:
     capacity = CapacitySource(4)
     held: list[int] = []
 
@@ -186,38 +186,40 @@ async def test_cost_and_priority_may_depend_on_the_item() -> None:
         return item
 
     results = PullMapPoolObj([1, 2, 3, 9], work, capacity, cost=cost, max_buffered=1)
-    got: list[Any] = []
+    received: list[Any] = []
     while True:
         try:
-            got.append(await anext(results))
+            received.append(await anext(results))
         except ValueError as error:
-            got.append("9" in str(error))
+            received.append("9" in str(error))
         except StopAsyncIteration:
             break
-    assert sorted(got) == [True, 1, 2, 3]
+    assert sorted(received) == [True, 1, 2, 3]
     assert held[0] == 1
     assert max(held) <= 4
 
 
-async def test_calls_run_in_copies_of_the_context_of_their_pull() -> None:
+async def test_calls_run_in_copies_of_their_pulls_context() -> None:
     async def items() -> AsyncIterator[int]:
         for number in range(4):
             where.set(f"at {number}")
             yield number
 
-    def tell(item: int) -> str:
+    def swap_context(item: int) -> str:
         before = where.get()
         where.set("inside")
         return before
 
     capacity = CapacitySource(1)
     for options in ({}, {"cost": lambda _: 1}, {"thread": True}):
-        terms: Any = options
-        async with SourceIterObj(items()).map_pool(tell, capacity, ordered=True, **terms) as told:
-            assert [place async for place in told] == [f"at {number}" for number in range(4)]
+        map_options: Any = options
+        async with SourceIterObj(items()).map_pool(
+            swap_context, capacity, ordered=True, **map_options
+        ) as results:
+            assert [value async for value in results] == [f"at {number}" for number in range(4)]
 
 
-async def test_terms_are_those_of_every_call() -> None:
+async def test_cost_applies_to_every_call() -> None:
     capacity = CapacitySource(4)
     held: list[Any] = []
 
@@ -231,7 +233,7 @@ async def test_terms_are_those_of_every_call() -> None:
     assert held == [3] * 6
 
 
-async def test_options_are_those_of_the_runner() -> None:
+async def test_options_are_passed_to_the_runner() -> None:
     calls: list[int] = []
 
     async def flaky(item: int) -> int:
@@ -252,28 +254,28 @@ async def test_options_are_those_of_the_runner() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_every_item_has_its_result_whatever_the_consumer_does(seed: int) -> None:
+async def test_cancelled_pulls_lose_no_result(seed: int) -> None:
     print(f"seed {seed}")
-    chance = random.Random(seed)
+    rng = random.Random(seed)
 
     async def work(item: int) -> int:
-        for _ in range(chance.randrange(3)):
+        for _ in range(rng.randrange(3)):
             await asyncio.sleep(0)
         return item
 
-    got: list[int] = []
-    options: Any = {"max_buffered": chance.choice((1, 5)), "ordered": chance.random() < 0.5}
+    received: list[int] = []
+    options: Any = {"max_buffered": rng.choice((1, 5)), "ordered": rng.random() < 0.5}
     async with PullMapPoolObj(range(200), work, CapacitySource(7), **options) as results:
-        while len(got) < 200:
+        while len(received) < 200:
             pulling = asyncio.ensure_future(anext(results))
-            for _ in range(chance.randrange(4)):
+            for _ in range(rng.randrange(4)):
                 await asyncio.sleep(0)
             pulling.cancel()
             try:
-                got.append(await pulling)
+                received.append(await pulling)
             except asyncio.CancelledError:
                 pass
-    assert sorted(got) == list(range(200))
+    assert sorted(received) == list(range(200))
 
 
 @pytest.mark.parametrize(
@@ -288,13 +290,13 @@ async def test_every_item_has_its_result_whatever_the_consumer_does(seed: int) -
         (([], double, CapacitySource(1)), {"window": 5}, "window needs ordered"),
     ],
 )
-def test_bad_input_says_what_is_wrong(arguments: Any, options: Any, message: str) -> None:
+def test_bad_input_is_refused(arguments: Any, options: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         PullMapPoolObj(*arguments, **options)
 
 
-async def test_law_4_the_source_is_closed_by_the_task_that_pulled_it() -> None:
-    """A timeout that a generator holds open across its items belongs to the task that entered it."""
+async def test_law_4_source_is_closed_by_its_pulling_task() -> None:
+    """A timeout that a generator holds open across items belongs to the task that entered it."""
     tasks: list[asyncio.Task[Any] | None] = []
 
     async def rows() -> AsyncIterator[int]:
@@ -318,11 +320,11 @@ async def test_law_4_the_source_is_closed_by_the_task_that_pulled_it() -> None:
     assert len(set(tasks)) == 1
 
 
-async def test_law_4_a_run_closes_its_source_if_it_is_told_to() -> None:
-    for tell, closed in ((True, 1), (False, 0)):
+async def test_law_4_run_closes_its_source_on_request() -> None:
+    for swap_context, closed in ((True, 1), (False, 0)):
         source = ScriptedSource([str, Delay(3600), str], closing=1)
         runner = HierarchicalTaskPoolRunner(source, CapacitySource(2))
-        async with runner.run_tasks(close_source=tell) as progress:
+        async with runner.run_tasks(close_source=swap_context) as progress:
             await anext(progress)
         assert (source.closed, source.closed_by <= source.pulled_by) == (closed, True)
     idle = HierarchicalTaskPoolRunner([str], CapacitySource(2))
@@ -330,7 +332,7 @@ async def test_law_4_a_run_closes_its_source_if_it_is_told_to() -> None:
         idle.run_tasks(close_source=wrong(1))
 
 
-async def test_law_2_a_cancelled_collect_hands_back_what_was_paid_for() -> None:
+async def test_law_2_cancelled_collect_puts_results_back() -> None:
     gate = Gate()
 
     async def work(item: int) -> int:

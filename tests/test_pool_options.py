@@ -17,7 +17,7 @@ from headrace import (
     SourceObj,
     Task,
 )
-from tests.pool_support import ERROR, FINAL, INTERMEDIATE, envelopes, one, pool, quiet, shown
+from tests.pool_support import ERROR, FINAL, INTERMEDIATE, envelopes, one, pool, quiet, summarize
 from tests.support import until
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ async def fail() -> None:
 
 
 async def test_errors_do_not_end_a_run() -> None:
-    assert shown(await envelopes(pool([fail, one, fail, one], 1))) == ["ValueError", 1] * 2
+    assert summarize(await envelopes(pool([fail, one, fail, one], 1))) == ["ValueError", 1] * 2
 
 
 async def test_stop_ends_the_run_with_the_first_error() -> None:
@@ -45,29 +45,29 @@ async def test_stop_ends_the_run_with_the_first_error() -> None:
             await asyncio.sleep(0)
             ended.append("hang")
 
-    async def late() -> None:
+    async def fail_later() -> None:
         await quiet()
         raise ValueError("no")
 
-    runner = pool([hang, late, hang, one], 3, on_error="stop")
+    runner = pool([hang, fail_later, hang, one], 3, on_error="stop")
     async with runner.run_tasks() as progress:
         found = [envelope async for envelope in progress]
         assert isinstance(progress.first_error, ValueError)
-    # Each that was called has its envelope; the fourth, which was not, stays with the runner.
-    assert sorted(shown(found)) == ["CancelledError", "CancelledError", "ValueError"]
+    # Each task that was called has its envelope. The fourth was not called and stays with the runner.
+    assert sorted(summarize(found)) == ["CancelledError", "CancelledError", "ValueError"]
     assert ended == ["hang"] * 2
-    assert shown(await envelopes(runner)) == [1]
+    assert summarize(await envelopes(runner)) == [1]
 
 
-async def test_stop_is_for_what_cannot_be_called_too() -> None:
+async def test_invalid_task_stops_the_run_too() -> None:
     tasks: list[Any] = [5, one]
-    assert shown(await envelopes(pool(tasks, on_error="stop"))) == ["TypeError"]
+    assert summarize(await envelopes(pool(tasks, on_error="stop"))) == ["TypeError"]
 
 
 # ordered
 
 
-async def test_ordered_envelopes_come_by_their_tasks() -> None:
+async def test_ordered_envelopes_follow_their_tasks() -> None:
     gates = [asyncio.Event() for _ in range(3)]
 
     async def work(index: int) -> AsyncIterator[Any]:
@@ -87,7 +87,7 @@ async def test_ordered_envelopes_come_by_their_tasks() -> None:
     assert rest == [0, "1 begins", 1, "2 begins", 2]
 
 
-async def test_ordered_run_takes_up_no_more_than_its_window() -> None:
+async def test_ordered_run_is_bounded_by_its_window() -> None:
     gate = asyncio.Event()
     called: list[int] = []
 
@@ -105,26 +105,26 @@ async def test_ordered_run_takes_up_no_more_than_its_window() -> None:
         assert [envelope.value async for envelope in progress] == list(range(10))
 
 
-async def test_first_of_an_ordered_run_is_not_held_up_by_what_waits_for_it() -> None:
-    go = asyncio.Event()
+async def test_first_task_is_not_blocked_by_later_values() -> None:
+    gate = asyncio.Event()
 
     async def first() -> AsyncIterator[str]:
-        await go.wait()
+        await gate.wait()
         for _ in range(5):
             yield "first"
 
     async def second() -> AsyncIterator[str]:
-        while not go.is_set():
+        while not gate.is_set():
             yield "second"
             await asyncio.sleep(0)
         yield "last"
 
     runner = pool([first, second], ordered=True, max_buffered=2)
     async with runner.run_tasks() as progress:
-        # As much as may be parked is parked.
+        # The parked values reach their limit.
         await quiet()
         assert runner.snapshot().unread == 2
-        go.set()
+        gate.set()
         values = [envelope.value async for envelope in progress]
     assert values[:6] == ["first"] * 5 + [None]
     assert set(values[6:-2]) == {"second"}
@@ -132,38 +132,38 @@ async def test_first_of_an_ordered_run_is_not_held_up_by_what_waits_for_it() -> 
 
 
 @pytest.mark.parametrize("seed", range(10))
-async def test_ordered_run_is_the_unordered_one_in_order(seed: int) -> None:
+async def test_ordered_run_has_all_values_in_order(seed: int) -> None:
     print(f"seed {seed}")
-    chance = random.Random(seed)
+    rng = random.Random(seed)
 
-    async def work(index: int, turns: int) -> AsyncIterator[tuple[int, int]]:
-        for turn in range(turns):
-            yield index, turn
-            if chance.random() < 0.5:
+    async def work(index: int, steps: int) -> AsyncIterator[tuple[int, int]]:
+        for step in range(steps):
+            yield index, step
+            if rng.random() < 0.5:
                 await asyncio.sleep(0)
         if index % 7 == 3:
             raise ValueError(index)
 
-    turns = [chance.randrange(4) for _ in range(100)]
-    tasks: list[Any] = [Task(work, index, turns[index]) for index in range(100)]
+    steps = [rng.randrange(4) for _ in range(100)]
+    tasks: list[Any] = [Task(work, index, steps[index]) for index in range(100)]
     tasks[50] = "no task"
     runner = pool(
         tasks,
-        chance.randint(1, 8),
+        rng.randint(1, 8),
         ordered=True,
-        max_buffered=chance.choice((1, 3, 100)),
-        window=chance.choice((None, 1, 5)),
-        lookahead=chance.choice((1, 4)),
+        max_buffered=rng.choice((1, 3, 100)),
+        window=rng.choice((None, 1, 5)),
+        lookahead=rng.choice((1, 4)),
     )
     found = await envelopes(runner)
     assert [envelope.task_id for envelope in found] == sorted(e.task_id for e in found)
     values = [envelope.value for envelope in found if envelope.type is INTERMEDIATE]
-    assert values == [(i, turn) for i in range(100) if i != 50 for turn in range(turns[i])]
+    assert values == [(i, step) for i in range(100) if i != 50 for step in range(steps[i])]
     assert sum(envelope.type is ERROR for envelope in found) == 15
     assert runner.capacity.held == 0
 
 
-async def test_error_of_the_source_has_its_place_in_an_ordered_run() -> None:
+async def test_source_error_is_in_order_in_an_ordered_run() -> None:
     class Broken(SourceObj[Any]):
         def __init__(self) -> None:
             super().__init__()
@@ -180,35 +180,35 @@ async def test_error_of_the_source_has_its_place_in_an_ordered_run() -> None:
         await quiet()
         return 0
 
-    got: list[Any] = []
+    received: list[Any] = []
     async with pool(Broken(), ordered=True).run_tasks() as progress:
-        while len(got) < 4:
+        while len(received) < 4:
             try:
-                got.append((await anext(progress)).value)
+                received.append((await anext(progress)).value)
             except ValueError as error:
-                got.append(str(error))
+                received.append(str(error))
         with pytest.raises(StopAsyncIteration):
             await anext(progress)
-    assert got == [0, 1, "broken", 1]
+    assert received == [0, 1, "broken", 1]
 
 
 # lookahead
 
 
-class Asked(CapacitySource):
-    """A capacity that notes what is asked of it, and grants by priority."""
+class RecordingCapacity(CapacitySource):
+    """A capacity that records its requests."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
-        self.asked: list[tuple[int, int]] = []
+        self.requests: list[tuple[int, int]] = []
 
     def acquire(self, cost: Any = 1, *, priority: int = 0, **more: Any) -> Any:
-        self.asked.append((cost, priority))
+        self.requests.append((cost, priority))
         return super().acquire(cost, priority=priority, **more)
 
 
 @pytest.mark.parametrize("lookahead", [1, 3, 10])
-async def test_pulled_is_at_most_called_and_lookahead(lookahead: int) -> None:
+async def test_pulled_is_at_most_called_plus_lookahead(lookahead: int) -> None:
     pulled = called = 0
     gate = asyncio.Event()
 
@@ -237,7 +237,7 @@ async def test_pulled_is_at_most_called_and_lookahead(lookahead: int) -> None:
 
 
 async def test_priorities_and_costs_reach_the_capacity() -> None:
-    capacity = Asked(2)
+    capacity = RecordingCapacity(2)
     gate = asyncio.Event()
     tasks = [
         Task(gate.wait, cost=2),
@@ -248,12 +248,12 @@ async def test_priorities_and_costs_reach_the_capacity() -> None:
     runner = HierarchicalTaskPoolRunner(tasks, capacity, lookahead=4)
     async with runner.run_tasks() as progress:
         await until(lambda: capacity.waiting == 3)
-        assert capacity.asked == [(1, 5), (2, 0), (1, -1)]
+        assert capacity.requests == [(1, 5), (2, 0), (1, -1)]
         gate.set()
-        assert shown([envelope async for envelope in progress]) == [True, 1, 1, 1]
+        assert summarize([envelope async for envelope in progress]) == [True, 1, 1, 1]
 
 
-async def test_with_lookahead_the_highest_priority_is_called_first() -> None:
+async def test_lookahead_calls_highest_priority_first() -> None:
     gate = asyncio.Event()
     order: list[int] = []
     tasks = [
@@ -267,15 +267,15 @@ async def test_with_lookahead_the_highest_priority_is_called_first() -> None:
     assert order == [3, 2, 1]
 
 
-async def test_later_task_that_fits_is_called_before_one_that_does_not() -> None:
+async def test_later_task_that_fits_is_called_first() -> None:
     capacity = CapacitySource(3)
     outside = await capacity.acquire(2)
     order: list[str] = []
 
-    def note(name: str) -> None:
+    def record(name: str) -> None:
         order.append(name)
 
-    tasks = [Task(note, "big", cost=3), Task(note, "small")]
+    tasks = [Task(record, "big", cost=3), Task(record, "small")]
     async with HierarchicalTaskPoolRunner(tasks, capacity, lookahead=2).run_tasks() as progress:
         await quiet()
         assert order == ["small"]
@@ -284,14 +284,14 @@ async def test_later_task_that_fits_is_called_before_one_that_does_not() -> None
     assert order == ["small", "big"]
 
 
-async def test_big_cost_is_not_passed_for_ever() -> None:
+async def test_big_cost_is_not_starved() -> None:
     capacity = CapacitySource(3)
     outside = await capacity.acquire(2)
     order: list[str] = []
     tasks = [Task(order.append, "big", cost=3), *[Task(order.append, "small")] * 30]
     async with HierarchicalTaskPoolRunner(tasks, capacity, lookahead=2).run_tasks() as progress:
         await quiet()
-        # Eight may pass it; then what frees is kept for it.
+        # Eight small tasks may pass it; then freed permits are kept for it.
         assert order == ["small"] * 8
         outside.release()
         assert len([envelope async for envelope in progress]) == 31
@@ -302,17 +302,17 @@ async def test_big_cost_is_not_passed_for_ever() -> None:
 
 
 @pytest.mark.virtual
-async def test_timeout_counts_the_call_and_not_the_queue() -> None:
+async def test_timeout_covers_the_call_only() -> None:
     async def work() -> str:
         await asyncio.sleep(3)
         return "done"
 
     found = await envelopes(pool([work] * 4, 1, timeout=4))
-    assert shown(found) == ["done"] * 4
+    assert summarize(found) == ["done"] * 4
 
 
 @pytest.mark.virtual
-async def test_timeout_is_an_error_when_the_work_has_stopped() -> None:
+async def test_timeout_is_reported_once_work_has_stopped() -> None:
     capacity = CapacitySource(1)
 
     async def work() -> None:
@@ -332,18 +332,18 @@ async def test_timeout_is_an_error_when_the_work_has_stopped() -> None:
 
 
 @pytest.mark.virtual
-async def test_task_may_have_a_timeout_of_its_own() -> None:
+async def test_task_can_have_its_own_timeout() -> None:
     async def work() -> str:
         await asyncio.sleep(3)
         return "done"
 
     tasks = [work, Task(work, timeout=math.inf), Task(work, timeout=1), Task(work, timeout=4)]
     runner = pool(tasks, 1, timeout=2)
-    assert shown(await envelopes(runner)) == ["TimeoutError", "done", "TimeoutError", "done"]
+    assert summarize(await envelopes(runner)) == ["TimeoutError", "done", "TimeoutError", "done"]
 
 
 @pytest.mark.virtual
-async def test_work_that_answers_a_timeout_with_a_value_or_an_error_gives_that() -> None:
+async def test_result_after_a_timeout_is_kept() -> None:
     async def value() -> str:
         try:
             await asyncio.sleep(100)
@@ -357,7 +357,7 @@ async def test_work_that_answers_a_timeout_with_a_value_or_an_error_gives_that()
         except asyncio.CancelledError as cancelled:
             raise ValueError from cancelled
 
-    assert shown(await envelopes(pool([value, error], timeout=1))) == [
+    assert summarize(await envelopes(pool([value, error], timeout=1))) == [
         "as far as it came",
         "ValueError",
     ]
@@ -370,15 +370,15 @@ async def test_timeout_stops_a_task_that_yields() -> None:
             try:
                 await asyncio.sleep(2)
             except asyncio.CancelledError:
-                # It refuses, and is asked again when it yields.
+                # It ignores the cancellation, and is cancelled again when it yields.
                 pass
             yield number
 
-    assert shown(await envelopes(pool([work], timeout=5))) == [0, 1, "TimeoutError"]
+    assert summarize(await envelopes(pool([work], timeout=5))) == [0, 1, "TimeoutError"]
 
 
 @pytest.mark.virtual
-async def test_queue_timeout_counts_the_queue_and_not_the_call() -> None:
+async def test_queue_timeout_covers_the_queue_only() -> None:
     called: list[int] = []
 
     async def work(index: int) -> int:
@@ -388,33 +388,33 @@ async def test_queue_timeout_counts_the_queue_and_not_the_call() -> None:
 
     tasks = [Task(work, index, queue_timeout=2) for index in range(3)]
     found = await envelopes(pool(tasks, 1))
-    # The second waits for the first and is given up; the third is taken up then, and waits for one second.
-    assert shown(found) == ["TimeoutError", 0, 2]
+    # The second waits for the first and times out. The third is queued then, and waits for one second.
+    assert summarize(found) == ["TimeoutError", 0, 2]
     assert called == [0, 2]
     assert "queue_timeout of 2 s" in str(found[0].error)
     assert (found[0].attempt, found[0].started) == (0, None)
 
 
-async def test_thread_that_overruns_its_timeout_gives_its_error_when_it_has_ended() -> None:
+async def test_thread_timeout_is_reported_once_thread_ended() -> None:
     capacity = CapacitySource(1)
     loop = asyncio.get_running_loop()
     overdue = asyncio.Event()
 
     def work() -> int:
-        # No earlier than the loop has had its timers run, which is after the timeout.
+        # Continues only after the loop has run its timers, which is after the timeout.
         asyncio.run_coroutine_threadsafe(overdue.wait(), loop).result()
         return 1
 
     loop.call_later(0.03, overdue.set)
     runner = HierarchicalTaskPoolRunner([Task(work, thread=True, timeout=0.001)], capacity)
-    assert shown(await envelopes(runner)) == ["TimeoutError"]
+    assert summarize(await envelopes(runner)) == ["TimeoutError"]
     assert capacity.held == 0
 
 
 # Keys and callbacks
 
 
-async def test_key_of_a_live_task_is_an_error_that_names_the_other() -> None:
+async def test_duplicate_key_is_an_error_that_names_the_task() -> None:
     gate = asyncio.Event()
     tasks = [Task(gate.wait, key="k"), Task(one, key="k"), Task(one, key="other")]
     async with pool(tasks).run_tasks() as progress:
@@ -426,7 +426,7 @@ async def test_key_of_a_live_task_is_an_error_that_names_the_other() -> None:
     assert (refused.attempt, other.key) == (0, "other")
 
 
-async def test_key_may_be_used_again_when_its_task_has_ended() -> None:
+async def test_key_can_be_reused_after_its_task() -> None:
     queue: PushPullBufferObj[Any] = PushPullBufferObj()
     async with pool(queue.source).run_tasks() as progress:
         for fn in (one, fail, one):
@@ -434,66 +434,66 @@ async def test_key_may_be_used_again_when_its_task_has_ended() -> None:
             assert (await anext(progress)).attempt == 1
 
 
-async def test_callbacks_are_called_before_the_envelope_is_put() -> None:
-    told: list[Any] = []
+async def test_callbacks_are_called_before_the_envelope() -> None:
+    outcomes: list[Any] = []
     tasks = [
-        Task(one, on_complete=told.append, on_error=told.append),
-        Task(fail, on_complete=told.append, on_error=told.append),
+        Task(one, on_complete=outcomes.append, on_error=outcomes.append),
+        Task(fail, on_complete=outcomes.append, on_error=outcomes.append),
     ]
     async with pool(tasks, 1).run_tasks() as progress:
         for index in range(2):
             envelope = await anext(progress)
-            assert told[index] is (envelope.value if envelope.type is FINAL else envelope.error)
-    assert len(told) == 2
+            assert outcomes[index] is (envelope.value if envelope.type is FINAL else envelope.error)
+    assert len(outcomes) == 2
 
 
-async def test_what_a_callback_raises_goes_to_the_loop() -> None:
+async def test_callback_error_goes_to_loop_handler() -> None:
     loop = asyncio.get_running_loop()
-    heard: list[Any] = []
-    loop.set_exception_handler(lambda _, context: heard.append(context))
+    contexts: list[Any] = []
+    loop.set_exception_handler(lambda _, context: contexts.append(context))
 
     def bad(value: object) -> None:
         raise ZeroDivisionError(value)
 
     tasks = [Task(one, on_complete=bad), Task(fail, on_error=bad)]
-    assert shown(await envelopes(pool(tasks, 1, name="mill"))) == [1, "ValueError"]
-    assert [type(context["exception"]) for context in heard] == [ZeroDivisionError] * 2
-    assert heard[0]["message"] == "a callback of mill: task 1 raised"
+    assert summarize(await envelopes(pool(tasks, 1, name="mill"))) == [1, "ValueError"]
+    assert [type(context["exception"]) for context in contexts] == [ZeroDivisionError] * 2
+    assert contexts[0]["message"] == "a callback of mill: task 1 raised"
 
 
-class Settled(SourceObj[Any]):
-    """A source that notes what becomes of its items."""
+class RecordingSource(SourceObj[Any]):
+    """A source that records the outcomes of its items."""
 
     def __init__(self, items: list[Any]) -> None:
         super().__init__()
         self.items = items
-        self.told: list[tuple[Any, Any]] = []
+        self.outcomes: list[tuple[Any, Any]] = []
 
     async def pull_impl(self) -> AsyncIterator[Any]:
         while self.items:
             yield self.items.pop(0)
 
     def completed(self, item: Any, value: Any) -> None:
-        self.told.append((item, value))
+        self.outcomes.append((item, value))
 
     def failed(self, item: Any, error: BaseException) -> None:
-        self.told.append((item, type(error)))
+        self.outcomes.append((item, type(error)))
 
 
-async def test_settling_source_is_told_how_each_item_ended() -> None:
+async def test_source_is_notified_of_each_outcome() -> None:
     async def hang() -> None:
         await asyncio.Event().wait()
 
     tasks: list[Any] = [one, Task(fail, key="k"), 5, hang, one]
-    source = Settled(list(tasks))
+    source = RecordingSource(list(tasks))
     capacity = CapacitySource(1)
     async with HierarchicalTaskPoolRunner(source, capacity).run_tasks() as progress:
         for _ in range(3):
             await anext(progress)
-            assert source.told
+            assert source.outcomes
         await until(lambda: len(source.items) == 0 and capacity.held)
-    assert len(source.told) == 4
-    assert dict(source.told) == {
+    assert len(source.outcomes) == 4
+    assert dict(source.outcomes) == {
         one: 1,
         tasks[1]: ValueError,
         5: TypeError,
@@ -506,7 +506,7 @@ async def test_settling_source_is_told_how_each_item_ended() -> None:
 
 @pytest.mark.loops("asyncio", "eager")
 @pytest.mark.parametrize("debug", [True, False])
-async def test_work_that_blocks_the_loop_is_named_in_debug_mode(
+async def test_blocking_task_is_named_in_debug_mode(
     caplog: pytest.LogCaptureFixture, debug: bool
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -523,9 +523,9 @@ async def test_work_that_blocks_the_loop_is_named_in_debug_mode(
     with caplog.at_level(logging.WARNING, logger="headrace.pool"):
         tasks = [Task(blocks, key="slow"), Task(one, key="fast"), Task(fail)]
         found = await envelopes(pool(tasks, 1, name="mill"))
-    assert shown(found) == [1, 1, "ValueError"]
-    own = [record for record in caplog.records if record.name == "headrace.pool"]
-    named = [record.getMessage() for record in own if "task slow" in record.getMessage()]
+    assert summarize(found) == [1, 1, "ValueError"]
+    pool_records = [record for record in caplog.records if record.name == "headrace.pool"]
+    named = [record.getMessage() for record in pool_records if "task slow" in record.getMessage()]
     assert len(named) == debug
     assert all(message.startswith("mill: task slow blocked the event loop") for message in named)
 
@@ -545,7 +545,7 @@ async def test_work_that_blocks_the_loop_is_named_in_debug_mode(
         ({"timeout": "1"}, r"timeout must be a number of seconds or None, got '1' \(str\)"),
     ],
 )
-def test_bad_option_says_what_is_wrong(options: dict[str, Any], message: str) -> None:
+def test_bad_runner_option_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         pool([], **options)
 
@@ -566,10 +566,10 @@ def test_bad_option_says_what_is_wrong(options: dict[str, Any], message: str) ->
         ({"cost": -(10**5000)}, "Task: cost must be positive and finite, got a huge number"),
         ({"cost": {"tokens": -(10**5000)}}, "Task: cost must be positive and finite, got <dict>"),
         ({"retry": True}, r"retry must be a Retry, a number of retries or None, not True \(bool\)"),
-        ({"on_complete": 1}, r"on_complete must be callable or None, not 1 \(int\)"),
+        ({"on_complete": 1}, r"on_complete must be callable or None, got 1 \(int\)"),
         ({"on_error": fail}, "on_error must be a plain function, not the async function"),
     ],
 )
-def test_bad_option_of_a_task_says_what_is_wrong(options: dict[str, Any], message: str) -> None:
+def test_bad_task_option_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         Task(one, **options)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import CapacitySource, HierarchicalTaskPoolRunner, Retry, Task
-from tests.pool_support import envelopes, one, pool, quiet, shown
+from tests.pool_support import envelopes, one, pool, quiet, summarize
 from tests.support import until
 
 if TYPE_CHECKING:
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 class Flaky:
-    """Fails so often, then succeeds; notes when it was called."""
+    """Fails the given number of times, then succeeds; records the times of its calls."""
 
     def __init__(self, failures: int, error: Exception | None = None) -> None:
-        self.left = failures
+        self.failures_left = failures
         self.error = ValueError("no") if error is None else error
         self.called: list[float] = []
 
     async def __call__(self) -> str:
         self.called.append(asyncio.get_running_loop().time())
-        if self.left:
-            self.left -= 1
+        if self.failures_left:
+            self.failures_left -= 1
             raise self.error
         return "done"
 
@@ -33,15 +33,15 @@ class Flaky:
         return [after - before for before, after in zip(self.called, self.called[1:], strict=False)]
 
 
-def plain(**options: Any) -> Retry:
-    terms: dict[str, Any] = {"backoff": 1, "jitter": False, **options}
-    return Retry(**terms)
+def make_retry(**options: Any) -> Retry:
+    retry_options: dict[str, Any] = {"backoff": 1, "jitter": False, **options}
+    return Retry(**retry_options)
 
 
 @pytest.mark.virtual
-async def test_task_is_called_again_until_it_succeeds() -> None:
+async def test_task_is_retried_until_it_succeeds() -> None:
     work = Flaky(2)
-    [found] = await envelopes(pool([work], retry=plain(retries=3)))
+    [found] = await envelopes(pool([work], retry=make_retry(retries=3)))
     assert (found.value, found.attempt) == ("done", 3)
     assert work.gaps() == pytest.approx([1, 2])
     assert found.started == work.called[-1]
@@ -49,9 +49,9 @@ async def test_task_is_called_again_until_it_succeeds() -> None:
 
 
 @pytest.mark.virtual
-async def test_last_error_is_the_one_that_is_told() -> None:
+async def test_last_error_is_reported() -> None:
     work = Flaky(5)
-    [found] = await envelopes(pool([work], retry=plain(retries=2)))
+    [found] = await envelopes(pool([work], retry=make_retry(retries=2)))
     assert found.error is work.error
     assert (found.attempt, len(work.called)) == (3, 3)
 
@@ -60,21 +60,21 @@ async def test_last_error_is_the_one_that_is_told() -> None:
 async def test_other_tasks_finish_while_one_backs_off() -> None:
     capacity = CapacitySource(1)
     work = Flaky(1)
-    tasks = [Task(work, retry=plain()), *[Task(asyncio.sleep, 0.005)] * 100]
+    tasks = [Task(work, retry=make_retry()), *[Task(asyncio.sleep, 0.005)] * 100]
     found = await envelopes(HierarchicalTaskPoolRunner(tasks, capacity))
     assert [envelope.task_id for envelope in found] == [*range(2, 102), 1]
     assert work.gaps() == pytest.approx([1])
 
 
 @pytest.mark.virtual
-async def test_backing_off_holds_nothing_and_shows() -> None:
+async def test_back_off_holds_no_capacity() -> None:
     capacity = CapacitySource(1)
-    runner = HierarchicalTaskPoolRunner([Flaky(1)], capacity, retry=plain(backoff=5))
+    runner = HierarchicalTaskPoolRunner([Flaky(1)], capacity, retry=make_retry(backoff=5))
     async with runner.run_tasks() as progress:
         await asyncio.sleep(1)
-        seen = runner.snapshot()
-        assert (seen.backing_off, seen.running, capacity.held) == (1, 0, 0)
-        assert shown([envelope async for envelope in progress]) == ["done"]
+        snapshot = runner.snapshot()
+        assert (snapshot.backing_off, snapshot.running, capacity.held) == (1, 0, 0)
+        assert summarize([envelope async for envelope in progress]) == ["done"]
 
 
 @pytest.mark.virtual
@@ -86,17 +86,17 @@ async def test_backing_off_tasks_are_bounded() -> None:
         raise ValueError
 
     tasks = [Task(work, index) for index in range(100)]
-    retry = plain(retries=1, backoff=10)
+    retry = make_retry(retries=1, backoff=10)
     runner = pool(tasks, 4, retry=retry, max_buffered=7)
     async with runner.run_tasks() as progress:
         await asyncio.sleep(1)
-        # And those that ran when the seventh did.
+        # At most seven, and the tasks that ran when the seventh failed.
         assert 7 <= runner.snapshot().backing_off == len(called) < 7 + 4
         assert len([envelope async for envelope in progress]) == 100
 
 
 @pytest.mark.virtual
-async def test_timeout_is_an_error_that_may_be_retried() -> None:
+async def test_timeout_can_be_retried() -> None:
     calls = 0
 
     async def work() -> int:
@@ -106,11 +106,11 @@ async def test_timeout_is_an_error_that_may_be_retried() -> None:
             await asyncio.sleep(100)
         return calls
 
-    found = await envelopes(pool([work], timeout=2, retry=plain(on=TimeoutError)))
-    assert shown(found) == [2]
+    found = await envelopes(pool([work], timeout=2, retry=make_retry(on=TimeoutError)))
+    assert summarize(found) == [2]
 
 
-async def test_cancelled_task_is_not_called_again() -> None:
+async def test_cancelled_task_is_not_retried() -> None:
     async def work() -> None:
         raise asyncio.CancelledError
 
@@ -130,66 +130,69 @@ async def test_cancelled_task_is_not_called_again() -> None:
         (lambda error: "yes" in str(error), 1),
     ],
 )
-async def test_only_errors_that_it_is_for_are_retried(on: Any, attempts: int) -> None:
+async def test_only_matching_errors_are_retried(on: Any, attempts: int) -> None:
     [found] = await envelopes(pool([Flaky(1)], retry=Retry(on=on, backoff=0)))
     assert found.attempt == attempts
 
 
-async def test_task_may_have_a_retry_of_its_own() -> None:
+async def test_task_can_have_its_own_retry() -> None:
     tasks = [Flaky(1), Task(Flaky(1), retry=Retry(retries=0))]
     runner = pool(tasks, 1, retry=Retry(backoff=0))
-    assert sorted(shown(await envelopes(runner))) == ["ValueError", "done"]
+    assert sorted(summarize(await envelopes(runner))) == ["ValueError", "done"]
 
 
 @pytest.mark.parametrize("retries", [0, 1, 2])
-async def test_retries_are_the_calls_after_the_first(retries: int) -> None:
-    for own, runners in [(Retry(retries, backoff=0), None), (None, Retry(retries, backoff=0))]:
+async def test_retries_counts_calls_after_the_first(retries: int) -> None:
+    for task_retry, runner_retry in [
+        (Retry(retries, backoff=0), None),
+        (None, Retry(retries, backoff=0)),
+    ]:
         work = Flaky(9)
-        [found] = await envelopes(pool([Task(work, retry=own)], retry=runners))
+        [found] = await envelopes(pool([Task(work, retry=task_retry)], retry=runner_retry))
         assert (found.attempt, len(work.called)) == (1 + retries, 1 + retries)
 
 
 @pytest.mark.virtual
 @pytest.mark.parametrize("retries", [0, 1, 2])
-async def test_a_number_stands_for_that_many_retries(retries: int) -> None:
-    for own, runners in [(retries, None), (None, retries)]:
+async def test_retry_can_be_a_number(retries: int) -> None:
+    for task_retry, runner_retry in [(retries, None), (None, retries)]:
         work = Flaky(9)
-        [found] = await envelopes(pool([Task(work, retry=own)], retry=runners))
+        [found] = await envelopes(pool([Task(work, retry=task_retry)], retry=runner_retry))
         assert (found.attempt, len(work.called)) == (1 + retries, 1 + retries)
 
 
 @pytest.mark.virtual
-async def test_retry_after_reads_the_delay_out_of_the_error() -> None:
+async def test_retry_after_reads_the_delay_of_the_error() -> None:
     error = ValueError("busy")
     work = Flaky(2, error)
     delays = iter([7.5, None])
-    retry = plain(retry_after=lambda raised: next(delays) if raised is error else None)
-    assert shown(await envelopes(pool([work], retry=retry))) == ["done"]
+    retry = make_retry(retry_after=lambda raised: next(delays) if raised is error else None)
+    assert summarize(await envelopes(pool([work], retry=retry))) == ["done"]
     assert work.gaps() == pytest.approx([7.5, 2])
 
 
 @pytest.mark.virtual
-async def test_retry_after_may_hold_up_everybody_at_a_quota() -> None:
+async def test_retry_after_can_delay_a_whole_capacity() -> None:
     loop = asyncio.get_running_loop()
     service = CapacitySource(2, clock=loop.time)
-    begun = loop.time()
+    start = loop.time()
     called: list[float] = []
 
     async def work(index: int) -> int:
-        called.append(loop.time() - begun)
+        called.append(loop.time() - start)
         if index == 0 and len(called) == 1:
             raise ValueError("429")
         await asyncio.sleep(1)
         return index
 
-    def read(error: Exception) -> float:
+    def read_delay(error: Exception) -> float:
         service.retry_after(20)
         return 20
 
     tasks = [Task(work, index) for index in range(4)]
-    runner = HierarchicalTaskPoolRunner(tasks, service, retry=plain(retry_after=read))
+    runner = HierarchicalTaskPoolRunner(tasks, service, retry=make_retry(retry_after=read_delay))
     assert len(await envelopes(runner)) == 4
-    # The first, perhaps one beside it, and then nobody for 20 s.
+    # The first call, perhaps one concurrent with it, and then no call for 20 s.
     assert sorted(called)[2:] == pytest.approx([20, 20, 21]) or sorted(called)[1:] == pytest.approx(
         [20, 20, 21, 21]
     )
@@ -203,7 +206,7 @@ async def test_bad_delay_is_the_error_of_the_task(result: Any) -> None:
     assert isinstance(found.error.__cause__, ValueError)
 
 
-async def test_what_a_predicate_raises_is_the_error_of_the_task() -> None:
+async def test_predicate_error_is_the_error_of_the_task() -> None:
     def on(error: Exception) -> bool:
         raise ZeroDivisionError
 
@@ -237,7 +240,7 @@ def test_delay_never_exceeds_its_bound() -> None:
     ]
 
 
-async def test_generator_is_begun_anew() -> None:
+async def test_generator_is_called_anew() -> None:
     calls = 0
 
     async def work() -> AsyncIterator[int]:
@@ -251,7 +254,7 @@ async def test_generator_is_begun_anew() -> None:
     assert [(e.value, e.attempt) for e in found] == [(1, 1), (2, 2), (None, 2)]
 
 
-async def test_work_in_a_thread_is_retried() -> None:
+async def test_task_in_a_thread_is_retried() -> None:
     calls = 0
 
     def work() -> int:
@@ -262,22 +265,22 @@ async def test_work_in_a_thread_is_retried() -> None:
         return calls
 
     tasks = [Task(work, thread=True, retry=Retry(backoff=0))]
-    assert shown(await envelopes(pool(tasks))) == [3]
+    assert summarize(await envelopes(pool(tasks))) == [3]
 
 
 @pytest.mark.virtual
-async def test_leaving_a_run_forgets_what_backs_off() -> None:
-    told: list[BaseException] = []
-    work = Task(Flaky(1), retry=plain(backoff=5), on_error=told.append)
+async def test_leaving_a_run_cancels_retries() -> None:
+    errors: list[BaseException] = []
+    work = Task(Flaky(1), retry=make_retry(backoff=5), on_error=errors.append)
     runner = pool([work, one], 1)
     async with runner.run_tasks() as progress:
         assert (await anext(progress)).value == 1
         await until(lambda: runner.snapshot().backing_off)
-    assert [type(error) for error in told] == [asyncio.CancelledError]
+    assert [type(error) for error in errors] == [asyncio.CancelledError]
     assert await runner.drain() == []
 
 
-async def test_retry_queues_for_its_capacity_again() -> None:
+async def test_retry_requests_its_capacity_again() -> None:
     capacity = CapacitySource(1)
     work = Flaky(1)
     runner = HierarchicalTaskPoolRunner([work], capacity, retry=Retry(backoff=0.001))
@@ -289,7 +292,7 @@ async def test_retry_queues_for_its_capacity_again() -> None:
         await quiet()
         assert len(work.called) == 1
         lease.release()
-        assert shown([envelope async for envelope in progress]) == ["done"]
+        assert summarize([envelope async for envelope in progress]) == ["done"]
 
 
 @pytest.mark.parametrize(
@@ -308,6 +311,6 @@ async def test_retry_queues_for_its_capacity_again() -> None:
         ({"random": 5}, "random must be a random.Random or None, got 5"),
     ],
 )
-def test_bad_retry_says_what_is_wrong(options: dict[str, Any], message: str) -> None:
+def test_bad_retry_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         Retry(**options)

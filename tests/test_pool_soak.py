@@ -1,7 +1,7 @@
-"""The promises of a pool at size: every kind of task by the ten thousand, shares over hours, memory over a million.
+"""Guarantees of a pool at scale: tens of thousands of tasks of all kinds, shares over hours, memory over a million.
 
-`make test` runs a tenth of the hundred thousand tasks and of the million; `make soak` sets HEADRACE_SOAK to the
-factor by which that grows, up to the whole.
+`make test` runs a tenth of the hundred thousand tasks and of the million. `make soak` sets the factor HEADRACE_SOAK,
+which increases them up to the full numbers.
 """
 
 from __future__ import annotations
@@ -41,48 +41,49 @@ HOUR = 3600.0
 
 
 class Fault(Exception):
-    """What a task raises that is to raise."""
+    """The error of tasks that are meant to fail."""
 
 
-class Zoo:
-    """Makes tasks of all kinds, by number, and knows how each has to end.
+class TaskFactory:
+    """Creates numbered tasks of all kinds, and knows how each must end.
 
-    Each notes its calls; the last attempt of each ends as `ends` says.
+
+    Each task counts its calls. `ends` has the outcome of its last attempt.
     """
 
-    def __init__(self, chance: random.Random, capacity: CapacitySource, most: int) -> None:
+    def __init__(self, rng: random.Random, capacity: CapacitySource, most: int) -> None:
         self.queue: PushPullBufferObj[Any] = PushPullBufferObj()
         self.ends: dict[int, str] = {}
         self.calls: Counter[int] = Counter()
         self.attempts: Counter[int] = Counter()
         self.running = 0
-        self._chance = chance
+        self._rng = rng
         self._capacity = capacity
         self._most = most
 
-    def add(self, wanted: int) -> None:
-        """Puts so many more tasks into the queue, if there may be as many."""
-        for number in range(len(self.ends), min(len(self.ends) + wanted, self._most)):
-            kind = self._chance.choice(list(KINDS))
+    def add(self, amount: int) -> None:
+        """Add this many tasks to the queue, up to the limit."""
+        for number in range(len(self.ends), min(len(self.ends) + amount, self._most)):
+            kind = self._rng.choice(list(KINDS))
             self.ends[number], self.attempts[number] = KINDS[kind], 1
             self.queue.sink.next_nowait(self._task(kind, number))
 
     def _task(self, kind: str, number: int) -> Task:
         work = getattr(self, kind)
-        terms: dict[str, Any] = {"key": number, "cost": self._chance.choice((1, 1, 1, 2, 5))}
+        options: dict[str, Any] = {"key": number, "cost": self._rng.choice((1, 1, 1, 2, 5))}
         if kind == "overruns":
-            terms["timeout"] = HOUR / 2
+            options["timeout"] = HOUR / 2
         elif kind == "recovers":
             self.attempts[number] = 3
-            terms["retry"] = Retry(2, backoff=60, random=self._chance)
-        return Task(work, number, self._chance.randrange(3), **terms)
+            options["retry"] = Retry(2, backoff=60, random=self._rng)
+        return Task(work, number, self._rng.randrange(3), **options)
 
     def _enter(self, number: int) -> None:
         self.calls[number] += 1
         self.running += 1
         assert self.running <= self._capacity.held <= self._capacity.limit
 
-    async def _turns(self, number: int, turns: int) -> None:
+    async def _work(self, number: int, turns: int) -> None:
         self._enter(number)
         try:
             for _ in range(turns):
@@ -90,10 +91,10 @@ class Zoo:
         finally:
             self.running -= 1
 
-    # The kinds.
+    # The kinds of tasks.
 
     async def returns(self, number: int, turns: int) -> int:
-        await self._turns(number, turns)
+        await self._work(number, turns)
         return number
 
     def is_plain(self, number: int, _: int) -> int:
@@ -102,7 +103,7 @@ class Zoo:
         return number
 
     async def raises(self, number: int, turns: int) -> None:
-        await self._turns(number, turns)
+        await self._work(number, turns)
         raise Fault(number)
 
     async def hangs(self, number: int, _: int) -> int:
@@ -128,24 +129,24 @@ class Zoo:
             self.running -= 1
 
     async def cancels_itself(self, number: int, turns: int) -> None:
-        await self._turns(number, turns)
+        await self._work(number, turns)
         current = asyncio.current_task()
         assert current is not None
         current.cancel()
         await asyncio.sleep(0)
 
     async def raises_cancelled(self, number: int, turns: int) -> None:
-        await self._turns(number, turns)
+        await self._work(number, turns)
         raise asyncio.CancelledError
 
     async def recovers(self, number: int, turns: int) -> int:
-        await self._turns(number, turns)
+        await self._work(number, turns)
         if self.calls[number] < 3:
             raise Fault(number)
         return number
 
     async def spawns(self, number: int, turns: int) -> int:
-        await self._turns(number, turns)
+        await self._work(number, turns)
         self.add(20)
         return number
 
@@ -165,7 +166,7 @@ KINDS = {
 
 
 def _end(envelope: Envelope) -> str:
-    """How a task has ended."""
+    """Return how a task has ended."""
     if envelope.type is FINAL:
         assert envelope.value == envelope.key
         return "value"
@@ -174,74 +175,74 @@ def _end(envelope: Envelope) -> str:
 
 @pytest.mark.virtual
 @pytest.mark.timeout(60 + 60 * FACTOR)
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("task_path")
 @pytest.mark.parametrize("seed", range(3))
-async def test_each_task_that_is_called_ends_in_one_envelope(seed: int) -> None:
+async def test_each_called_task_ends_in_one_envelope(seed: int) -> None:
     print("seed", seed)
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     root = CapacitySource(60)
     capacity = CapacitySource(50, root)
-    zoo = Zoo(chance, capacity, TASKS)
-    zoo.add(100)
-    runner = HierarchicalTaskPoolRunner(zoo.queue.source, capacity, max_buffered=200)
+    factory = TaskFactory(rng, capacity, TASKS)
+    factory.add(100)
+    runner = HierarchicalTaskPoolRunner(factory.queue.source, capacity, max_buffered=200)
     ended: dict[int, str] = {}
     async with runner.run_tasks() as progress:
         async for envelope in progress:
             number: Any = envelope.key
-            assert number not in ended, "something after its last envelope"
+            assert number not in ended, "an envelope after the last one of its task"
             if envelope.type is INTERMEDIATE:
                 continue
             ended[number] = _end(envelope)
-            assert envelope.attempt == zoo.attempts[number]
-            if len(ended) == len(zoo.ends):
-                # Nobody is left who would find more.
-                zoo.add(100)
+            assert envelope.attempt == factory.attempts[number]
+            if len(ended) == len(factory.ends):
+                # No running task will add more.
+                factory.add(100)
                 if len(ended) == TASKS:
-                    await zoo.queue.sink.return_()
-    assert ended == zoo.ends
-    assert zoo.calls == zoo.attempts
+                    await factory.queue.sink.return_()
+    assert ended == factory.ends
+    assert factory.calls == factory.attempts
     assert len(ended) == TASKS
-    assert (root.held, zoo.running) == (0, 0)
+    assert (root.held, factory.running) == (0, 0)
     assert set(ended.values()) == {"value", "Fault", "TimeoutError", "CancelledError"}
 
 
 class Shares:
-    """Counts the slot-seconds of one runner, up to a moment."""
+    """Measures the slot-seconds of one runner, up to a moment."""
 
     def __init__(self, length: Iterator[float]) -> None:
         self.seconds = 0.0
         self._length = length
-        self._begun: dict[int, float] = {}
+        self._started: dict[int, float] = {}
         self._numbers = count()
 
     async def work(self) -> None:
         now = asyncio.get_running_loop().time
-        number, begun = next(self._numbers), now()
-        self._begun[number] = begun
+        number, start = next(self._numbers), now()
+        self._started[number] = start
         try:
             await asyncio.sleep(next(self._length))
         finally:
-            del self._begun[number]
-            self.seconds += now() - begun
+            del self._started[number]
+            self.seconds += now() - start
 
     def until_now(self) -> float:
-        """Those of what runs still are counted too."""
+        """Return the slot-seconds so far, including those of running tasks."""
         now = asyncio.get_running_loop().time()
-        return self.seconds + sum(now - begun for begun in self._begun.values())
+        return self.seconds + sum(now - start for start in self._started.values())
 
     def tasks(self) -> Iterator[Any]:
         while True:
             yield self.work
 
-    def in_turn(self) -> Iterator[Any]:
-        """Plain ones, and such as go the long way."""
+    def alternate(self) -> Iterator[Any]:
+        """Alternate between simple tasks and tasks that need the general path."""
         return cycle([self.work, Task(self.work, timeout=HOUR)])
 
 
 async def until_ended(
     most: int, shares: Sequence[Shares], runners: list[HierarchicalTaskPoolRunner]
 ) -> list[float]:
-    """Runs them until so many tasks have ended; the slot-seconds of each."""
+    """Run until this many tasks have ended; return the slot-seconds of each runner."""
     ended = 0
     enough = asyncio.Event()
 
@@ -264,7 +265,7 @@ async def until_ended(
 
 @pytest.mark.virtual
 @pytest.mark.timeout(120)
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("task_path")
 @pytest.mark.parametrize(
     ("kind", "most"),
     [
@@ -275,67 +276,67 @@ async def until_ended(
         ("in turn", 20_000),
     ],
 )
-async def test_runners_share_slot_seconds_by_their_weights(kind: str, most: int) -> None:
-    chance = random.Random(kind)
+async def test_runners_share_slot_seconds_by_weight(kind: str, most: int) -> None:
+    rng = random.Random(kind)
 
     def short() -> Iterator[float]:
         while True:
-            yield chance.uniform(0.1, 3)
+            yield rng.uniform(0.1, 3)
 
     def rounded() -> Iterator[float]:
-        # Several end in the same turn, and what they free is there at once.
+        # Several tasks end in the same loop iteration, and their slots are freed together.
         while True:
-            yield chance.randint(1, 16) / 8
+            yield rng.randint(1, 16) / 8
 
-    def same() -> Iterator[float]:
+    def constant() -> Iterator[float]:
         return repeat(1.0)
 
     def mixed() -> Iterator[float]:
-        # One in ten takes a hundred times as long as the others.
+        # One task in ten takes a hundred times as long as the others.
         while True:
-            yield chance.uniform(5, 50) if chance.random() < 0.1 else chance.uniform(0.05, 0.5)
+            yield rng.uniform(5, 50) if rng.random() < 0.1 else rng.uniform(0.05, 0.5)
 
     parent = CapacitySource(20, clock=asyncio.get_running_loop().time)
     lengths = {
         "short first": [short(), mixed()],
         "mixed first": [mixed(), short()],
         "many at once": [rounded(), rounded()],
-        "all at once": [same(), same()],
-        "in turn": [same(), same()],
+        "all at once": [constant(), constant()],
+        "in turn": [constant(), constant()],
     }[kind]
     shares = [Shares(length) for length in lengths]
     runners = [
         HierarchicalTaskPoolRunner(
-            share.in_turn() if kind == "in turn" else share.tasks(),
+            share.alternate() if kind == "in turn" else share.tasks(),
             CapacitySource(20, parent, weight=weight),
         )
         for share, weight in zip(shares, (1, 3), strict=True)
     ]
-    light, heavy = await until_ended(most, shares, runners)
-    assert heavy / light == pytest.approx(3, rel=0.03)
+    light_share, heavy_share = await until_ended(most, shares, runners)
+    assert heavy_share / light_share == pytest.approx(3, rel=0.03)
     assert parent.held == 0
 
 
 class Failing(Shares):
-    """The same, of tasks of which a third fails at a time, and is called again a little later."""
+    """Measures runners of tasks of which a third fails each time and is retried later."""
 
     retry = Retry(99, on=Fault, backoff=0.125, factor=1, jitter=False)
 
-    def __init__(self, length: Iterator[float], chance: random.Random) -> None:
+    def __init__(self, length: Iterator[float], rng: random.Random) -> None:
         super().__init__(length)
-        self._chance = chance
+        self._rng = rng
         self.failed = 0
 
     async def fails(self) -> None:
         await self.work()
-        if self._chance.random() < 1 / 3:
+        if self._rng.random() < 1 / 3:
             self.failed += 1
             raise Fault
 
     def some(self) -> Iterator[Any]:
-        """Of those that may fail a half, among plain ones."""
+        """Yield tasks that may fail and simple ones, half of each."""
         while True:
-            yield self.work if self._chance.random() < 1 / 2 else Task(self.fails, retry=self.retry)
+            yield self.work if self._rng.random() < 1 / 2 else Task(self.fails, retry=self.retry)
 
     def all(self) -> Iterator[Any]:
         return repeat(Task(self.fails, retry=self.retry))
@@ -346,21 +347,19 @@ class Failing(Shares):
 
 @pytest.mark.virtual
 @pytest.mark.timeout(120)
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("task_path")
 @pytest.mark.parametrize("lengths", ["many at once", "all at once"])
 @pytest.mark.parametrize("kind", ["some", "all", "bare"])
-async def test_runners_share_by_their_weights_also_where_many_tasks_are_called_again(
-    kind: str, lengths: str
-) -> None:
-    chance = random.Random(f"{kind} {lengths}")
+async def test_runners_share_by_weight_despite_retries(kind: str, lengths: str) -> None:
+    rng = random.Random(f"{kind} {lengths}")
 
     def rounded() -> Iterator[float]:
         while True:
-            yield chance.randint(1, 16) / 8
+            yield rng.randint(1, 16) / 8
 
     parent = CapacitySource(20, clock=asyncio.get_running_loop().time)
     shares = [
-        Failing(rounded() if lengths == "many at once" else repeat(1.0), chance) for _ in range(2)
+        Failing(rounded() if lengths == "many at once" else repeat(1.0), rng) for _ in range(2)
     ]
     runners = [
         HierarchicalTaskPoolRunner(
@@ -370,9 +369,9 @@ async def test_runners_share_by_their_weights_also_where_many_tasks_are_called_a
         )
         for share, weight in zip(shares, (1, 3), strict=True)
     ]
-    light, heavy = await until_ended(10_000, shares, runners)
+    light_share, heavy_share = await until_ended(10_000, shares, runners)
     assert sum(share.failed for share in shares) > 10_000 / (8 if kind == "some" else 3)
-    assert heavy / light == pytest.approx(3, rel=0.03)
+    assert heavy_share / light_share == pytest.approx(3, rel=0.03)
     assert parent.held == 0
 
 
@@ -432,14 +431,12 @@ MEMORY = """
 @pytest.mark.timeout(120 + 100 * FACTOR)
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 @pytest.mark.parametrize("kind", ["plain", "fails", "yields", "long"])
-def test_memory_does_not_grow_with_the_number_of_tasks(
-    kind: str, isolation: dict[str, Any]
-) -> None:
-    """At most 2 MB from ten thousand tasks to the last: a hundred thousand, and a million in `make soak`."""
-    # A process of its own, that nothing else has grown in.
+def test_memory_does_not_grow_with_the_task_count(kind: str, isolation: dict[str, Any]) -> None:
+    """Allow 2 MB of growth from ten thousand tasks to the last: a hundred thousand, and a million in `make soak`."""
+    # In its own process, in which nothing else has grown.
     program = [sys.executable, "-c", dedent(MEMORY), kind, str(MEMORY_TASKS), repr(isolation)]
-    ran = subprocess.run(program, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    grown = int(ran.stdout)
+    completed = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
+    grown = int(completed.stdout)
     print("grown by", grown)
     assert grown <= 2 << 20

@@ -22,16 +22,16 @@ from headrace import (
 )
 from headrace.testing import Outcome, cancel_everywhere
 from tests.pool_support import INTERMEDIATE, ISOLATIONS, envelopes
-from tests.support import turns as let_turn
+from tests.support import turns as loop_iterations
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("task_path")
 
 
 class Work:
-    """Tasks of all kinds; counts what happens to each."""
+    """Tasks of all kinds, which count their calls and ends."""
 
     def __init__(self, capacity: CapacitySource) -> None:
         self.capacity = capacity
@@ -88,8 +88,8 @@ class Work:
         self.leave(index)
         return index + turns
 
-    def apart(self, index: int, turns: int) -> int:
-        # In a thread, where nobody else may be counted at the same time.
+    def in_thread(self, index: int, turns: int) -> int:
+        # Runs in a thread, so that it must not count as running.
         self.called[index] += 1
         self.ended[index] += 1
         return index + turns
@@ -98,7 +98,7 @@ class Work:
 
 
 @pytest.mark.parametrize("kind", range(2))
-async def test_law_4_consumer_cancelled_at_any_await_leaves_nothing_behind(kind: int) -> None:
+async def test_law_4_cancelled_consumer_leaves_nothing(kind: int) -> None:
     for turns in count():
         root = CapacitySource(3)
         capacity = CapacitySource(2, root)
@@ -107,15 +107,15 @@ async def test_law_4_consumer_cancelled_at_any_await_leaves_nothing_behind(kind:
             [Task((work.waits, work.yields)[(index + kind) % 2], index, 3) for index in range(6)]
         )
         runner = HierarchicalTaskPoolRunner(source, capacity, max_buffered=4)
-        told: Counter[int] = Counter()
+        ended_tasks: Counter[int] = Counter()
 
-        async def consume(runner: HierarchicalTaskPoolRunner, told: Counter[int]) -> None:
+        async def consume(runner: HierarchicalTaskPoolRunner, ended_tasks: Counter[int]) -> None:
             async with runner.run_tasks() as progress:
                 async for envelope in progress:
                     if envelope.type is not INTERMEDIATE:
-                        told[envelope.task_id] += 1
+                        ended_tasks[envelope.task_id] += 1
 
-        consumer = asyncio.ensure_future(consume(runner, told))
+        consumer = asyncio.ensure_future(consume(runner, ended_tasks))
         for _ in range(turns):
             await asyncio.sleep(0)
         consumer.cancel()
@@ -124,14 +124,14 @@ async def test_law_4_consumer_cancelled_at_any_await_leaves_nothing_behind(kind:
         except asyncio.CancelledError:
             pass
         else:
-            # It was through before: there is no later moment.
+            # The consumer ended before the cancellation: there is no later moment.
             assert turns > 5
             break
         assert (root.held, work.running, len(asyncio.all_tasks())) == (0, 0, 1)
         assert work.called == work.ended
         assert len(work.called) + len(source.buffer) in (5, 6)
-        assert set(told.values()) <= {1}
-        # What was not called is called now, and nothing is called again.
+        assert set(ended_tasks.values()) <= {1}
+        # Tasks that were not called are called now; none is called again.
         await envelopes(runner)
         assert work.called == Counter(range(6)) == work.ended
         assert root.held == 0
@@ -169,7 +169,7 @@ async def _pauses(runner: HierarchicalTaskPoolRunner) -> None:
         await anext(progress)
         try:
             runner.pause()
-            await let_turn(3)
+            await loop_iterations(3)
         finally:
             runner.resume()
         async for _ in progress:
@@ -191,7 +191,7 @@ async def _pauses(runner: HierarchicalTaskPoolRunner) -> None:
     ],
     ids=lambda options: "-".join(options) or "plain",
 )
-async def test_law_4_cancelled_at_every_await_of_a_run_nothing_is_held_and_nothing_runs(
+async def test_law_4_run_cancelled_anywhere_holds_nothing(
     options: dict[str, Any],
     consume: Callable[[HierarchicalTaskPoolRunner], Coroutine[Any, Any, Any]],
     isolation: dict[str, Any],
@@ -207,27 +207,27 @@ async def test_law_4_cancelled_at_every_await_of_a_run_nothing_is_held_and_nothi
         assert outcome.error is None
         assert (root.held, root.waiting, work.running) == (0, 0, 0)
         assert work.called == work.ended
-        # None of its tasks is alive: the sweep looks after that. And the runner may run again.
+        # The sweep checks that no task is left. The runner can run again.
         await _reads(runner)
         assert root.held == 0
 
     assert await cancel_everywhere(case) > 0
 
 
-def _impatient(work: Work) -> list[Task]:
-    """Tasks in threads and on the loop, of which some are given up that wait for their capacity."""
+def _timing_out(work: Work) -> list[Task]:
+    """Create tasks in threads and on the loop, some of which time out in the queue."""
     return [
-        Task(work.apart, 0, 2, thread=True),
+        Task(work.in_thread, 0, 2, thread=True),
         Task(work.waits, 1, 3, queue_timeout=3600),
         Task(work.raises, 2, 2, queue_timeout=1e-9),
-        Task(work.apart, 3, 2, thread=True, queue_timeout=1e-9),
+        Task(work.in_thread, 3, 2, thread=True, queue_timeout=1e-9),
         Task(work.yields, 4, 2, queue_timeout=1e-9),
-        Task(work.apart, 5, 2, thread=True, timeout=3600),
+        Task(work.in_thread, 5, 2, thread=True, timeout=3600),
     ]
 
 
-def _dependent(work: Work) -> DependencySourceObj:
-    """A graph of three that wait for one, and of others that wait for them; one of these fails, and its dependant is aborted."""
+def _dependencies(work: Work) -> DependencySourceObj:
+    """Create a graph: three nodes depend on one, others on them; one of those fails, and its dependent is aborted."""
     graph = DependencyGraph()
     graph.add("first", Task(work.waits, 0, 2))
     for index, fn in enumerate((work.yields, work.waits, work.plain), 1):
@@ -238,23 +238,23 @@ def _dependent(work: Work) -> DependencySourceObj:
 
 
 @pytest.mark.parametrize("consume", [_reads, _drains, _aborts, _pauses], ids=lambda fn: fn.__name__)
-@pytest.mark.parametrize("made", [_impatient, _dependent], ids=lambda fn: fn.__name__)
-async def test_law_4_cancelled_at_every_await_of_a_run_of_any_tasks_nothing_is_left(
-    made: Callable[[Work], Any],
+@pytest.mark.parametrize("make", [_timing_out, _dependencies], ids=lambda fn: fn.__name__)
+async def test_law_4_run_of_any_tasks_cancelled_anywhere(
+    make: Callable[[Work], Any],
     consume: Callable[[HierarchicalTaskPoolRunner], Coroutine[Any, Any, Any]],
 ) -> None:
     async def case() -> AsyncGenerator[Coroutine[Any, Any, Any], Outcome]:
         root = CapacitySource(3)
         capacity = CapacitySource(2, root)
         work = Work(capacity)
-        source = made(work)
+        source = make(work)
         runner = HierarchicalTaskPoolRunner(source, capacity, lookahead=2)
         outcome = yield consume(runner)
         assert outcome.error is None
         assert (root.held, root.waiting, work.running) == (0, 0, 0)
         assert work.called == work.ended
         if isinstance(source, DependencySourceObj) and consume is _drains:
-            # What was handed back is for others to settle, and until then the source goes on.
+            # Tasks that were handed out are settled elsewhere; until then the source does not end.
             return
         await _reads(runner)
         assert root.held == 0
@@ -266,83 +266,81 @@ async def test_law_4_cancelled_at_every_await_of_a_run_of_any_tasks_nothing_is_l
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_each_called_task_ends_once_whatever_it_does(seed: int) -> None:
-    chance = random.Random(seed)
+async def test_each_called_task_ends_exactly_once(seed: int) -> None:
+    rng = random.Random(seed)
     root = CapacitySource(9)
     capacity = CapacitySource(7, root)
     work = Work(capacity)
     queue: PushPullBufferObj[Task] = PushPullBufferObj()
     indices = iter(range(2_000))
-    left = 1
+    remaining = 1
 
-    def another() -> None:
-        nonlocal left
+    def add_one() -> None:
+        nonlocal remaining
         if (index := next(indices, None)) is not None:
-            left += 1
-            fn = chance.choice(Work.KINDS).__get__(work)
+            remaining += 1
+            fn = rng.choice(Work.KINDS).__get__(work)
             queue.sink.next_nowait(
-                Task(fn, index, chance.randrange(4), key=index, cost=chance.choice((1, 1, 2, 7)))
+                Task(fn, index, rng.randrange(4), key=index, cost=rng.choice((1, 1, 2, 7)))
             )
 
     def spawn() -> None:
         for _ in range(2_000):
-            another()
+            add_one()
 
     queue.sink.next_nowait(Task(spawn, key="spawn"))
-    told: Counter[Any] = Counter()
+    ended_tasks: Counter[Any] = Counter()
     kinds: Counter[str] = Counter()
     runner = HierarchicalTaskPoolRunner(queue.source, capacity, max_buffered=50)
     async with runner.run_tasks() as progress:
         async for envelope in progress:
-            if chance.random() < 0.05:
+            if rng.random() < 0.05:
                 await asyncio.sleep(0)
             if envelope.type is INTERMEDIATE:
                 continue
-            told[envelope.key] += 1
+            ended_tasks[envelope.key] += 1
             kinds[type(envelope.error).__name__] += 1
-            left -= 1
-            if not left:
+            remaining -= 1
+            if not remaining:
                 await queue.sink.return_()
-    assert set(told.values()) == {1}
-    assert len(told) == 2_001
+    assert set(ended_tasks.values()) == {1}
+    assert len(ended_tasks) == 2_001
     assert work.called == Counter(range(2_000)) == work.ended
     assert set(kinds) == {"NoneType", "ValueError", "CancelledError"}
     assert (root.held, work.running) == (0, 0)
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_run_left_anywhere_and_run_again_calls_each_task_once(seed: int) -> None:
-    chance = random.Random(seed)
-    root = CapacitySource(chance.randint(1, 6))
-    capacity = CapacitySource(chance.randint(1, 4), root)
+async def test_interrupted_runs_call_each_task_once(seed: int) -> None:
+    rng = random.Random(seed)
+    root = CapacitySource(rng.randint(1, 6))
+    capacity = CapacitySource(rng.randint(1, 4), root)
     work = Work(capacity)
     kinds = (work.waits, work.yields, work.raises)
     source = SourceBufferObj(
-        [Task(chance.choice(kinds), index, chance.randrange(5), key=index) for index in range(60)]
+        [Task(rng.choice(kinds), index, rng.randrange(5), key=index) for index in range(60)]
     )
-    runner = HierarchicalTaskPoolRunner(
-        source, capacity, max_buffered=chance.choice((1, 2, 5, 100))
-    )
-    told: Counter[Any] = Counter()
+    runner = HierarchicalTaskPoolRunner(source, capacity, max_buffered=rng.choice((1, 2, 5, 100)))
+    ended_tasks: Counter[Any] = Counter()
 
     async def consume(stop: int) -> bool:
         async with runner.run_tasks() as progress:
             async for envelope in progress:
-                told[envelope.key] += envelope.type is not INTERMEDIATE
+                ended_tasks[envelope.key] += envelope.type is not INTERMEDIATE
                 stop -= 1
                 if not stop:
                     return False
-                if chance.random() < 0.1:
+                if rng.random() < 0.1:
                     await asyncio.sleep(0)
         return True
 
     finished = False
     while not finished:
-        consumer = asyncio.ensure_future(consume(chance.randint(1, 40)))
-        if chance.random() < 0.5:
-            for _ in range(chance.randrange(40)):
+        consumer = asyncio.ensure_future(consume(rng.randint(1, 40)))
+        if rng.random() < 0.5:
+            for _ in range(rng.randrange(40)):
                 await asyncio.sleep(0)
-            for _ in range(chance.randint(1, 2)):
+            for _ in range(rng.randint(1, 2)):
                 consumer.cancel()
                 await asyncio.sleep(0)
         try:
@@ -351,4 +349,4 @@ async def test_run_left_anywhere_and_run_again_calls_each_task_once(seed: int) -
             pass
         assert (root.held, work.running, len(asyncio.all_tasks())) == (0, 0, 1)
     assert work.called == Counter(range(60)) == work.ended
-    assert set(told.values()) <= {0, 1}
+    assert set(ended_tasks.values()) <= {0, 1}

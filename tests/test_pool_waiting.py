@@ -1,4 +1,4 @@
-"""A plain task that waits for its capacity does so in the feed that pulled it, and can be had out of there at any moment."""
+"""A simple task waits for its capacity inside the feeder that pulled it, and can be removed from there at any moment."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import CapacitySource, HierarchicalTaskPoolRunner, Task, current_lease
-from tests.pool_support import ALL_THE_LONG_WAY, ERROR, FINAL, ISOLATIONS, quiet, shown
+from tests.pool_support import ERROR, FINAL, ISOLATIONS, NO_FAST_PATH, quiet, summarize
 from tests.support import until
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from headrace.pool.progress import TaskRun
 
 
-in_the_feed = pytest.mark.skipif(
-    ALL_THE_LONG_WAY, reason="in asyncio's debug mode it waits in an asyncio task of its own"
+on_fast_path = pytest.mark.skipif(
+    NO_FAST_PATH, reason="in asyncio's debug mode it waits in its own asyncio task"
 )
 
 
@@ -32,7 +32,7 @@ def options(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 class Scene:
-    """A run of three tasks, the first of which waits for a capacity that somebody else holds."""
+    """A run of three tasks, the first of which waits for a capacity that is held elsewhere."""
 
     def __init__(self, options: dict[str, Any], cost: Any = 1) -> None:
         self.capacity = CapacitySource(2)
@@ -46,7 +46,7 @@ class Scene:
         return key
 
     @asynccontextmanager
-    async def begun(self) -> AsyncGenerator[TaskRun]:
+    async def started(self) -> AsyncGenerator[TaskRun]:
         lease = self.capacity.acquire_nowait(2)
         assert lease is not None
         self.lease = lease
@@ -58,10 +58,10 @@ class Scene:
         lease.release()
 
 
-@in_the_feed
-async def test_it_is_queued_and_takes_no_asyncio_task(options: dict[str, Any]) -> None:
+@on_fast_path
+async def test_waiting_task_needs_no_asyncio_task(options: dict[str, Any]) -> None:
     scene = Scene(options)
-    async with scene.begun() as progress:
+    async with scene.started() as progress:
         await quiet()
         assert scene.runner.snapshot().queued == 1
         assert scene.runner.snapshot().running == 0
@@ -69,31 +69,31 @@ async def test_it_is_queued_and_takes_no_asyncio_task(options: dict[str, Any]) -
         assert not [name for name in names if "capacity" in name]
         scene.lease.release()
         found = [envelope async for envelope in progress]
-    assert shown(found) == ["a", "b", "c"]
+    assert summarize(found) == ["a", "b", "c"]
     assert [envelope.task_id for envelope in found] == [1, 2, 3]
     assert scene.runner.snapshot().queued == 0
 
 
 @pytest.mark.virtual
-async def test_it_was_queued_when_it_was_taken_up(options: dict[str, Any]) -> None:
+async def test_queued_time_is_that_of_the_pull(options: dict[str, Any]) -> None:
     scene = Scene(options)
-    begun = asyncio.get_running_loop().time()
-    async with scene.begun() as progress:
+    started = asyncio.get_running_loop().time()
+    async with scene.started() as progress:
         await asyncio.sleep(5)
         scene.lease.release()
         first, *_ = [envelope async for envelope in progress]
-    assert first.queued - begun < 1
+    assert first.queued - started < 1
     assert first.started is not None
-    assert first.started - begun == pytest.approx(5, abs=0.1)
+    assert first.started - started == pytest.approx(5, abs=0.1)
 
 
-@in_the_feed
+@on_fast_path
 @pytest.mark.parametrize("granted", [False, True])
-async def test_it_can_be_cancelled(options: dict[str, Any], granted: bool) -> None:
+async def test_waiting_task_can_be_cancelled(options: dict[str, Any], granted: bool) -> None:
     scene = Scene(options)
-    async with scene.begun() as progress:
+    async with scene.started() as progress:
         if granted:
-            # It has its capacity from here on, and has not heard of it.
+            # The capacity is granted here, but the feeder has not resumed yet.
             scene.lease.release()
             assert scene.capacity.held == 1
         assert scene.runner.cancel(1)
@@ -106,15 +106,15 @@ async def test_it_can_be_cancelled(options: dict[str, Any], granted: bool) -> No
     assert (first.type, first.key, first.task_id) == (ERROR, "a", 1)
     assert (first.attempt, first.started) == (0, None)
     assert isinstance(first.error, asyncio.CancelledError)
-    assert shown(rest) == ["b", "c"]
+    assert summarize(rest) == ["b", "c"]
     assert scene.called == ["b", "c"]
 
 
-@in_the_feed
+@on_fast_path
 @pytest.mark.parametrize("granted", [False, True])
-async def test_it_waits_for_no_capacity_in_a_pause(options: dict[str, Any], granted: bool) -> None:
+async def test_pause_withdraws_the_request(options: dict[str, Any], granted: bool) -> None:
     scene = Scene(options)
-    async with scene.begun() as progress:
+    async with scene.started() as progress:
         if granted:
             scene.lease.release()
         scene.runner.pause()
@@ -134,27 +134,29 @@ async def test_it_waits_for_no_capacity_in_a_pause(options: dict[str, Any], gran
 
 
 @pytest.mark.parametrize("granted", [False, True])
-async def test_it_is_handed_back(options: dict[str, Any], granted: bool) -> None:
+async def test_drain_returns_the_waiting_task(options: dict[str, Any], granted: bool) -> None:
     scene = Scene(options)
-    async with scene.begun() as progress:
+    async with scene.started() as progress:
         if granted:
             scene.lease.release()
-        left = await scene.runner.drain()
-        assert left == scene.tasks[:1]
-        assert shown([envelope async for envelope in progress]) == []
+        returned = await scene.runner.drain()
+        assert returned == scene.tasks[:1]
+        assert summarize([envelope async for envelope in progress]) == []
     assert scene.called == []
     scene.lease.release()
     assert await scene.runner.run() == ["b", "c"]
 
 
 @pytest.mark.parametrize("granted", [False, True])
-@pytest.mark.parametrize("way", ["leave", "abort"])
-async def test_it_stays_for_the_next_run(options: dict[str, Any], granted: bool, way: str) -> None:
+@pytest.mark.parametrize("ending", ["leave", "abort"])
+async def test_waiting_task_stays_for_the_next_run(
+    options: dict[str, Any], granted: bool, ending: str
+) -> None:
     scene = Scene(options)
-    async with scene.begun():
+    async with scene.started():
         if granted:
             scene.lease.release()
-        if way == "abort":
+        if ending == "abort":
             await scene.runner.abort()
             assert scene.runner.snapshot().queued == 1
     assert scene.called == []
@@ -162,16 +164,16 @@ async def test_it_stays_for_the_next_run(options: dict[str, Any], granted: bool,
     assert await scene.runner.run() == ["a", "b", "c"]
 
 
-async def test_it_fails_when_its_capacity_is_closed(options: dict[str, Any]) -> None:
+async def test_waiting_task_fails_when_capacity_is_closed(options: dict[str, Any]) -> None:
     scene = Scene(options)
-    async with scene.begun() as progress:
+    async with scene.started() as progress:
         scene.capacity.close()
         found = [envelope async for envelope in progress]
-    assert shown(found) == ["ClosedError"] * 3
+    assert summarize(found) == ["ClosedError"] * 3
     assert [envelope.attempt for envelope in found] == [0] * 3
 
 
-async def test_its_lease_can_be_reached(options: dict[str, Any]) -> None:
+async def test_lease_is_available_after_waiting(options: dict[str, Any]) -> None:
     async def work() -> float:
         await asyncio.sleep(0)
         return current_lease().cost["slots"]
@@ -183,8 +185,8 @@ async def test_its_lease_can_be_reached(options: dict[str, Any]) -> None:
     assert capacity.held == {"slots": 0}
 
 
-async def test_it_keeps_its_place_among_others(options: dict[str, Any]) -> None:
-    """Two runners at one leaf get what comes free in turn, whoever had it."""
+async def test_two_runners_alternate_at_one_slot(options: dict[str, Any]) -> None:
+    """Two runners at one leaf are granted its slot alternately."""
     capacity = CapacitySource(1)
     order: list[str] = []
 
@@ -199,11 +201,11 @@ async def test_it_keeps_its_place_among_others(options: dict[str, Any]) -> None:
     async with asyncio.TaskGroup() as group:
         for name in "ab":
             group.create_task(run(name))
-    # From the moment at which both wait.
+    # From the moment when both wait.
     assert order[2:-2] in (["a", "b"] * 18, ["b", "a"] * 18)
 
 
-async def test_many_wait_one_after_another(options: dict[str, Any]) -> None:
+async def test_many_tasks_wait_one_after_another(options: dict[str, Any]) -> None:
     capacity = CapacitySource(3)
     running = most = 0
 
@@ -224,11 +226,11 @@ async def test_many_wait_one_after_another(options: dict[str, Any]) -> None:
     assert sorted(envelope.value for envelope in found) == list(range(300))
     assert all(envelope.type is FINAL for envelope in found)
     assert sorted(envelope.task_id for envelope in found) == list(range(1, 301))
-    # Of tasks that go the long way, one at a time waits, and some turns pass until it is called.
-    assert most == 3 or ALL_THE_LONG_WAY
+    # Off the fast path, one task at a time waits, and is called some loop iterations later.
+    assert most == 3 or NO_FAST_PATH
 
 
-async def test_it_is_given_back_as_soon_as_nothing_new_is_called(options: dict[str, Any]) -> None:
+async def test_drain_returns_the_waiting_task_at_once(options: dict[str, Any]) -> None:
     gate = asyncio.Event()
     capacity = CapacitySource(1)
     runner = HierarchicalTaskPoolRunner([gate.wait] * 3, capacity, **options)
@@ -241,14 +243,12 @@ async def test_it_is_given_back_as_soon_as_nothing_new_is_called(options: dict[s
         assert capacity.waiting == 0
         gate.set()
         assert await draining == [gate.wait]
-        assert shown([envelope async for envelope in progress]) == [True]
+        assert summarize([envelope async for envelope in progress]) == [True]
 
 
-async def test_capacity_granted_in_the_turn_in_which_queue_timeout_is_due_has_the_task_called() -> (
-    None
-):
+async def test_grant_at_queue_timeout_is_consistent() -> None:
     called: list[str] = []
-    told: list[object] = []
+    notified: list[object] = []
 
     async def first() -> None:
         await asyncio.sleep(0)
@@ -257,20 +257,20 @@ async def test_capacity_granted_in_the_turn_in_which_queue_timeout_is_due_has_th
         called.append("second")
         return "value"
 
-    def hold_up(_: object) -> None:
-        # The loop is late: when it looks again, the capacity is there and the time is over.
+    def block_loop(_: object) -> None:
+        # The loop is late: at its next iteration the capacity is free and the timeout is over.
         time.sleep(0.06)
 
     tasks = [
-        Task(first, on_complete=hold_up),
-        Task(second, queue_timeout=0.05, on_complete=told.append, on_error=told.append),
+        Task(first, on_complete=block_loop),
+        Task(second, queue_timeout=0.05, on_complete=notified.append, on_error=notified.append),
     ]
     runner = HierarchicalTaskPoolRunner(tasks, CapacitySource(1))
     async with runner.run_tasks() as progress:
         found = [envelope async for envelope in progress]
     assert len(found) == 2
     if found[1].type is FINAL:
-        assert (called, told, found[1].attempt) == (["second"], ["value"], 1)
+        assert (called, notified, found[1].attempt) == (["second"], ["value"], 1)
     else:
-        assert (called, told, found[1].attempt) == ([], [found[1].error], 0)
+        assert (called, notified, found[1].attempt) == ([], [found[1].error], 0)
     assert runner.snapshot().running == runner.capacity.held == 0

@@ -1,4 +1,4 @@
-"""Each private layout of CPython has a self-test at import, and a fallback that does the same by the public API."""
+"""Each private layout of CPython has a self-test at import, and a fallback that uses the public API."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headrace._core import private_layouts
 ROOT = Path(__file__).parent.parent
 VARIABLE = "HEADRACE_NO_PRIVATE_LAYOUTS"
 
-# Those that this version of CPython does not have.
+# Layouts that this version of CPython does not have.
 ABSENT = (
     {"current_tasks", "current_tasks_version"}
     if sys.version_info >= (3, 14)
@@ -28,7 +28,7 @@ ABSENT = (
 # The rest of the tests may themselves run on a fallback.
 pytestmark = pytest.mark.skipif(VARIABLE in os.environ, reason=f"{VARIABLE} is set")
 
-# Prints which layouts are in use, and the results of a little of everything.
+# Print the layouts in use, and results from each part of headrace.
 PROGRAM = """
 import asyncio, gc, json, threading, weakref
 from headrace import *
@@ -129,7 +129,7 @@ def run(program: str, refused: str) -> list[Any]:
     return printed
 
 
-def test_all_are_in_use_on_the_cpython_of_the_tests() -> None:
+def test_all_layouts_are_in_use_by_default() -> None:
     assert {name for name, is_used in private_layouts().items() if not is_used} == ABSENT
 
 
@@ -139,21 +139,21 @@ def with_all() -> object:
 
 
 def in_use_without(names: set[str]) -> dict[str, bool]:
-    """Whether each layout is in use where these are not."""
-    # The version is that of the dictionary.
-    also = {"current_tasks_version"} if "current_tasks" in names else set[str]()
-    return {name: name not in names | also | ABSENT for name in private_layouts()}
+    """Return whether each layout is in use when these are refused."""
+    # The version is read from the dictionary.
+    implied = {"current_tasks_version"} if "current_tasks" in names else set[str]()
+    return {name: name not in names | implied | ABSENT for name in private_layouts()}
 
 
 @pytest.mark.parametrize("refused", [*private_layouts(), "all", " current_tasks , anext_slot,"])
-def test_results_are_the_same_without(refused: str, with_all: object) -> None:
+def test_results_are_the_same_without_a_layout(refused: str, with_all: object) -> None:
     used, found = run(PROGRAM, refused)
     names = {name.strip() for name in refused.split(",")}
     assert used == in_use_without({*private_layouts()} if refused == "all" else names)
     assert found == with_all
 
 
-# Not those that measure time, or that end a process.
+# Tests that measure time or end a process are left out.
 SUITE = [
     "test_awaitable.py",
     "test_awaitable_wakes.py",
@@ -169,7 +169,7 @@ LEFT_OUT = ["uvloop", "eager", "thousand", "cost_of", "merges_of_merges", "proce
 
 
 @pytest.mark.timeout(600)
-def test_the_suite_passes_without_any() -> None:
+def test_suite_passes_without_private_layouts() -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
@@ -185,8 +185,8 @@ def test_the_suite_passes_without_any() -> None:
     assert done.returncode == 0, done.stdout
 
 
-# An interpreter that differs while `_core` is imported, and how to mend it afterwards. `grow` makes the objects of a type larger
-# than the struct that this build knows, as a release of CPython would that adds a field.
+# Code that alters the interpreter before `_core` is imported, and code that restores it afterwards. `grow` makes the objects
+# of a type larger than the struct that this build knows, as a new field in a release of CPython would.
 GROW = """
 import ctypes
 def grow(kind):
@@ -203,7 +203,7 @@ wrapped = ctypes.py_object()
 send(items(), None, ctypes.byref(wrapped))
 grow(type(wrapped.value))
 """
-DIFFERENT = {
+ALTERED = {
     "async_generators": (GROW + WRAPPED, ""),
     "stop_iteration": (GROW + "grow(StopIteration)", ""),
     "builtin_functions": (GROW + "grow(type(len))", ""),
@@ -227,18 +227,18 @@ DIFFERENT = {
 }
 
 
-@pytest.mark.parametrize("name", DIFFERENT)
-def test_a_layout_that_differs_is_not_used(name: str, with_all: object) -> None:
+@pytest.mark.parametrize("name", ALTERED)
+def test_changed_layout_is_not_used(name: str, with_all: object) -> None:
     if name in ABSENT:
         pytest.skip("this CPython has no such layout")
-    different, mended = DIFFERENT[name]
-    program = f"import asyncio\n{different}\nimport headrace._core\n{mended}\n{PROGRAM}"
+    altered, restored = ALTERED[name]
+    program = f"import asyncio\n{altered}\nimport headrace._core\n{restored}\n{PROGRAM}"
     used, found = run(program, "")
     assert used == in_use_without({name})
     assert found == with_all
 
 
-def test_a_misspelled_name_is_reported() -> None:
+def test_misspelled_name_is_reported() -> None:
     done = subprocess.run(
         [sys.executable, "-c", "import headrace._core"],
         env={**os.environ, VARIABLE: "anext_slot, curent_tasks"},

@@ -1,4 +1,4 @@
-"""The pull driver and its first operators, law by law."""
+"""The pull driver with map, filter, reduce and dedupe, by law."""
 
 from __future__ import annotations
 
@@ -33,7 +33,16 @@ from headrace import (
     SourceObj,
     WrongLoopError,
 )
-from tests.support import Gate, Heart, cancelled_often, collect, step_into, turns, until, wrong
+from tests.support import (
+    Gate,
+    Heart,
+    collect,
+    collect_with_cancellations,
+    step_into,
+    turns,
+    until,
+    wrong,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -44,7 +53,7 @@ async def test_map_squares_a_buffer() -> None:
     assert await collect(squares) == [1, 4, 9, 16, 25]
 
 
-async def test_next_gives_iterator_results_to_the_end_and_beyond() -> None:
+async def test_next_returns_results_and_then_ends() -> None:
     stream = SourceBufferObj(["a"])
     assert await stream.next() == IteratorResult("a", False)
     assert await stream.next() == IteratorResult(None, True)
@@ -59,7 +68,7 @@ async def test_next_gives_iterator_results_to_the_end_and_beyond() -> None:
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_sync_and_async_callables_come_to_the_same(kind: str) -> None:
+async def test_sync_and_async_callables_are_equivalent(kind: str) -> None:
     async def double(n: int) -> int:
         await asyncio.sleep(0)
         return n * 2
@@ -87,7 +96,7 @@ async def test_any_awaitable_of_a_callable_is_awaited() -> None:
     assert await collect(SourceIterObj([1, 2]).map(later)) == [2, 3]
 
 
-async def test_values_that_look_like_exceptions_or_tuples_come_through_as_they_are() -> None:
+async def test_exceptions_and_tuples_are_valid_items() -> None:
     items: list[Any] = [None, (1, 2), ValueError("v"), StopIteration(3), StopAsyncIteration(), ()]
     received = await collect(SourceIterObj(items))
     assert all(got is item for got, item in zip(received, items, strict=True))
@@ -126,23 +135,23 @@ async def test_any_async_iterable_is_a_source() -> None:
 
 
 async def test_law_1_nothing_upstream_runs_before_a_pull() -> None:
-    drawn: list[int] = []
+    pulled: list[int] = []
 
     def source() -> Any:
         for n in range(5):
-            drawn.append(n)
+            pulled.append(n)
             yield n
 
     stream = SourceIterObj(source()).map(lambda n: n)
     awaitable = anext(stream)
-    assert drawn == []
+    assert pulled == []
     assert await awaitable == 0
-    assert drawn == [0]
+    assert pulled == [0]
     assert await anext(stream) == 1
-    assert drawn == [0, 1]
+    assert pulled == [0, 1]
 
 
-async def test_law_1_an_awaitable_that_is_never_awaited_takes_nothing() -> None:
+async def test_law_1_unawaited_pull_takes_nothing() -> None:
     stream = SourceIterObj([1, 2, 3])
     never = anext(stream)
     del never
@@ -151,13 +160,13 @@ async def test_law_1_an_awaitable_that_is_never_awaited_takes_nothing() -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await task
     left = await collect(stream)
-    # An eager task runs at once, and has its item before it can be cancelled.
+    # An eager task runs at once and receives its item before the cancellation.
     assert left == [1, 2, 3] or (
         task.done() and not task.cancelled() and [task.result(), *left] == [1, 2, 3]
     )
 
 
-async def test_law_2_a_cancelled_callable_is_called_again_with_its_item() -> None:
+async def test_law_2_cancelled_callable_is_called_again() -> None:
     gate = Gate()
     stream = SourceIterObj([1, 2, 3]).map(gate)
     for _ in range(3):
@@ -172,7 +181,7 @@ async def test_law_2_a_cancelled_callable_is_called_again_with_its_item() -> Non
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_law_2_cancelled_after_any_number_of_turns_nothing_is_lost(seed: int) -> None:
+async def test_law_2_cancelled_at_random_loses_nothing(seed: int) -> None:
     rng = random.Random(seed)
     print("seed", seed)
 
@@ -185,12 +194,12 @@ async def test_law_2_cancelled_after_any_number_of_turns_nothing_is_lost(seed: i
         return n % 5 != 0
 
     stream = SourceIterObj(range(60)).map(slow).filter(keep).map(slow)
-    received, cancelled = await cancelled_often(stream, rng, 12, spare=3)
+    received, cancelled = await collect_with_cancellations(stream, rng, 12, spare=3)
     assert received == [n for n in range(60) if n % 5]
     assert cancelled > 10
 
 
-async def test_law_2_wait_for_delivers_every_item_of_a_slow_callable() -> None:
+async def test_law_2_wait_for_delivers_every_item() -> None:
     async def slow(n: int) -> int:
         await turns(5)
         return n
@@ -205,7 +214,7 @@ async def test_law_2_wait_for_delivers_every_item_of_a_slow_callable() -> None:
     assert received == list(range(200))
 
 
-async def test_law_2_a_pull_dropped_in_a_callable_keeps_its_item() -> None:
+async def test_law_2_pull_dropped_in_a_callable_keeps_its_item() -> None:
     gate = Gate()
     stream = SourceIterObj([1, 2]).map(gate)
     pull = anext(stream)
@@ -217,7 +226,7 @@ async def test_law_2_a_pull_dropped_in_a_callable_keeps_its_item() -> None:
     assert gate.calls == [1, 1, 2]
 
 
-async def test_law_2_a_timeout_inside_the_callable_is_the_callables_business() -> None:
+async def test_law_2_callable_may_handle_its_own_timeout() -> None:
     async def impatient(n: int) -> str:
         try:
             async with asyncio.timeout(0):
@@ -229,7 +238,7 @@ async def test_law_2_a_timeout_inside_the_callable_is_the_callables_business() -
     assert await collect(SourceIterObj([1, 2]).map(impatient)) == ["gave up on 1", "gave up on 2"]
 
 
-async def test_law_2_a_cancelled_error_of_its_own_costs_one_item_and_loops_never() -> None:
+async def test_law_2_raised_cancelled_error_costs_one_item() -> None:
     calls: list[int] = []
 
     async def fickle(n: int) -> int:
@@ -247,7 +256,7 @@ async def test_law_2_a_cancelled_error_of_its_own_costs_one_item_and_loops_never
     assert calls == [1, 2, 3]
 
 
-async def test_law_2_a_callable_that_suppresses_the_cancellation_delivers() -> None:
+async def test_law_2_callable_may_suppress_cancellation() -> None:
     async def stubborn(n: int) -> int:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
@@ -260,7 +269,7 @@ async def test_law_2_a_callable_that_suppresses_the_cancellation_delivers() -> N
     assert await task == 1
 
 
-async def test_law_2_a_cancelled_async_generator_says_so_at_the_next_pull() -> None:
+async def test_law_2_cancelled_generator_raises_at_next_pull() -> None:
     closed: list[bool] = []
 
     async def generator() -> AsyncIterator[int]:
@@ -285,7 +294,7 @@ async def test_law_2_a_cancelled_async_generator_says_so_at_the_next_pull() -> N
         await anext(stream)
 
 
-async def test_law_2_a_generator_that_survives_the_cancellation_goes_on() -> None:
+async def test_law_2_generator_may_survive_cancellation() -> None:
     async def generator() -> AsyncIterator[str]:
         yield "first"
         try:
@@ -304,7 +313,7 @@ async def test_law_2_a_generator_that_survives_the_cancellation_goes_on() -> Non
 
 
 @pytest.mark.parametrize("taken", [0, 1])
-async def test_a_pull_dropped_inside_a_generator_leaves_it_to_be_closed(taken: int) -> None:
+async def test_pull_dropped_in_a_generator_is_an_error(taken: int) -> None:
     closed: list[bool] = []
 
     async def generator() -> AsyncIterator[int]:
@@ -330,7 +339,7 @@ async def test_a_pull_dropped_inside_a_generator_leaves_it_to_be_closed(taken: i
     assert closed == [True]
 
 
-async def test_law_3_an_error_costs_one_item_and_is_the_same_object_with_one_note() -> None:
+async def test_law_3_error_costs_one_item_and_has_one_note() -> None:
     error = ValueError("bad")
 
     def picky(n: int) -> int:
@@ -351,7 +360,7 @@ async def test_law_3_an_error_costs_one_item_and_is_the_same_object_with_one_not
 
 @pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration, GeneratorExit])
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_law_3_what_iteration_speaks_with_becomes_a_runtime_error(
+async def test_law_3_iteration_error_becomes_runtime_error(
     kind: type[BaseException], is_async: bool
 ) -> None:
     def sync(n: int) -> int:
@@ -381,7 +390,7 @@ def test_law_3_keyboard_interrupt_propagates() -> None:
         asyncio.run(main())
 
 
-async def test_law_4_closing_cancels_a_pending_pull_in_its_own_task() -> None:
+async def test_law_4_closing_cancels_a_pull_in_its_own_task() -> None:
     cleaned: list[Any] = []
 
     async def stuck(n: int) -> int:
@@ -407,7 +416,7 @@ async def test_law_4_closing_cancels_a_pending_pull_in_its_own_task() -> None:
         await anext(stream)
 
 
-async def test_law_4_closing_reaches_every_source_from_the_consumer_upwards() -> None:
+async def test_law_4_closing_runs_from_consumer_to_source() -> None:
     order: list[str] = []
 
     class Noisy(PullObj1To1Link[Any, Any]):
@@ -434,7 +443,7 @@ async def test_law_4_closing_reaches_every_source_from_the_consumer_upwards() ->
     assert order == ["lower", "upper", "source"]
 
 
-async def test_law_4_the_error_of_the_block_wins_and_keeps_those_of_closing() -> None:
+async def test_law_4_error_of_the_block_notes_closing_errors() -> None:
     async def generator() -> AsyncIterator[int]:
         try:
             yield 1
@@ -449,7 +458,7 @@ async def test_law_4_the_error_of_the_block_wins_and_keeps_those_of_closing() ->
     assert caught.value.__notes__ == ["while closing: OSError('disk')"]
 
 
-async def test_law_4_closing_a_link_in_the_middle_reaches_the_pull_that_is_inside_it() -> None:
+async def test_law_4_closing_a_middle_stage_ends_the_pull() -> None:
     cleaned: list[Any] = []
 
     async def generator() -> AsyncIterator[int]:
@@ -472,7 +481,7 @@ async def test_law_4_closing_a_link_in_the_middle_reaches_the_pull_that_is_insid
     assert await collect(last) == []
 
 
-def test_law_4_an_interrupt_while_closing_is_no_mere_note() -> None:
+def test_law_4_interrupt_during_closing_is_raised() -> None:
     async def generator() -> AsyncIterator[int]:
         try:
             yield 1
@@ -488,17 +497,17 @@ def test_law_4_an_interrupt_while_closing_is_no_mere_note() -> None:
         asyncio.run(main())
 
 
-async def test_law_4_a_stream_cannot_be_closed_from_inside_its_own_callable() -> None:
-    async def suicidal(n: int) -> int:
+async def test_law_4_closing_from_own_callable_is_refused() -> None:
+    async def close_own_stream(n: int) -> int:
         await stream.aclose()
         return n
 
-    stream = SourceIterObj([1]).map(suicidal)
+    stream = SourceIterObj([1]).map(close_own_stream)
     with pytest.raises(RuntimeError, match="inside its own callable"):
         await anext(stream)
 
 
-async def test_law_5_a_stream_that_is_dropped_is_freed_at_once() -> None:
+async def test_law_5_dropped_stream_is_freed_at_once() -> None:
     class Item:
         pass
 
@@ -507,11 +516,11 @@ async def test_law_5_a_stream_that_is_dropped_is_freed_at_once() -> None:
     try:
         stream = SourceIterObj([Item() for _ in range(3)]).map(lambda item: item)
         item = await anext(stream)
-        dead = weakref.ref(stream)
-        gone = weakref.ref(item)
+        stream_ref = weakref.ref(stream)
+        item_ref = weakref.ref(item)
         del stream, item
-        assert dead() is None
-        assert gone() is None
+        assert stream_ref() is None
+        assert item_ref() is None
     finally:
         gc.enable()
 
@@ -526,13 +535,13 @@ async def test_law_5_cycles_through_a_stream_are_collected() -> None:
     holder = Holder()
     holder.stream = SourceIterObj([1, 2]).map(holder.step)
     assert await anext(holder.stream) == 1
-    dead = weakref.ref(holder)
+    stream_ref = weakref.ref(holder)
     del holder
     gc.collect()
-    assert dead() is None
+    assert stream_ref() is None
 
 
-async def test_law_9_another_loop_is_refused_while_a_pull_is_under_way() -> None:
+async def test_law_9_other_loop_is_refused_during_a_pull() -> None:
     gate = Gate()
     stream = SourceIterObj([1, 2]).map(gate)
     task = asyncio.ensure_future(anext(stream))
@@ -540,32 +549,32 @@ async def test_law_9_another_loop_is_refused_while_a_pull_is_under_way() -> None
 
     def elsewhere() -> None:
         with pytest.raises(WrongLoopError):
-            asyncio.run(_take(stream))
+            asyncio.run(_pull_one(stream))
 
     await asyncio.to_thread(elsewhere)
     gate.open.set()
     assert await task == 10
 
 
-async def test_law_9_another_thread_is_refused_also_between_two_pulls() -> None:
+async def test_law_9_other_thread_is_refused_between_pulls() -> None:
     stream = SourceIterObj(range(3)).map(lambda n: n)
     assert await anext(stream) == 0
 
     def elsewhere() -> None:
         with pytest.raises(WrongLoopError):
-            asyncio.run(_take(stream))
+            asyncio.run(_pull_one(stream))
 
     await asyncio.to_thread(elsewhere)
     assert await collect(stream) == [1, 2]
     stream.restart()
-    assert await asyncio.to_thread(lambda: asyncio.run(_take(stream))) == 0
+    assert await asyncio.to_thread(lambda: asyncio.run(_pull_one(stream))) == 0
 
 
-async def _take(stream: Any) -> Any:
+async def _pull_one(stream: Any) -> Any:
     return await anext(stream)
 
 
-async def test_law_11_iteration_goes_on_where_it_stopped() -> None:
+async def test_law_11_iteration_continues_where_it_stopped() -> None:
     stream = SourceIterObj(range(6))
     assert aiter(stream) is stream
     async for item in stream:
@@ -577,7 +586,7 @@ async def test_law_11_iteration_goes_on_where_it_stopped() -> None:
             await anext(stream)
 
 
-async def test_law_11_restart_begins_a_new_cycle_with_the_configuration_of_now() -> None:
+async def test_law_11_restart_uses_the_current_settings() -> None:
     stream = PullMapObj(range(3), lambda n: n)
     assert await collect(stream) == [0, 1, 2]
     stream.transform = lambda n: -n
@@ -585,17 +594,17 @@ async def test_law_11_restart_begins_a_new_cycle_with_the_configuration_of_now()
     assert await collect(stream) == [0, -1, -2]
 
 
-async def test_law_11_restart_refuses_what_cannot_start_again() -> None:
+async def test_law_11_restart_refuses_an_iterator() -> None:
     once = SourceIterObj(iter([1]))
     with pytest.raises(RuntimeError, match="iterator, which runs once"):
         once.restart()
 
 
-@pytest.mark.parametrize("above", [0, 1, 5])
-async def test_law_11_restart_under_a_pull_is_refused_and_changes_nothing(above: int) -> None:
+@pytest.mark.parametrize("stages_above", [0, 1, 5])
+async def test_law_11_restart_during_a_pull_is_refused(stages_above: int) -> None:
     gate = Gate()
     stream: PullObj[int] = SourceIterObj([1, 2, 3]).skip(1).map(gate)
-    for _ in range(above):
+    for _ in range(stages_above):
         stream = stream.map(lambda n: n)
     task = asyncio.ensure_future(anext(stream))
     await until(lambda: bool(gate.calls))
@@ -603,11 +612,11 @@ async def test_law_11_restart_under_a_pull_is_refused_and_changes_nothing(above:
         stream.restart()
     gate.open.set()
     assert await task == 20
-    # Neither the source nor what has been skipped begins anew.
+    # Neither the source nor the skipping starts again.
     assert await collect(stream) == [30]
 
 
-async def test_law_12_concurrent_pulls_are_served_in_the_order_of_their_first_step() -> None:
+async def test_law_12_pulls_are_served_in_order_of_first_step() -> None:
     async def slow(n: int) -> int:
         await turns(3 - n % 3)
         return n
@@ -626,7 +635,7 @@ async def test_law_12_concurrent_pulls_are_served_in_the_order_of_their_first_st
     assert [number for number, _ in served[:5]] == [0, 1, 2, 3, 4]
 
 
-async def test_law_12_a_cancelled_pull_gives_up_its_place() -> None:
+async def test_law_12_cancelled_pull_leaves_the_wait_queue() -> None:
     gate = Gate()
     stream = SourceIterObj(range(4)).map(gate)
     tasks = [asyncio.create_task(anext(stream)) for _ in range(4)]
@@ -640,7 +649,7 @@ async def test_law_12_a_cancelled_pull_gives_up_its_place() -> None:
     assert outcomes[2:] == [0, 10]
 
 
-async def test_law_12_a_stream_pulled_from_inside_its_own_callable_raises() -> None:
+async def test_law_12_pull_from_own_callable_is_refused() -> None:
     async def greedy(n: int) -> int:
         await asyncio.sleep(0)
         return n + await anext(stream)
@@ -650,7 +659,7 @@ async def test_law_12_a_stream_pulled_from_inside_its_own_callable_raises() -> N
         await anext(stream)
 
 
-async def test_law_13_a_new_callable_holds_from_the_next_item_in_a_fused_line() -> None:
+async def test_law_13_new_callable_applies_from_next_item() -> None:
     first = PullMapObj(range(6), lambda n: ("old", n))
     second = PullFilterObj(first, lambda _: True)
     last = PullMapObj(second, lambda item: item)
@@ -664,25 +673,25 @@ async def test_law_13_a_new_callable_holds_from_the_next_item_in_a_fused_line() 
     assert await anext(last) == ("new", 5)
 
 
-async def test_law_16_a_ready_stream_still_yields_to_the_loop() -> None:
+async def test_law_16_ready_stream_yields_to_the_loop() -> None:
     async with Heart() as heart:
         count = 0
         async for _ in SourceIterObj(range(50_000)).map(lambda n: n):
             count += 1
     assert count == 50_000
-    # At least once in 4,096 items, whatever the clock says.
+    # At least once in 4,096 items, independent of the time.
     assert heart.beats >= 50_000 // 4096
 
 
-async def test_law_16_the_budget_is_the_tasks_not_the_streams() -> None:
+async def test_law_16_budget_belongs_to_the_task() -> None:
     async with Heart() as heart:
-        # Each stream gives one item, so that none of them alone could ever spend a budget.
+        # Each stream yields one item, so none of them could spend a budget of its own.
         for _ in range(20_000):
             await anext(SourceBufferObj([1]))
     assert heart.beats >= 20_000 // 4096
 
 
-async def test_law_17_a_line_of_ten_thousand_links_runs_and_closes() -> None:
+async def test_law_17_ten_thousand_stages_run_and_close() -> None:
     stream: PullObj[int] = SourceIterObj(range(3))
     for _ in range(10_000):
         stream = stream.map(lambda n: n + 1)
@@ -695,7 +704,7 @@ async def test_law_17_a_line_of_ten_thousand_links_runs_and_closes() -> None:
     gc.collect()
 
 
-async def test_a_link_with_two_consumers_is_shared_between_them() -> None:
+async def test_two_consumers_share_a_stage() -> None:
     source = SourceIterObj(range(6))
     tens = source.map(lambda n: n * 10)
     left, right = tens.map(lambda n: ("left", n)), tens.map(lambda n: ("right", n))
@@ -706,7 +715,7 @@ async def test_a_link_with_two_consumers_is_shared_between_them() -> None:
     assert await collect(left) == [("left", 40), ("left", 50)]
 
 
-async def test_a_link_in_the_middle_of_a_running_line_can_be_pulled_too() -> None:
+async def test_middle_stage_of_a_pipeline_can_be_pulled() -> None:
     middle = SourceIterObj(range(6)).map(lambda n: n * 10)
     last = middle.map(lambda n: n + 1)
     assert await anext(last) == 1
@@ -716,7 +725,7 @@ async def test_a_link_in_the_middle_of_a_running_line_can_be_pulled_too() -> Non
     assert await collect(last) == [41, 51]
 
 
-async def test_a_callable_may_pull_what_is_above_it() -> None:
+async def test_callable_may_pull_its_own_source() -> None:
     middle = SourceIterObj(range(6)).map(lambda n: n * 10)
 
     async def pair(n: int) -> tuple[int, int]:
@@ -726,7 +735,7 @@ async def test_a_callable_may_pull_what_is_above_it() -> None:
     assert await collect(middle.map(pair)) == [(0, 10), (20, 30), (40, 50)]
 
 
-async def test_pulling_the_middle_waits_for_a_pull_that_is_inside_it() -> None:
+async def test_pull_of_the_middle_waits_for_a_pending_pull() -> None:
     gate = Gate()
     middle = SourceIterObj(range(3)).map(gate)
     last = middle.map(lambda n: n + 1)
@@ -740,7 +749,7 @@ async def test_pulling_the_middle_waits_for_a_pull_that_is_inside_it() -> None:
     assert await collect(last) == [21]
 
 
-async def test_an_item_kept_in_the_middle_survives_the_link_below() -> None:
+async def test_item_kept_in_the_middle_outlives_later_stages() -> None:
     gate = Gate()
     middle = SourceIterObj([1, 2]).map(gate)
     last = middle.map(lambda n: n)
@@ -755,7 +764,7 @@ async def test_an_item_kept_in_the_middle_survives_the_link_below() -> None:
     assert await collect(middle) == [10, 20]
 
 
-async def test_a_subclass_with_pull_impl_works_anywhere_in_a_line() -> None:
+async def test_pull_impl_works_anywhere_in_a_pipeline() -> None:
     class Twice(PullObj1To1Link[int, int]):
         async def pull_impl(self) -> AsyncIterator[int]:
             async for item in self.source:
@@ -774,19 +783,19 @@ async def test_a_subclass_with_pull_impl_works_anywhere_in_a_line() -> None:
     assert await collect(stream) == ["1", "1", "3", "3"]
 
 
-async def test_a_subclass_can_refine_what_a_stock_class_does() -> None:
+async def test_subclass_may_extend_pull_impl() -> None:
     class Logged(PullMapObj[int, int]):
         async def pull_impl(self) -> AsyncIterator[int]:
             async for item in super().pull_impl():
-                seen.append(item)
+                logged.append(item)
                 yield item
 
-    seen: list[int] = []
+    logged: list[int] = []
     assert await collect(Logged([1, 2], lambda n: n * 2).map(str)) == ["2", "4"]
-    assert seen == [2, 4]
+    assert logged == [2, 4]
 
 
-async def test_overriding_next_or_anext_carries_the_other_protocol_along() -> None:
+async def test_overriding_next_or_anext_overrides_both() -> None:
     class ByNext(SourceObj[int]):
         left = 2
 
@@ -811,7 +820,7 @@ async def test_overriding_next_or_anext_carries_the_other_protocol_along() -> No
         assert await anext(kind()) == 1
 
 
-async def test_return_and_throw_reach_a_source_that_overrides_them() -> None:
+async def test_return_and_throw_call_a_source_override() -> None:
     class Source(SourceIterObj[int]):
         def __init__(self) -> None:
             super().__init__(range(10))
@@ -874,12 +883,12 @@ def test_law_14_bad_input_fails_at_construction(
         make()
 
 
-async def test_a_class_that_yields_nothing_says_what_to_override() -> None:
+async def test_class_without_items_names_the_method_to_write() -> None:
     with pytest.raises(NotImplementedError, match="override pull_impl"):
         await anext(SourceObj[int]())
 
 
-async def test_a_source_whose_iterator_raises_goes_on_where_it_can() -> None:
+async def test_source_continues_after_an_iterator_error() -> None:
     class Flaky:
         def __init__(self) -> None:
             self.n = 0
@@ -902,7 +911,7 @@ async def test_a_source_whose_iterator_raises_goes_on_where_it_can() -> None:
     assert await collect(stream) == [3]
 
 
-async def test_a_buffer_source_takes_items_while_it_runs() -> None:
+async def test_buffer_source_accepts_items_while_running() -> None:
     stream = SourceBufferObj([1])
     assert await anext(stream) == 1
     stream.buffer.append(2)
@@ -911,7 +920,7 @@ async def test_a_buffer_source_takes_items_while_it_runs() -> None:
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_reduce_gives_each_running_result(is_async: bool) -> None:
+async def test_reduce_yields_each_running_result(is_async: bool) -> None:
     async def add(left: int, right: int) -> int:
         await asyncio.sleep(0)
         return left + right
@@ -926,7 +935,7 @@ async def test_reduce_gives_each_running_result(is_async: bool) -> None:
     assert await collect(PullReduceObj([], reducer, 1)) == []
 
 
-async def test_reduce_law_2_a_cancelled_reducer_runs_again_with_the_same_accumulator() -> None:
+async def test_reduce_law_2_cancelled_reducer_is_called_again() -> None:
     calls: list[tuple[int, int]] = []
     gate = asyncio.Event()
 
@@ -946,7 +955,7 @@ async def test_reduce_law_2_a_cancelled_reducer_runs_again_with_the_same_accumul
     assert calls == [(10, 1), (10, 1), (11, 2), (13, 3)]
 
 
-async def test_reduce_law_3_an_error_costs_one_item_and_no_state() -> None:
+async def test_reduce_law_3_error_costs_one_item_and_no_state() -> None:
     def divide(left: int, right: int) -> int:
         return left // right
 
@@ -969,7 +978,7 @@ async def test_reduce_law_13_accumulator_and_reducer_are_live() -> None:
         PullReduceObj([1], wrong(3))
 
 
-async def test_reduce_law_17_a_line_of_ten_thousand() -> None:
+async def test_reduce_law_17_ten_thousand_stages() -> None:
     stream: PullObj[int] = SourceIterObj([1, 2])
     for _ in range(10_000):
         stream = stream.accumulate(operator.add)
@@ -977,7 +986,7 @@ async def test_reduce_law_17_a_line_of_ten_thousand() -> None:
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_dedupe_gives_each_item_once(is_async: bool) -> None:
+async def test_dedupe_yields_each_item_once(is_async: bool) -> None:
     async def parity(n: int) -> int:
         await asyncio.sleep(0)
         return n % 3
@@ -992,12 +1001,12 @@ async def test_dedupe_gives_each_item_once(is_async: bool) -> None:
     assert await collect(repeated) == [1, 2, 1]
 
 
-async def test_dedupe_law_6_forgets_the_key_that_was_met_longest_ago() -> None:
-    # 1 is met again, so that 2 is the one to be forgotten when 3 comes.
+async def test_dedupe_law_6_forgets_the_least_recent_key() -> None:
+    # The key 1 is seen again, so 2 is the oldest one when 3 arrives.
     assert await collect(PullDedupeObj([1, 2, 1, 3, 1, 2], maxsize=2)) == [1, 2, 3, 2]
 
 
-async def test_dedupe_law_3_a_key_that_cannot_be_hashed_costs_its_item() -> None:
+async def test_dedupe_law_3_unhashable_key_costs_its_item() -> None:
     stream = PullDedupeObj(wrong([1, [2], 3]))
     assert await anext(stream) == 1
     with pytest.raises(TypeError, match="unhashable"):
@@ -1020,17 +1029,17 @@ def test_dedupe_law_14_bad_input_is_refused(
         PullDedupeObj([1], **options)
 
 
-async def test_dedupe_law_5_what_it_remembers_is_collected_with_it() -> None:
+async def test_dedupe_law_5_cycle_through_keys_is_collected() -> None:
     class Item:
         stream: Any
 
     item = Item()
     item.stream = PullDedupeObj([item, item])
     assert await anext(item.stream) is item
-    dead = weakref.ref(item)
+    stream_ref = weakref.ref(item)
     del item
     gc.collect()
-    assert dead() is None
+    assert stream_ref() is None
 
 
 @pytest.mark.parametrize(
@@ -1045,7 +1054,7 @@ async def test_dedupe_law_5_what_it_remembers_is_collected_with_it() -> None:
         lambda: PushPullBufferObj[int]().source,
     ],
 )
-def test_a_stream_is_true_and_neither_sized_nor_iterable_nor_awaitable(
+def test_stream_is_truthy_and_no_container(
     make: Callable[[], PullObj[Any]],
 ) -> None:
     stream = make()
@@ -1054,7 +1063,7 @@ def test_a_stream_is_true_and_neither_sized_nor_iterable_nor_awaitable(
         assert not hasattr(stream, name)
 
 
-def test_no_public_stream_is_sized_or_iterable_or_awaitable() -> None:
+def test_no_public_stream_class_is_a_container() -> None:
     kinds = [getattr(headrace, name) for name in dir(headrace)]
     streams = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, PullObj)]
     assert len(streams) > 30

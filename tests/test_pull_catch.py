@@ -1,4 +1,4 @@
-"""`catch`: an item in the place of an error, wherever above it was raised."""
+"""`catch`: replace an error of any stage upstream by an item."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from headrace import (
     SourceCancelledError,
     SourceIterObj,
 )
-from tests.support import cancelled_often, collect, turns, wrong
+from tests.support import collect, collect_with_cancellations, turns, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -47,7 +47,7 @@ class Foreign(PullObj1To1Link[int, int]):
 
 
 class Failing:
-    """A source that raises for each odd number, and goes on."""
+    """A source that raises for each odd number, and continues."""
 
     def __init__(self, count: int) -> None:
         self._numbers = iter(range(count))
@@ -60,7 +60,7 @@ class Failing:
 
 
 class FailingSlowly:
-    """The same, async."""
+    """An async source that raises for each odd number, and continues."""
 
     def __init__(self, count: int) -> None:
         self._numbers = iter(range(count))
@@ -76,38 +76,40 @@ class FailingSlowly:
         return await odd_fails_slowly(n)
 
 
-def negative(error: Exception) -> int:
+def negate(error: Exception) -> int:
     return -int(error.args[0])
 
 
-async def negative_slowly(error: Exception) -> int:
+async def negate_slowly(error: Exception) -> int:
     await turns(1)
-    return negative(error)
+    return negate(error)
 
 
-MADE: dict[str, Callable[[], PullObj[int]]] = {
+STREAMS: dict[str, Callable[[], PullObj[int]]] = {
     "stage": lambda: SourceIterObj(range(6)).map(odd_fails),
     "async stage": lambda: SourceIterObj(range(6)).map(odd_fails_slowly),
-    "feed": lambda: SourceIterObj(Failing(6)),
-    "async feed": lambda: SourceIterObj(FailingSlowly(6)),
+    "source": lambda: SourceIterObj(Failing(6)),
+    "async source": lambda: SourceIterObj(FailingSlowly(6)),
     "flattened": lambda: SourceIterObj([Failing(6)]).flatten(),
     "flattened async": lambda: SourceIterObj([FailingSlowly(6)]).flatten(),
     "filter": lambda: SourceIterObj(range(6)).filter(lambda n: odd_fails(n) == n),
-    "far above": lambda: SourceIterObj(range(6)).map(odd_fails).map(lambda n: n).batch(1).flatten(),
+    "far upstream": lambda: (
+        SourceIterObj(range(6)).map(odd_fails).map(lambda n: n).batch(1).flatten()
+    ),
 }
 
 
-@pytest.mark.parametrize("made", MADE)
+@pytest.mark.parametrize("made", STREAMS)
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_errors_of_every_kind_of_place_go_to_the_handler(made: str, is_async: bool) -> None:
-    handler: Callable[[Exception], Any] = negative_slowly if is_async else negative
-    caught = MADE[made]().catch(handler)
+async def test_handler_gets_errors_of_every_kind_of_stage(made: str, is_async: bool) -> None:
+    handler: Callable[[Exception], Any] = negate_slowly if is_async else negate
+    caught = STREAMS[made]().catch(handler)
     assert await collect(caught.map(lambda n: n)) == [0, -1, 2, -3, 4, -5]
-    skipping = MADE[made]().catch(lambda _: SKIP)
+    skipping = STREAMS[made]().catch(lambda _: SKIP)
     assert await collect(skipping.filter(lambda _: True)) == [0, 2, 4]
 
 
-async def test_skip_may_be_given_by_an_async_handler() -> None:
+async def test_async_handler_may_return_skip() -> None:
     async def handler(error: Exception) -> int | Skip:
         await turns(1)
         return SKIP if error.args == (1,) else 7
@@ -118,7 +120,7 @@ async def test_skip_may_be_given_by_an_async_handler() -> None:
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_law_3_what_a_handler_raises_is_raised_and_costs_one_item(is_async: bool) -> None:
+async def test_law_3_error_of_a_handler_costs_one_item(is_async: bool) -> None:
     def again(error: Exception) -> int:
         if error.args == (1,):
             raise error
@@ -143,37 +145,47 @@ async def test_law_3_what_a_handler_raises_is_raised_and_costs_one_item(is_async
     assert await collect(stream) == [4]
 
 
-async def test_a_handler_is_called_for_what_is_above_it_alone() -> None:
+async def test_handler_gets_only_errors_from_upstream() -> None:
     log: list[str] = []
 
-    def note(name: str) -> Callable[[Exception], int]:
+    def log_and_raise(name: str) -> Callable[[Exception], int]:
         def handler(error: Exception) -> int:
             log.append(name)
             raise error
 
         return handler
 
-    stream = SourceIterObj(range(2)).catch(note("above")).map(odd_fails).catch(note("near"))
-    last = stream.catch(note("far")).catch(lambda _: 9).catch(note("never")).map(odd_fails)
+    stream = (
+        SourceIterObj(range(2))
+        .catch(log_and_raise("above"))
+        .map(odd_fails)
+        .catch(log_and_raise("near"))
+    )
+    last = (
+        stream.catch(log_and_raise("far"))
+        .catch(lambda _: 9)
+        .catch(log_and_raise("never"))
+        .map(odd_fails)
+    )
     assert await anext(last) == 0
     with pytest.raises(KeyError, match="9"):
         await anext(last)
     assert log == ["near", "far"]
 
 
-async def test_errors_of_a_source_that_is_not_fused_go_to_the_handler() -> None:
+async def test_handler_gets_errors_of_an_unfused_source() -> None:
     shared = SourceIterObj(range(4)).map(odd_fails)
     other = shared.map(lambda n: n)
-    assert await collect(shared.catch(negative)) == [0, -1, 2, -3]
+    assert await collect(shared.catch(negate)) == [0, -1, 2, -3]
     assert await collect(other) == []
     own = Foreign(SourceIterObj(range(4)).map(odd_fails)).catch(lambda _: -1)
-    # The generator of the subclass is ended by the error, as any generator.
+    # The error ends the generator of the subclass, as it ends any generator.
     assert await collect(own) == [0, -1]
-    below = Foreign(SourceIterObj(range(4)).map(odd_fails).catch(negative)).map(lambda n: n)
+    below = Foreign(SourceIterObj(range(4)).map(odd_fails).catch(negate)).map(lambda n: n)
     assert await collect(below) == [0, -1, 2, -3]
 
 
-async def test_law_2_a_cancelled_pull_is_not_the_business_of_a_handler() -> None:
+async def test_law_2_cancelled_pull_calls_no_handler() -> None:
     handled: list[Exception] = []
 
     async def slow(n: int) -> int:
@@ -194,7 +206,7 @@ async def test_law_2_a_cancelled_pull_is_not_the_business_of_a_handler() -> None
     assert handled == []
 
 
-async def test_a_cancelled_error_of_its_own_and_a_keyboard_interrupt_are_let_through() -> None:
+async def test_cancelled_error_and_interrupt_are_not_caught() -> None:
     def fails(n: int) -> int:
         raise asyncio.CancelledError if n else KeyboardInterrupt
 
@@ -206,14 +218,14 @@ async def test_a_cancelled_error_of_its_own_and_a_keyboard_interrupt_are_let_thr
     assert await collect(stream) == []
 
 
-async def test_law_2_an_error_whose_handler_was_cancelled_is_handled_again() -> None:
+async def test_law_2_cancelled_handler_is_called_again() -> None:
     gate = asyncio.Event()
-    seen: list[Exception] = []
+    handled_errors: list[Exception] = []
 
     async def handler(error: Exception) -> int:
-        seen.append(error)
+        handled_errors.append(error)
         await gate.wait()
-        return negative(error)
+        return negate(error)
 
     stream = SourceIterObj(range(4)).map(odd_fails).catch(handler)
     last = stream.map(lambda n: n)
@@ -225,19 +237,19 @@ async def test_law_2_an_error_whose_handler_was_cancelled_is_handled_again() -> 
         with pytest.raises(asyncio.CancelledError):
             await pull
     gate.set()
-    # In the middle of the line, where it was left.
+    # The pull continues in the middle of the pipeline.
     assert await anext(stream) == -1
-    assert len(seen) == 3
-    assert seen[0] is seen[1] is seen[2]
+    assert len(handled_errors) == 3
+    assert handled_errors[0] is handled_errors[1] is handled_errors[2]
     assert await collect(last) == [2, -3]
 
 
-async def test_law_2_a_dropped_pull_leaves_its_error() -> None:
+async def test_law_2_dropped_pull_keeps_its_error() -> None:
     gate = asyncio.Event()
 
     async def handler(error: Exception) -> int:
         await gate.wait()
-        return negative(error)
+        return negate(error)
 
     stream = SourceIterObj([1, 2]).map(odd_fails).catch(handler)
     pull = anext(stream)
@@ -251,7 +263,7 @@ async def test_law_2_a_dropped_pull_leaves_its_error() -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-async def test_law_2_cancelled_anywhere_nothing_is_lost_or_repeated(seed: int) -> None:
+async def test_law_2_cancelled_anywhere_keeps_each_item_once(seed: int) -> None:
     print("seed", seed)
     rng = random.Random(seed)
 
@@ -259,13 +271,13 @@ async def test_law_2_cancelled_anywhere_nothing_is_lost_or_repeated(seed: int) -
         await turns(n % 2)
         return [n, n]
 
-    stream = SourceIterObj(range(30)).map(odd_fails_slowly).catch(negative_slowly).flat_map(pair)
-    received, cancelled = await cancelled_often(stream, rng, 6)
+    stream = SourceIterObj(range(30)).map(odd_fails_slowly).catch(negate_slowly).flat_map(pair)
+    received, cancelled = await collect_with_cancellations(stream, rng, 6)
     assert received == [-n if n % 2 else n for n in range(30) for _ in (0, 1)]
     assert cancelled > 3
 
 
-async def test_the_loss_of_a_cancelled_generator_goes_to_the_handler() -> None:
+async def test_handler_gets_the_source_cancelled_error() -> None:
     async def generator() -> AsyncIterator[int]:
         yield 0
         await asyncio.Event().wait()
@@ -284,7 +296,7 @@ async def test_the_loss_of_a_cancelled_generator_goes_to_the_handler() -> None:
     assert await collect(stream) == ["lost"]
 
 
-async def test_closing_a_suspended_pull_of_a_flattened_source_calls_no_handler() -> None:
+async def test_closing_a_suspended_pull_calls_no_handler() -> None:
     async def waits() -> AsyncIterator[int]:
         await asyncio.Event().wait()
         yield 1
@@ -302,7 +314,7 @@ async def test_closing_a_suspended_pull_of_a_flattened_source_calls_no_handler()
     assert handled == []
 
 
-async def test_law_4_closing_while_a_handler_runs_cancels_the_pull() -> None:
+async def test_law_4_closing_during_a_handler_cancels_pull() -> None:
     ended: list[str] = []
 
     async def handler(_: Exception) -> int:
@@ -324,15 +336,15 @@ async def test_law_4_closing_while_a_handler_runs_cancels_the_pull() -> None:
 
 
 async def test_law_11_after_the_end_and_after_restart() -> None:
-    stream = SourceIterObj(range(3)).map(odd_fails).catch(negative)
+    stream = SourceIterObj(range(3)).map(odd_fails).catch(negate)
     assert await collect(stream) == [0, -1, 2]
     assert await anext(stream, "end") == "end"
     stream.restart()
     assert await collect(stream) == [0, -1, 2]
 
 
-async def test_law_13_the_handler_is_live() -> None:
-    stream: PullCatchObj[int, Any] = PullCatchObj(SourceIterObj(range(6)).map(odd_fails), negative)
+async def test_law_13_handler_is_live() -> None:
+    stream: PullCatchObj[int, Any] = PullCatchObj(SourceIterObj(range(6)).map(odd_fails), negate)
     assert [await anext(stream) for _ in range(2)] == [0, -1]
     stream.handler = lambda _: "new"
     assert await collect(stream) == [2, "new", 4, "new"]
@@ -344,12 +356,12 @@ def test_law_14_bad_input_is_refused() -> None:
     with pytest.raises(TypeError, match=r"handler must be callable, got 3 \(int\)"):
         PullCatchObj([1], wrong(3))
     with pytest.raises(TypeError, match="source must be an iterable"):
-        PullCatchObj(wrong(3), negative)
+        PullCatchObj(wrong(3), negate)
 
 
 @pytest.mark.virtual
 @pytest.mark.parametrize("is_flattened", [False, True])
-async def test_law_16_errors_without_end_let_the_loop_turn_and_can_be_cancelled(
+async def test_law_16_endless_errors_yield_to_the_loop(
     is_flattened: bool,
 ) -> None:
     class Broken:
@@ -371,17 +383,17 @@ async def test_law_16_errors_without_end_let_the_loop_turn_and_can_be_cancelled(
         await pull
 
 
-async def test_law_17_an_error_passes_ten_thousand_handlers() -> None:
+async def test_law_17_error_passes_ten_thousand_handlers() -> None:
     def again(error: Exception) -> int:
         raise error
 
     stream: PullObj[int] = SourceIterObj(range(3)).map(odd_fails)
     for _ in range(10_000):
         stream = stream.catch(again)
-    assert await collect(stream.catch(negative)) == [0, -1, 2]
+    assert await collect(stream.catch(negate)) == [0, -1, 2]
 
 
-def test_a_cycle_through_a_handler_or_an_error_that_is_kept_is_collected() -> None:
+def test_cycle_through_a_handler_is_collected() -> None:
     class Holder:
         stream: Any = None
 
@@ -399,13 +411,13 @@ def test_a_cycle_through_a_handler_or_an_error_that_is_kept_is_collected() -> No
             await pull
         return weakref.ref(holder)
 
-    gone = asyncio.run(main())
+    dropped = asyncio.run(main())
     gc.collect()
-    assert gone() is None
+    assert dropped() is None
 
 
-def test_types_follow_what_a_handler_returns() -> None:
-    """Read by the type checkers too."""
+def test_types_follow_the_result_of_a_handler() -> None:
+    """Type checkers check this function too."""
 
     async def slowly(error: Exception) -> str | Skip:
         return SKIP if error.args else "no"

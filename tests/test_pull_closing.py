@@ -1,4 +1,4 @@
-"""Closing a stream that is being closed: law 4, where several do so at once."""
+"""Law 4 for concurrent closings of one stream."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 
 class Slow:
-    """A source that is slow to be closed, and notes what happens."""
+    """A source that closes slowly, and logs its steps."""
 
     def __init__(self) -> None:
         self.log: list[str] = []
         self.errors: list[BaseException] = []
-        self.at_the_end: Callable[[], Any] | None = None
+        self.before_closed: Callable[[], Any] | None = None
 
     async def items(self) -> AsyncIterator[int]:
         try:
@@ -43,14 +43,14 @@ class Slow:
         finally:
             self.log.append("closing")
             await turns(5)
-            if self.at_the_end is not None:
-                await self.at_the_end()
+            if self.before_closed is not None:
+                await self.before_closed()
             self.log.append("closed")
             for error in self.errors:
                 raise error
 
     async def close(self, stream: Any) -> None:
-        """Closes, and notes when that has returned."""
+        """Close a stream, and log the return."""
         try:
             await stream.aclose()
         finally:
@@ -65,7 +65,7 @@ def gate(items: Any) -> PullObj[Any]:
 
 STREAMS = {
     "source": SourceIterObj,
-    "line": lambda items: SourceIterObj(items).map(str).filter(bool),
+    "pipeline": lambda items: SourceIterObj(items).map(str).filter(bool),
     "concurrent": lambda items: SourceIterObj(items).map(str, concurrency=2),
     "prefetch": lambda items: SourceIterObj(items).prefetch(2),
     "timeout": lambda items: SourceIterObj(items).timeout(60),
@@ -81,7 +81,7 @@ every_stream = pytest.mark.parametrize("make", [pytest.param(m, id=n) for n, m i
 
 @every_stream
 @pytest.mark.parametrize("pulls", [0, 1])
-async def test_law_4_whoever_closes_waits_until_it_is_done(
+async def test_law_4_each_closing_waits_until_it_is_done(
     make: Callable[[Any], PullObj[Any]], pulls: int
 ) -> None:
     slow = Slow()
@@ -105,7 +105,7 @@ async def test_law_4_closing_a_combiner_twice_waits_for_both() -> None:
 
 
 @every_stream
-async def test_law_4_a_cancelled_second_closing_waits_too(
+async def test_law_4_cancelled_second_closing_waits_too(
     make: Callable[[Any], PullObj[Any]],
 ) -> None:
     slow = Slow()
@@ -123,7 +123,7 @@ async def test_law_4_a_cancelled_second_closing_waits_too(
 
 
 @every_stream
-async def test_law_4_an_error_of_closing_is_told_to_one_of_those_who_close(
+async def test_law_4_error_is_raised_by_one_closing_only(
     make: Callable[[Any], PullObj[Any]],
 ) -> None:
     slow = Slow()
@@ -136,24 +136,24 @@ async def test_law_4_an_error_of_closing_is_told_to_one_of_those_who_close(
 
 
 @every_stream
-async def test_law_4_a_source_that_closes_its_stream_while_it_is_closed_does_not_hang(
+async def test_law_4_closing_in_a_clean_up_does_not_hang(
     make: Callable[[Any], PullObj[Any]],
 ) -> None:
     slow = Slow()
     stream = make(slow.items())
 
     async def close_too() -> None:
-        # Streams with tasks refuse this, as they do inside an item; the others return at once.
+        # Streams with tasks refuse this, as they do during a pull. The others return at once.
         with contextlib.suppress(RuntimeError):
             await stream.aclose()
 
-    slow.at_the_end = close_too
+    slow.before_closed = close_too
     await anext(stream)
     await slow.close(stream)
     assert slow.log == ["closing", "closed", "done"]
 
 
-async def test_a_stream_that_is_being_closed_does_not_restart() -> None:
+async def test_restart_during_closing_is_refused() -> None:
     slow = Slow()
     stream = SourceIterObj(slow.items()).map(str)
     await anext(stream)
@@ -164,13 +164,13 @@ async def test_a_stream_that_is_being_closed_does_not_restart() -> None:
     await closing
 
 
-def test_law_15_a_closing_that_was_left_with_its_loop_holds_up_nobody() -> None:
+def test_law_15_closing_left_in_a_closed_loop_is_ignored() -> None:
     slow = Slow()
     stream = SourceIterObj(slow.items()).map(str)
 
     async def leave() -> asyncio.Task[None]:
         await anext(stream)
-        slow.at_the_end = asyncio.Event().wait
+        slow.before_closed = asyncio.Event().wait
         closing = asyncio.create_task(slow.close(stream))
         await until(lambda: slow.log == ["closing"])
         return closing
@@ -183,11 +183,9 @@ def test_law_15_a_closing_that_was_left_with_its_loop_holds_up_nobody() -> None:
     assert not left.done()
 
 
-async def test_law_15_a_loop_that_closes_while_a_stream_of_it_is_closed_elsewhere_is_no_error() -> (
-    None
-):
-    class Leaving:
-        """A loop, as another thread sees it that is late."""
+async def test_law_15_loop_may_close_during_a_foreign_closing() -> None:
+    class ClosingLoop:
+        """A loop that closes between `is_closed()` and a call from another thread."""
 
         left = False
 
@@ -199,18 +197,18 @@ async def test_law_15_a_loop_that_closes_while_a_stream_of_it_is_closed_elsewher
             raise RuntimeError("Event loop is closed")
 
     class Awaited:
-        """What a task of that loop waits for."""
+        """An awaitable of that loop."""
 
-        def get_loop(self) -> Leaving:
+        def get_loop(self) -> ClosingLoop:
             return loop
 
         def cancel(self) -> None:
-            pytest.fail("it is another thread's")
+            pytest.fail("it belongs to another thread")
 
         def __await__(self) -> Iterator[Any]:
             yield self
 
-    loop = Leaving()
+    loop = ClosingLoop()
     awaited = Awaited()
     stream: Any = SourceIterObj([1]).map(lambda _: awaited)
     pull = anext(stream)
@@ -218,13 +216,13 @@ async def test_law_15_a_loop_that_closes_while_a_stream_of_it_is_closed_elsewher
     closing = asyncio.ensure_future(stream.aclose())
     await turns(1)
     assert loop.left
-    assert not closing.done(), "the pull has not come out"
+    assert not closing.done(), "the pull has not ended"
     with pytest.raises(ClosedError):
         pull.close()
     await closing
 
 
-def _clean_up_at_length(log: list[str]) -> Any:
+def _slow_clean_up(log: list[str]) -> Any:
     async def items() -> AsyncIterator[int]:
         try:
             yield 0
@@ -239,11 +237,11 @@ def _clean_up_at_length(log: list[str]) -> Any:
 
 
 @pytest.mark.parametrize("make", [SourceIterObj, lambda items: SourceIterObj(items).map(str)])
-async def test_a_pull_that_is_closed_by_hand_gives_up_its_turn_although_its_source_waits_again(
+async def test_manually_closed_pull_leaves_the_queue(
     make: Callable[[Any], PullObj[Any]],
 ) -> None:
     log: list[str] = []
-    source = _clean_up_at_length(log)
+    source = _slow_clean_up(log)
     stream = make(source)
     await anext(stream)
     pull: Any = anext(stream)
@@ -253,7 +251,7 @@ async def test_a_pull_that_is_closed_by_hand_gives_up_its_turn_although_its_sour
     with pytest.raises(RuntimeError, match="ignored GeneratorExit"):
         pull.close()
     assert log == ["closing"]
-    # The pull is still referred to. The one behind it has its turn, and hears of the loss.
+    # The pull is still referenced. The next one in the queue is served, and raises the loss of the item.
     with pytest.raises(SourceCancelledError):
         await waiting
     with pytest.raises(StopAsyncIteration):
@@ -262,9 +260,9 @@ async def test_a_pull_that_is_closed_by_hand_gives_up_its_turn_although_its_sour
     await stream.aclose()
 
 
-async def test_a_collect_that_is_closed_by_hand_gives_back_what_it_had() -> None:
+async def test_manually_closed_collect_returns_its_items() -> None:
     log: list[str] = []
-    source = _clean_up_at_length(log)
+    source = _slow_clean_up(log)
     stream = SourceIterObj(source)
     collecting: Any = stream.collect()
     step_into(source, collecting)
@@ -275,20 +273,20 @@ async def test_a_collect_that_is_closed_by_hand_gives_back_what_it_had() -> None
         await anext(stream)
 
 
-async def test_law_4_a_pull_that_comes_out_while_it_is_cancelled_keeps_nobody_waiting() -> None:
-    class Own:
-        """Something to wait for that goes on at once when it is cancelled, where a future waits for the next turn."""
+async def test_law_4_pull_may_end_within_its_cancellation() -> None:
+    class SelfResuming:
+        """An awaitable that resumes its pull within `cancel()`. A future does so in the next iteration."""
 
         pull: Any = None
 
-        def __await__(self) -> Generator[Own, None, None]:
+        def __await__(self) -> Generator[SelfResuming, None, None]:
             yield self
 
         def cancel(self) -> None:
             with pytest.raises(ClosedError):
                 self.pull.throw(asyncio.CancelledError())
 
-    own = Own()
+    own = SelfResuming()
 
     async def wait(_: int) -> None:
         await own
@@ -296,6 +294,6 @@ async def test_law_4_a_pull_that_comes_out_while_it_is_cancelled_keeps_nobody_wa
     stream = SourceIterObj([1]).map(wait)
     own.pull = anext(stream)
     while own.pull.send(None) is not own:
-        """It let the loop turn."""
+        """It yielded to the event loop."""
     async with asyncio.timeout(5):
         await stream.aclose()

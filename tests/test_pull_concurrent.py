@@ -1,4 +1,4 @@
-"""`map` with a concurrency: many calls at once, and calls that outlive the pull that asked for them, law by law."""
+"""`map` with a concurrency, by law: concurrent calls, and calls that outlive the pull that started them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.support import Heart, collect, quiet, turns, until, wrong
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
-FORMS: list[dict[str, Any]] = [
+VARIANTS: list[dict[str, Any]] = [
     {"on_cancel": "keep"},
     {"concurrency": 1, "on_cancel": "keep", "ordered": False},
     {"concurrency": 2},
@@ -47,7 +47,7 @@ async def slow(n: int) -> int:
 
 
 class Gauge:
-    """A callable that counts what runs, and takes a random time on the loop's clock."""
+    """A callable that counts its running calls, each of a random duration on the loop's clock."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -65,12 +65,12 @@ class Gauge:
         return n * 10
 
 
-class Watched:
-    """An async generator that notes which task drove it, and which one closed it."""
+class RecordedSource:
+    """An async generator that records the tasks that drive it, and the one that closes it."""
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.drawn = 0
+        self.pulled_count = 0
         self.tasks: set[asyncio.Task[Any] | None] = set()
         self.closed_by: asyncio.Task[Any] | None = None
 
@@ -78,7 +78,7 @@ class Watched:
         try:
             for n in range(self.count):
                 self.tasks.add(asyncio.current_task())
-                self.drawn += 1
+                self.pulled_count += 1
                 yield n
                 await asyncio.sleep(0)
         finally:
@@ -96,15 +96,13 @@ def sources(count: int) -> Iterator[Any]:
     yield iter(range(count))
     yield generator()
     yield SourceBufferObj(range(count))
-    yield Watched(count)
+    yield RecordedSource(count)
     yield SourceIterObj(range(count)).map(slow).map(lambda n: n // 10)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("kind", ["sync", "async", "mixed", "awaitable", "ready"])
-async def test_law_7_any_callable_over_any_source_gives_what_a_loop_would(
-    form: dict[str, Any], kind: str
-) -> None:
+async def test_law_7_results_match_a_sequential_loop(variant: dict[str, Any], kind: str) -> None:
     class Later:
         def __init__(self, n: int) -> None:
             self.n = n
@@ -124,13 +122,13 @@ async def test_law_7_any_callable_over_any_source_gives_what_a_loop_would(
         "ready": ready,
     }
     for source in sources(23):
-        results = await collect(PullMapObj(source, transforms[kind], **form))
-        if not form.get("ordered", True):
+        results = await collect(PullMapObj(source, transforms[kind], **variant))
+        if not variant.get("ordered", True):
             results.sort()
         assert results == [n * 10 for n in range(23)]
 
 
-async def test_it_runs_in_the_middle_of_a_line_and_several_times() -> None:
+async def test_several_concurrent_maps_in_a_pipeline() -> None:
     stream = (
         SourceIterObj(range(40))
         .filter(lambda n: n % 2)
@@ -144,7 +142,7 @@ async def test_it_runs_in_the_middle_of_a_line_and_several_times() -> None:
     assert await collect(stream) == [n * 10 for n in range(40) if n % 2 and n * 10 % 3]
 
 
-async def test_concurrency_1_that_retries_is_the_plain_map() -> None:
+async def test_concurrency_1_with_retry_is_the_plain_map() -> None:
     async def first(n: int) -> asyncio.Task[Any] | None:
         return asyncio.current_task()
 
@@ -155,16 +153,16 @@ async def test_concurrency_1_that_retries_is_the_plain_map() -> None:
         stream.concurrency = 2
 
 
-@pytest.mark.parametrize("form", [*FORMS, {}])
-async def test_raw_hands_on_what_the_callable_returned(form: dict[str, Any]) -> None:
+@pytest.mark.parametrize("variant", [*VARIANTS, {}])
+async def test_raw_yields_the_returned_coroutine(variant: dict[str, Any]) -> None:
     made = [slow(n) for n in range(5)]
-    results = await collect(PullMapObj(range(5), made.__getitem__, raw=True, **form))
+    results = await collect(PullMapObj(range(5), made.__getitem__, raw=True, **variant))
     assert results == made
     for coroutine in made:
         coroutine.close()
 
 
-async def test_types_are_inferred_for_both_kinds_of_callables() -> None:
+async def test_types_are_inferred_for_sync_and_async_callables() -> None:
     async def name(n: int) -> str:
         return str(n)
 
@@ -177,7 +175,7 @@ async def test_types_are_inferred_for_both_kinds_of_callables() -> None:
 
 
 @pytest.mark.virtual
-async def test_a_slow_head_stalls_nothing_before_the_window_is_full() -> None:
+async def test_slow_head_does_not_stall_within_the_window() -> None:
     done: list[int] = []
 
     async def work(n: int) -> int:
@@ -195,7 +193,7 @@ async def test_a_slow_head_stalls_nothing_before_the_window_is_full() -> None:
 
 
 @pytest.mark.virtual
-async def test_unordered_results_come_as_they_are_there() -> None:
+async def test_unordered_results_are_in_order_of_completion() -> None:
     async def work(n: int) -> int:
         await asyncio.sleep(n)
         return n
@@ -205,7 +203,7 @@ async def test_unordered_results_come_as_they_are_there() -> None:
 
 
 @pytest.mark.virtual
-async def test_law_1_nothing_runs_before_a_pull_and_then_no_more_than_was_asked_for() -> None:
+async def test_law_1_nothing_runs_beyond_the_window() -> None:
     called: list[int] = []
 
     async def work(n: int) -> int:
@@ -213,34 +211,34 @@ async def test_law_1_nothing_runs_before_a_pull_and_then_no_more_than_was_asked_
         await asyncio.sleep(1)
         return n
 
-    generator = Watched(100)
+    generator = RecordedSource(100)
     stream = PullMapObj(generator, work, concurrency=3, window=5)
     pull = anext(stream)
     await asyncio.sleep(10)
-    assert (generator.drawn, called) == (0, [])
+    assert (generator.pulled_count, called) == (0, [])
     assert await pull == 0
     await asyncio.sleep(10)
-    # The one that was delivered, and the window behind it.
-    assert (generator.drawn, called) == (6, [0, 1, 2, 3, 4, 5])
+    # The delivered result, and one window.
+    assert (generator.pulled_count, called) == (6, [0, 1, 2, 3, 4, 5])
     await stream.aclose()
 
 
 @pytest.mark.virtual
 @pytest.mark.parametrize("ordered", [True, False])
-async def test_law_1_with_keep_alone_nothing_runs_ahead(ordered: bool) -> None:
-    generator = Watched(10)
+async def test_law_1_keep_alone_runs_nothing_ahead(ordered: bool) -> None:
+    generator = RecordedSource(10)
     stream = PullMapObj(generator, slow, window=8, on_cancel="keep", ordered=ordered)
     for n in range(4):
         assert await anext(stream) == n * 10
         await asyncio.sleep(1)
-        assert generator.drawn == n + 1
+        assert generator.pulled_count == n + 1
     await stream.aclose()
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("patience", range(14))
-async def test_law_2_cancelled_at_every_await_nothing_is_lost_repeated_or_called_twice(
-    form: dict[str, Any], patience: int
+async def test_law_2_cancelled_anywhere_calls_each_item_once(
+    variant: dict[str, Any], patience: int
 ) -> None:
     calls: Counter[int] = Counter()
 
@@ -251,10 +249,10 @@ async def test_law_2_cancelled_at_every_await_nothing_is_lost_repeated_or_called
 
     received: list[int] = []
     cancelled = 0
-    stream = PullMapObj(Watched(40), work, **form).map(lambda n: n).filter(lambda _: True)
+    stream = PullMapObj(RecordedSource(40), work, **variant).map(lambda n: n).filter(lambda _: True)
     for number in itertools.count():
         pull = asyncio.ensure_future(anext(stream))
-        # Every third pull may finish, or the shortest patience would get nowhere.
+        # Every third pull may finish, otherwise the shortest patience would make no progress.
         if number % 3:
             await turns(patience)
             pull.cancel()
@@ -265,16 +263,14 @@ async def test_law_2_cancelled_at_every_await_nothing_is_lost_repeated_or_called
         except StopAsyncIteration:
             break
     assert sorted(received) == list(range(40))
-    assert form.get("ordered", True) <= (received == list(range(40)))
+    assert variant.get("ordered", True) <= (received == list(range(40)))
     assert calls == Counter(range(40))
     assert cancelled or patience > 4
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("seed", range(6))
-async def test_law_2_random_cancellations_of_concurrent_pulls(
-    form: dict[str, Any], seed: int
-) -> None:
+async def test_law_2_random_cancels_of_concurrent_pulls(variant: dict[str, Any], seed: int) -> None:
     print("seed", seed)
     rng = random.Random(seed)
     calls: Counter[int] = Counter()
@@ -285,7 +281,7 @@ async def test_law_2_random_cancellations_of_concurrent_pulls(
         return n
 
     received: list[int] = []
-    stream = PullMapObj(range(60), work, **form)
+    stream = PullMapObj(range(60), work, **variant)
     is_over = False
     while not is_over:
         pulls = [asyncio.ensure_future(anext(stream)) for _ in range(rng.randrange(1, 5))]
@@ -298,33 +294,33 @@ async def test_law_2_random_cancellations_of_concurrent_pulls(
                 received.append(outcome)
             is_over |= isinstance(outcome, StopAsyncIteration)
     assert sorted(received) == list(range(60))
-    assert form.get("ordered", True) <= (received == list(range(60)))
+    assert variant.get("ordered", True) <= (received == list(range(60)))
     assert calls == Counter(range(60))
 
 
 @pytest.mark.virtual
-@pytest.mark.parametrize("form", FORMS)
-async def test_law_2_a_timeout_around_each_pull_lets_every_call_finish(
-    form: dict[str, Any],
+@pytest.mark.parametrize("variant", VARIANTS)
+async def test_law_2_timed_out_pulls_cancel_no_call(
+    variant: dict[str, Any],
 ) -> None:
     gauge = Gauge(1)
     received: list[int] = []
-    struck = 0
-    stream = PullMapObj(range(50), gauge, **form)
+    timed_out = 0
+    stream = PullMapObj(range(50), gauge, **variant)
     while True:
         try:
             received.append(await asyncio.wait_for(anext(stream), 0.1))
         except TimeoutError:
-            struck += 1
+            timed_out += 1
         except StopAsyncIteration:
             break
     assert sorted(received) == [n * 10 for n in range(50)]
     assert gauge.calls == Counter(range(50))
-    assert struck
+    assert timed_out
 
 
-@pytest.mark.parametrize("form", FORMS)
-async def test_law_2_a_cancelled_error_of_its_own_costs_one_item(form: dict[str, Any]) -> None:
+@pytest.mark.parametrize("variant", VARIANTS)
+async def test_law_2_raised_cancelled_error_costs_one_item(variant: dict[str, Any]) -> None:
     mine = {n: asyncio.CancelledError("mine") for n in (2, 3)}
 
     def fickle(n: int) -> Any:
@@ -338,7 +334,7 @@ async def test_law_2_a_cancelled_error_of_its_own_costs_one_item(form: dict[str,
             raise mine[2]
         return n
 
-    stream = PullMapObj([1, 2, 3, 4], fickle, **form)
+    stream = PullMapObj([1, 2, 3, 4], fickle, **variant)
     outcomes: set[Any] = set()
     for _ in range(4):
         try:
@@ -349,10 +345,10 @@ async def test_law_2_a_cancelled_error_of_its_own_costs_one_item(form: dict[str,
     assert await collect(stream) == []
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("when", ["called", "awaited", "later"])
-async def test_law_3_an_error_costs_one_item_and_is_the_same_object_with_one_note(
-    form: dict[str, Any], when: str
+async def test_law_3_error_costs_one_item_and_has_one_note(
+    variant: dict[str, Any], when: str
 ) -> None:
     errors = {2: ValueError(2), 3: ValueError(3)}
 
@@ -368,7 +364,7 @@ async def test_law_3_an_error_costs_one_item_and_is_the_same_object_with_one_not
             raise errors[n]
         return n
 
-    stream = PullMapObj(range(6), plain, **form)
+    stream = PullMapObj(range(6), plain, **variant)
     received: list[Any] = []
     while True:
         try:
@@ -380,28 +376,28 @@ async def test_law_3_an_error_costs_one_item_and_is_the_same_object_with_one_not
     expected = [0, 1, errors[2], errors[3], 4, 5]
     assert len(received) == 6
     assert set(received) == set(expected)
-    assert form.get("ordered", True) <= (received == expected)
+    assert variant.get("ordered", True) <= (received == expected)
     for expected_error in errors.values():
         assert expected_error.__notes__ == ["raised by transform of PullMapObj"]
 
 
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration, GeneratorExit])
-async def test_law_3_what_iteration_speaks_with_becomes_a_runtime_error(
+async def test_law_3_iteration_error_becomes_runtime_error(
     is_async: bool, kind: type[BaseException]
 ) -> None:
-    async def speak(n: int) -> int:
+    async def raise_later(n: int) -> int:
         if n == 1:
             raise kind
         return n
 
-    def speak_at_once(n: int) -> int:
+    def raise_at_once(n: int) -> int:
         if n == 1:
             raise kind
         return n
 
     stream: PullMapObj[int, int] = PullMapObj(
-        range(3), wrong(speak if is_async else speak_at_once), concurrency=2
+        range(3), wrong(raise_later if is_async else raise_at_once), concurrency=2
     )
     assert await anext(stream) == 0
     with pytest.raises(RuntimeError, match=f"raised {kind.__name__}") as caught:
@@ -410,9 +406,9 @@ async def test_law_3_what_iteration_speaks_with_becomes_a_runtime_error(
     assert await collect(stream) == [2]
 
 
-async def test_law_3_an_error_of_the_source_comes_in_order_and_the_stream_goes_on() -> None:
+async def test_law_3_source_errors_are_raised_in_order() -> None:
     class Flaky:
-        """An iterator whose third item fails, twice."""
+        """An iterator whose third and fourth items fail."""
 
         def __init__(self) -> None:
             self.numbers = iter(range(6))
@@ -442,7 +438,7 @@ async def test_law_3_an_error_of_the_source_comes_in_order_and_the_stream_goes_o
 
 def test_law_3_keyboard_interrupt_propagates() -> None:
     def interrupt(n: int) -> int:
-        # Once: a second one would interrupt the clean-up of `asyncio.run`.
+        # Only once, since a second one would interrupt the clean-up of `asyncio.run`.
         if n == 1:
             raise KeyboardInterrupt
         return n
@@ -460,11 +456,9 @@ def test_law_3_keyboard_interrupt_propagates() -> None:
             asyncio.run(main(transform))
 
 
-async def test_law_4_closing_cancels_and_awaits_the_calls_then_closes_the_source_in_its_task() -> (
-    None
-):
+async def test_law_4_closing_ends_calls_then_the_source() -> None:
     log: list[str] = []
-    generator = Watched(10)
+    generator = RecordedSource(10)
 
     async def work(n: int) -> int:
         try:
@@ -492,8 +486,8 @@ async def test_law_4_closing_cancels_and_awaits_the_calls_then_closes_the_source
 
 
 @pytest.mark.parametrize("waits", [0, 1, 2, 3, 5, 8])
-async def test_law_4_a_second_cancellation_waits_for_the_clean_up(waits: int) -> None:
-    generator = Watched(10)
+async def test_law_4_second_cancel_waits_for_the_clean_up(waits: int) -> None:
+    generator = RecordedSource(10)
     cleaned = 0
 
     async def work(n: int) -> int:
@@ -522,8 +516,8 @@ async def test_law_4_a_second_cancellation_waits_for_the_clean_up(waits: int) ->
 
 @pytest.mark.parametrize("pulled", range(6))
 @pytest.mark.parametrize("after", range(8))
-async def test_law_4_closed_at_any_moment_nothing_is_left(pulled: int, after: int) -> None:
-    generator = Watched(4)
+async def test_law_4_closing_at_any_time_leaves_nothing(pulled: int, after: int) -> None:
+    generator = RecordedSource(4)
     stream = PullMapObj(generator, slow, concurrency=2, window=3)
     for _ in range(pulled):
         with contextlib.suppress(StopAsyncIteration):
@@ -531,15 +525,15 @@ async def test_law_4_closed_at_any_moment_nothing_is_left(pulled: int, after: in
     await turns(after)
     await asyncio.gather(stream.aclose(), stream.aclose())
     assert len(asyncio.all_tasks()) == 1
-    assert (generator.closed_by is not None) == bool(generator.drawn)
+    assert (generator.closed_by is not None) == bool(generator.pulled_count)
     assert generator.closed_by is None or generator.tasks == {generator.closed_by}
 
 
 @pytest.mark.parametrize("seed", range(60))
-async def test_law_4_a_line_of_them_is_closed_anywhere_at_any_moment(seed: int) -> None:
+async def test_law_4_closing_any_stage_leaves_nothing(seed: int) -> None:
     print("seed", seed)
     rng = random.Random(seed)
-    watched = Watched(30)
+    recorded = RecordedSource(30)
     started = ended = 0
 
     async def work(n: int) -> int:
@@ -554,7 +548,7 @@ async def test_law_4_a_line_of_them_is_closed_anywhere_at_any_moment(seed: int) 
             ended += 1
         return n
 
-    first = PullMapObj(watched, work, concurrency=rng.randrange(2, 5), ordered=seed % 2 == 0)
+    first = PullMapObj(recorded, work, concurrency=rng.randrange(2, 5), ordered=seed % 2 == 0)
     plain = first.map(work)
     second = plain.map(work, concurrency=rng.randrange(1, 5), window=8, on_cancel="keep")
     last = second.filter(lambda _: True).map(work).batch(2).flatten()
@@ -571,11 +565,11 @@ async def test_law_4_a_line_of_them_is_closed_anywhere_at_any_moment(seed: int) 
     for outcome in await asyncio.gather(*pulls, return_exceptions=True):
         assert isinstance(outcome, (int, ClosedError, StopAsyncIteration))
     assert started == ended
-    assert watched.tasks <= {watched.closed_by}
+    assert recorded.tasks <= {recorded.closed_by}
 
 
 @pytest.mark.parametrize("pulled", [0, 1, 2])
-async def test_law_4_whoever_closes_waits_until_it_is_done(pulled: int) -> None:
+async def test_law_4_each_closing_waits_until_it_is_done(pulled: int) -> None:
     log: list[str] = []
 
     class Source(SourceObj[int]):
@@ -597,7 +591,7 @@ async def test_law_4_whoever_closes_waits_until_it_is_done(pulled: int) -> None:
     assert log == ["closed", "done", "done", "done"]
 
 
-async def test_law_4_what_closes_the_source_finds_a_task_that_nobody_cancels() -> None:
+async def test_law_4_source_is_closed_in_an_uncancelled_task() -> None:
     pending: list[int] = []
 
     async def source() -> AsyncIterator[int]:
@@ -616,7 +610,7 @@ async def test_law_4_what_closes_the_source_finds_a_task_that_nobody_cancels() -
     assert pending == [0]
 
 
-async def test_law_4_what_a_source_gives_in_spite_of_being_closed_is_not_called() -> None:
+async def test_law_4_item_after_closing_starts_no_call() -> None:
     called: list[int] = []
 
     class Stubborn(SourceObj[int]):
@@ -637,7 +631,7 @@ async def test_law_4_what_a_source_gives_in_spite_of_being_closed_is_not_called(
     assert called == []
 
 
-async def test_law_4_closing_lets_go_of_results_that_nobody_pulled() -> None:
+async def test_law_4_closing_frees_results_not_pulled() -> None:
     class Result:
         pass
 
@@ -650,7 +644,7 @@ async def test_law_4_closing_lets_go_of_results_that_nobody_pulled() -> None:
 
     stream = PullMapObj(range(9), work, concurrency=3)
     await anext(stream)
-    # One was given, three wait to be pulled, and three stand behind those.
+    # One was delivered, three wait to be pulled, and three are queued behind those.
     await until(lambda: len(made) == 7)
     await quiet()
     await stream.aclose()
@@ -658,15 +652,15 @@ async def test_law_4_closing_lets_go_of_results_that_nobody_pulled() -> None:
     assert [result() for result in made] == [None] * 7
 
 
-async def test_law_4_the_source_is_closed_also_if_it_was_never_pulled() -> None:
-    generator = Watched(1).__aiter__()
+async def test_law_4_source_is_closed_without_a_pull() -> None:
+    generator = RecordedSource(1).__aiter__()
     stream = PullMapObj(generator, slow, concurrency=2)
     await stream.aclose()
     with pytest.raises(StopAsyncIteration):
         await anext(generator)
 
 
-async def test_law_4_what_goes_wrong_while_closing_is_raised_once() -> None:
+async def test_law_4_errors_of_closing_are_raised_once() -> None:
     async def work(n: int) -> int:
         try:
             await asyncio.Event().wait()
@@ -696,7 +690,7 @@ async def test_law_4_what_goes_wrong_while_closing_is_raised_once() -> None:
     await stream.aclose()
 
 
-async def test_law_4_errors_that_nobody_pulled_are_gone_with_the_stream() -> None:
+async def test_law_4_errors_not_pulled_are_not_logged() -> None:
     async def work(n: int) -> int:
         await turns(n % 2)
         raise ValueError(n)
@@ -709,7 +703,7 @@ async def test_law_4_errors_that_nobody_pulled_are_gone_with_the_stream() -> Non
     gc.collect()
 
 
-async def test_law_4_return_and_throw_reach_a_source_that_overrides_them() -> None:
+async def test_law_4_return_and_throw_call_a_source_override() -> None:
     class Source(SourceObj[int]):
         ended_by: Any = None
 
@@ -737,8 +731,8 @@ async def test_law_4_return_and_throw_reach_a_source_that_overrides_them() -> No
         await anext(stream)
 
 
-async def test_law_5_a_stream_that_is_dropped_warns_and_ends_its_calls() -> None:
-    generator = Watched(10)
+async def test_law_5_dropped_stream_warns_and_ends_its_calls() -> None:
+    generator = RecordedSource(10)
     ended: list[int] = []
 
     async def work(n: int) -> int:
@@ -762,13 +756,11 @@ async def test_law_5_a_stream_that_is_dropped_warns_and_ends_its_calls() -> None
     assert generator.tasks == {generator.closed_by}
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("after", range(12))
-async def test_law_5_dropped_at_any_moment_everything_ends(
-    form: dict[str, Any], after: int
-) -> None:
-    watched = Watched(10)
-    streams = [PullMapObj(watched, slow, **form)]
+async def test_law_5_drop_at_any_time_ends_everything(variant: dict[str, Any], after: int) -> None:
+    recorded = RecordedSource(10)
+    streams = [PullMapObj(recorded, slow, **variant)]
     await anext(streams[0])
     pull = asyncio.ensure_future(anext(streams[0]))
     await turns(after)
@@ -780,10 +772,10 @@ async def test_law_5_dropped_at_any_moment_everything_ends(
         gc.collect()
     await turns(12)
     assert len(asyncio.all_tasks()) == 1
-    assert watched.tasks == {watched.closed_by}
+    assert recorded.tasks == {recorded.closed_by}
 
 
-async def test_law_5_a_stream_that_ended_or_was_closed_is_freed_in_silence() -> None:
+async def test_law_5_ended_or_closed_stream_drops_silently() -> None:
     class Item:
         pass
 
@@ -796,47 +788,47 @@ async def test_law_5_a_stream_that_ended_or_was_closed_is_freed_in_silence() -> 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            for form in FORMS:
+            for variant in VARIANTS:
                 for count in (2, 5):
-                    stream = PullMapObj([Item() for _ in range(4)], same, **form)
+                    stream = PullMapObj([Item() for _ in range(4)], same, **variant)
                     item = await anext(stream)
                     for _ in range(count - 1):
                         item = await anext(stream, item)
                     if count == 2:
                         await stream.aclose()
-                    dead, gone = weakref.ref(stream), weakref.ref(stream.source)
+                    stream_ref, source_ref = weakref.ref(stream), weakref.ref(stream.source)
                     del stream, item
                     await turns(2)
-                    assert dead() is None
-                    assert gone() is None
+                    assert stream_ref() is None
+                    assert source_ref() is None
     finally:
         gc.enable()
 
 
-async def test_law_5_errors_make_no_cycle_with_their_tasks() -> None:
+async def test_law_5_errors_make_no_reference_cycle() -> None:
     async def work(n: int) -> int:
         await asyncio.sleep(0)
-        raise error_of_mine(n)
+        raise own_error(n)
 
-    class error_of_mine(ValueError):  # noqa: N801 - an exception that can be told from others
+    class own_error(ValueError):  # noqa: N801 - an exception type of its own
         pass
 
     gc.collect()
     gc.disable()
     try:
         stream = PullMapObj([1], work, concurrency=2)
-        with pytest.raises(error_of_mine) as caught:
+        with pytest.raises(own_error) as caught:
             await anext(stream)
-        dead = weakref.ref(caught.value)
+        stream_ref = weakref.ref(caught.value)
         del caught
         await stream.aclose()
         del stream
-        assert dead() is None
+        assert stream_ref() is None
     finally:
         gc.enable()
 
 
-def test_law_5_the_end_of_the_program_is_not_held_up() -> None:
+def test_law_5_stream_does_not_delay_program_exit() -> None:
     ended: list[Any] = []
     streams: list[Any] = []
 
@@ -868,19 +860,17 @@ def test_law_5_the_end_of_the_program_is_not_held_up() -> None:
 @pytest.mark.virtual
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("seed", range(2))
-async def test_law_6_ten_thousand_items_are_never_more_at_once_than_was_said(
-    ordered: bool, seed: int
-) -> None:
+async def test_law_6_window_and_concurrency_are_never_exceeded(ordered: bool, seed: int) -> None:
     print("seed", seed)
     gauge = Gauge(seed)
     delivered = most_held = 0
-    drawn = 0
+    pulled_count = 0
 
     def source() -> Iterator[int]:
-        nonlocal drawn, most_held
-        for drawn in range(1, 10_001):
-            most_held = max(most_held, drawn - delivered)
-            yield drawn
+        nonlocal pulled_count, most_held
+        for pulled_count in range(1, 10_001):
+            most_held = max(most_held, pulled_count - delivered)
+            yield pulled_count
 
     results: list[int] = []
     stream = PullMapObj(source(), gauge, concurrency=50, ordered=ordered, window=80)
@@ -897,7 +887,7 @@ async def test_law_6_ten_thousand_items_are_never_more_at_once_than_was_said(
     assert most_held == 80
 
 
-async def test_law_9_another_loop_is_refused_while_it_is_under_way() -> None:
+async def test_law_9_other_loop_is_refused_while_running() -> None:
     stream = PullMapObj(range(9), slow, concurrency=2)
     assert await anext(stream) == 0
 
@@ -912,19 +902,19 @@ async def test_law_9_another_loop_is_refused_while_it_is_under_way() -> None:
     assert await collect(stream) == [n * 10 for n in range(1, 9)]
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_law_9_one_stream_on_one_loop_after_another(form: dict[str, Any]) -> None:
-    stream = PullMapObj(range(5), slow, **form)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_law_9_stream_runs_on_one_loop_after_another(variant: dict[str, Any]) -> None:
+    stream = PullMapObj(range(5), slow, **variant)
     for _ in range(3):
         assert sorted(asyncio.run(collect(stream))) == [0, 10, 20, 30, 40]
         stream.restart()
 
 
-@pytest.mark.parametrize("form", FORMS)
-async def test_law_11_iteration_goes_on_after_a_break_and_the_end_stays(
-    form: dict[str, Any],
+@pytest.mark.parametrize("variant", VARIANTS)
+async def test_law_11_iteration_continues_after_a_break(
+    variant: dict[str, Any],
 ) -> None:
-    stream = PullMapObj(range(8), slow, **form)
+    stream = PullMapObj(range(8), slow, **variant)
     received: list[int] = []
     async for item in stream:
         received.append(item)
@@ -940,8 +930,8 @@ async def test_law_11_iteration_goes_on_after_a_break_and_the_end_stays(
     assert sorted(await collect(stream.filter(lambda _: True))) == []
 
 
-async def test_law_11_restart_begins_the_source_anew_unless_calls_run() -> None:
-    generator = Watched(5)
+async def test_law_11_restart_is_refused_while_calls_run() -> None:
+    generator = RecordedSource(5)
     stream = PullMapObj(generator, slow, concurrency=2).filter(lambda _: True)
     assert await anext(stream) == 0
     with pytest.raises(RuntimeError, match="cannot restart while calls of PullMapObj run ahead"):
@@ -953,7 +943,7 @@ async def test_law_11_restart_begins_the_source_anew_unless_calls_run() -> None:
     kept = PullMapObj(range(5), slow, on_cancel="keep")
     assert [await anext(kept), await anext(kept)] == [0, 10]
     await turns(3)
-    # Nothing runs: the driver waits for the next pull.
+    # Restart is allowed, since the driver waits for the next pull.
     kept.restart()
     assert await collect(kept) == [0, 10, 20, 30, 40]
     once = PullMapObj(iter(range(5)), slow, concurrency=2)
@@ -964,9 +954,7 @@ async def test_law_11_restart_begins_the_source_anew_unless_calls_run() -> None:
 
 @pytest.mark.parametrize("pulled", [0, 1, 5])
 @pytest.mark.parametrize("after", range(1, 8))
-async def test_law_11_restart_waits_for_no_closing_but_refuses_beside_it(
-    pulled: int, after: int
-) -> None:
+async def test_law_11_restart_during_closing_is_refused(pulled: int, after: int) -> None:
     async def work(n: int) -> int:
         try:
             await turns(2)
@@ -974,7 +962,7 @@ async def test_law_11_restart_waits_for_no_closing_but_refuses_beside_it(
             await turns(1)
         return n
 
-    stream = PullMapObj(Watched(4), work, concurrency=2)
+    stream = PullMapObj(RecordedSource(4), work, concurrency=2)
     for _ in range(pulled):
         with contextlib.suppress(StopAsyncIteration):
             await anext(stream)
@@ -990,7 +978,7 @@ async def test_law_11_restart_waits_for_no_closing_but_refuses_beside_it(
     assert await collect(stream) == [0, 1, 2, 3]
 
 
-async def test_law_12_concurrent_pulls_are_served_in_turn() -> None:
+async def test_law_12_concurrent_pulls_are_served_in_order() -> None:
     stream = PullMapObj(range(6), slow, concurrency=3)
     pulls = [asyncio.create_task(anext(stream)) for _ in range(6)]
     await turns(1)
@@ -1001,7 +989,7 @@ async def test_law_12_concurrent_pulls_are_served_in_turn() -> None:
     assert await collect(stream) == [50]
 
 
-async def test_law_12_a_call_cannot_close_its_own_stream() -> None:
+async def test_law_12_call_cannot_close_its_own_stream() -> None:
     async def close(n: int) -> int:
         await stream.aclose()
         return n
@@ -1009,13 +997,13 @@ async def test_law_12_a_call_cannot_close_its_own_stream() -> None:
     stream: PullMapObj[int, int] = PullMapObj([1], close, on_cancel="keep")
     pull = asyncio.create_task(anext(stream))
     await turns(6)
-    # It closed the pull, and only then found itself in the way.
+    # It has closed the pull before its own call was refused.
     with pytest.raises(ClosedError):
         await pull
     await stream.aclose()
 
 
-async def test_law_12_a_call_that_pulls_its_own_stream_when_nobody_else_does_is_refused() -> None:
+async def test_law_12_pull_from_own_call_is_refused() -> None:
     gate = asyncio.Event()
     errors: list[BaseException] = []
 
@@ -1040,14 +1028,14 @@ async def test_law_12_a_call_that_pulls_its_own_stream_when_nobody_else_does_is_
 
 
 @pytest.mark.virtual
-async def test_law_13_what_it_is_set_to_is_live() -> None:
+async def test_law_13_settings_are_live() -> None:
     gauge = Gauge(3)
     stream = PullMapObj(range(1_000), gauge, concurrency=2)
     assert (stream.concurrency, stream.window_size, stream.transform) == (2, 4, gauge)
     assert await anext(stream) == 0
     stream.concurrency = 10
     assert (stream.concurrency, stream.window_size) == (10, 20)
-    # Before any of them ends: time goes on when nothing can be done.
+    # Wait before any call ends: virtual time advances only when nothing else can run.
     await until(lambda: gauge.running >= 8)
     for _ in range(100):
         await anext(stream)
@@ -1102,14 +1090,14 @@ def test_law_14_bad_input_is_refused(
         SourceIterObj([1]).map(slow, **options)
 
 
-def test_law_14_a_bad_source_or_callable_is_refused() -> None:
+def test_law_14_bad_source_or_callable_is_refused() -> None:
     with pytest.raises(TypeError, match=r"transform must be callable, got 3 \(int\)"):
         PullMapObj([1], wrong(3), concurrency=2)
     with pytest.raises(TypeError, match="source must be an iterable"):
         PullMapObj(wrong(3), slow, concurrency=2)
 
 
-async def test_law_16_a_ready_source_and_ready_calls_let_the_loop_turn() -> None:
+async def test_law_16_ready_source_and_calls_yield() -> None:
     class Ready(SourceObj[int]):
         async def __anext__(self) -> int:
             return 1
@@ -1118,11 +1106,11 @@ async def test_law_16_a_ready_source_and_ready_calls_let_the_loop_turn() -> None
         stream = PullMapObj(Ready(), lambda n: n, concurrency=10, ordered=ordered)
         async with Heart() as heart, stream.take(20_000) as part:
             assert len(await collect(part)) == 20_000
-        # Twice a window, at the least.
+        # At least twice a window.
         assert heart.beats >= 1_000
 
 
-async def test_law_17_ten_thousand_of_them_run_and_close() -> None:
+async def test_law_17_10_000_concurrent_maps_run_and_close() -> None:
     stream: PullObj[int] = SourceIterObj(range(4))
     for _ in range(10_000):
         stream = stream.map(lambda n: n + 1, concurrency=2)
@@ -1130,7 +1118,7 @@ async def test_law_17_ten_thousand_of_them_run_and_close() -> None:
         assert [await anext(stream), await anext(stream)] == [10_000, 10_001]
 
 
-async def test_the_driver_keeps_the_context_of_the_source_to_itself() -> None:
+async def test_context_of_the_source_is_isolated() -> None:
     variable: ContextVar[str] = ContextVar("variable", default="outside")
 
     async def source() -> AsyncIterator[int]:
@@ -1147,7 +1135,7 @@ async def test_the_driver_keeps_the_context_of_the_source_to_itself() -> None:
         assert variable.get() == "outside"
 
 
-async def test_a_driver_that_somebody_else_cancels_says_so() -> None:
+async def test_foreign_cancellation_of_the_driver_is_an_error() -> None:
     for waits_for_room in (False, True):
         buffer: PushPullBufferObj[int] = PushPullBufferObj()
         for n in range(9 if waits_for_room else 2):
@@ -1167,7 +1155,7 @@ async def test_a_driver_that_somebody_else_cancels_says_so() -> None:
             await anext(stream)
 
 
-async def test_the_source_stays_open_after_the_end_and_can_be_read_on() -> None:
+async def test_source_can_be_pulled_after_the_end() -> None:
     source = SourceIterObj(iter(range(6)))
     assert await collect(source.take(3).map(slow, concurrency=2)) == [0, 10, 20]
     assert await collect(source) == [3, 4, 5]

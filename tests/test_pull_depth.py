@@ -1,4 +1,4 @@
-"""Law 17: depth is free of recursion; and where it is not, it is refused before it hurts."""
+"""Law 17: deep pipelines need no recursion. Operators that nest have a depth limit."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 Wrap: TypeAlias = "Callable[[PullObj[int]], PullObj[int]]"
 
 
-def gated(source: PullObj[int]) -> PullObj[int]:
-    """Behind a gate that is open for good."""
+def behind_gate(source: PullObj[int]) -> PullObj[int]:
+    """Put a source behind a gate that stays open."""
     signal: WaitObject[None] = WaitObject()
     signal.stop()
     return PullGateObj(source, signal)
@@ -59,11 +59,11 @@ def deep(wrap: Wrap, depth: int, source: PullObj[int] | None = None) -> PullObj[
     return stream
 
 
-NESTED: list[Wrap] = [gated, bridged, distributed, shared]
+NESTED: list[Wrap] = [behind_gate, bridged, distributed, shared]
 
 
 @pytest.mark.parametrize("wrap", NESTED)
-async def test_law_17_a_hundred_nested_links_run_and_close(wrap: Wrap) -> None:
+async def test_law_17_hundred_nested_stages_run_and_close(wrap: Wrap) -> None:
     stream = deep(wrap, 100)
     assert await anext(stream) == 0
     assert await collect(stream.map(lambda n: n)) == [1, 2]
@@ -76,17 +76,17 @@ async def test_law_17_a_hundred_nested_links_run_and_close(wrap: Wrap) -> None:
 
 @pytest.mark.parametrize("wrap", NESTED)
 @pytest.mark.parametrize("other", NESTED)
-async def test_law_17_one_more_nested_link_is_refused(wrap: Wrap, other: Wrap) -> None:
+async def test_law_17_one_more_nested_stage_is_refused(wrap: Wrap, other: Wrap) -> None:
     half = deep(other, 50).map(lambda n: n)
-    whole = deep(wrap, 50, PullRaceObj(half, [7]).filter(lambda n: n != 7))
+    nested = deep(wrap, 50, PullRaceObj(half, [7]).filter(lambda n: n != 7))
     with pytest.raises(
         ValueError,
         match=r"source must have at most 99 gates, .* got 100; put \.prefetch\(1\) between",
     ):
-        wrap(PullConcatObj([1], whole))
-    # As it says, so it is: a task of its own counts anew.
+        wrap(PullConcatObj([1], nested))
+    # The remedy in the message works: `prefetch` has its own task, so the depth starts again.
     assert await collect(deep(other, 100, deep(wrap, 100).prefetch(1))) == [0, 1, 2]
-    assert await collect(whole) == [0, 1, 2]
+    assert await collect(nested) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ async def test_law_17_one_more_nested_link_is_refused(wrap: Wrap, other: Wrap) -
         lambda stream: stream.merge([]),
     ],
 )
-async def test_law_17_a_thousand_streams_of_a_kind_restart(wrap: Wrap) -> None:
+async def test_law_17_thousand_streams_of_a_kind_restart(wrap: Wrap) -> None:
     source = SourceBufferObj([1])
     stream = deep(wrap, 1_000, source)
     stream.restart()
@@ -111,7 +111,7 @@ async def test_law_17_a_thousand_streams_of_a_kind_restart(wrap: Wrap) -> None:
     await stream.aclose()
 
 
-async def test_law_17_restart_that_fails_at_the_top_says_so_at_the_bottom() -> None:
+async def test_law_17_deep_restart_raises_a_source_error() -> None:
     async def once() -> AsyncIterator[int]:
         yield 1
 
@@ -119,11 +119,11 @@ async def test_law_17_restart_that_fails_at_the_top_says_so_at_the_bottom() -> N
     assert await collect(stream) == [1]
     with pytest.raises(RuntimeError, match=r"cannot restart: the source .* runs once"):
         stream.restart()
-    # Nothing has changed: it is at its end.
+    # Nothing has changed, so it is still at its end.
     assert await collect(stream) == []
 
 
-def test_law_17_restart_of_your_own_is_called_in_between() -> None:
+def test_law_17_overridden_restart_is_called() -> None:
     calls: list[str] = []
 
     class Mine(PullObj[int]):
@@ -134,15 +134,15 @@ def test_law_17_restart_of_your_own_is_called_in_between() -> None:
             calls.append("mine")
             super().restart()
 
-    stream = gated(Mine().map(str).prefetch(1).filter(bool)).take(1)  # type: ignore[arg-type]
+    stream = behind_gate(Mine().map(str).prefetch(1).filter(bool)).take(1)  # type: ignore[arg-type]
     stream.restart()
     assert calls == ["mine"]
 
 
 @pytest.mark.loops("asyncio")
-async def test_law_17_what_is_done_with_a_line_grows_with_its_links_and_no_faster() -> None:
+async def test_law_17_pipeline_costs_are_linear_in_stages() -> None:
     async def costs(depth: int) -> list[float]:
-        """Of its first item, its restart, its closing by `return_`, and by `throw`: in seconds, the best of three."""
+        """Return the best of three times, in seconds, of the first item, restart, `return_` and `throw`."""
         runs: list[list[float]] = []
         for _ in range(3):
             one, other = (deep(lambda stream: stream.map(abs), depth) for _ in range(2))
@@ -159,7 +159,7 @@ async def test_law_17_what_is_done_with_a_line_grows_with_its_links_and_no_faste
             runs.append([end - begin for begin, end in itertools.pairwise(moments)])
         return [min(times) for times in zip(*runs, strict=True)]
 
-    # Ten times the links: a hundred times the work, if each looked at all the others.
+    # Quadratic work would take a hundred times as long for ten times the stages.
     few, many = await costs(1_000), await costs(10_000)
     assert all(much < 40 * little + 0.001 for little, much in zip(few, many, strict=True)), (
         few,
@@ -168,7 +168,7 @@ async def test_law_17_what_is_done_with_a_line_grows_with_its_links_and_no_faste
 
 
 class Nested(PullObj[int]):
-    """A stream of the user's, which pulls another one in its generator."""
+    """A user-defined stream that pulls another one in its generator."""
 
     def __init__(self, source: PullObj[int]) -> None:
         super().__init__()
@@ -188,26 +188,26 @@ class Nested(PullObj[int]):
         lambda stream: SourceIterObj(Nested(stream)),
     ],
 )
-async def test_law_17_what_is_too_deep_for_the_stack_raises(wrap: Any) -> None:
+async def test_law_17_too_deep_for_the_stack_raises(wrap: Any) -> None:
     with pytest.raises(RecursionError):
         await anext(deep(wrap, 20_000))
-    # How deep is too deep depends on the build.
+    # The depth limit depends on the build.
     for depth in (300, 1_000, 3_000):
         with contextlib.suppress(RecursionError):
             assert await anext(deep(wrap, depth)) == 0
-    # And the next one is none the worse for it.
+    # Later streams are not affected.
     assert await collect(deep(wrap, 20)) == [0, 1, 2]
     assert await collect(deep(lambda stream: stream.prefetch(1), 10, deep(wrap, 20))) == [0, 1, 2]
 
 
 @pytest.mark.skipif(
-    sys.platform != "linux", reason="elsewhere the stack of a thread is not asked for"
+    sys.platform != "linux", reason="the stack size of a thread is read on Linux only"
 )
 @pytest.mark.parametrize("kilobytes", [256, 512, 1024])
-def test_law_17_what_is_too_deep_for_a_little_stack_raises(kilobytes: int) -> None:
-    """In a process of its own, which a stack that is used up would end."""
-    # 20,000 objects of a class written in Python are let go of by CPython, inside one another as far as 3.13 is concerned. That is
-    # not to happen in the little stack, in whatever moment the collector comes by.
+def test_law_17_too_deep_for_a_small_stack_raises(kilobytes: int) -> None:
+    """Run in a separate process, since a stack overflow would end it."""
+    # CPython 3.13 deallocates 20,000 nested objects of a Python class recursively. The garbage collector must not do that
+    # on the small stack, so it is disabled.
     program = f"""
 import asyncio, gc, threading
 gc.disable()

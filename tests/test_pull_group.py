@@ -1,4 +1,4 @@
-"""Operators that give another number of items than they take, against plain Python and law by law."""
+"""Operators that change the number of items, compared with plain Python and by law."""
 
 from __future__ import annotations
 
@@ -24,45 +24,45 @@ from headrace import (
     SourceCancelledError,
     SourceIterObj,
 )
-from tests.support import Heart, cancelled_often, collect, turns, wrong
+from tests.support import Heart, collect, collect_with_cancellations, turns, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 10, 11])
-async def test_take_and_skip_part_a_stream(count: int) -> None:
+async def test_take_and_skip_split_a_stream(count: int) -> None:
     assert await collect(SourceIterObj(range(10)).take(count)) == list(range(10))[:count]
     assert await collect(SourceIterObj(range(10)).skip(count)) == list(range(10))[count:]
 
 
 @pytest.mark.parametrize("count", [0, 2])
-async def test_take_asks_its_source_for_no_more_than_it_gives(count: int) -> None:
-    drawn: list[int] = []
+async def test_take_pulls_no_more_than_it_yields(count: int) -> None:
+    pulled: list[int] = []
 
     def source() -> Iterator[int]:
         for n in range(10):
-            drawn.append(n)
+            pulled.append(n)
             yield n
 
     stream = SourceIterObj(source()).map(lambda n: n).take(count)
     assert await collect(stream) == list(range(count))
-    assert drawn == list(range(count))
+    assert pulled == list(range(count))
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_while_operators_are_those_of_itertools(is_async: bool) -> None:
-    async def slowly(n: int) -> bool:
+async def test_while_operators_match_itertools(is_async: bool) -> None:
+    async def slow_predicate(n: int) -> bool:
         await asyncio.sleep(0)
         return n < 3
 
     items = [0, 1, 2, 3, 2, 1]
-    predicate: Callable[[int], Any] = slowly if is_async else lambda n: n < 3
+    predicate: Callable[[int], Any] = slow_predicate if is_async else lambda n: n < 3
     assert await collect(SourceIterObj(items).take_while(predicate)) == [0, 1, 2]
     assert await collect(SourceIterObj(items).skip_while(predicate)) == [3, 2, 1]
 
 
-async def test_flatten_takes_iterables_of_every_kind() -> None:
+async def test_flatten_accepts_every_kind_of_iterable() -> None:
     async def generator() -> AsyncIterator[int]:
         yield 5
         await asyncio.sleep(0)
@@ -72,7 +72,7 @@ async def test_flatten_takes_iterables_of_every_kind() -> None:
     assert await collect(PullFlattenObj(items)) == [1, 2, "a", "b", 3, 4, 5, 6, 7]
 
 
-async def test_flat_map_takes_callables_of_every_kind() -> None:
+async def test_flat_map_accepts_every_kind_of_callable() -> None:
     def plain(n: int) -> list[int]:
         return [n] * n
 
@@ -95,7 +95,7 @@ async def test_flat_map_takes_callables_of_every_kind() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3, 10, 11])
-async def test_window_gives_lists_of_its_size(size: int) -> None:
+async def test_batch_yields_lists_of_its_size(size: int) -> None:
     batches = [list(range(10))[at : at + size] for at in range(0, 10, size)]
     assert await collect(SourceIterObj(range(10)).batch(size)) == batches
     full = [batch for batch in batches if len(batch) == size]
@@ -114,12 +114,12 @@ async def test_batch_with_a_timeout_keeps_partial_lists() -> None:
         SourceIterObj([1]).batch(2, 0.5, partial=wrong("no"))
 
 
-async def test_window_and_flatten_undo_each_other() -> None:
+async def test_batch_and_flatten_are_inverse() -> None:
     assert await collect(SourceIterObj(range(100)).batch(7).flatten()) == list(range(100))
 
 
 @pytest.mark.parametrize("seed", range(30))
-async def test_law_7_random_lines_are_equal_to_their_models(seed: int) -> None:
+async def test_law_7_random_pipelines_match_their_models(seed: int) -> None:
     print("seed", seed)
     rng = random.Random(seed)
     stream: Any = SourceIterObj(range(rng.randrange(60)))
@@ -159,7 +159,7 @@ async def test_law_7_random_lines_are_equal_to_their_models(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-async def test_law_2_cancelled_anywhere_nothing_is_lost_or_repeated(seed: int) -> None:
+async def test_law_2_cancelled_anywhere_keeps_each_item_once(seed: int) -> None:
     print("seed", seed)
     rng = random.Random(seed)
 
@@ -172,12 +172,12 @@ async def test_law_2_cancelled_anywhere_nothing_is_lost_or_repeated(seed: int) -
         return [n, n]
 
     stream = SourceIterObj(range(40)).map(slow).flat_map(pair).map(slow).batch(3).flatten().take(70)
-    received, cancelled = await cancelled_often(stream, rng)
+    received, cancelled = await collect_with_cancellations(stream, rng)
     assert received == [n for n in range(40) for _ in (0, 1)][:70]
     assert cancelled > 10
 
 
-async def test_law_2_a_cancelled_generator_of_flat_map_says_so_and_the_next_item_goes_on() -> None:
+async def test_law_2_cancelled_inner_generator_costs_its_rest() -> None:
     async def generator(n: int) -> AsyncIterator[int]:
         yield n
         if n == 0:
@@ -196,7 +196,7 @@ async def test_law_2_a_cancelled_generator_of_flat_map_says_so_and_the_next_item
     assert await collect(stream) == [1, 1]
 
 
-async def test_law_3_what_cannot_be_iterated_costs_one_item() -> None:
+async def test_law_3_non_iterable_item_costs_one_item() -> None:
     stream = PullFlattenObj(wrong([[1], 2, [3]]))
     assert await anext(stream) == 1
     with pytest.raises(
@@ -211,7 +211,7 @@ async def test_law_3_what_cannot_be_iterated_costs_one_item() -> None:
     assert await collect(bad) == [2]
 
 
-async def test_law_4_closing_ends_the_generator_that_is_being_flattened() -> None:
+async def test_law_4_closing_ends_the_flattened_generator() -> None:
     closed: list[str] = []
 
     async def generator(n: int) -> AsyncIterator[int]:
@@ -241,7 +241,7 @@ async def _never() -> AsyncIterator[int]:
     yield 1
 
 
-async def test_law_4_closing_while_a_flattened_generator_waits_cancels_the_pull() -> None:
+async def test_law_4_closing_cancels_a_waiting_flat_map() -> None:
     stream = PullFlatMapObj([1], lambda _: _never())
     pull = asyncio.create_task(anext(stream))
     await turns(3)
@@ -250,7 +250,7 @@ async def test_law_4_closing_while_a_flattened_generator_waits_cancels_the_pull(
         await pull
 
 
-async def test_law_6_a_window_holds_no_more_than_its_size() -> None:
+async def test_law_6_batch_holds_no_more_than_its_size() -> None:
     stream = SourceIterObj(range(10)).batch(4)
     assert await anext(stream) == [0, 1, 2, 3]
     stream.size = 2
@@ -291,7 +291,7 @@ def test_law_14_bad_input_is_refused(
         make()
 
 
-async def test_law_16_flattening_one_long_iterable_lets_the_loop_turn() -> None:
+async def test_law_16_flattening_a_long_iterable_yields() -> None:
     async with Heart() as heart:
         count = 0
         async for _ in PullFlattenObj([range(50_000)]):
@@ -300,14 +300,14 @@ async def test_law_16_flattening_one_long_iterable_lets_the_loop_turn() -> None:
     assert heart.beats >= 50_000 // 4096
 
 
-async def test_law_17_ten_thousand_of_each_run() -> None:
+async def test_law_17_pipeline_of_10_000_stages_runs() -> None:
     stream: PullObj[Any] = SourceIterObj(range(3))
     for _ in range(2_500):
         stream = stream.batch(1).flatten().skip(0).take(3)
     assert await collect(stream) == [0, 1, 2]
 
 
-async def test_a_line_with_something_pending_can_be_pulled_in_its_middle() -> None:
+async def test_middle_stage_with_pending_items_can_be_pulled() -> None:
     middle = SourceIterObj([[1, 2, 3], [4, 5]]).flatten()
     last = middle.map(lambda n: n * 10)
     assert await anext(last) == 10

@@ -1,4 +1,4 @@
-"""Lists that a condition closes, callbacks, items put in order, and raw maps: against plain Python and law by law."""
+"""`batch_until`, `tap`, `in_order` and raw maps, compared with plain Python and by law."""
 
 from __future__ import annotations
 
@@ -23,78 +23,78 @@ from headrace import (
     SinkCollectObj,
     SourceIterObj,
 )
-from tests.support import Heart, cancelled_often, collect, turns, wrong
+from tests.support import Heart, collect, collect_with_cancellations, turns, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
 
-async def generated(items: Iterable[Any]) -> AsyncIterator[Any]:
+async def generate(items: Iterable[Any]) -> AsyncIterator[Any]:
     for item in items:
         await asyncio.sleep(0)
         yield item
 
 
-def parted(items: Iterable[int], closes: Callable[[int], bool]) -> list[list[int]]:
+def split_after(items: Iterable[int], ends_batch: Callable[[int], bool]) -> list[list[int]]:
     lists: list[list[int]] = [[]]
     for item in items:
         lists[-1].append(item)
-        if closes(item):
+        if ends_batch(item):
             lists.append([])
     return lists if lists[-1] else lists[:-1]
 
 
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_batch_until_splits_after_what_its_condition_says(seed: int, is_async: bool) -> None:
+async def test_batch_until_splits_after_its_condition(seed: int, is_async: bool) -> None:
     print("seed", seed)
     rng = random.Random(seed)
     items = [rng.randrange(10) for _ in range(rng.randrange(40))]
 
-    def closes(n: int) -> bool:
+    def ends_batch(n: int) -> bool:
         return n < 3
 
-    async def slowly(so_far: list[int]) -> bool:
+    async def slow_callable(so_far: list[int]) -> bool:
         await turns(so_far[-1] % 2)
-        return closes(so_far[-1])
+        return ends_batch(so_far[-1])
 
     condition: Callable[[list[int]], Any] = (
-        slowly if is_async else lambda so_far: closes(so_far[-1])
+        slow_callable if is_async else lambda so_far: ends_batch(so_far[-1])
     )
-    lists = parted(items, closes)
+    lists = split_after(items, ends_batch)
     assert await collect(SourceIterObj(items).batch_until(condition)) == lists
-    full = [part for part in lists if closes(part[-1])]
+    full = [part for part in lists if ends_batch(part[-1])]
     assert await collect(SourceIterObj(items).batch_until(condition, partial="drop")) == full
-    source = generated(items)
+    source = generate(items)
     middle = SourceIterObj(source).map(lambda n: n).batch_until(condition).flatten()
     assert await collect(middle.filter(lambda n: n % 2)) == [n for n in items if n % 2]
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_law_2_batch_until_and_tap_lose_nothing_when_cancelled(seed: int) -> None:
+async def test_law_2_cancelled_batch_and_tap_lose_nothing(seed: int) -> None:
     print("seed", seed)
-    shown: list[int] = []
+    logged: list[int] = []
 
     async def slow(n: int) -> int:
         await turns(n % 3)
         return n
 
-    async def show(n: int) -> None:
+    async def log_item(n: int) -> None:
         await turns(1)
-        shown.append(n)
+        logged.append(n)
 
-    async def closes(items: list[int]) -> bool:
+    async def ends_batch(items: list[int]) -> bool:
         await turns(1)
         return items[-1] % 4 == 3
 
-    stream = SourceIterObj(range(30)).map(slow).tap(slow, show).batch_until(closes)
-    received, cancelled = await cancelled_often(stream, random.Random(seed))
-    assert received == parted(range(30), lambda n: n % 4 == 3)
-    assert list(dict.fromkeys(shown)) == list(range(30))
+    stream = SourceIterObj(range(30)).map(slow).tap(slow, log_item).batch_until(ends_batch)
+    received, cancelled = await collect_with_cancellations(stream, random.Random(seed))
+    assert received == split_after(range(30), lambda n: n % 4 == 3)
+    assert list(dict.fromkeys(logged)) == list(range(30))
     assert cancelled > 3
 
 
-async def test_law_3_a_failing_condition_costs_one_item_and_no_list() -> None:
+async def test_law_3_failing_condition_costs_one_item() -> None:
     def condition(items: list[int]) -> bool:
         return 1 // (items[-1] - 2) == 1
 
@@ -108,33 +108,33 @@ async def test_law_3_a_failing_condition_costs_one_item_and_no_list() -> None:
 BATCHES: dict[str, Callable[[Callable[[list[int]], Any]], PullObj[list[int]]]] = {
     "pull": lambda condition: SourceIterObj([1, 2, 10, 3, 4, 20]).batch_until(condition),
     "pull, stages": lambda condition: PullBufferObj(
-        SourceIterObj(generated([1, 2, 10, 3, 4, 20])).map(lambda n: n), condition
+        SourceIterObj(generate([1, 2, 10, 3, 4, 20])).map(lambda n: n), condition
     ),
 }
 
 
 @pytest.mark.parametrize("build", BATCHES.values(), ids=BATCHES)
-async def test_a_condition_gets_the_list_so_far(
+async def test_condition_receives_the_list_so_far(
     build: Callable[[Callable[[list[int]], Any]], PullObj[list[int]]],
 ) -> None:
-    seen: list[list[int]] = []
+    received_lists: list[list[int]] = []
 
     def condition(items: list[int]) -> bool:
         assert type(items) is list
-        seen.append(items.copy())
+        received_lists.append(items.copy())
         return sum(items) > 10
 
-    async def slowly(items: list[int]) -> bool:
+    async def slow_callable(items: list[int]) -> bool:
         await turns(1)
         return condition(items)
 
-    for function in (condition, slowly):
-        seen.clear()
+    for function in (condition, slow_callable):
+        received_lists.clear()
         assert await collect(build(function)) == [[1, 2, 10], [3, 4, 20]]
-        assert seen == [[1], [1, 2], [1, 2, 10], [3], [3, 4], [3, 4, 20]]
+        assert received_lists == [[1], [1, 2], [1, 2, 10], [3], [3, 4], [3, 4, 20]]
 
 
-async def test_a_list_that_a_condition_kept_stays_as_it_was() -> None:
+async def test_list_kept_by_a_condition_does_not_change() -> None:
     kept: list[list[int]] = []
 
     def condition(items: list[int]) -> bool:
@@ -147,7 +147,7 @@ async def test_a_list_that_a_condition_kept_stays_as_it_was() -> None:
     assert not any(one is other for one in lists for other in kept)
 
 
-async def test_a_condition_that_changes_its_list_changes_no_batch() -> None:
+async def test_condition_cannot_change_a_batch() -> None:
     def condition(items: list[int]) -> bool:
         is_full = len(items) == 3
         items.clear()
@@ -158,12 +158,12 @@ async def test_a_condition_that_changes_its_list_changes_no_batch() -> None:
     assert lists == [[0, 1, 2], [3, 4, 5], [6]]
 
 
-async def test_law_2_a_failed_or_cancelled_condition_gets_the_same_list_again() -> None:
-    seen: list[list[int]] = []
+async def test_law_2_cancelled_condition_is_called_again() -> None:
+    received_lists: list[list[int]] = []
     hang = asyncio.Event()
 
     async def condition(items: list[int]) -> bool:
-        seen.append(items.copy())
+        received_lists.append(items.copy())
         if items == [1, 3]:
             await hang.wait()
         if items[-1] == 2:
@@ -181,30 +181,30 @@ async def test_law_2_a_failed_or_cancelled_condition_gets_the_same_list_again() 
             await pulling
     hang.set()
     assert await collect(stream) == [[1, 3, 4]]
-    assert seen == [[1], [1, 2], [1, 3], [1, 3], [1, 3], [1, 3, 4]]
+    assert received_lists == [[1], [1, 2], [1, 3], [1, 3], [1, 3], [1, 3, 4]]
 
 
-async def test_a_condition_that_pushes_into_its_own_batch_sees_no_stale_list() -> None:
+async def test_condition_may_push_into_its_own_batch() -> None:
     sink: SinkCollectObj[list[str]] = SinkCollectObj()
-    seen: list[list[str]] = []
+    received_lists: list[list[str]] = []
 
     def condition(items: list[str]) -> bool:
-        seen.append(items.copy())
+        received_lists.append(items.copy())
         if items[-1] == "c":
-            # Two more items: the first completes the list, the second begins the next one.
+            # Push two more items: the first completes the list, the second starts the next one.
             for item in ("end", "x"):
-                line.next_nowait(item)
+                pipeline.next_nowait(item)
         return items[-1] == "end"
 
-    line = PushBufferObj(sink, condition)
+    pipeline = PushBufferObj(sink, condition)
     for item in ("a", "c", "d"):
-        await line.next(item)
-    await line.return_()
+        await pipeline.next(item)
+    await pipeline.return_()
     assert sink.buffer == [["a", "end"], ["x", "c", "d"]]
-    assert seen == [["a"], ["a", "c"], ["a", "end"], ["x"], ["x", "c", "d"]]
+    assert received_lists == [["a"], ["a", "c"], ["a", "end"], ["x"], ["x", "c", "d"]]
 
 
-async def test_restart_drops_a_list_that_is_not_closed() -> None:
+async def test_restart_drops_an_incomplete_list() -> None:
     stream = SourceIterObj([1, 2, 3]).batch_until(lambda items: items[-1] == 3)
     stream.condition = lambda items: items[-1] == 1
     assert await anext(stream) == [1]
@@ -216,13 +216,13 @@ async def test_restart_drops_a_list_that_is_not_closed() -> None:
     assert await collect(stream) == [[1, 2, 3]]
 
 
-async def test_callbacks_are_called_in_order_and_one_after_the_other() -> None:
+async def test_callbacks_run_sequentially_in_order() -> None:
     log: list[Any] = []
 
-    def note(name: str) -> Callable[[int], Any]:
+    def log_call(name: str) -> Callable[[int], Any]:
         return lambda n: log.append((name, n))
 
-    def slowly(name: str) -> Callable[[int], Any]:
+    def slow_callable(name: str) -> Callable[[int], Any]:
         async def callback(n: int) -> str:
             log.append((name, n))
             await turns(2)
@@ -234,14 +234,14 @@ async def test_callbacks_are_called_in_order_and_one_after_the_other() -> None:
     async def at_once(n: int) -> None:
         log.append(("e", n))
 
-    callbacks = (note("a"), slowly("b"), note("c"), slowly("d"), at_once)
+    callbacks = (log_call("a"), slow_callable("b"), log_call("c"), slow_callable("d"), at_once)
     stream = SourceIterObj(range(3)).map(lambda n: n).tap(*callbacks).filter(lambda n: n != 1)
     assert await collect(stream) == [0, 2]
     names = ["a", "b", "b through", "c", "d", "d through", "e"]
     assert log == [(name, n) for n in range(3) for name in names]
 
 
-async def test_law_2_a_cancelled_callback_is_called_again_with_those_before_it() -> None:
+async def test_law_2_cancelled_callbacks_are_called_again() -> None:
     log: list[str] = []
     gate = asyncio.Event()
 
@@ -261,7 +261,7 @@ async def test_law_2_a_cancelled_callback_is_called_again_with_those_before_it()
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])
-async def test_law_3_a_failing_callback_costs_one_item(at: int) -> None:
+async def test_law_3_failing_callback_costs_one_item(at: int) -> None:
     async def fails(n: int) -> None:
         await turns(n)
         if n == 1:
@@ -301,7 +301,7 @@ async def test_law_13_callbacks_are_live() -> None:
     assert log == ["old", "new", "newer", "new", "newer"]
 
 
-async def test_raw_map_leaves_awaitables_as_they_are() -> None:
+async def test_raw_map_does_not_await() -> None:
     async def double(n: int) -> int:
         return n * 2
 
@@ -310,7 +310,7 @@ async def test_raw_map_leaves_awaitables_as_they_are() -> None:
     assert all(map(inspect.iscoroutine, coroutines))
     assert [await coroutine for coroutine in coroutines] == [0, 2, 4, 6]
     assert await collect(PullMapObj(range(4), double)) == [0, 2, 4, 6]
-    # A stage below that awaits what it is given.
+    # A later stage awaits the coroutines.
     assert await collect(PullMapObj(range(4), double, raw=True).map(lambda c: c)) == [0, 2, 4, 6]
     plain = PullMapObj(range(2), lambda n: -n, raw=True)
     assert plain.transform(3) == -3
@@ -318,32 +318,32 @@ async def test_raw_map_leaves_awaitables_as_they_are() -> None:
 
 
 def shuffled(rng: random.Random, count: int, reach: int) -> list[int]:
-    """Numbers of which none is more than `reach` places too early."""
+    """Return shuffled numbers, none of them more than `reach` positions early."""
     return sorted(range(count), key=lambda n: n + rng.uniform(0, reach))
 
 
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_in_order_is_a_sort(seed: int, is_async: bool) -> None:
+async def test_in_order_matches_sorted(seed: int, is_async: bool) -> None:
     print("seed", seed)
     rng = random.Random(seed)
     start, reach = rng.randrange(-20, 20), rng.randrange(1, 12)
     items = [n + start for n in shuffled(rng, rng.randrange(60), reach)]
 
-    async def slowly(n: int) -> int:
+    async def slow_callable(n: int) -> int:
         await turns(n % 2)
         return n
 
-    index: Callable[[int], Any] = slowly if is_async else lambda n: n
+    index: Callable[[int], Any] = slow_callable if is_async else lambda n: n
     stream = SourceIterObj(items).map(lambda n: n).in_order(index, start=start, maxsize=reach)
     assert await collect(stream.filter(lambda n: n % 5)) == [n for n in sorted(items) if n % 5]
     stream.restart()
     assert await collect(stream) == sorted(items)
-    again = SourceIterObj(generated(items)).in_order(index, start=start, maxsize=reach)
+    again = SourceIterObj(generate(items)).in_order(index, start=start, maxsize=reach)
     assert await collect(again.batch(3).flatten()) == sorted(items)
 
 
-async def test_in_order_lets_go_of_what_it_holds_when_the_source_ends_with_a_gap() -> None:
+async def test_in_order_yields_held_items_at_the_end() -> None:
     stream = PullInOrderObj([5, 0, 3, 7, 1], lambda n: n)
     assert await collect(stream) == [0, 1, 3, 5, 7]
     assert await collect(stream.map(lambda n: n)) == []
@@ -357,13 +357,18 @@ async def test_law_2_in_order_loses_nothing_when_cancelled(seed: int) -> None:
     print("seed", seed)
     rng = random.Random(seed)
 
-    async def slowly(n: int) -> int:
+    async def slow_callable(n: int) -> int:
         await turns(n % 3)
         return n
 
     items = shuffled(rng, 50, 6)
-    stream = SourceIterObj(items).map(slowly).in_order(slowly, maxsize=6).map(slowly)
-    received, cancelled = await cancelled_often(stream, rng)
+    stream = (
+        SourceIterObj(items)
+        .map(slow_callable)
+        .in_order(slow_callable, maxsize=6)
+        .map(slow_callable)
+    )
+    received, cancelled = await collect_with_cancellations(stream, rng)
     assert received == list(range(50))
     assert cancelled > 3
 
@@ -382,7 +387,7 @@ async def test_law_2_in_order_loses_nothing_when_cancelled(seed: int) -> None:
         ([0, 2**63, 1, 2], 2**63, r"index 9223372036854775808 \(int\) is not between"),
     ],
 )
-async def test_law_3_an_item_without_a_place_comes_back_in_the_error(
+async def test_law_3_order_error_has_the_refused_item(
     items: list[int], refused: int, message: str
 ) -> None:
     stream = PullInOrderObj(items, lambda n: n, maxsize=2)
@@ -405,7 +410,7 @@ async def test_law_3_an_item_without_a_place_comes_back_in_the_error(
 
 
 @pytest.mark.parametrize("index", ["1", 1.0, None, True])
-async def test_law_3_an_index_that_is_no_integer_is_a_type_error_with_the_item(index: Any) -> None:
+async def test_law_3_type_error_of_an_index_has_the_item(index: Any) -> None:
     stream = PullInOrderObj(range(3), lambda n: index if n == 1 else n)
     assert await anext(stream) == 0
     with pytest.raises(TypeError, match=r"index .* is no integer") as caught:
@@ -415,12 +420,12 @@ async def test_law_3_an_index_that_is_no_integer_is_a_type_error_with_the_item(i
 
 
 async def test_law_6_in_order_holds_no_more_than_its_maxsize() -> None:
-    drawn: list[int] = []
-    source = SourceIterObj(range(9, -1, -1)).tap(drawn.append)
+    pulled: list[int] = []
+    source = SourceIterObj(range(9, -1, -1)).tap(pulled.append)
     stream = source.in_order(lambda n: n, maxsize=4)
     with pytest.raises(OrderError):
         await anext(stream)
-    assert drawn == [9, 8, 7, 6, 5]
+    assert pulled == [9, 8, 7, 6, 5]
     stream.maxsize = 9
     assert await anext(stream) == 0
     stream.maxsize = 1
@@ -428,14 +433,14 @@ async def test_law_6_in_order_holds_no_more_than_its_maxsize() -> None:
     assert stream.maxsize == 1
 
 
-async def test_law_11_an_order_that_was_left_begins_again_at_its_start() -> None:
+async def test_law_11_restart_of_in_order_starts_again() -> None:
     stream = SourceIterObj([2, 1, 0]).in_order(lambda n: n)
     assert await anext(stream) == 0
     stream.restart()
     assert await collect(stream) == [0, 1, 2]
 
 
-async def test_law_13_the_index_is_live() -> None:
+async def test_law_13_index_is_live() -> None:
     stream = PullInOrderObj([0, 2, 1], lambda n: n)
     assert await anext(stream) == 0
     stream.index = lambda n: 3 - n
@@ -443,7 +448,7 @@ async def test_law_13_the_index_is_live() -> None:
     assert await collect(stream) == [2, 1]
 
 
-async def test_law_16_what_is_held_at_the_end_leaves_without_stopping_the_loop() -> None:
+async def test_law_16_held_items_yield_to_the_loop() -> None:
     count = 20_000
     stream = SourceIterObj(range(1, count)).in_order(lambda n: n, maxsize=count)
     held = asyncio.create_task(anext(stream.filter(lambda _: False), None))
@@ -501,7 +506,7 @@ def test_law_14_bad_input_is_refused(
         make()
 
 
-async def test_law_17_ten_thousand_of_each_run() -> None:
+async def test_law_17_pipeline_of_10_000_stages_runs() -> None:
     stream: PullObj[Any] = SourceIterObj(range(3))
     for _ in range(2_500):
         stream = stream.batch_until(lambda _: True).flatten().tap(bool).map(int, raw=True)
@@ -511,7 +516,7 @@ async def test_law_17_ten_thousand_of_each_run() -> None:
 
 
 class Holder:
-    """Refers to the stream that refers to it."""
+    """An object that references a stream, which references it."""
 
     stream: Any = None
 
@@ -520,10 +525,10 @@ class Holder:
 
 
 @pytest.mark.parametrize("make", [PullBufferObj, PullCallbackObj, PullInOrderObj])
-def test_a_cycle_through_a_kernel_is_collected(make: Callable[..., Any]) -> None:
+def test_cycle_through_a_kernel_is_collected(make: Callable[..., Any]) -> None:
     holder = Holder()
     holder.stream = make([], holder.use)
-    gone = weakref.ref(holder)
+    dropped = weakref.ref(holder)
     del holder
     gc.collect()
-    assert gone() is None
+    assert dropped() is None

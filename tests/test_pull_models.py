@@ -1,7 +1,7 @@
-"""Random lines of operators against the plain Python that says the same.
+"""Random pipelines, compared with equivalent plain Python.
 
 A failure prints a blob: put `@reproduce_failure(...)` with it over the test to run it again. `HYPOTHESIS_PROFILE=explore`
-looks further, at random.
+tries more examples, at random.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Each line is run three times, on one loop of its own.
+# Each pipeline runs three times, on its own loop.
 settings.register_profile("headrace", derandomize=True, max_examples=500, database=None)
 settings.register_profile("headrace-explore", max_examples=5_000)
 PROFILE = settings.get_profile(
@@ -37,18 +37,18 @@ Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 @dataclass(frozen=True)
 class Stage:
-    """One operator: what it does to a stream, and to a list."""
+    """An operator, as a function of a stream and of a list."""
 
     name: str
     run: Callable[[PullObj[Any], Wrap], PullObj[Any]]
     model: Callable[[list[Any]], list[Any]]
     delay: int | None
-    """How many turns its callable waits; `None`: it is a sync one."""
+    """The number of loop iterations that its callable waits; `None` for a sync callable."""
     restarts: bool = True
-    """It can restart at its end."""
+    """Whether it can restart at its end."""
 
     def __repr__(self) -> str:
-        return self.name if self.delay is None else f"{self.name} (async, {self.delay} turns)"
+        return self.name if self.delay is None else f"{self.name} (async, {self.delay} iterations)"
 
     def apply(self, stream: PullObj[Any]) -> PullObj[Any]:
         def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,12 +69,12 @@ def batches(items: list[Any], size: int) -> list[list[Any]]:
 
 
 def mixed(item: int, modulus: int) -> int:
-    """A small number of an item, which is a number."""
+    """Hash a number to one below `modulus`."""
     return (item * 7 + 3) % modulus
 
 
 def parts(items: list[int], modulus: int) -> list[list[int]]:
-    """Lists that end with what `mixed` makes 0."""
+    """Split a list behind each item that `mixed` maps to 0."""
     found: list[list[int]] = [[]]
     for n in items:
         found[-1].append(n)
@@ -84,14 +84,14 @@ def parts(items: list[int], modulus: int) -> list[list[int]]:
 
 
 def picky(item: int, modulus: int) -> int:
-    """The item itself, or an error that has it."""
+    """Return the item, or raise an error that contains it."""
     if mixed(item, modulus):
         return item
     raise LookupError(item)
 
 
 def shuffled(stream: PullObj[int], size: int) -> PullObj[tuple[int, int]]:
-    """The items with their numbers, none of them more than `size` places away from its own."""
+    """Number the items, and move each by less than `size` positions."""
     first: tuple[int, int] = (-1, 0)
     numbered = stream.accumulate(lambda last, n: (last[0] + 1, n), first)
     return numbered.batch(size).flat_map(lambda window: sorted(window, key=lambda pair: pair[1]))
@@ -107,7 +107,7 @@ def stage(
     *,
     restarts: bool = True,
 ) -> st.SearchStrategy[Stage]:
-    """A stage that depends on one small number."""
+    """Build stages that depend on one small number."""
 
     def build(number: int, delay: int | None) -> Stage:
         run, model = make(number)
@@ -116,7 +116,7 @@ def stage(
     return st.builds(build, small, delays)
 
 
-# All of them take numbers and give numbers, so that any may follow any.
+# All stages map numbers to numbers, so they can follow each other in any order.
 STAGES = st.one_of(
     stage(
         "map",
@@ -140,7 +140,7 @@ STAGES = st.one_of(
         ),
     ),
     stage(
-        "accumulate from the first, not",
+        "accumulate without initial, not",
         lambda _: (
             lambda stream, wrap: stream.accumulate(wrap(operator.sub)),
             lambda items: list(itertools.accumulate(items, operator.sub)),
@@ -191,7 +191,7 @@ STAGES = st.one_of(
         ),
     ),
     stage(
-        "flat_map to what waits",
+        "flat_map to a waiting source",
         lambda k: (
             lambda stream, wrap: stream.flat_map(
                 wrap(lambda n: ScriptedSource([n, Yields(1), k, Yields(k % 2)]))
@@ -200,11 +200,11 @@ STAGES = st.one_of(
         ),
     ),
     stage(
-        "window and flatten",
+        "batch and flatten",
         lambda k: (lambda stream, _: stream.batch(k + 1).flatten(), lambda items: items),
     ),
     stage(
-        "window and sum",
+        "batch and sum",
         lambda k: (
             lambda stream, wrap: stream.batch(k + 1).map(wrap(sum)),
             lambda items: [sum(batch) for batch in batches(items, k + 1)],
@@ -227,7 +227,7 @@ STAGES = st.one_of(
         ),
     ),
     stage(
-        "in_order of what is shuffled by",
+        "in_order after a shuffle by",
         lambda k: (
             lambda stream, wrap: (
                 shuffled(stream, k + 1)
@@ -238,7 +238,7 @@ STAGES = st.one_of(
         ),
     ),
     stage(
-        "catch, and answer for",
+        "catch with a value for",
         lambda k: (
             lambda stream, wrap: stream.map(wrap(lambda n: picky(n, k + 2))).catch(
                 wrap(lambda error: -error.args[0])
@@ -247,14 +247,14 @@ STAGES = st.one_of(
         ),
     ),
     stage(
-        "catch, and skip",
+        "catch with a skip for",
         lambda k: (
             lambda stream, wrap: stream.map(lambda n: picky(n, k + 2)).catch(wrap(lambda _: SKIP)),
             lambda items: [n for n in items if mixed(n, k + 2)],
         ),
     ),
     stage(
-        "map side by side",
+        "concurrent map",
         lambda k: (
             lambda stream, wrap: stream.map(
                 wrap(lambda n: n - k), concurrency=k % 3 + 2, window=k + 4
@@ -264,7 +264,7 @@ STAGES = st.one_of(
         restarts=False,
     ),
     stage(
-        "map that keeps",
+        "map with keep",
         lambda k: (
             lambda stream, wrap: stream.map(wrap(lambda n: n - k), on_cancel="keep"),
             lambda items: [n - k for n in items],
@@ -277,12 +277,12 @@ STAGES = st.one_of(
         restarts=False,
     ),
     stage(
-        "share, not",
+        "tee, not",
         lambda _: (lambda stream, _: stream.tee(1)[0], lambda items: items),
         restarts=False,
     ),
     stage(
-        "full windows only, and sum",
+        "full batches and sum",
         lambda k: (
             lambda stream, wrap: stream.batch(k + 1, partial="drop").map(wrap(sum)),
             lambda items: [sum(b) for b in batches(items, k + 1) if len(b) == k + 1],
@@ -299,25 +299,25 @@ def buffered(items: list[int]) -> PullObj[int]:
     return SourceBufferObj(items)
 
 
-def halting(items: list[int]) -> PullObj[int]:
+def waiting(items: list[int]) -> PullObj[int]:
     return SourceIterObj(
         ScriptedSource([step for n in items for step in (Yields(abs(n) % 3), n)] + [Yields(1)])
     )
 
 
 numbers = st.lists(st.integers(-9, 9), max_size=20)
-lines = st.lists(STAGES, max_size=12)
-sources = st.sampled_from([listed, buffered, halting])
+pipelines = st.lists(STAGES, max_size=12)
+sources = st.sampled_from([listed, buffered, waiting])
 
 
-def built(source: PullObj[Any], line: list[Stage]) -> PullObj[Any]:
-    for each in line:
+def build_stream(source: PullObj[Any], stages: list[Stage]) -> PullObj[Any]:
+    for each in stages:
         source = each.apply(source)
     return source
 
 
-def modelled(items: list[Any], line: list[Stage]) -> list[Any]:
-    for each in line:
+def model_items(items: list[Any], stages: list[Stage]) -> list[Any]:
+    for each in stages:
         items = each.model(items)
     return items
 
@@ -327,16 +327,16 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 
 @PROFILE
-@given(numbers, lines, sources)
-def test_law_7_random_lines_are_equal_to_their_models(
-    items: list[int], line: list[Stage], source: Callable[[list[int]], PullObj[int]]
+@given(numbers, pipelines, sources)
+def test_law_7_random_pipelines_match_their_models(
+    items: list[int], stages: list[Stage], source: Callable[[list[int]], PullObj[int]]
 ) -> None:
     async def main() -> None:
-        async with built(source(items), line) as stream:
-            expected = modelled(items, line)
+        async with build_stream(source(items), stages) as stream:
+            expected = model_items(items, stages)
             assert await collect(stream) == expected
             assert (await stream.next()).done
-            if source is not buffered and all(each.restarts for each in line):
+            if source is not buffered and all(each.restarts for each in stages):
                 stream.restart()
                 assert await collect(stream) == expected
 
@@ -344,18 +344,18 @@ def test_law_7_random_lines_are_equal_to_their_models(
 
 
 @PROFILE
-@given(numbers, lines, sources, st.lists(st.integers(0, 12), min_size=1, max_size=30))
-def test_law_2_random_lines_cancelled_at_random_are_equal_to_their_models(
+@given(numbers, pipelines, sources, st.lists(st.integers(0, 12), min_size=1, max_size=30))
+def test_law_2_randomly_cancelled_pipelines_match_models(
     items: list[int],
-    line: list[Stage],
+    stages: list[Stage],
     source: Callable[[list[int]], PullObj[int]],
     patience: list[int],
 ) -> None:
-    """Each pull is cancelled after so many turns of the loop; when that list is used up, none is."""
+    """Cancel a pull after each given number of iterations, and then pull the rest."""
 
     async def main() -> None:
         received: list[Any] = []
-        async with built(source(items), line) as stream:
+        async with build_stream(source(items), stages) as stream:
             for left in patience:
                 pull = asyncio.ensure_future(anext(stream))
                 await turns(left)
@@ -367,21 +367,21 @@ def test_law_2_random_lines_cancelled_at_random_are_equal_to_their_models(
                 except StopAsyncIteration:
                     break
             received += await collect(stream)
-        assert received == modelled(items, line)
+        assert received == model_items(items, stages)
 
     run(main())
 
 
 @PROFILE
-@given(numbers, lines, sources, st.integers(2, 6), st.lists(st.integers(0, 20), max_size=8))
-def test_law_12_concurrent_pulls_of_random_lines_share_the_items_in_order(
+@given(numbers, pipelines, sources, st.integers(2, 6), st.lists(st.integers(0, 20), max_size=8))
+def test_law_12_concurrent_pulls_share_items_in_order(
     items: list[int],
-    line: list[Stage],
+    stages: list[Stage],
     source: Callable[[list[int]], PullObj[int]],
     pullers: int,
     cancelled_at: list[int],
 ) -> None:
-    """Several tasks pull; some are cancelled, after so many turns each, and take nothing with them."""
+    """Pull from several tasks, and cancel some. A cancelled task must not lose an item."""
 
     async def main() -> None:
         received: list[Any] = []
@@ -390,7 +390,7 @@ def test_law_12_concurrent_pulls_of_random_lines_share_the_items_in_order(
             async for item in stream:
                 received.append(item)
 
-        async with built(source(items), line) as stream:
+        async with build_stream(source(items), stages) as stream:
             tasks = [asyncio.ensure_future(puller()) for _ in range(pullers + len(cancelled_at))]
             for task, after in zip(tasks, cancelled_at, strict=False):
                 await turns(after)
@@ -398,6 +398,6 @@ def test_law_12_concurrent_pulls_of_random_lines_share_the_items_in_order(
             await asyncio.wait(tasks)
             for task in tasks:
                 assert task.cancelled() or task.exception() is None
-        assert received == modelled(items, line)
+        assert received == model_items(items, stages)
 
     run(main())

@@ -1,4 +1,4 @@
-"""Fetching ahead, and the pump that does it, law by law."""
+"""`prefetch` and its background task, by law."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from headrace import (
     SourceObj,
     WrongLoopError,
 )
-from tests.support import Heart, cancelled_often, collect, quiet, turns, until, wrong
+from tests.support import Heart, collect, collect_with_cancellations, quiet, turns, until, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
 
-class Counted:
-    """A source that says how often it was asked, and by which tasks it was driven and closed."""
+class CountedSource:
+    """A source that counts its pulls, and records the tasks that drive and close it."""
 
     def __init__(self, count: int, *, delay: float | None = None) -> None:
         self.count = count
         self.delay = delay
-        self.asked = 0
+        self.pulls = 0
         self.tasks: set[Any] = set()
         self.closed: list[Any] = []
 
@@ -43,19 +43,19 @@ class Counted:
     async def _items(self) -> AsyncIterator[int]:
         try:
             for n in range(self.count):
-                self.asked += 1
+                self.pulls += 1
                 self.tasks.add(asyncio.current_task())
                 if self.delay is not None:
                     await asyncio.sleep(self.delay)
                 yield n
-            self.asked += 1
+            self.pulls += 1
         finally:
             await asyncio.sleep(0)
             self.closed.append(asyncio.current_task())
 
 
 class Failing:
-    """An async iterator that raises what it is given instead of some items, and goes on."""
+    """An async iterator over a script. It raises the exceptions in it, and continues."""
 
     def __init__(self, *script: int | BaseException) -> None:
         self.script = list(script)
@@ -74,42 +74,42 @@ class Failing:
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 100])
-async def test_eager_gives_what_its_source_gives(size: int) -> None:
+async def test_prefetch_yields_the_items_of_its_source(size: int) -> None:
     assert await collect(PullEagerObj(range(20), size)) == list(range(20))
-    assert await collect(PullEagerObj(Counted(20), size)) == list(range(20))
-    assert await collect(PullEagerObj(Counted(20, delay=0), size)) == list(range(20))
-    line = SourceIterObj(range(20)).map(lambda n: n + 1).prefetch(size).filter(lambda n: n % 2)
-    assert await collect(line.batch(3)) == [[1, 3, 5], [7, 9, 11], [13, 15, 17], [19]]
+    assert await collect(PullEagerObj(CountedSource(20), size)) == list(range(20))
+    assert await collect(PullEagerObj(CountedSource(20, delay=0), size)) == list(range(20))
+    pipeline = SourceIterObj(range(20)).map(lambda n: n + 1).prefetch(size).filter(lambda n: n % 2)
+    assert await collect(pipeline.batch(3)) == [[1, 3, 5], [7, 9, 11], [13, 15, 17], [19]]
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_items_that_look_like_errors_or_ends_come_through_as_they_are() -> None:
+async def test_exceptions_are_valid_items() -> None:
     items: list[Any] = [None, ValueError("v"), StopAsyncIteration(), (), asyncio.CancelledError]
     received = await collect(PullEagerObj(items, 3))
     assert all(got is item for got, item in zip(received, items, strict=True))
 
 
 @pytest.mark.parametrize("size", [1, 3])
-async def test_law_1_it_is_never_further_ahead_than_it_may_be(size: int) -> None:
-    source = Counted(10)
+async def test_law_1_prefetch_never_exceeds_its_size(size: int) -> None:
+    source = CountedSource(10)
     async with PullEagerObj(source, size) as stream:
         await turns(10)
-        assert source.asked == 0
+        assert source.pulls == 0
         for n in range(5):
             assert await anext(stream) == n
             await turns(10)
-            assert source.asked == n + 1 + size
+            assert source.pulls == n + 1 + size
 
 
 @pytest.mark.virtual
 @pytest.mark.parametrize("kind", ["generator", "native"])
-async def test_law_2_under_wait_for_every_item_of_a_slow_source_arrives(kind: str) -> None:
+async def test_law_2_wait_for_loses_no_item(kind: str) -> None:
     async def slow(n: int) -> int:
         await asyncio.sleep(0.005)
         return n
 
     source: PullObj[int] = (
-        SourceIterObj(Counted(200, delay=0.005))
+        SourceIterObj(CountedSource(200, delay=0.005))
         if kind == "generator"
         else SourceIterObj(range(200)).map(slow)
     )
@@ -128,7 +128,7 @@ async def test_law_2_under_wait_for_every_item_of_a_slow_source_arrives(kind: st
 
 
 @pytest.mark.parametrize("seed", range(10))
-async def test_law_2_cancelled_anywhere_nothing_is_lost_or_repeated(seed: int) -> None:
+async def test_law_2_cancelled_anywhere_keeps_each_item_once(seed: int) -> None:
     print("seed", seed)
     rng = random.Random(seed)
 
@@ -142,13 +142,13 @@ async def test_law_2_cancelled_anywhere_nothing_is_lost_or_repeated(seed: int) -
         return n
 
     stream = SourceIterObj(generator()).prefetch(rng.randrange(1, 5)).map(slow).prefetch().map(slow)
-    received, cancelled = await cancelled_often(stream, rng, 8, spare=0)
+    received, cancelled = await collect_with_cancellations(stream, rng, 8, spare=0)
     assert received == list(range(60))
     assert cancelled > 3
 
 
-async def test_law_2_a_task_cancelled_by_somebody_else_is_no_clean_end() -> None:
-    source = Counted(5, delay=0)
+async def test_law_2_foreign_cancellation_is_an_error() -> None:
+    source = CountedSource(5, delay=0)
     stream = PullEagerObj(source)
     assert await anext(stream) == 0
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
@@ -159,29 +159,29 @@ async def test_law_2_a_task_cancelled_by_somebody_else_is_no_clean_end() -> None
     assert await collect(stream) == []
     assert len(source.closed) == 1
     await stream.aclose()
-    # Inside a pull.
-    stream = PullEagerObj(Counted(5, delay=0))
+    # Cancelled inside a pull.
+    stream = PullEagerObj(CountedSource(5, delay=0))
     assert await anext(stream) == 0
     await turns(1)
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
     with pytest.raises(SourceCancelledError, match="was cancelled"):
         await collect(stream)
-    # Before its first step.
-    unborn = PullEagerObj(source)
-    pull = asyncio.ensure_future(anext(unborn))
+    # Cancelled before its first step.
+    unstarted = PullEagerObj(source)
+    pull = asyncio.ensure_future(anext(unstarted))
     await turns(1)
     tasks = asyncio.all_tasks() - {asyncio.current_task(), pull}
     for task in tasks:
         task.cancel()
     with pytest.raises(SourceCancelledError):
         await pull
-    await unborn.aclose()
+    await unstarted.aclose()
 
 
-async def test_law_3_an_error_costs_one_item_and_is_the_very_object() -> None:
-    error, struck = ValueError("one"), asyncio.CancelledError("by itself")
-    stream = PullEagerObj(Failing(0, error, 1, struck, 2), 5)
+async def test_law_3_error_costs_one_item_and_is_unchanged() -> None:
+    error, own_cancellation = ValueError("one"), asyncio.CancelledError("by itself")
+    stream = PullEagerObj(Failing(0, error, 1, own_cancellation, 2), 5)
     assert await anext(stream) == 0
     with pytest.raises(ValueError) as caught:
         await anext(stream)
@@ -189,11 +189,11 @@ async def test_law_3_an_error_costs_one_item_and_is_the_very_object() -> None:
     assert await anext(stream) == 1
     with pytest.raises(asyncio.CancelledError) as cancelled:
         await anext(stream)
-    assert cancelled.value is struck
+    assert cancelled.value is own_cancellation
     assert await collect(stream) == [2]
 
 
-async def test_law_3_the_source_is_not_pulled_beyond_an_error_that_nobody_saw() -> None:
+async def test_law_3_source_is_not_pulled_past_an_error() -> None:
     script = Failing(0, ValueError("one"), 1, 2)
     async with PullEagerObj(script, 10) as stream:
         assert await anext(stream) == 0
@@ -205,7 +205,7 @@ async def test_law_3_the_source_is_not_pulled_beyond_an_error_that_nobody_saw() 
         assert script.script == []
 
 
-async def test_law_3_an_error_that_is_no_exception_costs_one_item() -> None:
+async def test_law_3_base_exception_costs_one_item() -> None:
     class Odd(BaseException):
         pass
 
@@ -216,41 +216,39 @@ async def test_law_3_an_error_that_is_no_exception_costs_one_item() -> None:
     assert await collect(stream) == [1]
 
 
-async def test_law_4_one_task_in_one_context_drives_the_source_and_closes_it() -> None:
+async def test_law_4_one_task_drives_and_closes_the_source() -> None:
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="outside")
-    seen: list[str] = []
+    values: list[str] = []
 
     async def generator() -> AsyncIterator[int]:
         token = variable.set("inside")
         try:
             for n in range(9):
                 yield n
-                seen.append(variable.get())
+                values.append(variable.get())
         finally:
             variable.reset(token)
-            seen.append(variable.get())
+            values.append(variable.get())
 
     async with SourceIterObj(generator()).prefetch() as stream:
         assert await anext(stream) == 0
         await asyncio.create_task(turns(3))
-        assert await asyncio.create_task(_next(stream)) == 1
-    assert set(seen[:-1]) == {"inside"}
-    assert seen[-1] == "outside"
-    source = Counted(9, delay=0)
+        assert await asyncio.create_task(_pull_one(stream)) == 1
+    assert set(values[:-1]) == {"inside"}
+    assert values[-1] == "outside"
+    source = CountedSource(9, delay=0)
     async with PullEagerObj(source, 2) as stream:
         await anext(stream)
     assert set(source.closed) == source.tasks
     assert source.closed[0] is not asyncio.current_task()
 
 
-async def _next(stream: PullObj[Any]) -> Any:
+async def _pull_one(stream: PullObj[Any]) -> Any:
     return await anext(stream)
 
 
 @pytest.mark.virtual
-async def test_a_timeout_that_strikes_inside_a_pull_is_the_source_s_own_and_at_rest_ends_it() -> (
-    None
-):
+async def test_timeout_of_a_source_between_pulls_ends_it() -> None:
     async def generator(at_rest: bool) -> AsyncIterator[str]:
         yield "first"
         try:
@@ -272,8 +270,8 @@ async def test_a_timeout_that_strikes_inside_a_pull_is_the_source_s_own_and_at_r
     assert await collect(at_rest) == []
 
 
-async def test_law_4_a_source_that_ends_is_closed_before_the_end_is_told() -> None:
-    source = Counted(9)
+async def test_law_4_source_is_closed_before_the_end() -> None:
+    source = CountedSource(9)
     stream = SourceIterObj(source).take(2).prefetch()
     assert await collect(stream) == [0, 1]
     assert len(source.closed) == 1
@@ -281,7 +279,7 @@ async def test_law_4_a_source_that_ends_is_closed_before_the_end_is_told() -> No
 
 
 async def test_law_4_leaving_the_block_closes_everything() -> None:
-    source = Counted(100, delay=0)
+    source = CountedSource(100, delay=0)
     stream = SourceIterObj(source).prefetch(3).map(lambda n: n).prefetch().filter(lambda n: n > 1)
     async with stream:
         async for item in stream:
@@ -308,7 +306,7 @@ async def test_law_4_closing_ends_a_pending_pull() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_law_4_a_stream_that_was_never_pulled_closes_its_source() -> None:
+async def test_law_4_unused_stream_closes_its_source() -> None:
     closed: list[str] = []
 
     class Source(SourceObj[int]):
@@ -321,7 +319,7 @@ async def test_law_4_a_stream_that_was_never_pulled_closes_its_source() -> None:
     assert closed == ["closed"]
 
 
-async def test_law_4_a_second_cancellation_waits_for_the_clean_up() -> None:
+async def test_law_4_second_cancel_waits_for_the_clean_up() -> None:
     gate = asyncio.Event()
     cleaned: list[str] = []
 
@@ -349,18 +347,18 @@ async def test_law_4_a_second_cancellation_waits_for_the_clean_up() -> None:
 
 
 class Waiting(SourceObj[int]):
-    """A source whose items never come, and which is closed in its own time."""
+    """A source without items, whose cancellation takes until `opened` is set."""
 
     def __init__(self) -> None:
         super().__init__()
         self.opened = asyncio.Event()
-        self.told: list[Any] = []
+        self.log: list[Any] = []
 
     async def __anext__(self) -> int:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            self.told.append("cancelled")
+            self.log.append("cancelled")
             await self.opened.wait()
             raise
         return 1
@@ -368,25 +366,25 @@ class Waiting(SourceObj[int]):
     async def aclose(self) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self.told.append(task.cancelling())
+        self.log.append(task.cancelling())
 
 
-async def test_law_4_a_source_is_cancelled_once_and_closed_by_a_task_that_nobody_cancels() -> None:
+async def test_law_4_source_is_cancelled_once_then_closed() -> None:
     source = Waiting()
     stream = source.prefetch()
     pull = asyncio.ensure_future(anext(stream))
     await turns(3)
     closings = [asyncio.ensure_future(stream.aclose()) for _ in range(3)]
     await turns(5)
-    assert source.told == ["cancelled"]
+    assert source.log == ["cancelled"]
     source.opened.set()
     await asyncio.gather(*closings)
-    assert source.told == ["cancelled", 0]
+    assert source.log == ["cancelled", 0]
     with pytest.raises(ClosedError):
         await pull
 
 
-async def test_law_4_an_error_of_the_clean_up_of_a_cancelled_pull_is_raised() -> None:
+async def test_law_4_clean_up_error_of_a_pull_is_raised() -> None:
     async def generator() -> AsyncIterator[int]:
         yield 0
         try:
@@ -401,8 +399,8 @@ async def test_law_4_an_error_of_the_clean_up_of_a_cancelled_pull_is_raised() ->
         await stream.aclose()
 
 
-@pytest.mark.parametrize("pulls", [1, 4])
-async def test_law_4_an_error_of_closing_is_raised_once(pulls: int) -> None:
+@pytest.mark.parametrize("pull_count", [1, 4])
+async def test_law_4_error_of_closing_is_raised_once(pull_count: int) -> None:
     async def generator() -> AsyncIterator[int]:
         try:
             for n in range(3):
@@ -411,7 +409,7 @@ async def test_law_4_an_error_of_closing_is_raised_once(pulls: int) -> None:
             raise OSError("closing")
 
     stream = SourceIterObj(generator()).prefetch()
-    if pulls == 1:
+    if pull_count == 1:
         assert await anext(stream) == 0
         with pytest.raises(OSError, match="closing"):
             await stream.aclose()
@@ -422,7 +420,7 @@ async def test_law_4_an_error_of_closing_is_raised_once(pulls: int) -> None:
     await stream.aclose()
 
 
-async def test_law_4_an_error_of_closing_at_the_end_is_raised_before_the_end() -> None:
+async def test_law_4_closing_error_is_raised_before_the_end() -> None:
     class Source(SourceObj[int]):
         async def pull_impl(self) -> AsyncIterator[int]:
             yield 1
@@ -438,7 +436,7 @@ async def test_law_4_an_error_of_closing_at_the_end_is_raised_before_the_end() -
     await stream.aclose()
 
 
-async def test_law_4_a_source_that_closes_its_own_stream_is_refused() -> None:
+async def test_law_4_source_cannot_close_its_own_stream() -> None:
     refused: list[str] = []
 
     async def generator() -> AsyncIterator[int]:
@@ -458,8 +456,8 @@ async def test_law_4_a_source_that_closes_its_own_stream_is_refused() -> None:
     await stream.aclose()
 
 
-async def test_law_5_a_dropped_stream_warns_and_its_task_closes_the_source() -> None:
-    source = Counted(9, delay=0)
+async def test_law_5_dropped_stream_warns_and_closes_source() -> None:
+    source = CountedSource(9, delay=0)
     streams: list[PullObj[int]] = [SourceIterObj(source).prefetch(2).map(lambda n: n)]
     assert await anext(streams[0]) == 0
     with pytest.warns(ResourceWarning, match=r"unclosed <PullEagerObj of <SourceIterObj"):
@@ -470,7 +468,7 @@ async def test_law_5_a_dropped_stream_warns_and_its_task_closes_the_source() -> 
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_law_5_the_task_of_a_dropped_stream_is_held_until_it_has_ended() -> None:
+async def test_law_5_task_of_a_dropped_stream_stays_alive() -> None:
     futures: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
 
     async def generator() -> AsyncIterator[int]:
@@ -495,16 +493,16 @@ async def test_law_5_the_task_of_a_dropped_stream_is_held_until_it_has_ended() -
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_law_5_a_stream_that_has_no_task_may_be_dropped() -> None:
-    ended, fresh = PullEagerObj(range(2)), PullEagerObj(range(2))
+async def test_law_5_stream_without_a_task_drops_silently() -> None:
+    ended, unused = PullEagerObj(range(2)), PullEagerObj(range(2))
     assert await collect(ended) == [0, 1]
-    del ended, fresh
+    del ended, unused
     gc.collect()
 
 
-def test_law_5_a_stream_may_outlive_its_loop() -> None:
+def test_law_5_stream_may_outlive_its_loop() -> None:
     async def main() -> PullObj[int]:
-        stream = PullEagerObj(Counted(9))
+        stream = PullEagerObj(CountedSource(9))
         assert await anext(stream) == 0
         return stream
 
@@ -513,7 +511,7 @@ def test_law_5_a_stream_may_outlive_its_loop() -> None:
     gc.collect()
 
 
-def test_law_9_another_loop_is_refused() -> None:
+def test_law_9_other_loop_is_refused() -> None:
     async def use() -> list[int]:
         return [await anext(stream), await anext(stream)]
 
@@ -523,7 +521,7 @@ def test_law_9_another_loop_is_refused() -> None:
         assert home.run_until_complete(use()) == [0, 1]
         home.run_until_complete(quiet())
         with pytest.raises(WrongLoopError):
-            # What is held needs no loop; what has to be waited for is refused.
+            # A prefetched item needs no loop, but waiting for one is refused.
             elsewhere.run_until_complete(use())
         assert home.run_until_complete(use()) == [3, 4]
         with pytest.raises(WrongLoopError):
@@ -533,34 +531,34 @@ def test_law_9_another_loop_is_refused() -> None:
         home.close()
         elsewhere.close()
     stream.restart()
-    # A runner cancels what is left when it ends: an item is held, and then no clean end.
-    asyncio.run(_next(stream))
+    # A runner cancels the remaining tasks at its end, so a prefetched item is followed by an error.
+    asyncio.run(_pull_one(stream))
     with pytest.raises((WrongLoopError, SourceCancelledError)):
         asyncio.run(collect(stream))
     stream.restart()
     assert asyncio.run(collect(stream)) == list(range(9))
 
 
-async def test_law_11_restart_begins_a_new_cycle() -> None:
-    source = Counted(3)
+async def test_law_11_restart_starts_again() -> None:
+    source = CountedSource(3)
     stream = SourceIterObj(source).prefetch(2).map(lambda n: n * 10)
     assert await collect(stream) == [0, 10, 20]
     assert await collect(stream) == []
     stream.restart()
     assert await anext(stream) == 0
     await turns(10)
-    # In the middle, with items ahead: they belong to the cycle that is over.
+    # Restart in the middle: the prefetched items are dropped.
     stream.restart()
-    asked = source.asked
+    pulls = source.pulls
     await turns(10)
-    assert source.asked == asked
+    assert source.pulls == pulls
     assert await anext(stream) == 0
     await stream.aclose()
     stream.restart()
     assert await collect(stream) == [0, 10, 20]
 
 
-async def test_law_11_restart_is_refused_while_an_item_is_being_fetched() -> None:
+async def test_law_11_restart_during_a_pull_is_refused() -> None:
     gate = asyncio.Event()
 
     async def slow(n: int) -> int:
@@ -589,7 +587,7 @@ async def test_law_11_restart_is_refused_while_an_item_is_being_fetched() -> Non
 
 
 @pytest.mark.virtual
-async def test_law_11_restart_between_an_item_and_the_pull_that_waits_for_it_is_refused() -> None:
+async def test_law_11_restart_before_a_woken_pull_is_refused() -> None:
     gate = asyncio.Event()
     refused: list[str] = []
 
@@ -604,7 +602,7 @@ async def test_law_11_restart_between_an_item_and_the_pull_that_waits_for_it_is_
     await turns(5)
 
     async def restart() -> None:
-        # Behind the pump, and before the pull that it wakes.
+        # This runs after the background task, and before the pull that it wakes.
         await gate.wait()
         try:
             stream.restart()
@@ -621,7 +619,7 @@ async def test_law_11_restart_between_an_item_and_the_pull_that_waits_for_it_is_
 
 
 @pytest.mark.virtual
-async def test_law_11_restart_at_the_very_end_begins_a_new_cycle() -> None:
+async def test_law_11_restart_right_at_the_end() -> None:
     gate = asyncio.Event()
 
     async def last(n: int) -> bool:
@@ -634,7 +632,7 @@ async def test_law_11_restart_at_the_very_end_begins_a_new_cycle() -> None:
     await turns(5)
 
     async def restart() -> None:
-        # Behind the task, and before the loop tells of its end.
+        # This runs after the task has ended, and before its done callbacks.
         await gate.wait()
         await until(lambda: len(asyncio.all_tasks()) == 2)
         stream.restart()
@@ -646,42 +644,42 @@ async def test_law_11_restart_at_the_very_end_begins_a_new_cycle() -> None:
     assert await collect(stream) == [0]
 
 
-async def test_law_11_iteration_goes_on_after_break() -> None:
-    stream = PullEagerObj(Counted(6), 2)
+async def test_law_11_iteration_continues_after_a_break() -> None:
+    stream = PullEagerObj(CountedSource(6), 2)
     async for item in stream:
         if item == 2:
             break
     assert await collect(stream) == [3, 4, 5]
 
 
-async def test_law_12_concurrent_pulls_are_served_in_turn() -> None:
-    stream = PullEagerObj(Counted(20, delay=0), 3)
+async def test_law_12_concurrent_pulls_are_served_in_order() -> None:
+    stream = PullEagerObj(CountedSource(20, delay=0), 3)
     received: list[tuple[int, int]] = []
 
-    async def pull(who: int) -> None:
-        received.append((who, await anext(stream)))
+    async def pull(number: int) -> None:
+        received.append((number, await anext(stream)))
 
-    await asyncio.gather(*(pull(who) for who in range(20)))
+    await asyncio.gather(*(pull(number) for number in range(20)))
     assert received == [(n, n) for n in range(20)]
     await stream.aclose()
 
 
-async def test_law_13_the_buffer_size_is_live() -> None:
-    source = Counted(20)
+async def test_law_13_buffer_size_is_live() -> None:
+    source = CountedSource(20)
     async with PullEagerObj(source) as stream:
         assert await anext(stream) == 0
         await turns(5)
-        assert source.asked == 2
+        assert source.pulls == 2
         stream.buffer_size = 4
         assert stream.buffer_size == 4
         assert await anext(stream) == 1
         await turns(5)
-        assert source.asked == 6
+        assert source.pulls == 6
         stream.buffer_size = 1
         for n in range(2, 6):
             assert await anext(stream) == n
             await turns(5)
-        assert source.asked == 7
+        assert source.pulls == 7
 
 
 @pytest.mark.parametrize(
@@ -711,7 +709,7 @@ def test_law_14_bad_input_is_refused(
         make()
 
 
-async def test_law_16_a_ready_source_does_not_keep_the_loop_from_turning() -> None:
+async def test_law_16_ready_source_yields_to_the_loop() -> None:
     def source() -> Iterator[int]:
         yield from range(50_000)
 
@@ -725,7 +723,7 @@ async def test_law_16_a_ready_source_does_not_keep_the_loop_from_turning() -> No
     assert heart.beats >= 2 * (50_000 // 4096)
 
 
-async def test_law_17_a_deep_line_runs() -> None:
+async def test_law_17_deep_pipeline_runs() -> None:
     stream: PullObj[int] = SourceIterObj(range(3))
     for _ in range(100):
         for _ in range(100):
@@ -735,7 +733,7 @@ async def test_law_17_a_deep_line_runs() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_law_17_a_thousand_of_them_close() -> None:
+async def test_law_17_thousand_prefetches_close() -> None:
     stream: PullObj[int] = SourceIterObj(range(3))
     for _ in range(1_000):
         stream = stream.prefetch()
@@ -744,21 +742,21 @@ async def test_law_17_a_thousand_of_them_close() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_a_source_that_is_added_to_is_drawn_from_live() -> None:
+async def test_items_added_to_the_source_are_pulled() -> None:
     source: SourceBufferObj[int] = SourceBufferObj([1])
     async with source.prefetch() as stream:
         source.buffer.append(2)
         assert await collect(stream) == [1, 2]
 
 
-async def test_a_subclass_can_add_to_what_it_gives() -> None:
+async def test_subclass_may_extend_pull_impl() -> None:
     class Twice(PullEagerObj[int]):
         async def pull_impl(self) -> AsyncIterator[int]:
             async for item in super().pull_impl():
                 yield item
                 yield item
 
-    source = Counted(3)
+    source = CountedSource(3)
     assert await collect(Twice(source, 2)) == [0, 0, 1, 1, 2, 2]
     async with Twice(source).map(lambda n: n) as stream:
         assert await anext(stream) == 0

@@ -1,4 +1,4 @@
-"""Where pull streams begin: buffers, single values, iterables and files, law by law."""
+"""Pull sources: buffers, single values, iterables and lines of files, by law."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 
 ENCODINGS = ["utf-8", "utf-8-sig", "latin-1", "cp1252", "shift_jis", "gb18030", "ascii", "cp864"]
 
-# So much that several batches are read, and lines lie across their borders.
+# Large enough for several reads, with lines across their boundaries.
 LARGE = 700_000
 
 on_linux = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="there is no /proc")
 
 
 def descriptors(path: Path) -> list[str]:
-    """The descriptors of this process that are open on a file."""
+    """Return the open descriptors of this process for a file."""
     found: list[str] = []
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
@@ -58,18 +58,18 @@ def all_descriptors() -> set[str]:
     return set(os.listdir("/proc/self/fd"))  # noqa: PTH208 - its own descriptor is closed by then
 
 
-def written(path: Path, content: bytes, *, zipped: bool = False) -> Path:
+def write_file(path: Path, content: bytes, *, zipped: bool = False) -> Path:
     path.write_bytes(gzip.compress(content, 1) if zipped else content)
     return path
 
 
-def numbered(count: int) -> bytes:
+def numbered_lines(count: int) -> bytes:
     return b"".join(b"line %d\n" % number for number in range(count))
 
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
-    return written(tmp_path / "large.txt", numbered(100_000))
+    return write_file(tmp_path / "large.txt", numbered_lines(100_000))
 
 
 @pytest.fixture
@@ -85,9 +85,7 @@ def fifo(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("fifo", [1, 2, 3]), ("lifo", [3, 2, 1])])
-async def test_a_buffer_is_drained_from_the_end_that_its_mode_says(
-    mode: Any, expected: list[int]
-) -> None:
+async def test_buffer_mode_selects_the_end(mode: Any, expected: list[int]) -> None:
     source = SourceBufferObj([1, 2, 3], mode=mode)
     assert source.mode == mode
     assert [source.peek(), await anext(source)] == expected[:1] * 2
@@ -99,7 +97,7 @@ async def test_a_buffer_is_drained_from_the_end_that_its_mode_says(
         source.peek()
 
 
-async def test_a_buffer_against_a_list_at_random() -> None:
+async def test_random_buffer_operations_match_a_list() -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     rng = random.Random(seed)
@@ -116,7 +114,7 @@ async def test_a_buffer_against_a_list_at_random() -> None:
 
 
 @pytest.mark.parametrize("mode", ["stack", None, 1, ["fifo"]])
-def test_law_14_a_buffer_refuses_another_mode(mode: Any) -> None:
+def test_law_14_buffer_refuses_an_unknown_mode(mode: Any) -> None:
     with pytest.raises(ValueError, match="mode must be 'fifo' or 'lifo', got"):
         SourceBufferObj([1], mode=mode)
 
@@ -124,7 +122,7 @@ def test_law_14_a_buffer_refuses_another_mode(mode: Any) -> None:
 # One value.
 
 
-async def test_law_13_a_cache_gives_its_value_of_then_once_a_cycle() -> None:
+async def test_law_13_cache_yields_its_current_value_once() -> None:
     source = SourceCacheObj("old")
     source.value = "new"
     assert await collect(source.map(str.upper)) == ["NEW"]
@@ -138,29 +136,29 @@ async def test_law_13_a_cache_gives_its_value_of_then_once_a_cycle() -> None:
     assert await collect(doubled) == [4]
 
 
-async def test_a_cache_gives_none_and_exceptions_as_they_are() -> None:
+async def test_cache_yields_none_and_exceptions_unchanged() -> None:
     error = StopAsyncIteration()
     assert await SourceCacheObj(error).next() == IteratorResult(error, False)
     assert await collect(SourceCacheObj(None)) == [None]
 
 
-async def test_law_5_a_cache_in_a_cycle_is_collected() -> None:
+async def test_law_5_cache_in_a_cycle_is_collected() -> None:
     class Value:
         source: Any
 
-    dead: list[str] = []
+    finalized: list[str] = []
     value = Value()
     value.source = SourceCacheObj(value)
-    value.__class__.__del__ = lambda _: dead.append("dead")  # type: ignore[attr-defined]
+    value.__class__.__del__ = lambda _: finalized.append("dead")  # type: ignore[attr-defined]
     del value
     gc.collect()
-    assert dead == ["dead"]
+    assert finalized == ["dead"]
 
 
 # An iterable.
 
 
-async def test_law_11_restart_takes_a_fresh_iterator() -> None:
+async def test_law_11_restart_creates_a_new_iterator() -> None:
     made: list[Iterator[int]] = []
 
     class Twice:
@@ -179,7 +177,7 @@ async def test_law_11_restart_takes_a_fresh_iterator() -> None:
 @pytest.mark.parametrize(
     "make", [lambda: iter([1, 2]), lambda: (n for n in (1, 2)), lambda: map(abs, [1, 2])]
 )
-async def test_law_11_restart_of_a_one_shot_iterator_raises_and_changes_nothing(
+async def test_law_11_restart_of_an_iterator_is_refused(
     make: Callable[[], Iterator[int]],
 ) -> None:
     source = SourceIterObj(make())
@@ -212,14 +210,14 @@ async def test_law_11_restart_of_a_one_shot_iterator_raises_and_changes_nothing(
         b"\n" * LARGE,
         b"\r\n" * LARGE,
         b"\r" * LARGE,
-        numbered(60_000),
-        numbered(60_000).replace(b"\n", b"\r\n"),
+        numbered_lines(60_000),
+        numbered_lines(60_000).replace(b"\n", b"\r\n"),
         "grüße\n".encode() * 50_000,
     ],
     ids=lambda content: f"{content[:12]!r}-{len(content)}",
 )
-async def test_lines_are_those_of_open(tmp_path: Path, content: bytes, zipped: bool) -> None:
-    path = written(tmp_path / "file", content, zipped=zipped)
+async def test_lines_match_those_of_open(tmp_path: Path, content: bytes, zipped: bool) -> None:
+    path = write_file(tmp_path / "file", content, zipped=zipped)
     opener: Any = gzip.open if zipped else open
     with opener(path, "rt", encoding="utf-8") as file:
         expected = list(file)
@@ -228,13 +226,11 @@ async def test_lines_are_those_of_open(tmp_path: Path, content: bytes, zipped: b
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("errors", ["strict", "replace", "ignore", "backslashreplace"])
-async def test_lines_are_those_of_open_at_random(
-    tmp_path: Path, encoding: str, errors: str
-) -> None:
+async def test_random_lines_match_those_of_open(tmp_path: Path, encoding: str, errors: str) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     rng = random.Random(seed)
-    # What the encoding has, so that strict can read it.
+    # Use only characters of the encoding, so that strict can read them.
     alphabet = [
         character
         for character in "abc \té€ßあ漢𝄞٪%\\~\x85\xa0"
@@ -246,27 +242,27 @@ async def test_lines_are_those_of_open_at_random(
             text = "".join(rng.choices(alphabet, k=rng.choice([0, 1, 20, 90])))
             pieces.append(text.encode(encoding.removesuffix("-sig")))
             if errors != "strict" and rng.random() < 0.05:
-                # Behind a letter: what is ignored between "\r" and "\n" parts them here all the same.
+                # Behind a letter, since an ignored byte between "\r" and "\n" separates them here.
                 pieces.append(b"x" + rng.randbytes(2).translate(None, b"\r\n"))
             pieces.append(rng.choice([b"\n", b"\n", b"\r\n", b"\r", b""]))
-        # A character that is cut short by the end of the file is another matter.
+        # End with a complete character: one that is cut off by the end of the file has another test.
         content = b"".join([*pieces, b"\nend"])
         if encoding == "utf-8-sig" and rng.random() < 0.7:
             content = b"\xef\xbb\xbf" + content
         zipped = rng.random() < 0.3
-        path = written(tmp_path / "file", content, zipped=zipped)
+        path = write_file(tmp_path / "file", content, zipped=zipped)
         opener: Any = gzip.open if zipped else open
         with opener(path, "rt", encoding=encoding, errors=errors) as file:
             expected = list(file)
         assert await collect(SourceLinesObj(path, encoding=encoding, errors=errors)) == expected
 
 
-async def test_a_last_line_that_is_ignored_altogether_is_none(tmp_path: Path) -> None:
-    path = written(tmp_path / "file", b"a\n\xff")
+async def test_ignored_last_line_is_no_line(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "file", b"a\n\xff")
     assert await collect(SourceLinesObj(path, errors="ignore")) == ["a\n"]
 
 
-async def test_lines_in_the_middle_of_a_line_of_operators(large: Path) -> None:
+async def test_lines_in_a_pipeline(large: Path) -> None:
     lengths = SourceLinesObj(large).filter(lambda line: line[-2] in "05").map(len)
     total = lengths.accumulate(operator.add).skip(19_999)
     with large.open() as file:
@@ -275,9 +271,9 @@ async def test_lines_in_the_middle_of_a_line_of_operators(large: Path) -> None:
     assert len(await collect(nested)) == 200_000
 
 
-async def test_gzip_members_and_padding_are_read_as_gzip_does(tmp_path: Path) -> None:
-    whole = gzip.compress(b"one\ntw") + b"\0" * 100_000 + gzip.compress(b"o\n") + b"\0" * 7
-    path = written(tmp_path / "file", whole)
+async def test_gzip_members_and_padding_are_read(tmp_path: Path) -> None:
+    compressed = gzip.compress(b"one\ntw") + b"\0" * 100_000 + gzip.compress(b"o\n") + b"\0" * 7
+    path = write_file(tmp_path / "file", compressed)
     with gzip.open(path, "rt") as file:
         assert await collect(SourceLinesObj(path)) == list(file) == ["one\n", "two\n"]
 
@@ -290,16 +286,16 @@ async def test_any_kind_of_path(large: Path, kind: Callable[[Any], Any]) -> None
 
 
 @on_linux
-async def test_law_1_the_file_is_opened_at_the_first_pull(tmp_path: Path) -> None:
+async def test_law_1_file_is_opened_at_the_first_pull(tmp_path: Path) -> None:
     path = tmp_path / "later.txt"
     source = SourceLinesObj(path)
-    written(path, b"there\n")
+    write_file(path, b"there\n")
     assert descriptors(path) == []
     assert await collect(source) == ["there\n"]
     assert descriptors(path) == []
 
 
-async def test_law_2_a_cancelled_pull_loses_no_line(fifo: Path) -> None:
+async def test_law_2_cancelled_pull_loses_no_line(fifo: Path) -> None:
     stream = SourceLinesObj(fifo).map(str.strip)
     for _ in range(3):
         task = asyncio.ensure_future(anext(stream))
@@ -318,11 +314,11 @@ async def test_law_2_a_cancelled_pull_loses_no_line(fifo: Path) -> None:
     assert await collect(stream) == ["four"]
 
 
-async def test_law_2_pulls_that_are_cancelled_at_random_lose_no_line(large: Path) -> None:
+async def test_law_2_random_cancellations_lose_no_line(large: Path) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     rng = random.Random(seed)
-    stream, got = SourceLinesObj(large), list[str]()
+    stream, received = SourceLinesObj(large), list[str]()
     while True:
         task = asyncio.ensure_future(stream.next())
         if rng.random() < 0.3:
@@ -335,28 +331,28 @@ async def test_law_2_pulls_that_are_cancelled_at_random_lose_no_line(large: Path
             continue
         if result.done:
             break
-        got.append(result.value)
+        received.append(result.value)
         for _ in range(rng.choice([0, 0, 900])):
-            got.append(await anext(stream, ""))
-    assert "".join(got).encode() == numbered(100_000)
+            received.append(await anext(stream, ""))
+    assert "".join(received).encode() == numbered_lines(100_000)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "ascii", "shift_jis"])
-async def test_law_3_a_line_that_cannot_be_decoded_costs_that_line(
-    tmp_path: Path, encoding: str
-) -> None:
-    path = written(tmp_path / "file", numbered(20_000) + b"b\xffd\nafter\n" + numbered(2))
+async def test_law_3_undecodable_line_costs_that_line(tmp_path: Path, encoding: str) -> None:
+    path = write_file(
+        tmp_path / "file", numbered_lines(20_000) + b"b\xffd\nafter\n" + numbered_lines(2)
+    )
     stream = SourceLinesObj(path, encoding=encoding)
     for number in range(20_000):
         assert await anext(stream) == f"line {number}\n"
     with pytest.raises(UnicodeDecodeError) as caught:
         await anext(stream)
-    # CPython adds notes of its own to some.
+    # CPython adds notes of its own for some encodings.
     assert caught.value.__notes__[-1] == f"line 20001 of {path}"
     assert await collect(stream) == ["after\n", "line 0\n", "line 1\n"]
 
 
-async def test_law_3_an_error_of_the_file_ends_the_stream_until_it_is_restarted(
+async def test_law_3_file_error_ends_the_stream(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "missing.txt"
@@ -367,39 +363,39 @@ async def test_law_3_an_error_of_the_file_ends_the_stream_until_it_is_restarted(
     assert caught.value.errno == 2
     assert str(caught.value).startswith("[Errno 2] ")
     assert await collect(stream) == []
-    written(path, b"found\n")
+    write_file(path, b"found\n")
     stream.restart()
     assert await collect(stream) == ["found"]
 
 
-async def test_law_3_a_directory_is_no_file(tmp_path: Path) -> None:
+async def test_law_3_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError) as caught:
         await anext(SourceLinesObj(tmp_path))
     assert caught.value.filename == str(tmp_path)
 
 
 @on_linux
-async def test_law_3_a_file_that_fails_midway_gives_the_lines_before(tmp_path: Path) -> None:
+async def test_law_3_broken_file_yields_the_lines_before(tmp_path: Path) -> None:
     random_text = "".join(f"{random.random()}\n" for _ in range(50_000)).encode()
-    whole = gzip.compress(random_text)
-    cut = written(tmp_path / "cut.gz", whole[: len(whole) // 2])
-    stream, got = SourceLinesObj(cut), list[str]()
+    compressed = gzip.compress(random_text)
+    cut = write_file(tmp_path / "cut.gz", compressed[: len(compressed) // 2])
+    stream, received = SourceLinesObj(cut), list[str]()
     with pytest.raises(EOFError, match=r"cut\.gz: the gzip file ended before"):
         while True:
-            got.append(await anext(stream))
-    assert len(got) > 1000
-    assert random_text.startswith("".join(got).encode())
+            received.append(await anext(stream))
+    assert len(received) > 1000
+    assert random_text.startswith("".join(received).encode())
     assert descriptors(cut) == []
     assert await collect(stream) == []
-    spoilt = bytearray(whole)
+    spoilt = bytearray(compressed)
     spoilt[-8] ^= 1
-    broken = written(tmp_path / "broken.gz", bytes(spoilt))
+    broken = write_file(tmp_path / "broken.gz", bytes(spoilt))
     stream = SourceLinesObj(broken)
     with pytest.raises(gzip.BadGzipFile, match=r"broken\.gz: "):
         async for _ in stream:
             pass
     assert await collect(stream) == []
-    trailing = written(tmp_path / "trailing.gz", gzip.compress(b"a\n") + b"rubbish")
+    trailing = write_file(tmp_path / "trailing.gz", gzip.compress(b"a\n") + b"rubbish")
     stream = SourceLinesObj(trailing)
     assert await anext(stream) == "a\n"
     with pytest.raises(OSError, match=r"trailing\.gz: "):
@@ -415,7 +411,7 @@ async def test_law_4_closing_closes_the_file(large: Path) -> None:
         await stream.aclose()
         assert descriptors(large) == []
         assert await collect(stream) == []
-    # Also while a thread is still opening it.
+    # Close it while a thread is still opening it.
     for _ in range(50):
         stream = SourceLinesObj(large).map(len)
         task = asyncio.ensure_future(anext(stream))
@@ -427,7 +423,7 @@ async def test_law_4_closing_closes_the_file(large: Path) -> None:
 
 
 @on_linux
-async def test_law_4_closing_calls_back_a_thread_that_waits_for_a_pipe(fifo: Path) -> None:
+async def test_law_4_closing_interrupts_a_blocked_read(fifo: Path) -> None:
     before = all_descriptors()
     for with_writer in (False, True):
         stream = SourceLinesObj(fifo)
@@ -441,14 +437,14 @@ async def test_law_4_closing_calls_back_a_thread_that_waits_for_a_pipe(fifo: Pat
             await pull
         if writer is not None:
             os.close(writer)
-        # asyncio's own are made with the loop.
+        # Descriptors of asyncio itself were opened with the loop.
         assert descriptors(fifo) == []
     await eventually(lambda: all_descriptors() <= before)
 
 
 @on_linux
-async def test_law_4_a_cancelled_aclose_closes_all_the_same(large: Path) -> None:
-    struck = 0
+async def test_law_4_cancelled_aclose_still_closes(large: Path) -> None:
+    cancelled = 0
     for _ in range(200):
         stream = SourceLinesObj(large)
         pull = asyncio.ensure_future(anext(stream))
@@ -461,43 +457,43 @@ async def test_law_4_a_cancelled_aclose_closes_all_the_same(large: Path) -> None
         try:
             await closing
         except asyncio.CancelledError:
-            struck += 1
+            cancelled += 1
         assert descriptors(large) == []
-    print(f"{struck} were cancelled")
+    print(f"{cancelled} were cancelled")
 
 
 @on_linux
-@pytest.mark.parametrize("under", [lambda s: s, lambda s: SourceCapacityObj(s, CapacitySource(1))])
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: SourceCapacityObj(s, CapacitySource(1))])
 @pytest.mark.parametrize("closes_first", [True, False])
-def test_law_4_a_line_that_comes_in_the_turn_of_the_closing_goes_by_who_was_first(
-    fifo: Path, under: Callable[[PullObj[str]], PullObj[str]], closes_first: bool
+def test_law_4_line_at_closing_goes_to_an_earlier_pull(
+    fifo: Path, wrap: Callable[[PullObj[str]], PullObj[str]], closes_first: bool
 ) -> None:
-    """A pull that was served before the closing has its line; one that was not raises, also if there is a line by then."""
+    """A pull that was served before the closing returns its line. Otherwise it raises, even if a line has arrived."""
 
-    rung = threading.Event()
+    wake_sent = threading.Event()
 
-    def telling() -> asyncio.AbstractEventLoop:
+    def make_loop() -> asyncio.AbstractEventLoop:
         loop: Any = asyncio.new_event_loop()
         call = loop.call_soon_threadsafe
 
-        def call_and_tell(*args: Any, **kwargs: Any) -> Any:
+        def call_and_record(*args: Any, **kwargs: Any) -> Any:
             handle = call(*args, **kwargs)
-            rung.set()
+            wake_sent.set()
             return handle
 
-        loop.call_soon_threadsafe = call_and_tell
+        loop.call_soon_threadsafe = call_and_record
         made: asyncio.AbstractEventLoop = loop
         return made
 
     async def run() -> str | BaseException:
         writer = os.open(fifo, os.O_RDWR)
-        stream = under(SourceLinesObj(fifo))
+        stream = wrap(SourceLinesObj(fifo))
         pull = asyncio.ensure_future(anext(stream))
         await turns(5)
         closing = [asyncio.ensure_future(stream.aclose())] if closes_first else []
-        # In the middle of a step: whatever is to be done waits for the next turn.
+        # This is in the middle of a step, so callbacks wait for the next iteration.
         os.write(writer, b"there\n")
-        assert rung.wait(20)
+        assert wake_sent.wait(20)
         if not closes_first:
             closing.append(asyncio.ensure_future(stream.aclose()))
         (result,) = await asyncio.gather(pull, return_exceptions=True)
@@ -506,7 +502,7 @@ def test_law_4_a_line_that_comes_in_the_turn_of_the_closing_goes_by_who_was_firs
         os.close(writer)
         return result
 
-    with asyncio.Runner(loop_factory=telling) as runner:
+    with asyncio.Runner(loop_factory=make_loop) as runner:
         result = runner.run(run())
     if closes_first:
         assert isinstance(result, ClosedError)
@@ -514,7 +510,7 @@ def test_law_4_a_line_that_comes_in_the_turn_of_the_closing_goes_by_who_was_firs
         assert result == "there\n"
 
 
-async def test_law_5_a_stream_that_is_dropped_closes_its_file(large: Path, fifo: Path) -> None:
+async def test_law_5_dropped_stream_closes_its_file(large: Path, fifo: Path) -> None:
     stream = SourceLinesObj(large).map(len)
     assert await anext(stream) == 7
     assert len(descriptors(large)) == 1
@@ -532,11 +528,11 @@ async def test_law_5_a_stream_that_is_dropped_closes_its_file(large: Path, fifo:
 
 
 @on_linux
-async def test_law_6_what_is_read_ahead_is_bounded(tmp_path: Path) -> None:
-    path = written(tmp_path / "file", b"0123456789\n" * 500_000)
+async def test_law_6_read_ahead_is_bounded(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "file", b"0123456789\n" * 500_000)
     stream = SourceLinesObj(path)
 
-    def ahead(taken: int) -> int:
+    def read_ahead(taken: int) -> int:
         (number,) = descriptors(path)
         _, position, *_ = Path("/proc/self/fdinfo", number).read_text().split()
         return int(position) - taken
@@ -544,21 +540,21 @@ async def test_law_6_what_is_read_ahead_is_bounded(tmp_path: Path) -> None:
     for taken in range(20_000, 200_000, 20_000):
         for _ in range(20_000):
             await anext(stream)
-        await eventually(partial(lambda taken: ahead(taken * 11) > 2**18, taken))
-        # Time enough to read the whole file, if nothing held it.
+        await eventually(partial(lambda taken: read_ahead(taken * 11) > 2**18, taken))
+        # Enough time to read the whole file if there were no bound.
         for _ in range(100):
-            assert ahead(taken * 11) < 6 * 2**17
+            assert read_ahead(taken * 11) < 6 * 2**17
             await asyncio.to_thread(bytes)
     await stream.aclose()
 
 
-async def test_law_11_restart_opens_the_file_anew(large: Path) -> None:
+async def test_law_11_restart_opens_the_file_again(large: Path) -> None:
     stream = SourceLinesObj(large).map(str.strip)
     for count in (0, 1, 50_000):
         for number in range(count):
             assert await anext(stream) == f"line {number}"
         stream.restart()
-    written(large, b"new\n")
+    write_file(large, b"new\n")
     stream.restart()
     assert await collect(stream) == ["new"]
     await stream.aclose()
@@ -566,7 +562,7 @@ async def test_law_11_restart_opens_the_file_anew(large: Path) -> None:
     assert await collect(stream) == ["new"]
 
 
-async def test_law_12_concurrent_pulls_of_lines_are_served_in_turn(large: Path) -> None:
+async def test_law_12_concurrent_pulls_are_served_in_order(large: Path) -> None:
     stream = SourceLinesObj(large)
     lines = await asyncio.gather(*(anext(stream) for _ in range(50)))
     assert lines == [f"line {number}\n" for number in range(50)]
@@ -610,7 +606,7 @@ def test_law_14_lines_refuse_bad_input(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_law_15_a_forked_child_refuses_the_old_stream_and_reads_a_new_one(large: Path) -> None:
+def test_law_15_forked_child_refuses_the_old_stream(large: Path) -> None:
     stream = SourceLinesObj(large)
 
     async def first() -> str:
@@ -626,10 +622,10 @@ def test_law_15_a_forked_child_refuses_the_old_stream_and_reads_a_new_one(large:
             del stream
             gc.collect()
 
-            async def whole() -> int:
+            async def compressed() -> int:
                 return len(await collect(SourceLinesObj(large)))
 
-            assert asyncio.run(whole()) == 100_000
+            assert asyncio.run(compressed()) == 100_000
             code = 0
         finally:
             os._exit(code)
@@ -660,9 +656,7 @@ async def test_law_9_many_files_on_two_loops(large: Path) -> None:
         "waiting = asyncio.ensure_future(anext(SourceLinesObj(sys.argv[2]))); await asyncio.sleep(0.01)",
     ],
 )
-def test_a_script_that_leaves_a_file_half_read_exits_at_once(
-    large: Path, fifo: Path, end: str
-) -> None:
+def test_script_with_a_half_read_file_exits_at_once(large: Path, fifo: Path, end: str) -> None:
     program = f"""
 import asyncio, sys
 from headrace import SourceLinesObj

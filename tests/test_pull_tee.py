@@ -1,4 +1,4 @@
-"""`tee`: several streams that each yield every item, law by law."""
+"""`tee`: several streams that each yield every item, by law."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 
 async def outcomes(stream: Any) -> list[Any]:
-    """All items and errors of a stream."""
-    got: list[Any] = []
+    """Return all items and errors of a stream."""
+    received: list[Any] = []
     while True:
         try:
-            got.append(await anext(stream))
+            received.append(await anext(stream))
         except StopAsyncIteration:
-            return got
+            return received
         except Exception as error:
-            got.append(error)
+            received.append(error)
 
 
 class Slow:
-    """A callable that can be cancelled, and says what it did."""
+    """A slow callable that records its calls and their ends."""
 
     def __init__(self, count: int = 2) -> None:
         self.count = count
@@ -50,7 +50,7 @@ class Slow:
         try:
             await turns(self.count)
         finally:
-            # Cleaning up takes turns of the loop too.
+            # Cleaning up takes an iteration too.
             await turns(1)
             self.ended.append(n)
         return n
@@ -65,44 +65,44 @@ class Own(PullObj1To1Link[int, int]):
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_each_branch_sees_every_item_in_order(seed: int) -> None:
+async def test_each_branch_yields_every_item_in_order(seed: int) -> None:
     print("seed", seed)
     rng = random.Random(seed)
     count, n, maxsize = rng.randrange(60), rng.randrange(1, 5), rng.randrange(1, 9)
 
-    async def slowly(item: int) -> int:
+    async def slow_identity(item: int) -> int:
         await turns(rng.randrange(3))
         return item
 
     async def read(branch: PullObj[int]) -> list[int]:
-        got: list[int] = []
+        received: list[int] = []
         async for item in branch:
-            got.append(item)
+            received.append(item)
             await turns(rng.randrange(4))
-        return got
+        return received
 
-    source = SourceIterObj(range(count)).map(slowly)
+    source = SourceIterObj(range(count)).map(slow_identity)
     branches = source.tee(n, maxsize=maxsize)
-    made = [branch.map(lambda x: x).filter(lambda _: True) for branch in branches]
-    assert await asyncio.gather(*map(read, made)) == [list(range(count))] * n
+    streams = [branch.map(lambda x: x).filter(lambda _: True) for branch in branches]
+    assert await asyncio.gather(*map(read, streams)) == [list(range(count))] * n
     for branch in branches:
         await branch.aclose()
 
 
-async def test_law_1_the_source_is_pulled_when_a_branch_needs_what_nobody_has() -> None:
-    drawn: list[int] = []
-    first, second = SourceIterObj(range(5)).tap(drawn.append).tee(2)
+async def test_law_1_source_is_pulled_once_for_all_branches() -> None:
+    pulled: list[int] = []
+    first, second = SourceIterObj(range(5)).tap(pulled.append).tee(2)
     await turns(3)
-    assert drawn == []
+    assert pulled == []
     assert [await anext(first), await anext(first)] == [0, 1]
-    assert drawn == [0, 1]
+    assert pulled == [0, 1]
     assert [await anext(second) for _ in range(3)] == [0, 1, 2]
-    assert drawn == [0, 1, 2]
+    assert pulled == [0, 1, 2]
     assert await anext(first) == 2
-    assert drawn == [0, 1, 2]
+    assert pulled == [0, 1, 2]
 
 
-async def test_two_branches_that_wait_for_one_item_get_it_by_one_pull() -> None:
+async def test_waiting_branches_share_one_pull() -> None:
     slow = Slow()
     branches = SourceIterObj(range(3)).map(slow).tee(3)
     for n in range(3):
@@ -111,7 +111,7 @@ async def test_two_branches_that_wait_for_one_item_get_it_by_one_pull() -> None:
 
 
 @pytest.mark.virtual
-async def test_law_2_when_the_pulling_branch_is_cancelled_another_takes_over() -> None:
+async def test_law_2_other_branch_continues_a_cancelled_pull() -> None:
     slow = Slow(3)
     first, second = SourceIterObj(range(2)).map(slow).tee(2)
     pulling = asyncio.create_task(anext(first))
@@ -130,9 +130,7 @@ async def test_law_2_when_the_pulling_branch_is_cancelled_another_takes_over() -
 @pytest.mark.virtual
 @pytest.mark.parametrize("is_own", [False, True])
 @pytest.mark.parametrize("is_mapped", [False, True])
-async def test_law_2_when_the_pulling_branch_closes_another_takes_over(
-    is_own: bool, is_mapped: bool
-) -> None:
+async def test_law_2_other_branch_continues_a_closed_pull(is_own: bool, is_mapped: bool) -> None:
     slow = Slow(3)
     shared, second = SourceIterObj(range(3)).map(slow).tee(2)
     first: PullObj[int] = Own(shared) if is_own else shared
@@ -150,7 +148,7 @@ async def test_law_2_when_the_pulling_branch_closes_another_takes_over(
 
 
 @pytest.mark.virtual
-async def test_law_2_a_branch_that_closes_leaves_what_its_source_waits_for() -> None:
+async def test_law_2_closing_a_branch_loses_no_item() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     first, second = buffer.source.map(lambda n: n).tee(2)
     pulling = asyncio.create_task(anext(first))
@@ -164,39 +162,41 @@ async def test_law_2_a_branch_that_closes_leaves_what_its_source_waits_for() -> 
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_law_2_cancelled_anywhere_nothing_is_lost_or_repeated(seed: int) -> None:
+async def test_law_2_cancelled_anywhere_keeps_each_item_once(seed: int) -> None:
     print("seed", seed)
     rng = random.Random(seed)
     cancelled = 0
 
-    async def slowly(n: int) -> int:
+    async def slow_identity(n: int) -> int:
         await turns(rng.randrange(3))
         return n
 
     async def read(branch: PullObj[int]) -> list[int]:
         nonlocal cancelled
-        got: list[int] = []
+        received: list[int] = []
         while True:
             pull = asyncio.ensure_future(anext(branch))
             await turns(rng.randrange(8))
             if rng.randrange(3):
                 pull.cancel()
             try:
-                got.append(await pull)
+                received.append(await pull)
             except asyncio.CancelledError:
                 cancelled += 1
             except StopAsyncIteration:
-                return got
+                return received
 
     branches = (
-        SourceIterObj(range(30)).map(slowly).tee(3, maxsize=rng.randrange(1, 5), overflow="block")
+        SourceIterObj(range(30))
+        .map(slow_identity)
+        .tee(3, maxsize=rng.randrange(1, 5), overflow="block")
     )
-    read_all = await asyncio.gather(*(read(branch.map(slowly)) for branch in branches))
+    read_all = await asyncio.gather(*(read(branch.map(slow_identity)) for branch in branches))
     assert read_all == [list(range(30))] * 3
     assert cancelled > 3
 
 
-async def test_law_2_a_generator_that_a_cancelled_branch_ended_says_so_to_all() -> None:
+async def test_law_2_all_branches_get_source_cancelled_error() -> None:
     async def generator() -> AsyncIterator[int]:
         yield 0
         await asyncio.Event().wait()
@@ -214,21 +214,21 @@ async def test_law_2_a_generator_that_a_cancelled_branch_ended_says_so_to_all() 
     assert await outcomes(first) == [error]
 
 
-async def test_law_3_errors_reach_every_branch_once_and_in_their_places() -> None:
+async def test_law_3_every_branch_raises_errors_in_order() -> None:
     def fails(n: int) -> int:
         if n % 2:
             raise KeyError(n)
         return n
 
     branches = SourceIterObj(range(5)).map(fails).tee(2)
-    got = [await outcomes(branch) for branch in branches]
-    assert [[repr(each) for each in one] for one in got] == [
+    received = [await outcomes(branch) for branch in branches]
+    assert [[repr(each) for each in one] for one in received] == [
         ["0", "KeyError(1)", "2", "KeyError(3)", "4"]
     ] * 2
-    assert got[0][1] is got[1][1]
+    assert received[0][1] is received[1][1]
 
 
-async def test_law_3_a_cancelled_error_of_its_own_is_an_error_of_its_item() -> None:
+async def test_law_3_raised_cancelled_error_costs_one_item() -> None:
     def fails(n: int) -> int:
         if n == 0:
             raise asyncio.CancelledError
@@ -240,7 +240,7 @@ async def test_law_3_a_cancelled_error_of_its_own_is_an_error_of_its_item() -> N
         assert await branch.collect() == [1]
 
 
-async def test_law_4_the_source_is_closed_with_the_last_branch() -> None:
+async def test_law_4_source_is_closed_with_the_last_branch() -> None:
     closed: list[str] = []
 
     async def generator() -> AsyncIterator[int]:
@@ -265,7 +265,7 @@ async def test_law_4_the_source_is_closed_with_the_last_branch() -> None:
 
 
 @pytest.mark.virtual
-async def test_law_4_closing_a_branch_that_waits() -> None:
+async def test_law_4_closing_a_waiting_branch() -> None:
     for is_ahead in (False, True):
         source = SourceIterObj(range(5)).map(Slow(5))
         first, second = source.tee(2, maxsize=1, overflow="block")
@@ -283,15 +283,15 @@ async def test_law_4_closing_a_branch_that_waits() -> None:
         await second.aclose()
 
 
-async def test_law_5_a_branch_that_was_dropped_holds_nobody_back() -> None:
+async def test_law_5_dropped_branch_blocks_no_other() -> None:
     first, second, third = SourceIterObj(range(20)).tee(3, maxsize=2, overflow="block")
-    line = second.map(lambda n: n)
-    assert await anext(line) == 0
+    pipeline = second.map(lambda n: n)
+    assert await anext(pipeline) == 0
     assert [await anext(first), await anext(first)] == [0, 1]
     blocked = asyncio.create_task(first.collect())
     await turns(3)
     assert not blocked.done()
-    del second, line
+    del second, pipeline
     gc.collect()
     await turns(3)
     assert not blocked.done()
@@ -301,31 +301,31 @@ async def test_law_5_a_branch_that_was_dropped_holds_nobody_back() -> None:
 
 
 @pytest.mark.virtual
-async def test_law_6_a_branch_waits_for_the_slowest() -> None:
-    drawn: list[int] = []
+async def test_law_6_branch_waits_for_the_slowest() -> None:
+    pulled: list[int] = []
     first, second, third = (
-        SourceIterObj(range(9)).tap(drawn.append).tee(3, maxsize=3, overflow="block")
+        SourceIterObj(range(9)).tap(pulled.append).tee(3, maxsize=3, overflow="block")
     )
     assert [await anext(first) for _ in range(3)] == [0, 1, 2]
-    ahead = asyncio.create_task(anext(first))
+    waiting_pull = asyncio.create_task(anext(first))
     await turns(3)
     assert await anext(second) == 0
     await turns(3)
-    assert not ahead.done()
-    assert drawn == [0, 1, 2]
+    assert not waiting_pull.done()
+    assert pulled == [0, 1, 2]
     assert await anext(third) == 0
-    assert await ahead == 3
-    ahead = asyncio.create_task(anext(first))
+    assert await waiting_pull == 3
+    waiting_pull = asyncio.create_task(anext(first))
     await turns(3)
     await second.aclose()
     await turns(3)
-    assert not ahead.done()
+    assert not waiting_pull.done()
     await third.aclose()
-    assert await ahead == 4
+    assert await waiting_pull == 4
     assert await first.collect() == [5, 6, 7, 8]
 
 
-async def test_law_6_a_branch_that_may_not_wait_raises_and_loses_nothing() -> None:
+async def test_law_6_full_branch_raises_with_overflow_error() -> None:
     first, second = SourceIterObj(range(4)).tee(2, maxsize=2, overflow="error")
     assert [await anext(first), await anext(first)] == [0, 1]
     for _ in range(2):
@@ -339,28 +339,28 @@ async def test_law_6_a_branch_that_may_not_wait_raises_and_loses_nothing() -> No
     assert await first.collect() == [3]
 
 
-async def test_law_6_a_full_branch_that_nothing_reads_raises() -> None:
+async def test_law_6_full_branch_without_a_reader_raises() -> None:
     first, second = SourceIterObj(range(5)).tee(2, maxsize=2)
     with pytest.raises(
         WouldBlock, match=r"2 items ahead .* no other task reads .*overflow=\"block\""
     ):
         await first.collect()
     assert await anext(second) == 0
-    # The task that reads both waits for itself.
+    # A task that reads both branches would wait for itself.
     with pytest.raises(WouldBlock):
         await first.collect()
     both = list(await asyncio.gather(first.collect(), second.collect()))
     assert both == [[0, 1, 2, 3, 4], [1, 2, 3, 4]]
 
 
-async def test_law_6_branches_that_are_read_at_the_same_time_wait() -> None:
+async def test_law_6_concurrently_read_branches_wait() -> None:
     branches = SourceIterObj(range(100)).tee(3, maxsize=1)
     assert (
         await asyncio.gather(*(branch.collect() for branch in branches)) == [list(range(100))] * 3
     )
 
 
-async def test_law_6_a_branch_does_not_wait_for_a_reader_that_ended() -> None:
+async def test_law_6_branch_does_not_wait_for_an_ended_reader() -> None:
     first, second = SourceIterObj(range(9)).tee(2, maxsize=2)
     go = asyncio.Event()
 
@@ -370,12 +370,12 @@ async def test_law_6_a_branch_does_not_wait_for_a_reader_that_ended() -> None:
         return item
 
     reader = asyncio.create_task(read_one())
-    ahead = asyncio.create_task(first.collect())
+    waiting_pull = asyncio.create_task(first.collect())
     await turns(5)
-    assert not ahead.done()
+    assert not waiting_pull.done()
     go.set()
     with pytest.raises(WouldBlock, match="no other task reads"):
-        await ahead
+        await waiting_pull
     assert await reader == 0
     await second.aclose()
     assert await first.collect() == list(range(9))
@@ -410,14 +410,14 @@ async def test_law_11_after_the_end_and_no_restart() -> None:
 
 
 @pytest.mark.virtual
-async def test_law_12_a_branch_pulled_by_the_source_itself_is_refused() -> None:
+async def test_law_12_pull_of_a_branch_by_source_is_refused() -> None:
     branches: list[PullObj[int]] = []
 
-    async def pulls(n: int) -> int:
+    async def pull_branch(n: int) -> int:
         await turns(1)
         return await anext(branches[1]) if n == 0 else n
 
-    branches += SourceIterObj(range(2)).map(pulls).tee(2)
+    branches += SourceIterObj(range(2)).map(pull_branch).tee(2)
     with pytest.raises(RuntimeError, match="its own callable cannot pull it"):
         await anext(branches[0])
     assert await anext(branches[0]) == 1
@@ -441,7 +441,7 @@ def test_law_14_bad_input_is_refused(
         make(SourceIterObj([1]))
 
 
-async def test_law_16_a_branch_with_a_backlog_lets_the_loop_turn() -> None:
+async def test_law_16_branch_with_a_backlog_yields() -> None:
     count = 20_000
     first, second = SourceIterObj(range(count)).tee(2, maxsize=count + 1)
     async with Heart() as heart:

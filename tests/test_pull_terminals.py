@@ -1,4 +1,4 @@
-"""What takes a stream to its end: `collect`, `count`, `first`, `for_each`, `reduce`."""
+"""Methods that consume a stream: `collect`, `count`, `first`, `for_each`, `reduce`."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
 
-async def slowly(n: int) -> int:
+async def slow_identity(n: int) -> int:
     await asyncio.sleep(0)
     return n
 
 
-async def cancelled_after(running: Coroutine[Any, Any, Any], count: int) -> bool:
-    """Cancels it after some steps. Whether that was before its end."""
+async def cancel_after(running: Coroutine[Any, Any, Any], count: int) -> bool:
+    """Cancel a coroutine after some steps. Return whether that was before its end."""
     task = asyncio.ensure_future(running)
-    # An eager task has taken its first step already.
+    # An eager task takes its first step at once.
     is_eager = asyncio.get_running_loop().get_task_factory() is not None
     await turns(count - is_eager)
     task.cancel()
@@ -45,10 +45,10 @@ async def cancelled_after(running: Coroutine[Any, Any, Any], count: int) -> bool
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_terminals_are_what_they_are_in_plain_python(is_async: bool) -> None:
+async def test_terminals_match_plain_python(is_async: bool) -> None:
     def stream() -> PullObj[int]:
         numbers = SourceIterObj(range(10))
-        same = numbers.map(slowly) if is_async else numbers.map(int)
+        same = numbers.map(slow_identity) if is_async else numbers.map(int)
         return same.filter(lambda n: n != 3)
 
     async def add(a: int, b: int) -> int:
@@ -59,14 +59,14 @@ async def test_terminals_are_what_they_are_in_plain_python(is_async: bool) -> No
     assert await stream().collect() == expected
     assert await stream().count() == len(expected)
     assert await stream().first() == 0
-    seen: list[int] = []
-    await stream().for_each(seen.append)
-    assert seen == expected
+    received: list[int] = []
+    await stream().for_each(received.append)
+    assert received == expected
     assert await stream().reduce(add if is_async else operator.add) == sum(expected)
     assert await stream().reduce(operator.add, 100) == 100 + sum(expected)
 
 
-async def test_the_end_of_an_empty_stream() -> None:
+async def test_terminals_of_an_empty_stream() -> None:
     assert await SourceBufferObj[int]().collect() == []
     assert await SourceBufferObj[int]().count() == 0
     assert await SourceBufferObj[int]().first(None) is None
@@ -78,7 +78,7 @@ async def test_the_end_of_an_empty_stream() -> None:
         await SourceBufferObj[int]().reduce(operator.add)
 
 
-async def test_first_leaves_the_rest_and_law_11_collect_goes_on_where_others_stopped() -> None:
+async def test_law_11_collect_continues_after_first() -> None:
     stream = SourceIterObj(range(6)).map(lambda n: n * n)
     assert await stream.first() == 0
     assert await anext(stream) == 1
@@ -89,7 +89,7 @@ async def test_first_leaves_the_rest_and_law_11_collect_goes_on_where_others_sto
     assert await stream.collect() == [0, 1, 4, 9, 16, 25]
 
 
-async def test_a_terminal_of_a_buffer_waits_for_its_end() -> None:
+async def test_collect_of_a_buffer_waits_for_its_end() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     task = asyncio.ensure_future(buffer.source.collect())
     for n in range(5):
@@ -102,12 +102,12 @@ async def test_a_terminal_of_a_buffer_waits_for_its_end() -> None:
 
 @pytest.mark.parametrize("stop", range(1, 25))
 @pytest.mark.parametrize("stages", [0, 1, 3])
-async def test_law_2_a_cancelled_collect_hands_back_what_it_had(stop: int, stages: int) -> None:
+async def test_law_2_cancelled_collect_returns_its_items(stop: int, stages: int) -> None:
     calls: list[int] = []
 
     async def call(n: int) -> int:
         calls.append(n)
-        return await slowly(n)
+        return await slow_identity(n)
 
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     stream: PullObj[int] = buffer.source
@@ -115,7 +115,7 @@ async def test_law_2_a_cancelled_collect_hands_back_what_it_had(stop: int, stage
         stream = stream.map(call)
     for n in range(7):
         buffer.sink.next_nowait(n)
-    assert await cancelled_after(stream.collect(), stop)
+    assert await cancel_after(stream.collect(), stop)
     await buffer.sink.return_()
     assert await anext(stream) == 0
     assert await stream.collect() == [1, 2, 3, 4, 5, 6]
@@ -123,19 +123,19 @@ async def test_law_2_a_cancelled_collect_hands_back_what_it_had(stop: int, stage
 
 
 @pytest.mark.parametrize("stop", range(1, 12))
-async def test_law_2_what_was_handed_back_goes_on_through_what_is_built_later(stop: int) -> None:
+async def test_law_2_returned_items_pass_later_stages(stop: int) -> None:
     source = SourceIterObj(range(5))
-    middle = source.map(slowly)
-    assert await cancelled_after(middle.collect(), min(stop, 5))
+    middle = source.map(slow_identity)
+    assert await cancel_after(middle.collect(), min(stop, 5))
     later = middle.map(lambda n: n * 10)
-    assert await cancelled_after(later.collect(), 1)
+    assert await cancel_after(later.collect(), 1)
     assert await later.take(2).collect() == [0, 10]
     assert await later.collect() == [20, 30, 40]
 
 
-async def test_law_2_a_source_takes_its_own_items_back() -> None:
+async def test_law_2_failed_collect_returns_items_to_source() -> None:
     class Stumbling:
-        """Raises once, in the middle."""
+        """An iterator that raises once, in the middle."""
 
         def __init__(self) -> None:
             self.at = 0
@@ -157,7 +157,7 @@ async def test_law_2_a_source_takes_its_own_items_back() -> None:
     assert await source.map(lambda n: n * 10).collect() == [10, 20, 40, 50]
 
 
-async def test_law_3_an_error_costs_one_item_of_a_collect() -> None:
+async def test_law_3_error_costs_one_item_of_a_collect() -> None:
     stream = SourceIterObj([1, 0, 2]).map(lambda n: 6 / n)
     with pytest.raises(ZeroDivisionError) as caught:
         await stream.collect()
@@ -167,39 +167,39 @@ async def test_law_3_an_error_costs_one_item_of_a_collect() -> None:
 
 async def test_law_3_errors_name_the_terminal() -> None:
     stream = SourceIterObj([1, 0, 2, 4])
-    seen: list[float] = []
+    received: list[float] = []
     with pytest.raises(ZeroDivisionError) as caught:
-        await stream.for_each(lambda n: seen.append(8 / n))
+        await stream.for_each(lambda n: received.append(8 / n))
     assert caught.value.__notes__ == ["raised by function of for_each()"]
-    await stream.for_each(seen.append)
-    assert seen == [8.0, 2, 4]
+    await stream.for_each(received.append)
+    assert received == [8.0, 2, 4]
     with pytest.raises(TypeError) as caught_too:
         await SourceIterObj([1, "a"]).reduce(wrong(operator.add))
     assert caught_too.value.__notes__ == ["raised by reducer of reduce()"]
 
 
 @pytest.mark.parametrize("stop", range(1, 12))
-async def test_law_2_an_item_whose_call_was_cancelled_goes_back(stop: int) -> None:
+async def test_law_2_item_of_a_cancelled_call_is_returned(stop: int) -> None:
     done: list[int] = []
 
     async def work(n: int) -> None:
-        await slowly(n)
+        await slow_identity(n)
         done.append(n)
 
     stream = SourceIterObj(range(12)).skip(2)
-    assert await cancelled_after(stream.for_each(work), min(stop, 9))
+    assert await cancel_after(stream.for_each(work), min(stop, 9))
     await stream.for_each(done.append)
     assert done == list(range(2, 12))
 
 
-async def test_law_2_a_last_item_goes_back_too() -> None:
+async def test_law_2_last_item_is_returned_too() -> None:
     stream = SourceIterObj(range(5)).take(1)
-    assert await cancelled_after(stream.for_each(slowly), 1)
+    assert await cancel_after(stream.for_each(slow_identity), 1)
     assert await stream.collect() == [0]
 
 
-async def test_law_2_a_dropped_collect_hands_back_too() -> None:
-    stream = SourceIterObj(range(3)).map(slowly)
+async def test_law_2_dropped_collect_returns_its_items() -> None:
+    stream = SourceIterObj(range(3)).map(slow_identity)
     collecting = stream.collect()
     collecting.send(None)
     collecting.send(None)
@@ -209,14 +209,14 @@ async def test_law_2_a_dropped_collect_hands_back_too() -> None:
     never.close()
 
 
-async def test_law_2_the_hooks_of_a_generator_say_what_was_lost() -> None:
+async def test_law_2_collect_of_a_cancelled_generator_raises() -> None:
     async def numbers() -> AsyncIterator[int]:
         for n in range(5):
             await asyncio.sleep(0)
             yield n
 
     stream = SourceIterObj(numbers())
-    assert await cancelled_after(stream.collect(), 3)
+    assert await cancel_after(stream.collect(), 3)
     assert await anext(stream) == 0
     with pytest.raises(SourceCancelledError):
         while True:
@@ -237,9 +237,9 @@ async def test_law_4_closing_ends_a_terminal(
         await task
 
 
-async def test_law_12_a_terminal_waits_for_its_turn() -> None:
+async def test_law_12_collect_waits_for_an_earlier_pull() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
-    stream = buffer.source.map(slowly)
+    stream = buffer.source.map(slow_identity)
     before = asyncio.ensure_future(stream.next())
     await turns(2)
     collecting = asyncio.ensure_future(stream.collect())
@@ -251,7 +251,7 @@ async def test_law_12_a_terminal_waits_for_its_turn() -> None:
     assert await collecting == [1, 2]
 
 
-async def test_a_class_of_ones_own_is_asked_by_its_own_way() -> None:
+async def test_terminals_use_overridden_methods() -> None:
     class Twice(SourceObj[int]):
         def __init__(self) -> None:
             super().__init__()
@@ -276,23 +276,23 @@ async def test_a_class_of_ones_own_is_asked_by_its_own_way() -> None:
     assert await Odd().map(lambda n: n + 1).count() == 3
 
 
-async def test_law_16_a_collect_lets_the_loop_turn() -> None:
-    turned = 0
+async def test_law_16_collect_yields_to_the_loop() -> None:
+    iterations = 0
 
     async def beat() -> None:
-        nonlocal turned
+        nonlocal iterations
         while True:
             await asyncio.sleep(0)
-            turned += 1
+            iterations += 1
 
     beating = asyncio.ensure_future(beat())
     assert len(await SourceIterObj(range(100_000)).collect()) == 100_000
-    assert turned >= 20
+    assert iterations >= 20
     beating.cancel()
     await asyncio.wait([beating])
 
 
-async def test_law_17_a_line_of_ten_thousand_is_collected() -> None:
+async def test_law_17_collect_of_ten_thousand_stages() -> None:
     stream: PullObj[int] = SourceIterObj(range(3))
     for _ in range(10_000):
         stream = stream.map(lambda n: n + 1)
@@ -308,7 +308,7 @@ async def test_law_14_bad_input_is_named() -> None:
     assert await stream.collect() == [1]
 
 
-async def test_a_terminal_that_is_in_a_cycle_is_collected() -> None:
+async def test_terminal_in_a_reference_cycle_is_collected() -> None:
     class Item:
         pass
 
@@ -317,11 +317,11 @@ async def test_a_terminal_that_is_in_a_cycle_is_collected() -> None:
         return item
 
     item = Item()
-    gone = weakref.ref(item)
+    dropped = weakref.ref(item)
     stream = SourceIterObj([item]).map(forever)
     collecting = stream.collect()
     collecting.send(None)
     wrong(item).cycle = collecting
     del item, stream, collecting
     gc.collect()
-    assert gone() is None
+    assert dropped() is None

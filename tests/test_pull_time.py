@@ -1,4 +1,4 @@
-"""Operators that know the time: on a virtual clock, law by law, and once for real."""
+"""Operators with timers, by law, on a virtual clock and on a real one."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def stamped(stream: Any) -> list[tuple[Any, float]]:
-    """The items, and when each came, from now on."""
-    began = now()
-    return [(item, round(now() - began, 6)) async for item in stream]
+async def with_times(stream: Any) -> list[tuple[Any, float]]:
+    """Return the items with their times from now on."""
+    started = now()
+    return [(item, round(now() - started, 6)) async for item in stream]
 
 
 async def scripted(*script: Any) -> AsyncIterator[Any]:
-    """Sleeps for each float, and gives what is no float."""
+    """Sleep for each float, and yield the other steps."""
     for step in script:
         if isinstance(step, float):
             await asyncio.sleep(step)
@@ -51,7 +51,7 @@ async def scripted(*script: Any) -> AsyncIterator[Any]:
 
 
 class Script:
-    """The same as an iterator that goes on after an error."""
+    """A scripted iterator that continues after an error."""
 
     def __init__(self, *script: Any) -> None:
         self.script = list(script)
@@ -79,16 +79,16 @@ class Script:
 
 
 @pytest.mark.virtual
-async def test_timeout_raises_and_gives_the_late_item_to_a_later_pull() -> None:
+async def test_timeout_keeps_the_late_item_for_a_later_pull() -> None:
     stream = PullTimeoutObj(scripted(1, 5.0, 2, 3), 2.0)
     assert await anext(stream) == 1
-    began = now()
+    started = now()
     for seconds in (2.0, 4.0):
         with pytest.raises(TimeoutError, match=r"within 2\.0 seconds"):
             await anext(stream)
-        assert now() - began == seconds
+        assert now() - started == seconds
     assert await anext(stream) == 2
-    assert now() - began == 5.0
+    assert now() - started == 5.0
     assert await collect(stream) == [3]
     assert len(asyncio.all_tasks()) == 1
 
@@ -101,7 +101,7 @@ async def test_timeout_counts_from_the_pull() -> None:
     assert await collect(stream) == [2, 3]
 
 
-async def test_a_timeout_of_nothing_takes_what_is_ready() -> None:
+async def test_timeout_of_zero_takes_ready_items() -> None:
     assert await collect(PullTimeoutObj(range(5), 0)) == list(range(5))
     gate = asyncio.Event()
 
@@ -118,7 +118,7 @@ async def test_a_timeout_of_nothing_takes_what_is_ready() -> None:
 
 
 @pytest.mark.virtual
-async def test_skip_drops_what_came_too_late_and_nothing_else() -> None:
+async def test_skip_drops_only_late_items() -> None:
     stream = PullTimeoutObj(
         Script(1, 1.0, 2, 3.0, 3, 2.0, 4, 9.0, ValueError("late"), 9.0, 5, 6, 9.0),
         2.0,
@@ -137,11 +137,11 @@ async def test_skip_drops_what_came_too_late_and_nothing_else() -> None:
 
 
 @pytest.mark.virtual
-async def test_skip_counts_from_when_the_source_was_asked() -> None:
+async def test_skip_counts_from_the_pull_of_the_source() -> None:
     stream = PullTimeoutObj(scripted(1, 1.0, 2, 3.0, 3, 4), 2.0, on_timeout="skip")
     assert await anext(stream) == 1
     for late in (False, True):
-        # It came in time, or not; whoever wanted it has gone.
+        # The item arrives in time or not, but its pull is already cancelled.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(anext(stream), 0.5)
         await asyncio.sleep(100)
@@ -151,7 +151,7 @@ async def test_skip_counts_from_when_the_source_was_asked() -> None:
 
 
 @pytest.mark.virtual
-async def test_law_2_a_timeout_loses_nothing() -> None:
+async def test_law_2_timeout_loses_nothing() -> None:
     rng = random.Random(7)
     script: list[Any] = []
     for n in range(100):
@@ -171,7 +171,7 @@ async def test_law_2_a_timeout_loses_nothing() -> None:
 
 
 @pytest.mark.virtual
-async def test_law_3_errors_of_the_source_come_as_they_are() -> None:
+async def test_law_3_errors_of_the_source_are_unchanged() -> None:
     error = ValueError("one")
     stream = PullTimeoutObj(Script(1, error, 2), 1.0)
     assert await anext(stream) == 1
@@ -182,7 +182,7 @@ async def test_law_3_errors_of_the_source_come_as_they_are() -> None:
 
 
 @pytest.mark.virtual
-async def test_law_13_the_timeout_is_live() -> None:
+async def test_law_13_timeout_is_live() -> None:
     stream = PullTimeoutObj(scripted(5.0, 1), 1.0)
     assert stream.seconds == 1.0
     with pytest.raises(TimeoutError):
@@ -193,35 +193,35 @@ async def test_law_13_the_timeout_is_live() -> None:
 
 
 @pytest.mark.virtual
-async def test_a_pull_that_got_its_item_leaves_no_timer() -> None:
-    await collect(SourceIterObj(range(9)).map(_rested).timeout(60).batch(3, 60))
+async def test_successful_pull_leaves_no_timer() -> None:
+    await collect(SourceIterObj(range(9)).map(_after_two_yields).timeout(60).batch(3, 60))
     loop: Any = asyncio.get_running_loop()
     assert [timer for timer in loop._scheduled if not timer.cancelled()] == []
 
 
-# Windows
+# Batches
 
 
 @pytest.mark.parametrize("timeout", [0, 10])
 @pytest.mark.parametrize("size", [1, 3, 10, 11])
-async def test_window_of_a_ready_source_is_that_of_window(size: int, timeout: float) -> None:
+async def test_timed_batch_of_a_ready_source_is_a_batch(size: int, timeout: float) -> None:
     batches = await collect(SourceIterObj(range(10)).batch(size))
     windows: list[list[int]] = []
     for _ in range(TRIES):
         windows = await collect(SourceIterObj(range(10)).batch(size, timeout))
         if windows == batches:
             return
-        # No time at all is over if the machine was busy elsewhere for so long that the stream let the loop turn.
+        # With a timeout of 0 a batch may be short, if the machine was so busy that the stream yielded to the loop.
         assert timeout == 0
         assert all(0 < len(window) <= size for window in windows)
         assert list(chain(*windows)) == list(range(10))
-    pytest.fail(f"not once as a window: {windows}")
+    pytest.fail(f"not once equal to an untimed batch: {windows}")
 
 
 @pytest.mark.virtual
-async def test_a_window_leaves_when_it_is_full_or_its_first_item_is_old() -> None:
+async def test_batch_is_yielded_when_full_or_timed_out() -> None:
     script = scripted(3.0, 1, 0.5, 2, 0.4, 3, 0.2, 4, 5, 6, 7, 8, 7.0, 9)
-    assert await stamped(PullWindowTimeoutObj(script, 4, 1.0)) == [
+    assert await with_times(PullWindowTimeoutObj(script, 4, 1.0)) == [
         ([1, 2, 3], 4.0),
         ([4, 5, 6, 7], 4.1),
         ([8], 5.1),
@@ -231,24 +231,24 @@ async def test_a_window_leaves_when_it_is_full_or_its_first_item_is_old() -> Non
 
 
 @pytest.mark.virtual
-async def test_law_1_the_source_is_asked_only_while_a_pull_waits() -> None:
-    drawn: list[int] = []
+async def test_law_1_source_is_pulled_only_during_a_pull() -> None:
+    pulled: list[int] = []
 
     def source(n: int) -> int:
-        drawn.append(n)
+        pulled.append(n)
         return n
 
     async with SourceIterObj(range(100)).map(source).batch(3, 1.0) as stream:
         await turns(5)
-        assert drawn == []
+        assert pulled == []
         assert await anext(stream) == [0, 1, 2]
         await asyncio.sleep(10)
-        assert drawn == [0, 1, 2]
+        assert pulled == [0, 1, 2]
     async with SourceIterObj(range(100)).map(source).timeout(1.0) as single:
         assert await anext(single) == 0
         await asyncio.sleep(10)
-        assert drawn == [0, 1, 2, 0]
-    drawn.clear()
+        assert pulled == [0, 1, 2, 0]
+    pulled.clear()
 
     async def slow(n: int) -> int:
         await asyncio.sleep(1)
@@ -257,11 +257,11 @@ async def test_law_1_the_source_is_asked_only_while_a_pull_waits() -> None:
     async with SourceIterObj(range(9)).map(source).map(slow).batch(3, 0.5) as stream:
         assert await anext(stream) == [0]
         await asyncio.sleep(10)
-        assert drawn == [0, 1]
+        assert pulled == [0, 1]
 
 
 @pytest.mark.virtual
-async def test_law_2_the_time_of_a_window_runs_on_when_its_pull_is_cancelled() -> None:
+async def test_law_2_batch_timer_continues_after_a_cancel() -> None:
     stream = PullWindowTimeoutObj(scripted(1, 0.5, 2, 5.0, 3), 10, 2.0)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(anext(stream), 1.0)
@@ -270,7 +270,7 @@ async def test_law_2_the_time_of_a_window_runs_on_when_its_pull_is_cancelled() -
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(anext(stream), 3.0)
     await asyncio.sleep(5)
-    # It came at 5.5, while nobody waited.
+    # It arrived at 5.5 without a waiting pull.
     assert await anext(stream) == [3]
     assert now() == 10.0
     assert await collect(stream) == []
@@ -278,17 +278,17 @@ async def test_law_2_the_time_of_a_window_runs_on_when_its_pull_is_cancelled() -
 
 @pytest.mark.virtual
 @pytest.mark.parametrize("seed", range(10))
-async def test_law_2_random_windows_lose_nothing_and_are_in_time(seed: int) -> None:
+async def test_law_2_random_batches_lose_nothing(seed: int) -> None:
     print("seed", seed)
     rng = random.Random(seed)
-    born: dict[int, float] = {}
+    made_at: dict[int, float] = {}
 
     async def slow(n: int) -> int:
         await asyncio.sleep(rng.choice([0, 0, 0.001, 0.01, 0.05]))
-        born[n] = now()
+        made_at[n] = now()
         return n
 
-    # What is above the window runs in the window's task: each item is made once, whatever is cancelled.
+    # Stages before the batch run in its background task, so a cancellation repeats no call.
     stream = SourceIterObj(range(200)).map(slow).batch(7, 0.03).filter(bool)
     received: list[int] = []
     cancelled = 0
@@ -302,14 +302,14 @@ async def test_law_2_random_windows_lose_nothing_and_are_in_time(seed: int) -> N
         except StopAsyncIteration:
             break
         assert 1 <= len(window) <= 7
-        assert now() - born[window[0]] <= 0.03 + 1e-9
+        assert now() - made_at[window[0]] <= 0.03 + 1e-9
         received += window
     assert received == list(range(200))
     assert cancelled > 10
 
 
 @pytest.mark.virtual
-async def test_law_3_a_window_leaves_before_an_error() -> None:
+async def test_law_3_batch_is_yielded_before_an_error() -> None:
     error = ValueError("one")
     stream = PullWindowTimeoutObj(Script(error, 1, 2, error, 3, 0.5, 4), 10, 1.0)
     outcomes: list[Any] = []
@@ -324,7 +324,7 @@ async def test_law_3_a_window_leaves_before_an_error() -> None:
 
 
 @pytest.mark.virtual
-async def test_law_13_the_window_is_live() -> None:
+async def test_law_13_batch_settings_are_live() -> None:
     stream = PullWindowTimeoutObj(scripted(1, 2, 3, 4, 5, 6, 9.0, 7), 2, 1.0)
     assert (stream.size, stream.seconds) == (2, 1.0)
     assert await anext(stream) == [1, 2]
@@ -336,10 +336,10 @@ async def test_law_13_the_window_is_live() -> None:
     assert await collect(stream) == [[7]]
 
 
-# What all streams over a pump have in common
+# Laws of all streams with a background task
 
 
-PUMPED: list[Callable[[Any], PullObj[Any]]] = [
+BACKGROUND_STREAMS: list[Callable[[Any], PullObj[Any]]] = [
     lambda source: PullTimeoutObj(source, 1.0),
     lambda source: PullTimeoutObj(source, 1.0, on_timeout="skip"),
     lambda source: PullWindowTimeoutObj(source, 1, 1.0),
@@ -347,7 +347,7 @@ PUMPED: list[Callable[[Any], PullObj[Any]]] = [
 
 
 @pytest.mark.virtual
-@pytest.mark.parametrize("make", PUMPED)
+@pytest.mark.parametrize("make", BACKGROUND_STREAMS)
 async def test_law_4_leaving_the_block_closes_the_source(make: Callable[..., PullObj[Any]]) -> None:
     script = Script(1, 2, 9.0, 3)
     async with make(script).map(lambda n: n) as stream:
@@ -368,8 +368,8 @@ async def test_law_4_leaving_the_block_closes_the_source(make: Callable[..., Pul
     assert script.closed == 1
 
 
-@pytest.mark.parametrize("make", PUMPED)
-async def test_law_5_a_dropped_stream_warns(make: Callable[..., PullObj[Any]]) -> None:
+@pytest.mark.parametrize("make", BACKGROUND_STREAMS)
+async def test_law_5_dropped_stream_warns(make: Callable[..., PullObj[Any]]) -> None:
     script = Script(1, 2, 3)
     streams = [make(script).map(lambda n: n)]
     await anext(streams[0])
@@ -380,29 +380,29 @@ async def test_law_5_a_dropped_stream_warns(make: Callable[..., PullObj[Any]]) -
     assert script.closed == 1
 
 
-@pytest.mark.parametrize("make", PUMPED)
-async def test_law_11_restart_begins_a_new_cycle(make: Callable[..., PullObj[Any]]) -> None:
+@pytest.mark.parametrize("make", BACKGROUND_STREAMS)
+async def test_law_11_restart_starts_again(make: Callable[..., PullObj[Any]]) -> None:
     stream = make(range(3)).map(str)
-    whole = await collect(stream)
-    assert len(whole) == 3
+    expected_items = await collect(stream)
+    assert len(expected_items) == 3
     assert await collect(stream) == []
     stream.restart()
-    assert await anext(stream) == whole[0]
+    assert await anext(stream) == expected_items[0]
     stream.restart()
-    assert await collect(stream) == whole
+    assert await collect(stream) == expected_items
 
 
-@pytest.mark.parametrize("make", PUMPED)
-async def test_law_12_concurrent_pulls_are_served_in_turn(
+@pytest.mark.parametrize("make", BACKGROUND_STREAMS)
+async def test_law_12_concurrent_pulls_are_served_in_order(
     make: Callable[..., PullObj[Any]],
 ) -> None:
-    stream = make(SourceIterObj(range(10)).map(_rested)).map(str)
+    stream = make(SourceIterObj(range(10)).map(_after_two_yields)).map(str)
     received = await asyncio.gather(*(anext(stream) for _ in range(10)))
     assert received == await collect(make(range(10)).map(str))
     await stream.aclose()
 
 
-async def _rested(n: int) -> int:
+async def _after_two_yields(n: int) -> int:
     await turns(2)
     return n
 
@@ -411,7 +411,7 @@ async def _rested(n: int) -> int:
 
 
 @pytest.mark.virtual
-async def test_a_throttle_gives_exactly_its_rate() -> None:
+async def test_throttle_has_exactly_its_rate() -> None:
     stream = SourceIterObj(range(10_000)).throttle(200)
     times: list[float] = []
     with contextlib.suppress(TimeoutError):
@@ -426,7 +426,7 @@ async def test_a_throttle_gives_exactly_its_rate() -> None:
 
 @pytest.mark.virtual
 @pytest.mark.parametrize("seed", range(10))
-async def test_a_throttle_never_gives_more_than_its_rate_and_burst(seed: int) -> None:
+async def test_throttle_never_exceeds_its_rate_and_burst(seed: int) -> None:
     print("seed", seed)
     rng = random.Random(seed)
     rate, per, burst = rng.uniform(1, 300), rng.choice([1.0, 0.5, 60.0]), rng.randrange(1, 12)
@@ -446,16 +446,16 @@ async def test_a_throttle_never_gives_more_than_its_rate_and_burst(seed: int) ->
 
 
 @pytest.mark.virtual
-async def test_a_throttle_lets_a_burst_go_after_a_pause() -> None:
+async def test_throttle_allows_a_burst_after_a_pause() -> None:
     script = scripted(0, 1, 2, 3, 4, 100.0, 5, 6, 7, 8)
-    assert await stamped(PullThrottleObj(script, 2, burst=3)) == [
+    assert await with_times(PullThrottleObj(script, 2, burst=3)) == [
         *[(0, 0.0), (1, 0.0), (2, 0.0), (3, 0.5), (4, 1.0)],
         *[(5, 101.0), (6, 101.0), (7, 101.0), (8, 101.5)],
     ]
 
 
 @pytest.mark.virtual
-async def test_law_2_a_cancelled_wait_keeps_its_item_and_counts_for_nothing() -> None:
+async def test_law_2_cancelled_wait_keeps_its_item() -> None:
     stream = SourceIterObj(range(5)).throttle(1).map(lambda n: n * 10)
     received: list[tuple[int, float]] = []
     while True:
@@ -469,18 +469,18 @@ async def test_law_2_a_cancelled_wait_keeps_its_item_and_counts_for_nothing() ->
 
 
 @pytest.mark.virtual
-async def test_a_throttle_does_not_await_its_items() -> None:
+async def test_throttle_does_not_await_its_items() -> None:
     async def answer() -> int:
         return 42
 
     items: list[Awaitable[int]] = [answer(), answer()]
     received = await collect(PullThrottleObj(items, 1))
-    assert all(got is item for got, item in zip(received, items, strict=True))
+    assert all(received_item is item for received_item, item in zip(received, items, strict=True))
     assert [await item for item in received] == [42, 42]
 
 
 @pytest.mark.virtual
-async def test_law_3_an_error_of_the_source_costs_the_throttle_nothing() -> None:
+async def test_law_3_source_error_is_not_throttled() -> None:
     stream = PullThrottleObj(Script(1, ValueError("one"), 2), 1)
     assert await anext(stream) == 1
     with pytest.raises(ValueError, match="one"):
@@ -505,19 +505,19 @@ async def test_law_4_closing_ends_a_wait() -> None:
 
 
 @pytest.mark.virtual
-async def test_law_12_concurrent_pulls_are_paced_in_turn() -> None:
+async def test_law_12_concurrent_pulls_are_paced_in_order() -> None:
     stream = SourceIterObj(range(5)).throttle(10)
     received: list[tuple[int, int, float]] = []
 
-    async def pull(who: int) -> None:
-        received.append((who, await anext(stream), round(now(), 6)))
+    async def pull(number: int) -> None:
+        received.append((number, await anext(stream), round(now(), 6)))
 
-    await asyncio.gather(*(pull(who) for who in range(5)))
+    await asyncio.gather(*(pull(number) for number in range(5)))
     assert received == [(n, n, n / 10) for n in range(5)]
 
 
 @pytest.mark.virtual
-async def test_law_13_the_rate_is_live_also_for_what_was_owed() -> None:
+async def test_law_13_rate_is_live_for_a_pending_delay() -> None:
     stream = SourceIterObj(range(100)).throttle(0.001, per=1, burst=1)
     assert await anext(stream) == 0
     stream.rate = 10
@@ -531,11 +531,11 @@ async def test_law_13_the_rate_is_live_also_for_what_was_owed() -> None:
     assert math.isclose(now(), 1.1)
 
 
-def test_a_throttle_follows_a_line_to_a_loop_with_another_clock() -> None:
+def test_throttle_works_on_a_loop_with_another_clock() -> None:
     stream = SourceIterObj(range(3)).throttle(1)
 
     async def main() -> list[tuple[int, float]]:
-        return await stamped(stream)
+        return await with_times(stream)
 
     for start in (1000.0, 0.0, 5.0):
         with asyncio.Runner(loop_factory=VirtualClock(start)) as runner:
@@ -549,17 +549,17 @@ def test_a_throttle_follows_a_line_to_a_loop_with_another_clock() -> None:
 
 
 @pytest.mark.virtual
-async def test_a_timer_ticks_by_its_schedule() -> None:
+async def test_timer_ticks_by_its_schedule() -> None:
     await asyncio.sleep(5)
     stream = PullTimerObj(0.1, count=4)
     await asyncio.sleep(5)
-    assert await stamped(stream) == [(0, 0.1), (1, 0.2), (2, 0.3), (3, 0.4)]
+    assert await with_times(stream) == [(0, 0.1), (1, 0.2), (2, 0.3), (3, 0.4)]
     assert await collect(stream) == []
     assert await collect(PullTimerObj(1, count=0)) == []
 
 
 @pytest.mark.virtual
-async def test_a_timer_does_not_drift_and_gives_what_is_overdue_at_once() -> None:
+async def test_timer_does_not_drift() -> None:
     stream = PullTimerObj(0.1)
     assert await anext(stream) == 0
     await asyncio.sleep(0.35)
@@ -576,7 +576,7 @@ async def test_a_timer_does_not_drift_and_gives_what_is_overdue_at_once() -> Non
 
 
 @pytest.mark.virtual
-async def test_law_2_a_cancelled_tick_comes_with_the_next_pull() -> None:
+async def test_law_2_next_pull_gets_a_cancelled_tick() -> None:
     stream = PullTimerObj(1.0, count=5).map(lambda tick: tick)
     received: list[tuple[int, float]] = []
     while True:
@@ -590,15 +590,15 @@ async def test_law_2_a_cancelled_tick_comes_with_the_next_pull() -> None:
 
 
 @pytest.mark.virtual
-async def test_law_11_restart_begins_a_new_schedule() -> None:
+async def test_law_11_restart_starts_a_new_schedule() -> None:
     stream = PullTimerObj(1.0, count=2)
     assert await anext(stream) == 0
     stream.restart()
     await asyncio.sleep(10)
-    assert await stamped(stream) == [(0, 1.0), (1, 2.0)]
+    assert await with_times(stream) == [(0, 1.0), (1, 2.0)]
     await stream.aclose()
     stream.restart()
-    assert await stamped(stream) == [(0, 1.0), (1, 2.0)]
+    assert await with_times(stream) == [(0, 1.0), (1, 2.0)]
 
 
 @pytest.mark.virtual
@@ -614,7 +614,7 @@ async def test_law_12_concurrent_pulls_get_one_tick_each() -> None:
 
 
 @pytest.mark.virtual
-async def test_law_16_overdue_ticks_let_the_loop_turn() -> None:
+async def test_law_16_overdue_ticks_yield_to_the_loop() -> None:
     stream = PullTimerObj(0.001)
     assert await anext(stream) == 0
     await asyncio.sleep(50)
@@ -625,7 +625,7 @@ async def test_law_16_overdue_ticks_let_the_loop_turn() -> None:
     assert heart.beats >= 49_999 // 4096
 
 
-# All of them
+# All timed operators
 
 
 @pytest.mark.parametrize(
@@ -681,8 +681,8 @@ def test_law_14_bad_input_is_refused(
 
 
 @pytest.mark.virtual
-async def test_they_work_in_the_middle_of_a_line() -> None:
-    line = (
+async def test_timed_operators_work_in_a_pipeline() -> None:
+    stream_of_all = (
         PullTimerObj(0.01)
         .map(lambda tick: tick)
         .throttle(50)
@@ -693,8 +693,8 @@ async def test_they_work_in_the_middle_of_a_line() -> None:
         .flatten()
         .take(7)
     )
-    async with line:
-        assert await collect(line) == [0, 2, 4, 6, 8, 10, 12]
+    async with stream_of_all:
+        assert await collect(stream_of_all) == [0, 2, 4, 6, 8, 10, 12]
     assert len(asyncio.all_tasks()) == 1
 
 
@@ -706,16 +706,16 @@ async def test_law_17_ten_thousand_throttles_run() -> None:
 
 
 async def test_law_10_no_item_is_early_by_a_real_clock() -> None:
-    began = now()
+    started = now()
     async for tick in PullTimerObj(0.003, count=5).throttle(400):
-        assert now() >= began + (tick + 1) * 0.003
+        assert now() >= started + (tick + 1) * 0.003
     before = -math.inf
     async for _ in SourceIterObj(range(6)).throttle(300):
         assert now() - before >= 1 / 300 - 1e-9
         before = now()
 
 
-async def test_law_10_timeouts_strike_by_a_real_clock() -> None:
+async def test_law_10_timeouts_fire_by_a_real_clock() -> None:
     gate = asyncio.Event()
 
     async def slow(n: int) -> int:
@@ -724,12 +724,12 @@ async def test_law_10_timeouts_strike_by_a_real_clock() -> None:
         return n
 
     async with SourceIterObj(range(4)).map(slow).batch(10, 0.005).timeout(0.01) as stream:
-        began = now()
+        started = now()
         assert await anext(stream) == [0, 1]
-        assert now() >= began + 0.005
-        began = now()
+        assert now() >= started + 0.005
+        started = now()
         with pytest.raises(TimeoutError):
             await anext(stream)
-        assert now() >= began + 0.01
+        assert now() >= started + 0.01
         gate.set()
         assert await collect(stream.map(len)) == [2]

@@ -1,4 +1,4 @@
-"""Law 2 as users meet it: `wait_for(anext(stream), ...)` in a loop over something slow."""
+"""Law 2 in everyday use: `wait_for(anext(stream), ...)` in a loop over a slow stream."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def a_timer(_: Calls) -> PullObj[int]:
 def a_slow_call(calls: Calls) -> PullObj[int]:
     async def call(n: int) -> int:
         calls[n] += 1
-        # As a service does that has the answer when it is asked again.
+        # Like a service that has the answer ready at the second request.
         await asyncio.sleep(SLOW if calls[n] == 1 else 0)
         return n
 
     return SourceIterObj(range(ITEMS)).map(call)
 
 
-def a_call_that_is_kept(calls: Calls) -> PullObj[int]:
+def a_call_with_keep(calls: Calls) -> PullObj[int]:
     async def call(n: int) -> int:
         calls[n] += 1
         await asyncio.sleep(SLOW)
@@ -68,8 +68,8 @@ def a_generator(_: Calls) -> PullObj[int]:
 filling: list[asyncio.Task[None]] = []
 
 
-async def all_arrive(make: Callable[[Calls], PullObj[int]]) -> tuple[Calls, int]:
-    """Says how often each item was called for, and how many pulls were cancelled."""
+async def pull_all_with_timeouts(make: Callable[[Calls], PullObj[int]]) -> tuple[Calls, int]:
+    """Check that all items arrive. Return the number of calls for each item, and of cancelled pulls."""
     calls: Calls = Counter()
     received: list[int] = []
     timeouts = 0
@@ -87,25 +87,25 @@ async def all_arrive(make: Callable[[Calls], PullObj[int]]) -> tuple[Calls, int]
     return calls, timeouts
 
 
-KINDS = [a_queue, a_timer, a_slow_call, a_call_that_is_kept, a_generator]
+KINDS = [a_queue, a_timer, a_slow_call, a_call_with_keep, a_generator]
 
 
 @pytest.mark.virtual
 @pytest.mark.parametrize("make", KINDS)
 async def test_law_2_all_items_arrive_under_timeouts(make: Any) -> None:
-    calls, timeouts = await all_arrive(make)
+    calls, timeouts = await pull_all_with_timeouts(make)
     assert timeouts >= ITEMS // 2
-    times = {a_slow_call: 2, a_call_that_is_kept: 1}.get(make, 0)
+    times = {a_slow_call: 2, a_call_with_keep: 1}.get(make, 0)
     assert calls == {n: times for n in range(ITEMS) if times}
 
 
 @pytest.mark.loops("asyncio")
 @pytest.mark.parametrize("make", KINDS)
-async def test_law_2_all_items_arrive_under_timeouts_by_a_real_clock(make: Any) -> None:
-    calls, timeouts = await all_arrive(make)
+async def test_law_2_all_items_arrive_by_a_real_clock(make: Any) -> None:
+    calls, timeouts = await pull_all_with_timeouts(make)
     # A busy machine makes some pulls late enough to find their item.
     assert timeouts > 0
     if make is a_slow_call:
         assert set(calls) == set(range(ITEMS))
-    elif make is a_call_that_is_kept:
+    elif make is a_call_with_keep:
         assert calls == dict.fromkeys(range(ITEMS), 1)

@@ -1,4 +1,4 @@
-"""The push driver and its first operators, law by law."""
+"""The push driver and its basic operators, guarantee by guarantee."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ if TYPE_CHECKING:
 
 
 class Slow(SinkObj[Any]):
-    """A sink that accepts when it is told to."""
+    """A sink that accepts items once the test sets `open`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.open = asyncio.Event()
-        self.begun: list[Any] = []
+        self.started: list[Any] = []
         self.accepted: list[Any] = []
         self.ended: list[Any] = []
 
     async def next_impl(self, item: Any) -> None:
-        self.begun.append(item)
+        self.started.append(item)
         await self.open.wait()
         self.accepted.append(item)
 
@@ -79,20 +79,22 @@ async def test_distribute_routes_by_number() -> None:
     assert low.closed
 
 
-async def test_map_and_filter_push_through_a_fused_line() -> None:
+async def test_map_and_filter_fuse() -> None:
     sink: SinkCollectObj[Any] = SinkCollectObj()
 
     async def even(n: int) -> bool:
         await asyncio.sleep(0)
         return n % 2 == 0
 
-    line = PushMapObj[int, int](PushFilterObj[int](PushMapObj(sink, str), even), lambda n: n + 1)
+    pipeline = PushMapObj[int, int](
+        PushFilterObj[int](PushMapObj(sink, str), even), lambda n: n + 1
+    )
     for n in range(5):
-        assert await line.next(n) == IteratorResult(None, False)
+        assert await pipeline.next(n) == IteratorResult(None, False)
     assert sink.buffer == ["2", "4"]
 
 
-async def test_a_push_returns_when_the_sink_has_accepted() -> None:
+async def test_push_returns_once_sink_accepts() -> None:
     slow = Slow()
     push = asyncio.create_task(PushMapObj(slow, str).next(1))
     await asyncio.sleep(0)
@@ -103,12 +105,12 @@ async def test_a_push_returns_when_the_sink_has_accepted() -> None:
     assert slow.accepted == ["1"]
 
 
-async def test_a_push_after_the_end_carries_the_item_back() -> None:
+async def test_push_after_end_returns_item() -> None:
     sink: SinkCollectObj[Any] = SinkCollectObj()
-    line = PushMapObj(sink, str)
-    await line.return_()
+    pipeline = PushMapObj(sink, str)
+    await pipeline.return_()
     item = object()
-    for target in (line, sink):
+    for target in (pipeline, sink):
         with pytest.raises(ClosedError) as caught:
             await target.next(item)
         assert caught.value.item is item
@@ -119,9 +121,9 @@ async def test_a_push_after_the_end_carries_the_item_back() -> None:
 
 async def test_return_and_throw_reach_the_sink_once() -> None:
     slow = Slow()
-    line = PushMapObj(PushFilterObj(slow, bool), str)
-    await line.return_("done")
-    await line.return_("again")
+    pipeline = PushMapObj(PushFilterObj(slow, bool), str)
+    await pipeline.return_("done")
+    await pipeline.return_("again")
     assert slow.ended == ["done"]
     other = Slow()
     error = KeyError("x")
@@ -129,7 +131,7 @@ async def test_return_and_throw_reach_the_sink_once() -> None:
     assert other.ended == [error]
 
 
-async def test_law_2_a_cancelled_push_has_delivered_nothing() -> None:
+async def test_law_2_cancelled_push_delivers_nothing() -> None:
     sink: SinkCollectObj[int] = SinkCollectObj()
     gate = asyncio.Event()
 
@@ -137,19 +139,19 @@ async def test_law_2_a_cancelled_push_has_delivered_nothing() -> None:
         await gate.wait()
         return n
 
-    line = PushMapObj(sink, wait)
-    push = asyncio.create_task(line.next(1))
+    pipeline = PushMapObj(sink, wait)
+    push = asyncio.create_task(pipeline.next(1))
     await asyncio.sleep(0)
     push.cancel()
     with pytest.raises(asyncio.CancelledError):
         await push
     gate.set()
     assert sink.buffer == []
-    await line.next(2)
+    await pipeline.next(2)
     assert sink.buffer == [2]
 
 
-async def test_law_3_an_error_of_a_callable_reaches_whoever_pushed() -> None:
+async def test_law_3_callable_error_reaches_producer() -> None:
     error = ValueError("bad")
     sink: SinkCollectObj[int] = SinkCollectObj()
 
@@ -158,24 +160,24 @@ async def test_law_3_an_error_of_a_callable_reaches_whoever_pushed() -> None:
             raise error
         return n
 
-    line = PushMapObj(sink, picky)
+    pipeline = PushMapObj(sink, picky)
     for n in range(3):
         with contextlib.suppress(ValueError):
-            await line.next(n)
+            await pipeline.next(n)
     assert sink.buffer == [0, 2]
     assert error.__notes__ == ["raised by transform of PushMapObj"]
 
 
-async def test_law_13_a_new_callable_holds_from_the_next_item() -> None:
+async def test_law_13_new_callable_applies_to_next_item() -> None:
     sink: SinkCollectObj[Any] = SinkCollectObj()
-    line = PushMapObj(sink, lambda n: n)
-    await line.next(1)
-    line.transform = str
-    await line.next(2)
+    pipeline = PushMapObj(sink, lambda n: n)
+    await pipeline.next(1)
+    pipeline.transform = str
+    await pipeline.next(2)
     assert sink.buffer == [1, "2"]
 
 
-async def test_law_16_a_sink_that_is_always_ready_still_lets_the_loop_turn() -> None:
+async def test_law_16_ready_sink_yields_to_event_loop() -> None:
     async with Heart() as heart:
         sink: SinkCollectObj[int] = SinkCollectObj()
         for n in range(20_000):
@@ -184,27 +186,27 @@ async def test_law_16_a_sink_that_is_always_ready_still_lets_the_loop_turn() -> 
     assert heart.beats >= 20_000 // 4096
 
 
-async def test_law_17_a_line_of_ten_thousand_links_runs_and_ends() -> None:
+async def test_law_17_ten_thousand_stages_run_and_end() -> None:
     sink: SinkCollectObj[int] = SinkCollectObj()
-    line: Any = sink
+    pipeline: Any = sink
     for _ in range(10_000):
-        line = PushMapObj[int, int](line, lambda n: n + 1)
-    await line.next(0)
-    await line.return_()
+        pipeline = PushMapObj[int, int](pipeline, lambda n: n + 1)
+    await pipeline.next(0)
+    await pipeline.return_()
     assert sink.buffer == [10_000]
     assert sink.closed
 
 
-async def test_next_nowait_delivers_or_gives_the_item_back() -> None:
+async def test_next_nowait_delivers_or_returns_item() -> None:
     sink: SinkCollectObj[Any] = SinkCollectObj()
     assert PushMapObj(sink, str).next_nowait(1) == IteratorResult(None, False)
     assert sink.buffer == ["1"]
     buffer: PushPullBufferObj[Any] = PushPullBufferObj(1)
-    line = PushMapObj(buffer.sink, str)
-    line.next_nowait(1)
+    pipeline = PushMapObj(buffer.sink, str)
+    pipeline.next_nowait(1)
     item = object()
     with pytest.raises(WouldBlock) as caught:
-        line.next_nowait(item)
+        pipeline.next_nowait(item)
     assert caught.value.item is item
 
     async def asynchronous(n: Any) -> Any:
@@ -215,7 +217,7 @@ async def test_next_nowait_delivers_or_gives_the_item_back() -> None:
     assert sink.buffer == ["1"]
 
 
-async def test_fork_delivers_to_all_side_by_side() -> None:
+async def test_fork_delivers_concurrently() -> None:
     slow, fast = Slow(), SinkCollectObj[int]()
     fork = PushForkObj([slow, fast])
     push = asyncio.create_task(fork.next(1))
@@ -231,7 +233,7 @@ async def test_fork_delivers_to_all_side_by_side() -> None:
     assert slow.ended == [None]
 
 
-async def test_fork_keeps_no_item_from_the_others_when_one_fails() -> None:
+async def test_fork_delivers_to_others_when_one_fails() -> None:
     collected: SinkCollectObj[int] = SinkCollectObj()
     with pytest.raises(OSError, match="1"):
         await PushForkObj([Failing(), collected]).next(1)
@@ -242,14 +244,14 @@ async def test_fork_keeps_no_item_from_the_others_when_one_fails() -> None:
     assert collected.buffer == [1, 2]
 
 
-async def test_fork_leaves_shared_sinks_open_when_told_to() -> None:
+async def test_fork_without_forward_close_keeps_sinks_open() -> None:
     shared: SinkCollectObj[int] = SinkCollectObj()
     await PushForkObj([shared], forward_close=False).return_()
     await shared.next(1)
     assert shared.buffer == [1]
 
 
-async def test_a_sink_that_is_done_gets_no_more() -> None:
+async def test_done_sink_gets_no_more_items() -> None:
     class Two(SinkObj[int]):
         def __init__(self) -> None:
             super().__init__()
@@ -265,7 +267,7 @@ async def test_a_sink_that_is_done_gets_no_more() -> None:
     assert two.items == other.items == [0, 1]
 
 
-async def test_serial_keeps_the_order_of_arrival_under_concurrent_pushes() -> None:
+async def test_serial_keeps_order_of_concurrent_pushes() -> None:
     sink: SinkCollectObj[int] = SinkCollectObj()
 
     async def slower_when_early(n: int) -> int:
@@ -282,13 +284,13 @@ async def test_serial_keeps_the_order_of_arrival_under_concurrent_pushes() -> No
     assert sink.buffer == list(range(8))
 
 
-async def test_serial_goes_on_when_a_push_is_cancelled_or_fails() -> None:
+async def test_serial_survives_cancelled_and_failed_pushes() -> None:
     slow = Slow()
     serial = PushSerialObj(slow)
     pushes = [asyncio.create_task(serial.next(n)) for n in range(4)]
     for _ in range(3):
         await asyncio.sleep(0)
-    assert slow.begun == [0]
+    assert slow.started == [0]
     pushes[1].cancel()
     pushes[0].cancel()
     slow.open.set()
@@ -300,7 +302,7 @@ async def test_serial_goes_on_when_a_push_is_cancelled_or_fails() -> None:
     assert [type(outcome) for outcome in outcomes] == [ZeroDivisionError, IteratorResult]
 
 
-async def test_a_subclass_with_next_impl_works_anywhere_in_a_line() -> None:
+async def test_next_impl_subclass_works_in_pipeline() -> None:
     class Twice(PushObj1To1Link[int, int]):
         async def next_impl(self, item: int) -> None:
             await self.sink.next(item)
@@ -308,15 +310,15 @@ async def test_a_subclass_with_next_impl_works_anywhere_in_a_line() -> None:
             await self.sink.next(item)
 
     sink: SinkCollectObj[str] = SinkCollectObj()
-    line = PushMapObj[int, int](Twice(PushMapObj(sink, str)), lambda n: n + 1)
-    await line.next(1)
-    await line.next(2)
-    await line.return_()
+    pipeline = PushMapObj[int, int](Twice(PushMapObj(sink, str)), lambda n: n + 1)
+    await pipeline.next(1)
+    await pipeline.next(2)
+    await pipeline.return_()
     assert sink.buffer == ["2", "2", "3", "3"]
     assert sink.closed
 
 
-async def test_a_plain_object_with_the_protocol_is_a_sink() -> None:
+async def test_plain_object_with_protocol_is_a_sink() -> None:
     class Plain:
         def __init__(self) -> None:
             self.calls: list[Any] = []
@@ -333,10 +335,10 @@ async def test_a_plain_object_with_the_protocol_is_a_sink() -> None:
             raise error
 
     plain = Plain()
-    line = PushMapObj(plain, str)
-    assert await line.next(1) == IteratorResult("kept", False)
-    assert await line.next(2) == IteratorResult("kept", True)
-    await line.return_(3)
+    pipeline = PushMapObj(plain, str)
+    assert await pipeline.next(1) == IteratorResult("kept", False)
+    assert await pipeline.next(2) == IteratorResult("kept", True)
+    await pipeline.return_(3)
     assert plain.calls == ["1", "2", ("return", 3)]
 
 
@@ -390,24 +392,24 @@ def test_law_14_bad_input_fails_at_construction(
         (None, TypeError, r"the number of a sink, got None \(NoneType\) for 1 \(int\)"),
     ],
 )
-async def test_a_selector_that_names_no_sink_is_refused(
+async def test_selector_returning_no_sink_number_raises(
     answer: Any, kind: type[Exception], message: str, is_async: bool
 ) -> None:
     async def later(_: int) -> Any:
         return answer
 
     sinks: list[SinkCollectObj[int]] = [SinkCollectObj(), SinkCollectObj()]
-    line = PushDistributeObj(sinks, later if is_async else lambda _: answer)
+    pipeline = PushDistributeObj(sinks, later if is_async else lambda _: answer)
     with pytest.raises(kind, match=f"selector must give {message}"):
-        await line.next(1)
-    # The item is still its caller's, and the line goes on.
+        await pipeline.next(1)
+    # The item was not accepted, and the pipeline remains usable.
     assert [sink.buffer for sink in sinks] == [[], []]
-    line.selector = lambda _: 1
-    await line.next(1)
+    pipeline.selector = lambda _: 1
+    await pipeline.next(1)
     assert [sink.buffer for sink in sinks] == [[], [1]]
 
 
-async def test_the_end_of_a_block_ends_the_supply() -> None:
+async def test_leaving_block_ends_or_throws() -> None:
     slow = Slow()
     async with slow:
         pass
@@ -420,21 +422,21 @@ async def test_the_end_of_a_block_ends_the_supply() -> None:
     assert other.ended == [error]
 
 
-async def test_reduce_pushes_each_running_result() -> None:
+async def test_accumulate_pushes_each_running_result() -> None:
     sink: SinkCollectObj[int] = SinkCollectObj()
-    line = PushReduceObj[int, int](sink, operator.add, 10)
+    pipeline = PushReduceObj[int, int](sink, operator.add, 10)
     for n in (1, 2, 3):
-        await line.next(n)
+        await pipeline.next(n)
     assert sink.buffer == [11, 13, 16]
-    line.accumulator = 0
-    line.reducer = operator.sub
-    await line.next(5)
-    assert (sink.buffer[-1], line.accumulator) == (-5, -5)
+    pipeline.accumulator = 0
+    pipeline.reducer = operator.sub
+    await pipeline.next(5)
+    assert (sink.buffer[-1], pipeline.accumulator) == (-5, -5)
     with pytest.raises(TypeError, match=r"reducer must be callable, got None"):
         PushReduceObj(sink, wrong(None))
 
 
-async def test_reduce_law_2_a_cancelled_push_changes_nothing() -> None:
+async def test_law_2_cancelled_accumulate_keeps_state() -> None:
     sink: SinkCollectObj[int] = SinkCollectObj()
     gate = asyncio.Event()
 
@@ -442,26 +444,26 @@ async def test_reduce_law_2_a_cancelled_push_changes_nothing() -> None:
         await gate.wait()
         return left + right
 
-    line = PushReduceObj[int, int](sink, add, 10)
-    push = asyncio.ensure_future(line.next(1))
+    pipeline = PushReduceObj[int, int](sink, add, 10)
+    push = asyncio.ensure_future(pipeline.next(1))
     await asyncio.sleep(0)
     push.cancel()
     with pytest.raises(asyncio.CancelledError):
         await push
     gate.set()
-    await line.next(2)
+    await pipeline.next(2)
     assert sink.buffer == [12]
 
 
-async def test_dedupe_pushes_each_item_once() -> None:
+async def test_dedupe_pushes_each_key_once() -> None:
     sink: SinkCollectObj[int] = SinkCollectObj()
-    line = PushDedupeObj(sink, key=lambda n: n % 3)
+    pipeline = PushDedupeObj(sink, key=lambda n: n % 3)
     for n in (3, 1, 6, 4, 5):
-        await line.next(n)
+        await pipeline.next(n)
     assert sink.buffer == [3, 1, 5]
 
 
-async def test_dedupe_law_2_an_item_that_was_cancelled_counts_as_not_seen() -> None:
+async def test_law_2_dedupe_forgets_cancelled_item() -> None:
     sink: SinkCollectObj[int] = SinkCollectObj()
     gate = asyncio.Event()
 
@@ -469,20 +471,20 @@ async def test_dedupe_law_2_an_item_that_was_cancelled_counts_as_not_seen() -> N
         await gate.wait()
         return n
 
-    line = PushDedupeObj(sink, key=key)
-    push = asyncio.ensure_future(line.next(1))
+    pipeline = PushDedupeObj(sink, key=key)
+    push = asyncio.ensure_future(pipeline.next(1))
     await asyncio.sleep(0)
     push.cancel()
     with pytest.raises(asyncio.CancelledError):
         await push
     gate.set()
-    await line.next(1)
-    await line.next(1)
+    await pipeline.next(1)
+    await pipeline.next(1)
     assert sink.buffer == [1]
 
 
 class Appending(SinkObj[Any]):
-    """A class of the user whose `next_nowait` returns what it is told to."""
+    """A user-defined sink whose `next_nowait` returns a given value."""
 
     def __init__(self, returns: Any) -> None:
         super().__init__()
@@ -494,7 +496,7 @@ class Appending(SinkObj[Any]):
         return self._returns
 
 
-LINES: dict[str, Callable[[Any], PushObj[Any]]] = {
+PIPELINES: dict[str, Callable[[Any], PushObj[Any]]] = {
     "map": lambda sink: PushMapObj(sink, lambda item: item),
     "window": lambda sink: PushWindowObj(sink, 1),
     "fork": lambda sink: PushForkObj([SinkNullObj(), sink]),
@@ -506,20 +508,20 @@ LINES: dict[str, Callable[[Any], PushObj[Any]]] = {
 }
 
 
-@pytest.mark.parametrize("line", LINES)
-def test_a_next_nowait_that_returns_nothing_accepts_its_item(line: str) -> None:
-    """As a `next` that returns nothing does."""
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_next_nowait_returning_none_accepts_item(pipeline: str) -> None:
+    """`next_nowait` may return None, as `next` may."""
     sink = Appending(None)
-    assert LINES[line](sink).next_nowait(1) == IteratorResult(None, False)
+    assert PIPELINES[pipeline](sink).next_nowait(1) == IteratorResult(None, False)
     assert len(sink.items) == 1
 
 
-@pytest.mark.parametrize("line", LINES)
-def test_a_next_nowait_that_returns_something_else_is_named(line: str) -> None:
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_next_nowait_returning_other_value_raises(pipeline: str) -> None:
     sink = Appending(5)
     message = r"next_nowait of Appending must be None or an IteratorResult, got 5 \(int\)"
     with pytest.raises(TypeError, match=message) as caught:
-        LINES[line](sink).next_nowait(1)
+        PIPELINES[pipeline](sink).next_nowait(1)
     assert len(sink.items) == 1
-    if line not in ("fork", "distribute"):
+    if pipeline not in ("fork", "distribute"):
         assert getattr(caught.value, "accepted_by", ()) == (sink,)

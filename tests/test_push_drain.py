@@ -1,4 +1,4 @@
-"""`drain_to`: a stream into a sink."""
+"""`drain_to`: push the items of a stream into a sink."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
-async def slowly(n: int) -> int:
+async def delayed(n: int) -> int:
     await asyncio.sleep(0)
     return n
 
@@ -46,9 +46,9 @@ class Slow(SinkObj[Any]):
         self.ends.append(value)
 
 
-async def test_drain_to_pushes_everything_and_ends_the_sink() -> None:
+async def test_drain_to_pushes_all_and_ends_sink() -> None:
     sink: SinkCollectObj[int] = SinkCollectObj()
-    await SourceIterObj(range(5)).map(slowly).drain_to(sink)
+    await SourceIterObj(range(5)).map(delayed).drain_to(sink)
     assert sink.buffer == list(range(5))
     assert sink.closed
     shared: SinkCollectObj[int] = SinkCollectObj()
@@ -58,7 +58,7 @@ async def test_drain_to_pushes_everything_and_ends_the_sink() -> None:
     assert not shared.closed
 
 
-async def test_drain_to_stops_when_the_sink_is_done() -> None:
+async def test_drain_to_stops_when_sink_is_done() -> None:
     sink: SinkCollectObj[list[int]] = SinkCollectObj()
     stream = SourceIterObj(range(10))
     await stream.drain_to(PushTakeObj(PushWindowObj(sink, 2), 3))
@@ -66,7 +66,7 @@ async def test_drain_to_stops_when_the_sink_is_done() -> None:
     assert await anext(stream) == 3
 
 
-async def test_law_3_an_error_of_either_side_ends_it_and_leaves_both_usable() -> None:
+async def test_law_3_failed_drain_leaves_both_sides_usable() -> None:
     sink: SinkCollectObj[float] = SinkCollectObj()
     stream = SourceIterObj([1, 0, 2])
     with pytest.raises(ZeroDivisionError):
@@ -76,10 +76,10 @@ async def test_law_3_an_error_of_either_side_ends_it_and_leaves_both_usable() ->
     assert sink.buffer == [1.0, 2.0]
 
 
-async def test_what_a_closed_sink_refuses_goes_back() -> None:
+async def test_item_refused_by_closed_sink_is_put_back() -> None:
     sink: SinkCollectObj[int] = SinkCollectObj()
     await sink.return_()
-    stream = SourceIterObj(range(3)).map(slowly)
+    stream = SourceIterObj(range(3)).map(delayed)
     for target in (sink, PushMapObj[int, int](sink, lambda n: n)):
         with pytest.raises(ClosedError) as caught:
             await stream.drain_to(target)
@@ -87,22 +87,22 @@ async def test_what_a_closed_sink_refuses_goes_back() -> None:
     assert await stream.collect() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("windowed", [False, True])
+@pytest.mark.parametrize("batched", [False, True])
 @pytest.mark.parametrize("at", range(1, 60))
-async def test_law_2_a_cancelled_drain_to_loses_nothing(at: int, windowed: bool) -> None:
+async def test_law_2_cancelled_drain_loses_nothing(at: int, batched: bool) -> None:
     sink = Slow()
-    target: Any = PushWindowObj(PushMapObj[Any, Any](sink, slowly), 2) if windowed else sink
-    stream: PullObj[int] = SourceIterObj(range(7)).map(slowly).filter(lambda _: True)
+    target: Any = PushWindowObj(PushMapObj[Any, Any](sink, delayed), 2) if batched else sink
+    stream: PullObj[int] = SourceIterObj(range(7)).map(delayed).filter(lambda _: True)
     task = asyncio.create_task(stream.drain_to(target))
     await turns(at)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await stream.drain_to(target)
-    assert sink.items == ([[0, 1], [2, 3], [4, 5], [6]] if windowed else list(range(7)))
+    assert sink.items == ([[0, 1], [2, 3], [4, 5], [6]] if batched else list(range(7)))
     assert sink.ends == [None]
 
 
-async def test_law_2_what_a_fork_has_in_part_does_not_go_back() -> None:
+async def test_law_2_partly_delivered_item_is_not_put_back() -> None:
     gate, sink = asyncio.Event(), SinkCollectObj[int]()
 
     async def wait(n: int) -> int:
@@ -122,8 +122,8 @@ async def test_law_2_what_a_fork_has_in_part_does_not_go_back() -> None:
     assert sink.buffer == [0, 1, 2]
 
 
-class Turning(SinkObj[Any]):
-    """Accepts an item after one turn of the loop, or of whoever drives it by hand."""
+class Yielding(SinkObj[Any]):
+    """Accepts an item after one event-loop iteration, or one manual `send`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,14 +135,14 @@ class Turning(SinkObj[Any]):
 
 
 @pytest.mark.parametrize("at", range(1, 9))
-@pytest.mark.parametrize("shape", ["plain", "window", "fork"])
-async def test_law_2_a_drain_to_closed_by_hand_pushes_no_item_twice(shape: str, at: int) -> None:
-    sink, other = Turning(), Turning()
-    window: Any = PushWindowObj(sink, 1)
+@pytest.mark.parametrize("shape", ["plain", "batch", "fork"])
+async def test_law_2_drain_closed_manually_repeats_no_item(shape: str, at: int) -> None:
+    sink, other = Yielding(), Yielding()
+    batch: Any = PushWindowObj(sink, 1)
     target: Any = {
         "plain": other,
-        "window": window,
-        "fork": PushForkObj([other, window], concurrent=False),
+        "batch": batch,
+        "fork": PushForkObj([other, batch], concurrent=False),
     }[shape]
     stream = SourceIterObj(range(4))
     drain = stream.drain_to(target)
@@ -152,12 +152,12 @@ async def test_law_2_a_drain_to_closed_by_hand_pushes_no_item_twice(shape: str, 
     drain.close()
     await stream.drain_to(target)
     assert sink.items == ([] if shape == "plain" else [[0], [1], [2], [3]])
-    # A fork that had given an item to one branch does not get it again for the other.
+    # An item that one branch of the fork accepted is not pushed to the other branch again.
     assert sorted(set(other.items)) == other.items
-    assert len(other.items) >= {"plain": 4, "window": 0, "fork": 3}[shape]
+    assert len(other.items) >= {"plain": 4, "batch": 0, "fork": 3}[shape]
 
 
-async def test_law_16_draining_a_ready_stream_lets_the_loop_turn() -> None:
+async def test_law_16_draining_yields_to_event_loop() -> None:
     async with Heart() as heart:
         sink: SinkCollectObj[int] = SinkCollectObj()
         await SourceIterObj(range(20_000)).drain_to(sink)
@@ -165,7 +165,7 @@ async def test_law_16_draining_a_ready_stream_lets_the_loop_turn() -> None:
     assert heart.beats >= 20_000 // 4096
 
 
-async def test_a_buffer_into_a_buffer() -> None:
+async def test_drain_buffer_into_buffer() -> None:
     first: PushPullBufferObj[int] = PushPullBufferObj(2)
     second: PushPullBufferObj[int] = PushPullBufferObj(1)
     draining = asyncio.create_task(first.source.drain_to(second.sink))
@@ -177,7 +177,7 @@ async def test_a_buffer_into_a_buffer() -> None:
     assert await pulled == list(range(20))
 
 
-async def test_a_stream_of_ones_own_is_drained_too() -> None:
+async def test_drain_user_defined_stream() -> None:
     class Own(PullObj[int]):
         async def pull_impl(self) -> AsyncIterator[int]:
             for n in range(3):
@@ -188,6 +188,6 @@ async def test_a_stream_of_ones_own_is_drained_too() -> None:
     assert sink.buffer == [0, 1, 2]
 
 
-def test_law_14_what_is_no_sink_is_refused_at_once() -> None:
+def test_law_14_drain_to_non_sink_raises_at_once() -> None:
     with pytest.raises(TypeError, match=r"sink must be a push object, got 3 \(int\)"):
         wrong(SourceIterObj(range(3)).drain_to)(3)

@@ -1,4 +1,4 @@
-"""One to many: forks, selectors, rings, labels; and `PushChain`, which writes lines from their top."""
+"""One to many: fork, distribute, round robin, labels; and `PushChain`, which builds pipelines from the top."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class Slow(SinkObj[Any]):
-    """Accepts when it is told to."""
+    """Accepts items once the test sets `open`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,16 +58,16 @@ class Slow(SinkObj[Any]):
 
 
 class Failing(SinkObj[Any]):
-    """Fails at everything; before or after it has suspended."""
+    """Fails at every method, after the given number of event-loop iterations."""
 
     def __init__(self, turns: int = 0) -> None:
         super().__init__()
         self.turns = turns
 
-    async def fail(self, what: Any) -> None:
+    async def fail(self, detail: Any) -> None:
         for _ in range(self.turns):
             await asyncio.sleep(0)
-        raise OSError(what)
+        raise OSError(detail)
 
     async def next_impl(self, item: Any) -> None:
         await self.fail(item)
@@ -89,9 +89,7 @@ def fail(item: Any) -> Any:
 
 @pytest.mark.parametrize("concurrent", [True, False])
 @pytest.mark.parametrize("turns", [0, 2])
-async def test_errors_of_several_branches_are_a_group_and_keep_nothing_from_the_others(
-    concurrent: bool, turns: int
-) -> None:
+async def test_branch_errors_are_grouped(concurrent: bool, turns: int) -> None:
     slow, (ready,) = Slow(), collectors(1)
     slow.open.set()
     mapped = PushMapObj(SinkNullObj[Any](), fail)
@@ -109,7 +107,7 @@ async def test_errors_of_several_branches_are_a_group_and_keep_nothing_from_the_
     assert ready.buffer == [1, 2]
 
 
-async def test_a_branch_that_cancels_itself_is_an_error_of_that_branch() -> None:
+async def test_self_cancelling_branch_is_an_error() -> None:
     class Cancelling(SinkObj[Any]):
         async def next_impl(self, item: Any) -> None:
             await asyncio.sleep(0)
@@ -125,7 +123,7 @@ async def test_a_branch_that_cancels_itself_is_an_error_of_that_branch() -> None
     assert ready.buffer == slow.items == [1]
 
 
-async def test_side_by_side_or_one_after_the_other() -> None:
+async def test_fork_concurrent_or_sequential() -> None:
     for concurrent in (True, False):
         slow, other, (ready,) = Slow(), Slow(), collectors(1)
         other.open.set()
@@ -138,7 +136,7 @@ async def test_side_by_side_or_one_after_the_other() -> None:
         assert slow.items == other.items == ready.buffer == [1]
 
 
-async def test_a_bounded_buffer_decouples_a_slow_branch() -> None:
+async def test_bounded_buffer_decouples_slow_branch() -> None:
     slow, (fast,) = Slow(), collectors(1)
     buffer: PushPullBufferObj[int] = PushPullBufferObj(3)
     fork = PushForkObj([fast, buffer.sink])
@@ -161,7 +159,7 @@ async def test_a_bounded_buffer_decouples_a_slow_branch() -> None:
 
 
 @pytest.mark.parametrize("how", ["return_", "throw"])
-async def test_the_end_reaches_all_although_one_fails(how: str) -> None:
+async def test_end_reaches_all_branches_despite_errors(how: str) -> None:
     slow, (ready,) = Slow(), collectors(1)
     fork = PushForkObj([Failing(), ready, Failing(2), slow])
     error = KeyError("x")
@@ -176,7 +174,7 @@ async def test_the_end_reaches_all_although_one_fails(how: str) -> None:
         await fork.next(1)
 
 
-async def test_forward_close_keeps_shared_sinks_open() -> None:
+async def test_forward_close_false_keeps_shared_sinks_open() -> None:
     shared = collectors(2)
     fans: list[PushObj[Any]] = [
         PushForkObj(shared, forward_close=False),
@@ -193,18 +191,18 @@ async def test_forward_close_keeps_shared_sinks_open() -> None:
     assert all(sink.closed for sink in shared)
 
 
-async def test_a_fan_out_in_the_middle_flushes_its_branches_at_the_end() -> None:
+async def test_fork_flushes_its_branches_at_the_end() -> None:
     sinks = collectors(2)
-    line = PushMapObj[int, int](
+    pipeline = PushMapObj[int, int](
         PushForkObj([PushWindowObj(sinks[0], 2), PushWindowObj(sinks[1], 10)]), int
     )
     for n in range(3):
-        await line.next(n)
-    await line.return_()
+        await pipeline.next(n)
+    await pipeline.return_()
     assert [sink.buffer for sink in sinks] == [[[0, 1], [2]], [[0, 1, 2]]]
 
 
-async def test_sinks_that_are_done_leave() -> None:
+async def test_done_sinks_are_skipped() -> None:
     sinks = collectors(3)
     ring = PushRoundRobinObj([PushTakeObj(sinks[0], 1), sinks[1], PushTakeObj(sinks[2], 2)])
     assert not any([(await ring.next(n)).done for n in range(8)])
@@ -215,7 +213,7 @@ async def test_sinks_that_are_done_leave() -> None:
     assert [(await chosen.next(n)).done for n in (0, 1, 2, 3)] == [False, False, False, True]
 
 
-async def test_ring_takes_turns_also_where_one_stands_twice() -> None:
+async def test_round_robin_allows_same_sink_twice() -> None:
     sinks = collectors(2)
     ring = PushRoundRobinObj([sinks[0], sinks[1], sinks[0]])
     for n in range(6):
@@ -223,7 +221,7 @@ async def test_ring_takes_turns_also_where_one_stands_twice() -> None:
     assert [sink.buffer for sink in sinks] == [[0, 2, 3, 5], [1, 4]]
 
 
-async def test_ring_gives_the_turn_of_a_cancelled_push_to_the_next_one() -> None:
+async def test_round_robin_repeats_sink_of_failed_push() -> None:
     slow, (ready,) = Slow(), collectors(1)
     ring = PushRoundRobinObj([ready, slow])
     await ring.next(0)
@@ -251,7 +249,7 @@ async def test_ring_gives_the_turn_of_a_cancelled_push_to_the_next_one() -> None
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_labels(is_async: bool) -> None:
+async def test_distribute_by_label(is_async: bool) -> None:
     async def later(n: int) -> str:
         await asyncio.sleep(0)
         return "odd" if n % 2 else "even"
@@ -285,24 +283,24 @@ async def test_labels(is_async: bool) -> None:
     await other.return_()
     assert rest.closed
     assert odd.closed
-    one_for_two = PushLabeledDistributeObj({"odd": even, "even": even}, select)
-    await one_for_two.next(6)
+    same_sink = PushLabeledDistributeObj({"odd": even, "even": even}, select)
+    await same_sink.next(6)
     assert even.buffer == [0, 2, 6]
 
 
-async def test_law_13_a_new_selector_holds_from_the_next_item() -> None:
+async def test_law_13_new_selector_applies_to_next_item() -> None:
     sinks = collectors(2)
-    line = PushDistributeObj(sinks, lambda _: 0)
-    await line.next(1)
-    line.selector = lambda _: 1
-    assert callable(line.selector)
-    await line.next(2)
+    pipeline = PushDistributeObj(sinks, lambda _: 0)
+    await pipeline.next(1)
+    pipeline.selector = lambda _: 1
+    assert callable(pipeline.selector)
+    await pipeline.next(2)
     assert [sink.buffer for sink in sinks] == [[1], [2]]
     with pytest.raises(TypeError, match="selector must be callable, got 3"):
-        line.selector = wrong(3)
+        pipeline.selector = wrong(3)
 
 
-async def test_nowait_delivers_to_all_or_to_none() -> None:
+async def test_nowait_delivers_to_all_or_none() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
     (ready,) = collectors(1)
     fork = PushForkObj([ready, PushMapObj(ready, str), buffer.sink])
@@ -313,24 +311,24 @@ async def test_nowait_delivers_to_all_or_to_none() -> None:
         assert caught.value.item == 2
         assert not getattr(caught.value, "accepted_by", ())
     assert ready.buffer == [1, "1"]
-    line = PushFilterObj(PushForkObj([PushForkObj([ready, buffer.sink])]), lambda _: True)
+    pipeline = PushFilterObj(PushForkObj([PushForkObj([ready, buffer.sink])]), lambda _: True)
     with pytest.raises(WouldBlock):
-        line.next_nowait(3)
+        pipeline.next_nowait(3)
     assert ready.buffer == [1, "1"]
 
 
-async def test_nowait_says_who_has_an_item_that_showed_too_late_to_need_waiting() -> None:
-    async def slowly(n: int) -> int:
+async def test_nowait_names_sinks_reached_before_block() -> None:
+    async def delayed(n: int) -> int:
         return n
 
     (ready,) = collectors(1)
-    fork = PushForkObj([ready, PushMapObj(SinkNullObj[int](), slowly)])
+    fork = PushForkObj([ready, PushMapObj(SinkNullObj[int](), delayed)])
     with pytest.raises(WouldBlock) as caught:
         fork.next_nowait(1)
     assert ready.buffer == [1]
     assert getattr(caught.value, "accepted_by", ()) == (ready,)
 
-    class NoWay:
+    class WithoutNowait:
         async def next(self, item: int) -> IteratorResult[Any]:
             return IteratorResult(None, False)
 
@@ -341,10 +339,10 @@ async def test_nowait_says_who_has_an_item_that_showed_too_late_to_need_waiting(
             raise error
 
     with pytest.raises(AttributeError):
-        PushMapObj(NoWay(), int).next_nowait(1)
+        PushMapObj(WithoutNowait(), int).next_nowait(1)
 
 
-async def test_a_callback_may_push_into_its_own_fork() -> None:
+async def test_callback_can_push_into_its_own_fork() -> None:
     (ready,) = collectors(1)
 
     def again(n: int) -> None:
@@ -356,22 +354,22 @@ async def test_a_callback_may_push_into_its_own_fork() -> None:
     assert ready.buffer == [0, 1, 2, 3]
 
 
-async def test_forks_that_are_nested_too_deep_say_so() -> None:
-    line: Any = SinkNullObj()
+async def test_forks_nested_too_deep_raise() -> None:
+    pipeline: Any = SinkNullObj()
     for _ in range(100):
-        line = PushForkObj([line])
-    await line.next(1)
+        pipeline = PushForkObj([pipeline])
+    await pipeline.next(1)
     for _ in range(1000):
-        line = PushForkObj([line])
+        pipeline = PushForkObj([pipeline])
     with pytest.raises(RecursionError, match="nested"):
-        await line.next(1)
+        await pipeline.next(1)
     with pytest.raises(RecursionError):
-        line.next_nowait(1)
+        pipeline.next_nowait(1)
 
 
-# Eager tasks have begun by then; what they have is left when they have ended.
+# Eager tasks have already started there, and their items are left over only once they have ended.
 @pytest.mark.loops("asyncio", "uvloop")
-async def test_a_fork_that_is_closed_by_hand_leaves_at_once_what_its_windows_have() -> None:
+async def test_fork_closed_manually_keeps_branch_batches() -> None:
     gate = asyncio.Event()
 
     async def wait(n: Any) -> Any:
@@ -382,15 +380,15 @@ async def test_a_fork_that_is_closed_by_hand_leaves_at_once_what_its_windows_hav
     fork = PushForkObj([PushWindowObj(PushMapObj[Any, Any](sink, wait), 1) for sink in sinks])
     push: Any = fork.next(1)
     push.send(None)
-    with pytest.raises(GeneratorExit) as left:
+    with pytest.raises(GeneratorExit) as exited:
         push.throw(GeneratorExit)
-    assert len(getattr(left.value, "accepted_by", ())) == 2
+    assert len(getattr(exited.value, "accepted_by", ())) == 2
     gate.set()
     await fork.return_()
     assert [sink.buffer for sink in sinks] == [[[1]], [[1]]]
 
 
-async def test_law_16_a_fork_of_ready_sinks_lets_the_loop_turn() -> None:
+async def test_law_16_fork_yields_to_event_loop() -> None:
     async with Heart() as heart:
         fork = PushForkObj(collectors(10))
         for n in range(20_000):
@@ -398,14 +396,14 @@ async def test_law_16_a_fork_of_ready_sinks_lets_the_loop_turn() -> None:
     assert heart.beats >= 20_000 // 4096
 
 
-def test_a_cycle_through_a_fork_is_collected() -> None:
+def test_reference_cycle_through_fork_is_collected() -> None:
     (sink,) = collectors(1)
     fork = PushForkObj([PushDistributeObj([sink], lambda _: 0), SinkCallbackObj(lambda _: fork)])
     fork.next_nowait(fork)
-    gone = weakref.ref(fork)
+    fork_ref = weakref.ref(fork)
     sink = fork = wrong(None)
     gc.collect()
-    assert gone() is None
+    assert fork_ref() is None
 
 
 BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
@@ -455,7 +453,7 @@ def test_law_14_bad_input_fails_at_construction(
         make()
 
 
-def test_law_14_a_sink_that_stands_twice_in_a_fork_is_refused() -> None:
+def test_law_14_fork_refuses_same_sink_twice() -> None:
     sinks = collectors(2)
     with pytest.raises(
         ValueError, match=r"different from each other, .* sinks\[0\] and sinks\[2\]"
@@ -463,12 +461,12 @@ def test_law_14_a_sink_that_stands_twice_in_a_fork_is_refused() -> None:
         PushForkObj([*sinks, sinks[0]])
 
 
-async def test_a_chain_is_the_same_line_from_its_top() -> None:
+async def test_chain_builds_pipeline_from_the_top() -> None:
     sink: SinkCollectObj[str] = SinkCollectObj()
-    line = PushChain.start().filter(is_even).map(str).into(sink)
+    pipeline = PushChain.start().filter(is_even).map(str).into(sink)
     for n in range(5):
-        await line.next(n)
-    await line.return_()
+        await pipeline.next(n)
+    await pipeline.return_()
     assert sink.buffer == ["0", "2", "4"]
     assert sink.closed
 
@@ -481,10 +479,10 @@ async def half(n: int) -> float:
     return n / 2
 
 
-async def test_a_chain_has_every_operator() -> None:
+async def test_chain_has_every_operator() -> None:
     sink: SinkCollectObj[Any] = SinkCollectObj()
     called: list[Any] = []
-    line = (
+    pipeline = (
         PushChain.start(int)
         .serial()
         .dedupe(key=lambda n: n)
@@ -498,34 +496,34 @@ async def test_a_chain_has_every_operator() -> None:
         .into(sink)
     )
     for n in (1, 1, 2, 3):
-        await line.next(n)
-    await line.return_()
+        await pipeline.next(n)
+    await pipeline.return_()
     assert sink.buffer == [[1, 2], [4, 6], [9]]
     assert called == [1, 2, 3]
 
 
-async def test_a_chain_is_built_any_number_of_times_and_never_changes() -> None:
+async def test_chain_is_immutable_and_reusable() -> None:
     chain = PushChain.start(int).batch(2)
     longer = chain.map(len)
     assert repr(chain) == "<PushChain of 1: PushWindowObj>"
     assert repr(longer) == "<PushChain of 2: PushWindowObj | PushMapObj>"
     assert repr(PushChain.start()) == "<PushChain of 0: nothing yet>"
     sinks = collectors(3)
-    lines = [chain.into(sinks[0]), chain.into(sinks[1]), longer.into(sinks[2])]
-    await lines[0].next(1)
-    await lines[1].next(2)
-    await lines[1].next(3)
-    await lines[2].next(4)
-    for line in lines:
-        await line.return_()
+    pipelines = [chain.into(sinks[0]), chain.into(sinks[1]), longer.into(sinks[2])]
+    await pipelines[0].next(1)
+    await pipelines[1].next(2)
+    await pipelines[1].next(3)
+    await pipelines[2].next(4)
+    for pipeline in pipelines:
+        await pipeline.return_()
     assert [sink.buffer for sink in sinks] == [[[1]], [[2, 3]], [1]]
 
 
-async def test_chains_end_in_many() -> None:
+async def test_chains_end_in_several_sinks() -> None:
     sinks = collectors(6)
     branch = PushChain.start(int).map(str).into(sinks[1])
-    line = PushChain.start().filter(is_even).fork(sinks[0], branch, concurrent=False)
-    chosen = PushChain.start(int).distribute(lambda n: n % 2, sinks[2], line)
+    pipeline = PushChain.start().filter(is_even).fork(sinks[0], branch, concurrent=False)
+    chosen = PushChain.start(int).distribute(lambda n: n % 2, sinks[2], pipeline)
     ring = PushChain.start(int).round_robin(sinks[3], chosen)
     labeled = PushChain.start(int).distribute_labeled(lambda _: "x", {"y": sinks[4]}, ring)
     for n in range(8):
@@ -538,7 +536,7 @@ async def test_chains_end_in_many() -> None:
     assert sinks[5].buffer == [1]
 
 
-async def test_an_empty_chain_into_somebody_elses_sink_is_a_push_object() -> None:
+async def test_empty_chain_wraps_foreign_sink() -> None:
     class Plain:
         def __init__(self) -> None:
             self.calls: list[Any] = []
@@ -555,12 +553,12 @@ async def test_an_empty_chain_into_somebody_elses_sink_is_a_push_object() -> Non
             raise error
 
     plain = Plain()
-    async with PushChain.start().into(plain) as line:
-        await line.next(1)
+    async with PushChain.start().into(plain) as pipeline:
+        await pipeline.next(1)
     assert plain.calls == [1, "end"]
 
 
-async def test_law_17_a_chain_of_ten_thousand() -> None:
+async def test_law_17_chain_of_ten_thousand() -> None:
     chain = PushChain.start(int)
     for _ in range(10_000):
         chain = chain.map(lambda n: n + 1)
@@ -569,7 +567,7 @@ async def test_law_17_a_chain_of_ten_thousand() -> None:
     assert sink.buffer == [10_000]
 
 
-def test_law_14_a_chain_refuses_bad_input_where_it_is_written() -> None:
+def test_law_14_chain_checks_input_at_each_call() -> None:
     with pytest.raises(TypeError, match=r"transform must be callable, got 3 \(int\)"):
         PushChain.start().map(wrong(3))
     with pytest.raises(ValueError, match="size must be at least 1"):
@@ -579,7 +577,7 @@ def test_law_14_a_chain_refuses_bad_input_where_it_is_written() -> None:
 
 
 def check_types() -> None:
-    """Read by type checkers, never run."""
+    """Checked by type checkers, never run."""
     sink: SinkCollectObj[str] = SinkCollectObj()
     floats: SinkCollectObj[float] = SinkCollectObj()
     lists: SinkCollectObj[list[int]] = SinkCollectObj()

@@ -1,4 +1,4 @@
-"""Law 14, for whatever pushes: what is no sink is refused where it is given, by the name of its parameter."""
+"""Guarantee 14, for push classes: a wrong sink is refused at construction, and the error names its parameter."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support import EXPORTED, wrong
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# What a constructor wants besides its sinks, by the name of the parameter.
+# Other arguments that a constructor needs, by parameter name.
 ARGUMENTS: dict[str, Any] = {
     "transform": str,
     "predicate": bool,
@@ -40,32 +40,32 @@ ARGUMENTS: dict[str, Any] = {
 
 
 def parameters(kind: type) -> dict[str, inspect.Parameter]:
-    """Those of its constructor; none where that is an exception's."""
+    """Return the parameters of a class's constructor, or none for an exception."""
     if issubclass(kind, BaseException):
         return {}
     return dict(inspect.signature(kind).parameters)
 
 
-def of_sinks(name: str) -> list[str]:
-    kinds = {one: getattr(headrace, one) for one in EXPORTED}
-    classes = {one: kind for one, kind in kinds.items() if isinstance(kind, type)}
-    return sorted(one for one, kind in classes.items() if name in parameters(kind))
+def classes_with(name: str) -> list[str]:
+    kinds = {other: getattr(headrace, other) for other in EXPORTED}
+    classes = {other: kind for other, kind in kinds.items() if isinstance(kind, type)}
+    return sorted(other for other, kind in classes.items() if name in parameters(kind))
 
 
 def with_sinks(kind: Any, name: str, sinks: Any) -> Any:
-    """Makes one with these sinks, and with whatever else it wants."""
-    arguments = {one: ARGUMENTS[one] for one in parameters(kind) if one in ARGUMENTS}
+    """Create an object with these sinks and all other required arguments."""
+    arguments = {other: ARGUMENTS[other] for other in parameters(kind) if other in ARGUMENTS}
     if parameters(kind)[name].kind is inspect.Parameter.VAR_POSITIONAL:
         return kind(*arguments.values(), *sinks)
     return kind(**arguments, **{name: sinks})
 
 
-ONE, MANY = of_sinks("sink"), of_sinks("sinks")
+SINGLE, MANY = classes_with("sink"), classes_with("sinks")
 
 
-def test_the_classes_are_found() -> None:
-    """A sink of anybody's goes into the first, several into the others; the last sinks have none below them."""
-    assert set(ONE) > {"PushMapObj", "PushWindowTimeoutObj", "PushSerialObj", "PushPullObj"}
+def test_classes_are_found() -> None:
+    """Classes with one sink and with several are found; the remaining push classes have no sink below them."""
+    assert set(SINGLE) > {"PushMapObj", "PushWindowTimeoutObj", "PushSerialObj", "PushPullObj"}
     assert MANY == [
         "PullPushBridgeObj",
         "PullPushDistributeObj",
@@ -75,8 +75,8 @@ def test_the_classes_are_found() -> None:
         "PushRoundRobinObj",
     ]
     pushes = {name for name in EXPORTED if name.startswith("Push") and name.endswith("Obj")}
-    rest = {"PushObj", "PushPullBufferObj"}
-    assert pushes - set(ONE) - set(MANY) == rest
+    neither = {"PushObj", "PushPullBufferObj"}
+    assert pushes - set(SINGLE) - set(MANY) == neither
 
 
 BAD: list[tuple[Any, str]] = [
@@ -89,30 +89,30 @@ BAD: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("bad", "shown"), BAD)
-@pytest.mark.parametrize("name", ONE)
-def test_law_14_what_is_no_sink_is_refused(name: str, bad: Any, shown: str) -> None:
+@pytest.mark.parametrize(("bad", "described"), BAD)
+@pytest.mark.parametrize("name", SINGLE)
+def test_law_14_non_sink_is_refused(name: str, bad: Any, described: str) -> None:
     kind = getattr(headrace, name)
-    with pytest.raises(TypeError, match=f"^sink must be a push object, got {shown}"):
+    with pytest.raises(TypeError, match=f"^sink must be a push object, got {described}"):
         with_sinks(kind, "sink", bad)
     made = with_sinks(kind, "sink", SinkNullObj())
     assert isinstance(made, (PushObj, PushPullObj))
 
 
-@pytest.mark.parametrize(("bad", "shown"), BAD)
+@pytest.mark.parametrize(("bad", "described"), BAD)
 @pytest.mark.parametrize("name", MANY)
-def test_law_14_what_is_no_sink_is_refused_among_many(name: str, bad: Any, shown: str) -> None:
+def test_law_14_non_sink_among_several_is_refused(name: str, bad: Any, described: str) -> None:
     kind = getattr(headrace, name)
     sinks: Any = [SinkNullObj(), bad]
-    place = r"sinks\[1\]"
+    parameter = r"sinks\[1\]"
     if name == "PushLabeledDistributeObj":
-        sinks, place = {"a": SinkNullObj(), "b": bad}, r"sinks\['b'\]"
-    with pytest.raises(TypeError, match=f"^{place} must be a push object, got {shown}"):
+        sinks, parameter = {"a": SinkNullObj(), "b": bad}, r"sinks\['b'\]"
+    with pytest.raises(TypeError, match=f"^{parameter} must be a push object, got {described}"):
         with_sinks(kind, "sinks", sinks)
 
 
 @pytest.mark.parametrize("name", MANY)
-def test_law_14_no_sinks_are_too_few(name: str) -> None:
+def test_law_14_empty_sinks_are_refused(name: str) -> None:
     none: Any = {} if name == "PushLabeledDistributeObj" else []
     with pytest.raises(ValueError, match=r"^sinks must hold at least one push object, got none"):
         with_sinks(getattr(headrace, name), "sinks", none)
@@ -126,7 +126,7 @@ ENDS: list[Callable[..., Any]] = [
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_law_14_a_chain_ends_in_sinks(end: Callable[..., Any]) -> None:
+def test_law_14_chain_end_checks_its_sinks(end: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match=r"^sinks must hold at least one push object, got none"):
         end()
     with pytest.raises(TypeError, match=r"^sinks\[1\] must be a push object, got 3 \(int\)"):

@@ -1,4 +1,4 @@
-"""`PushSignalObj` and `PullGateObj`: what a push line says, and what a pull line waits for; `PushBufferObj`."""
+"""`PushSignalObj`, which resolves a signal at each item; `PullGateObj`, which waits for one; and `PushBufferObj`."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
 
-class Heard(WaitObject[Any]):
-    """A signal that notes its values."""
+class Recorded(WaitObject[Any]):
+    """A signal that records its values."""
 
     def __init__(self) -> None:
         self.values: list[Any] = []
@@ -45,7 +45,7 @@ class Heard(WaitObject[Any]):
 
 
 class Always(WaitObject[Any]):
-    """A signal that is there whenever it is waited for."""
+    """A signal that is resolved whenever it is awaited."""
 
     def wait(self) -> Coroutine[Any, Any, Any]:
         self.resolve()
@@ -60,91 +60,91 @@ class Picky(SinkObj[Any]):
             raise ValueError(item)
 
 
-def a_pull(stream: Any) -> asyncio.Task[Any]:
+def start_pull(stream: Any) -> asyncio.Task[Any]:
     async def pull() -> Any:
         return await anext(stream)
 
     return asyncio.create_task(pull())
 
 
-def ways_to_push(line: PushObj[Any]) -> list[Callable[[Any], Awaitable[Any]]]:
+def ways_to_push(pipeline: PushObj[Any]) -> list[Callable[[Any], Awaitable[Any]]]:
     async def nowait(item: Any) -> Any:
-        return line.next_nowait(item)
+        return pipeline.next_nowait(item)
 
-    return [line.next, nowait]
+    return [pipeline.next, nowait]
 
 
-async def test_the_signal_is_told_after_the_delivery() -> None:
+async def test_signal_resolves_after_delivery() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
-    heard = Heard()
-    line = PushSignalObj(buffer.sink, heard)
-    await line.next(1)
-    push = asyncio.ensure_future(line.next(2))
+    recorded = Recorded()
+    pipeline = PushSignalObj(buffer.sink, recorded)
+    await pipeline.next(1)
+    push = asyncio.ensure_future(pipeline.next(2))
     await turns(3)
-    assert heard.values == [1]
+    assert recorded.values == [1]
     assert await anext(buffer.source) == 1
     await push
-    assert heard.values == [1, 2]
+    assert recorded.values == [1, 2]
     with pytest.raises(WouldBlock):
-        line.next_nowait(3)
-    assert heard.values == [1, 2]
+        pipeline.next_nowait(3)
+    assert recorded.values == [1, 2]
     assert await anext(buffer.source) == 2
-    line.next_nowait(3)
-    assert heard.values == [1, 2, 3]
+    pipeline.next_nowait(3)
+    assert recorded.values == [1, 2, 3]
 
 
-async def test_the_signal_is_told_before_the_delivery() -> None:
-    heard = Heard()
-    line = PushSignalObj[Any](Picky(), heard, when="before")
-    await line.next(2)
+async def test_signal_resolves_before_delivery() -> None:
+    recorded = Recorded()
+    pipeline = PushSignalObj[Any](Picky(), recorded, when="before")
+    await pipeline.next(2)
     with pytest.raises(ValueError, match="3"):
-        await line.next(3)
-    assert heard.values == [2, 3]
-    line.when = "after"
+        await pipeline.next(3)
+    assert recorded.values == [2, 3]
+    pipeline.when = "after"
     with pytest.raises(ValueError, match="5"):
-        await line.next(5)
-    assert heard.values == [2, 3]
+        await pipeline.next(5)
+    assert recorded.values == [2, 3]
 
 
-async def test_law_13_the_signal_is_live() -> None:
-    first, second = Heard(), Heard()
-    line = PushChain.start(int).signal(first).into(SinkNullObj())
-    assert isinstance(line, PushSignalObj)
-    assert line.wait_obj is first
-    await line.next(1)
-    line.wait_obj = second
-    await line.next(2)
+async def test_law_13_push_signal_is_live() -> None:
+    first, second = Recorded(), Recorded()
+    pipeline = PushChain.start(int).signal(first).into(SinkNullObj())
+    assert isinstance(pipeline, PushSignalObj)
+    assert pipeline.wait_obj is first
+    await pipeline.next(1)
+    pipeline.wait_obj = second
+    await pipeline.next(2)
     assert (first.values, second.values) == ([1], [2])
     with pytest.raises(TypeError, match=r"wait_obj must be a WaitObject, got 3 \(int\)"):
-        line.wait_obj = wrong(3)
+        pipeline.wait_obj = wrong(3)
 
 
-async def test_an_error_of_the_signal_says_that_the_item_was_delivered() -> None:
+async def test_signal_error_names_sink_that_accepted() -> None:
     class Broken(WaitObject[Any]):
         def resolve(self, value: Any = None) -> None:
             raise ForkError("not here")
 
     sink: SinkCollectObj[int] = SinkCollectObj()
-    line = PushSignalObj(sink, Broken())
-    for push in ways_to_push(line):
+    pipeline = PushSignalObj(sink, Broken())
+    for push in ways_to_push(pipeline):
         with pytest.raises(ForkError) as caught:
             await push(1)
         assert vars(caught.value)["accepted_by"] == (sink,)
     assert sink.buffer == [1, 1]
 
 
-async def test_the_end_ends_the_sink_and_leaves_the_signal() -> None:
+async def test_end_closes_sink_and_leaves_signal() -> None:
     sink: SinkCollectObj[int] = SinkCollectObj()
-    heard = Heard()
-    line = PushSignalObj(sink, heard)
-    await line.return_()
+    recorded = Recorded()
+    pipeline = PushSignalObj(sink, recorded)
+    await pipeline.return_()
     assert sink.closed
-    assert not heard.stopped
-    for push in ways_to_push(line):
+    assert not recorded.stopped
+    for push in ways_to_push(pipeline):
         with pytest.raises(ClosedError) as caught:
             await push(1)
         assert caught.value.item == 1
-    assert heard.values == []
+    assert recorded.values == []
 
 
 BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
@@ -198,26 +198,26 @@ def test_law_14_bad_input_fails_at_construction(
 # Gate
 
 
-async def test_the_gate_lets_what_is_ready_through_at_each_signal() -> None:
+async def test_gate_passes_ready_items_at_each_signal() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     signal: WaitObject[None] = WaitObject()
     stream = buffer.source.gate(signal)
     for n in range(3):
         buffer.sink.next_nowait(n)
-    pull = a_pull(stream)
+    pull = start_pull(stream)
     await turns(3)
     assert not pull.done()
     assert len(buffer) == 3
     signal.resolve()
     assert [await pull, await anext(stream), await anext(stream)] == [0, 1, 2]
-    # Nothing is ready: from here on it is closed.
-    pull = a_pull(stream)
+    # No item is ready, so the gate closes.
+    pull = start_pull(stream)
     await turns(3)
     buffer.sink.next_nowait(3)
     buffer.sink.next_nowait(4)
     await turns(3)
     assert not pull.done()
-    # The one that was being pulled is here, and no other one.
+    # The item that was being pulled has left the buffer, and no other.
     assert len(buffer) == 1
     signal.resolve()
     assert [await pull, await anext(stream)] == [3, 4]
@@ -226,32 +226,32 @@ async def test_the_gate_lets_what_is_ready_through_at_each_signal() -> None:
     await stream.aclose()
 
 
-async def test_law_1_nothing_is_pulled_while_the_gate_is_closed() -> None:
+async def test_law_1_closed_gate_pulls_nothing() -> None:
     source = ScriptedSource([1, 2, Forever()])
     signal: WaitObject[None] = WaitObject()
     stream = PullGateObj(source, signal)
-    pull = a_pull(stream)
+    pull = start_pull(stream)
     await turns(3)
     assert (source.opens, source.pulls) == (0, 0)
     signal.resolve()
     assert await pull == 1
     assert source.pulls == 1
     assert await anext(stream) == 2
-    pull = a_pull(stream)
+    pull = start_pull(stream)
     await turns(3)
     await stream.aclose()
     with pytest.raises(ClosedError):
         await pull
 
 
-async def test_a_turn_of_the_loop_does_not_close_the_gate() -> None:
+async def test_loop_iteration_does_not_close_gate() -> None:
     signal: WaitObject[None] = WaitObject()
     signal.resolve()
     stream = PullGateObj(ScriptedSource([Yields(3), 1, Yields(1), 2, Yields(2)]), signal)
     assert await collect(stream) == [1, 2]
 
 
-async def test_a_signal_that_came_while_it_was_open_counts_once() -> None:
+async def test_signal_during_open_gate_counts_once() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     signal: WaitObject[None] = WaitObject()
     stream = buffer.source.gate(signal)
@@ -260,11 +260,11 @@ async def test_a_signal_that_came_while_it_was_open_counts_once() -> None:
     assert await anext(stream) == 1
     signal.resolve()
     signal.resolve()
-    pull = a_pull(stream)
+    pull = start_pull(stream)
     await turns(3)
     buffer.sink.next_nowait(2)
     assert await pull == 2
-    pull = a_pull(stream)
+    pull = start_pull(stream)
     await turns(3)
     buffer.sink.next_nowait(3)
     await turns(3)
@@ -274,7 +274,7 @@ async def test_a_signal_that_came_while_it_was_open_counts_once() -> None:
     await stream.aclose()
 
 
-async def test_a_rejected_signal_raises_until_it_is_reset() -> None:
+async def test_rejected_signal_raises_until_reset() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     signal: WaitObject[None] = WaitObject()
     stream = buffer.source.gate(signal)
@@ -288,8 +288,8 @@ async def test_a_rejected_signal_raises_until_it_is_reset() -> None:
     signal.resolve()
     buffer.sink.next_nowait(1)
     assert await anext(stream) == 1
-    # The same with an item that waits.
-    pull = a_pull(stream)
+    # The same with an item that is held by the gate.
+    pull = start_pull(stream)
     await turns(3)
     buffer.sink.next_nowait(2)
     await turns(3)
@@ -302,18 +302,18 @@ async def test_a_rejected_signal_raises_until_it_is_reset() -> None:
     await stream.aclose()
 
 
-async def test_a_stopped_signal_leaves_the_gate_open() -> None:
+async def test_stopped_signal_leaves_gate_open() -> None:
     signal: WaitObject[None] = WaitObject()
     source = ScriptedSource([1, Yields(2), 2])
     stream = PullGateObj(source, signal).map(str)
-    pull = a_pull(stream)
+    pull = start_pull(stream)
     await turns(3)
     signal.stop()
     assert await pull == "1"
     assert await collect(stream) == ["2"]
 
 
-async def test_law_13_the_signal_of_a_gate_is_live() -> None:
+async def test_law_13_gate_signal_is_live() -> None:
     first, second = WaitObject[None](), WaitObject[None]()
     stream = SourceIterObj([1]).gate(first)
     stream.wait_obj = second
@@ -324,7 +324,7 @@ async def test_law_13_the_signal_of_a_gate_is_live() -> None:
         stream.wait_obj = wrong(3)
 
 
-async def test_law_3_an_error_of_the_source_is_not_held_back() -> None:
+async def test_law_3_source_error_passes_the_gate() -> None:
     error = ValueError("x")
     signal: WaitObject[None] = WaitObject()
     signal.resolve()
@@ -335,13 +335,13 @@ async def test_law_3_an_error_of_the_source_is_not_held_back() -> None:
     assert await collect(stream) == [1]
 
 
-async def test_law_11_a_restart_closes_the_gate() -> None:
+async def test_law_11_restart_closes_gate() -> None:
     signal: WaitObject[None] = WaitObject()
     signal.resolve()
     stream = SourceIterObj([1, 2]).gate(signal)
     assert await anext(stream) == 1
     stream.restart()
-    pull = a_pull(stream)
+    pull = start_pull(stream)
     await turns(3)
     assert not pull.done()
     signal.resolve()
@@ -350,11 +350,11 @@ async def test_law_11_a_restart_closes_the_gate() -> None:
 
 
 @pytest.mark.virtual
-async def test_law_2_a_gate_cancelled_anywhere_loses_nothing() -> None:
+async def test_law_2_cancelled_gate_loses_nothing() -> None:
     script = [1, Delay(1), 2, 3, Yields(2), 4, Delay(1), Yields(1), 5]
 
     class Ticks(WaitObject[Any]):
-        """Comes a moment after it is waited for."""
+        """Is resolved half a second after a wait begins."""
 
         def wait(self) -> Coroutine[Any, Any, Any]:
             asyncio.get_running_loop().call_later(0.5, self.resolve)
@@ -371,11 +371,11 @@ async def test_law_2_a_gate_cancelled_anywhere_loses_nothing() -> None:
         )
 
 
-async def test_law_4_a_gate_that_waits_for_its_signal_closes() -> None:
+async def test_law_4_gate_waiting_for_signal_can_close() -> None:
     source = ScriptedSource([1, 2], closing=1)
     signal: WaitObject[None] = WaitObject()
     stream = PullGateObj(source, signal).map(str)
-    pulls = [a_pull(stream) for _ in range(2)]
+    pulls = [start_pull(stream) for _ in range(2)]
     await turns(3)
     await stream.aclose()
     for pull in pulls:
@@ -386,10 +386,10 @@ async def test_law_4_a_gate_that_waits_for_its_signal_closes() -> None:
         await anext(stream)
 
 
-async def test_law_12_pulls_of_a_gate_are_served_in_turn() -> None:
+async def test_law_12_gate_serves_pulls_in_fifo_order() -> None:
     signal: WaitObject[None] = WaitObject()
     stream = SourceIterObj(range(4)).gate(signal)
-    pulls = [a_pull(stream) for _ in range(4)]
+    pulls = [start_pull(stream) for _ in range(4)]
     await turns(2)
     pulls[1].cancel()
     with contextlib.suppress(asyncio.CancelledError):
@@ -401,11 +401,11 @@ async def test_law_12_pulls_of_a_gate_are_served_in_turn() -> None:
 # Buffer
 
 
-async def test_the_lists_are_those_that_the_condition_parts() -> None:
+async def test_batch_until_splits_at_condition() -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
-    dice = random.Random(seed)
-    items = [dice.randrange(10) for _ in range(100)]
+    rng = random.Random(seed)
+    items = [rng.randrange(10) for _ in range(100)]
     expected: list[list[int]] = [[]]
     for item in items:
         expected[-1].append(item)
@@ -413,59 +413,59 @@ async def test_the_lists_are_those_that_the_condition_parts() -> None:
             expected.append([])
     rest = expected.pop()
 
-    async def above(items: list[int]) -> bool:
-        await turns(dice.randrange(2))
+    async def is_above(items: list[int]) -> bool:
+        await turns(rng.randrange(2))
         return items[-1] > 6
 
-    for condition in (lambda items: items[-1] > 6, above):
+    for condition in (lambda items: items[-1] > 6, is_above):
         for keeps in (True, False):
             sink: SinkCollectObj[list[int]] = SinkCollectObj()
-            line = (
+            pipeline = (
                 PushChain.start(int)
                 .map(int)
                 .batch_until(condition, partial="keep" if keeps else "drop")
                 .into(PushMapObj(sink, list))
             )
             for item in items:
-                await line.next(item)
+                await pipeline.next(item)
             assert sink.buffer == expected
-            await line.return_()
+            await pipeline.return_()
             assert sink.buffer == expected + ([rest] if rest and keeps else [])
             assert sink.closed
 
 
-async def test_law_3_an_error_of_the_condition_costs_its_item() -> None:
+async def test_law_3_condition_error_costs_one_item() -> None:
     sink: SinkCollectObj[list[int]] = SinkCollectObj()
-    line = PushBufferObj[int](sink, lambda items: 12 % items[-1] == 5)
-    await line.next(7)
+    pipeline = PushBufferObj[int](sink, lambda items: 12 % items[-1] == 5)
+    await pipeline.next(7)
     with pytest.raises(ZeroDivisionError) as caught:
-        await line.next(0)
+        await pipeline.next(0)
     assert caught.value.__notes__ == ["raised by condition of PushBufferObj"]
-    await line.next(1)
-    await line.next(7)
-    await line.return_()
+    await pipeline.next(1)
+    await pipeline.next(7)
+    await pipeline.return_()
     assert sink.buffer == [[7], [1, 7]]
 
 
-async def test_law_13_the_condition_is_live_and_throw_drops_the_list() -> None:
+async def test_law_13_condition_is_live_and_throw_drops_list() -> None:
     sink: SinkCollectObj[list[int]] = SinkCollectObj()
-    line = PushBufferObj[int](sink, lambda _: False)
-    await line.next(1)
-    line.condition = lambda items: items[-1] == 2
-    await line.next(2)
+    pipeline = PushBufferObj[int](sink, lambda _: False)
+    await pipeline.next(1)
+    pipeline.condition = lambda items: items[-1] == 2
+    await pipeline.next(2)
     assert sink.buffer == [[1, 2]]
-    await line.next(3)
-    await line.throw(KeyError("x"))
+    await pipeline.next(3)
+    await pipeline.throw(KeyError("x"))
     assert sink.buffer == [[1, 2]]
     with pytest.raises(TypeError, match="condition must be"):
-        line.condition = wrong(3)
+        pipeline.condition = wrong(3)
 
 
-async def test_nowait_does_not_wait_for_a_condition() -> None:
+async def test_nowait_does_not_wait_for_condition() -> None:
     gate = Gate()
-    line = PushBufferObj(SinkNullObj[Any](), gate)
+    pipeline = PushBufferObj(SinkNullObj[Any](), gate)
     with pytest.raises(WouldBlock) as caught:
-        line.next_nowait(1)
+        pipeline.next_nowait(1)
     assert caught.value.item == 1
-    line.condition = lambda _: True
-    line.next_nowait(1)
+    pipeline.condition = lambda _: True
+    pipeline.next_nowait(1)

@@ -1,4 +1,4 @@
-"""`PushWindowTimeoutObj`: windows that time ends."""
+"""`PushWindowTimeoutObj`: batches that are full or whose time is up."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.virtual
 
 
 class Timed(SinkObj[Any]):
-    """Notes what came, and when it was accepted; takes a second for each."""
+    """Records each item and the time of its acceptance; each item takes `seconds`."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         super().__init__()
@@ -45,143 +45,143 @@ class Timed(SinkObj[Any]):
         self.ends.append(error)
 
 
-async def test_law_10_a_list_goes_on_when_it_is_full_or_when_its_time_is_up() -> None:
-    begun = asyncio.get_running_loop().time()
+async def test_law_10_batch_is_pushed_when_full_or_timed_out() -> None:
+    started = asyncio.get_running_loop().time()
     sink = Timed()
-    line = PushMapObj[int, int](PushWindowTimeoutObj(sink, 3, 5), int)
+    pipeline = PushMapObj[int, int](PushWindowTimeoutObj(sink, 3, 5), int)
     for n in range(3):
-        await line.next(n)
+        await pipeline.next(n)
         await asyncio.sleep(1)
-    await line.next(3)
+    await pipeline.next(3)
     await asyncio.sleep(4)
-    await line.next(4)
+    await pipeline.next(4)
     await asyncio.sleep(10)
-    await line.next(5)
-    await line.return_("end")
-    assert [(at - begun, items) for at, items in sink.items] == [
+    await pipeline.next(5)
+    await pipeline.return_("end")
+    assert [(at - started, items) for at, items in sink.items] == [
         (2, [0, 1, 2]),
         (8, [3, 4]),
         (17, [5]),
     ]
     assert sink.ends == ["end"]
     with pytest.raises(ClosedError):
-        await line.next(6)
+        await pipeline.next(6)
 
 
-async def test_law_13_size_and_seconds_are_live() -> None:
+async def test_law_13_size_and_timeout_are_live() -> None:
     sink: SinkCollectObj[Any] = SinkCollectObj()
-    line = PushWindowTimeoutObj(sink, 10, 100)
-    assert (line.size, line.seconds) == (10, 100.0)
-    line.size, line.seconds = 2, 1
-    await line.next(1)
-    await line.next(2)
-    await line.next(3)
+    pipeline = PushWindowTimeoutObj(sink, 10, 100)
+    assert (pipeline.size, pipeline.seconds) == (10, 100.0)
+    pipeline.size, pipeline.seconds = 2, 1
+    await pipeline.next(1)
+    await pipeline.next(2)
+    await pipeline.next(3)
     await asyncio.sleep(2)
     assert sink.buffer == [[1, 2], [3]]
-    with pytest.raises(ValueError, match="seconds must be a finite number"):
-        line.seconds = -1
+    with pytest.raises(ValueError, match="seconds must be positive"):
+        pipeline.seconds = -1
 
 
-async def test_law_6_a_slow_sink_holds_up_the_push_that_fills_a_list() -> None:
+async def test_law_6_slow_sink_blocks_push_that_fills_batch() -> None:
     sink = Timed(10)
-    line = PushWindowTimeoutObj(sink, 2, 1)
-    await line.next(0)
+    pipeline = PushWindowTimeoutObj(sink, 2, 1)
+    await pipeline.next(0)
     await asyncio.sleep(2)
-    # The list of time is on its way; one more can be filled meanwhile.
-    await line.next(1)
-    push = asyncio.create_task(line.next(2))
+    # The batch that timed out is being delivered; another can be filled meanwhile.
+    await pipeline.next(1)
+    push = asyncio.create_task(pipeline.next(2))
     await asyncio.sleep(5)
     assert not push.done()
     await push
-    await line.return_()
+    await pipeline.return_()
     assert [items for _, items in sink.items] == [[0], [1, 2]]
 
 
-async def test_law_3_what_goes_wrong_with_a_list_of_time_is_raised_by_the_next_push() -> None:
+async def test_law_3_background_error_is_raised_by_next_push() -> None:
     sink = Timed()
     sink.bad = ([1], [3])
-    line = PushWindowTimeoutObj(sink, 5, 1)
-    await line.next(1)
+    pipeline = PushWindowTimeoutObj(sink, 5, 1)
+    await pipeline.next(1)
     await asyncio.sleep(2)
     with pytest.raises(OSError, match="1"):
-        await line.next(2)
-    await line.next(2)
+        await pipeline.next(2)
+    await pipeline.next(2)
     await asyncio.sleep(2)
     assert [items for _, items in sink.items] == [[2]]
-    await line.next(3)
+    await pipeline.next(3)
     await asyncio.sleep(2)
     with pytest.raises(OSError, match="3"):
-        await line.return_()
+        await pipeline.return_()
     assert sink.ends == [None]
 
 
-async def test_law_4_ending_waits_for_the_list_that_is_on_its_way() -> None:
+async def test_law_4_end_waits_for_batch_in_flight() -> None:
     sink = Timed(10)
-    line = PushWindowTimeoutObj(sink, 5, 1)
-    await line.next(1)
+    pipeline = PushWindowTimeoutObj(sink, 5, 1)
+    await pipeline.next(1)
     await asyncio.sleep(2)
-    await line.next(2)
-    ending = asyncio.create_task(line.return_())
+    await pipeline.next(2)
+    ending = asyncio.create_task(pipeline.return_())
     await asyncio.sleep(3)
     ending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await ending
     assert sink.ends == []
-    await line.return_()
+    await pipeline.return_()
     assert [items for _, items in sink.items] == [[1], [2]]
     assert sink.ends == [None]
 
 
-async def test_throw_drops_what_is_here_and_cancels_what_is_on_its_way() -> None:
+async def test_throw_drops_batch_and_cancels_delivery() -> None:
     sink = Timed(10)
-    line = PushWindowTimeoutObj(sink, 2, 1)
-    await line.next(1)
+    pipeline = PushWindowTimeoutObj(sink, 2, 1)
+    await pipeline.next(1)
     await asyncio.sleep(2)
-    await line.next(2)
+    await pipeline.next(2)
     error = KeyError("x")
-    await line.throw(error)
+    await pipeline.throw(error)
     assert sink.items == []
     assert sink.ends == [error]
     await asyncio.sleep(100)
     assert sink.items == []
 
 
-async def test_nowait_fills_lists_and_delivers_them_in_the_background() -> None:
+async def test_nowait_fills_batches_delivered_in_background() -> None:
     buffer: PushPullBufferObj[list[int]] = PushPullBufferObj(1)
-    line = PushWindowTimeoutObj(buffer.sink, 2, 1)
+    pipeline = PushWindowTimeoutObj(buffer.sink, 2, 1)
     for n in range(5):
-        line.next_nowait(n)
+        pipeline.next_nowait(n)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     with pytest.raises(WouldBlock) as caught:
-        line.next_nowait(5)
+        pipeline.next_nowait(5)
     assert caught.value.item == 5
     assert await anext(buffer.source) == [0, 1]
     await asyncio.sleep(0.1)
-    line.next_nowait(5)
+    pipeline.next_nowait(5)
     assert await anext(buffer.source) == [2, 3]
     assert await anext(buffer.source) == [4, 5]
-    await line.return_()
+    await pipeline.return_()
     with pytest.raises(ClosedError):
-        line.next_nowait(6)
+        pipeline.next_nowait(6)
 
 
-async def test_done_is_passed_on_and_what_comes_after_it_is_dropped() -> None:
+async def test_done_is_returned_and_later_items_are_dropped() -> None:
     sink: SinkCollectObj[list[int]] = SinkCollectObj(1)
-    line = PushWindowTimeoutObj(sink, 2, 1)
-    assert [(await line.next(n)).done for n in range(4)] == [False, True, True, True]
+    pipeline = PushWindowTimeoutObj(sink, 2, 1)
+    assert [(await pipeline.next(n)).done for n in range(4)] == [False, True, True, True]
     await asyncio.sleep(5)
     assert sink.buffer == [[0, 1]]
-    await line.return_()
+    await pipeline.return_()
 
 
-async def test_law_5_one_that_is_dropped_says_what_was_lost_and_leaves_no_timer() -> None:
+async def test_law_5_dropped_batch_warns_and_leaves_no_timer() -> None:
     sink: SinkCollectObj[list[int]] = SinkCollectObj()
-    line = PushWindowTimeoutObj(sink, 5, 10)
-    await line.next(1)
-    await line.next(2)
+    pipeline = PushWindowTimeoutObj(sink, 5, 10)
+    await pipeline.next(1)
+    await pipeline.next(2)
     with pytest.warns(ResourceWarning, match="2 items were lost"):
-        del line
+        del pipeline
         gc.collect()
     await asyncio.sleep(100)
     assert sink.buffer == []
@@ -197,17 +197,17 @@ async def test_law_5_one_that_is_dropped_says_what_was_lost_and_leaves_no_timer(
 
 
 @pytest.mark.parametrize("at", [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 11.5, 12.5, 25.0])
-async def test_law_2_a_push_cancelled_at_any_time_is_made_good(at: float) -> None:
+async def test_law_2_push_cancelled_at_any_time_is_repaired(at: float) -> None:
     sink = Timed(1)
-    line = PushWindowTimeoutObj(sink, 2, 1.5)
+    pipeline = PushWindowTimeoutObj(sink, 2, 1.5)
 
     async def produce() -> None:
         for n in range(6):
             try:
-                await line.next(n)
+                await pipeline.next(n)
             except asyncio.CancelledError as cancelled:
                 if not getattr(cancelled, "accepted_by", ()):
-                    await line.next(n)
+                    await pipeline.next(n)
             try:
                 await asyncio.sleep(0.4 * n)
             except asyncio.CancelledError:
@@ -217,5 +217,5 @@ async def test_law_2_a_push_cancelled_at_any_time_is_made_good(at: float) -> Non
     await asyncio.sleep(at)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    await line.return_()
+    await pipeline.return_()
     assert [n for _, items in sink.items for n in items] == list(range(6))

@@ -1,4 +1,4 @@
-"""`SinkWriterObj`: lines into a file."""
+"""`SinkWriterObj`: write items to a file, one a line."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-async def test_every_item_is_a_line_of_json(tmp_path: Path) -> None:
+async def test_each_item_is_a_line_of_json(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     items = [1, "ä\n☃", None, {"a": [1.5, True], "b": "x"}, [], ""]
     sink = SinkWriterObj[Any](path)
@@ -60,7 +60,7 @@ async def test_every_item_is_a_line_of_json(tmp_path: Path) -> None:
     assert [json.loads(line) for line in text.splitlines()] == items
 
 
-async def test_every_str_is_a_line_of_text(tmp_path: Path) -> None:
+async def test_each_str_is_a_line_of_text(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path / "out.txt")
     sink = SinkWriterObj[Any](path, format="text")
     await sink.next("ä")
@@ -73,9 +73,7 @@ async def test_every_str_is_a_line_of_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), object(), {1: {2}}, "\ud800"])
-async def test_law_3_an_item_that_cannot_be_encoded_costs_that_item(
-    bad: Any, tmp_path: Path
-) -> None:
+async def test_law_3_unencodable_item_costs_only_itself(bad: Any, tmp_path: Path) -> None:
     path = tmp_path / "out"
     sink = SinkWriterObj[Any](path)
     await sink.next(1)
@@ -89,7 +87,7 @@ async def test_law_3_an_item_that_cannot_be_encoded_costs_that_item(
     assert path.read_text() == "1\n2\n"
 
 
-async def test_law_1_the_file_is_opened_by_the_first_push_or_made_at_the_end(
+async def test_law_1_file_is_opened_by_first_push_or_end(
     tmp_path: Path,
 ) -> None:
     first, second, third = (tmp_path / name for name in "abc")
@@ -105,7 +103,7 @@ async def test_law_1_the_file_is_opened_by_the_first_push_or_made_at_the_end(
     assert not third.exists()
 
 
-async def test_lines_go_behind_what_is_there(tmp_path: Path) -> None:
+async def test_append_keeps_existing_lines(tmp_path: Path) -> None:
     path = tmp_path / "out"
     for append in (False, True, True, False):
         await SourceIterObj([1, 2]).drain_to(SinkWriterObj(path, append=append))
@@ -114,13 +112,13 @@ async def test_lines_go_behind_what_is_there(tmp_path: Path) -> None:
     assert path.read_text() == "1\n2\n3\n"
 
 
-async def test_many_lines_arrive_in_their_order(tmp_path: Path) -> None:
+async def test_many_lines_are_written_in_order(tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     path = tmp_path / "out"
-    items = ["x" * dice.choice([0, 1, 10, 1000]) + str(n) for n in range(5000)]
-    sink = SinkWriterObj[str](path, format="text", maxsize=dice.choice([1, 100, 10_000, 1 << 20]))
+    items = ["x" * rng.choice([0, 1, 10, 1000]) + str(n) for n in range(5000)]
+    sink = SinkWriterObj[str](path, format="text", maxsize=rng.choice([1, 100, 10_000, 1 << 20]))
     top = PushMapObj[str, str](PushForkObj([sink, SinkCollectObj[str]()]), str)
     for item in items:
         await top.next(item)
@@ -135,22 +133,22 @@ async def test_many_lines_arrive_in_their_order(tmp_path: Path) -> None:
 
 
 class Pipe:
-    """A pipe in the file system that nobody reads until the test does."""
+    """A named pipe that is not read until the test does."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         os.mkfifo(path)
 
     def read(self) -> bytes:
-        """All that is written; it has to be ended by then."""
+        """Return all that was written; blocks until the writer is closed."""
         return self.path.read_bytes()
 
 
 @linux
-async def test_law_6_a_push_waits_while_too_much_is_unwritten(tmp_path: Path) -> None:
+async def test_law_6_push_waits_while_maxsize_is_unwritten(tmp_path: Path) -> None:
     pipe = Pipe(tmp_path / "pipe")
     sink = SinkWriterObj[str](pipe.path, format="text", maxsize=10)
-    # One that is longer goes alone.
+    # A line longer than maxsize is accepted alone.
     await sink.next("x" * 20)
     pushes = [asyncio.ensure_future(sink.next(text)) for text in ("1", "2", "3")]
     await turns(5)
@@ -158,7 +156,7 @@ async def test_law_6_a_push_waits_while_too_much_is_unwritten(tmp_path: Path) ->
     with pytest.raises(WouldBlock) as caught:
         sink.next_nowait("4")
     assert caught.value.item == "4"
-    # Cancelled while it waits, it has written nothing.
+    # A push that is cancelled while it waits writes nothing.
     pushes[1].cancel()
     with pytest.raises(asyncio.CancelledError):
         await pushes[1]
@@ -170,17 +168,17 @@ async def test_law_6_a_push_waits_while_too_much_is_unwritten(tmp_path: Path) ->
 
 
 @linux
-async def test_law_7_a_short_line_does_not_pass_a_long_one(tmp_path: Path) -> None:
+async def test_law_7_short_line_does_not_overtake_long_one(tmp_path: Path) -> None:
     pipe = Pipe(tmp_path / "pipe")
     sink = SinkWriterObj[str](pipe.path, format="text", maxsize=10)
     await sink.next("1234567")
-    # There would be room for those that come behind, not for this one.
+    # The shorter lines behind it would fit.
     pushes = [asyncio.ensure_future(sink.next(text)) for text in ("long", "a", "b")]
     await turns(5)
     assert not any(push.done() for push in pushes)
     with pytest.raises(WouldBlock):
         sink.next_nowait("c")
-    # Whoever leaves the line lets the next one up.
+    # A cancelled push lets the next one proceed.
     pushes[0].cancel()
     await asyncio.wait(pushes[:2])
     assert pushes[1].done()
@@ -192,7 +190,7 @@ async def test_law_7_a_short_line_does_not_pass_a_long_one(tmp_path: Path) -> No
 
 
 @linux
-async def test_law_2_an_end_that_was_cancelled_goes_on(tmp_path: Path) -> None:
+async def test_law_2_cancelled_end_can_be_repeated(tmp_path: Path) -> None:
     pipe = Pipe(tmp_path / "pipe")
     sink = SinkWriterObj[int](pipe.path)
     await sink.next(1)
@@ -208,8 +206,8 @@ async def test_law_2_an_end_that_was_cancelled_goes_on(tmp_path: Path) -> None:
     assert await reading == b"1\n"
 
 
-async def fails_once(sink: SinkWriterObj[Any], number: int, path: Path | str) -> None:
-    """Pushes until the error of the file comes, which it does once."""
+async def assert_fails_once(sink: SinkWriterObj[Any], number: int, path: Path | str) -> None:
+    """Push until the file's error is raised, which happens once."""
     with pytest.raises(OSError, match=os.strerror(number)) as caught:
         while True:
             await sink.next(1)
@@ -223,15 +221,15 @@ async def fails_once(sink: SinkWriterObj[Any], number: int, path: Path | str) ->
 
 
 @linux
-async def test_an_error_of_the_disk_reaches_the_next_push_once(tmp_path: Path) -> None:
-    await fails_once(SinkWriterObj("/dev/full"), errno.ENOSPC, "/dev/full")
-    await fails_once(SinkWriterObj(tmp_path), errno.EISDIR, tmp_path)
-    gone = tmp_path / "gone" / "out"
-    await fails_once(SinkWriterObj(gone), errno.ENOENT, gone)
+async def test_disk_error_is_raised_once_by_next_push(tmp_path: Path) -> None:
+    await assert_fails_once(SinkWriterObj("/dev/full"), errno.ENOSPC, "/dev/full")
+    await assert_fails_once(SinkWriterObj(tmp_path), errno.EISDIR, tmp_path)
+    missing = tmp_path / "gone" / "out"
+    await assert_fails_once(SinkWriterObj(missing), errno.ENOENT, missing)
 
 
 @linux
-async def test_an_error_of_the_disk_reaches_the_end_once(tmp_path: Path) -> None:
+async def test_disk_error_is_raised_once_by_the_end(tmp_path: Path) -> None:
     for path, number, ends in (
         ("/dev/full", errno.ENOSPC, "return_"),
         (str(tmp_path), errno.EISDIR, "return_"),
@@ -246,7 +244,7 @@ async def test_an_error_of_the_disk_reaches_the_end_once(tmp_path: Path) -> None
 
 
 @linux
-def test_a_file_that_may_not_grow_keeps_whole_lines_up_to_there(tmp_path: Path) -> None:
+def test_file_at_size_limit_keeps_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "out"
     code = """
 import asyncio, errno, resource, sys
@@ -262,13 +260,13 @@ async def main():
         print(error.errno == errno.EFBIG, error.filename == sys.argv[1])
 asyncio.run(main())
 """
-    done = run(code, path)
-    assert (done.stdout, done.stderr) == ("True True\n", "")
+    finished = run(code, path)
+    assert (finished.stdout, finished.stderr) == ("True True\n", "")
     lines = path.read_text().split("\n")
     assert all(len(line) == 3 for line in lines[:-1])
 
 
-async def test_law_4_throw_and_being_dropped_keep_what_was_accepted(tmp_path: Path) -> None:
+async def test_law_4_throw_and_drop_write_accepted_items(tmp_path: Path) -> None:
     first, second = tmp_path / "a", tmp_path / "b"
     sink = SinkWriterObj[int](first)
     for n in range(1000):
@@ -285,7 +283,7 @@ async def test_law_4_throw_and_being_dropped_keep_what_was_accepted(tmp_path: Pa
 
 
 @linux
-async def test_law_4_the_file_is_closed_when_the_end_returns(tmp_path: Path) -> None:
+async def test_law_4_file_is_closed_when_end_returns(tmp_path: Path) -> None:
     path = tmp_path / "out"
 
     def is_open() -> bool:
@@ -309,7 +307,7 @@ async def test_law_4_the_file_is_closed_when_the_end_returns(tmp_path: Path) -> 
         assert not is_open()
 
 
-def test_at_exit_what_was_accepted_is_written(tmp_path: Path) -> None:
+def test_accepted_items_are_written_at_exit(tmp_path: Path) -> None:
     code = """
 import asyncio, sys
 from headrace import SinkWriterObj
@@ -321,13 +319,13 @@ async def main():
 sink = asyncio.run(main())
 """
     for count in (1, 2, 1000):
-        done = run(code, tmp_path / "out", count)
-        assert (done.returncode, done.stderr) == (0, "")
+        finished = run(code, tmp_path / "out", count)
+        assert (finished.returncode, finished.stderr) == (0, "")
         assert (tmp_path / "out").read_text() == "".join(f"{n}\n" for n in range(count))
 
 
 @linux
-def test_an_exit_does_not_wait_for_what_cannot_be_written(tmp_path: Path) -> None:
+def test_exit_does_not_wait_for_blocked_pipe(tmp_path: Path) -> None:
     pipe = Pipe(tmp_path / "pipe")
     code = """
 import asyncio, sys, time
@@ -338,12 +336,12 @@ async def main():
     await asyncio.sleep(0.2)
 asyncio.run(main())
 """
-    done = run(code, pipe.path)
-    assert (done.returncode, done.stderr) == (0, "")
+    finished = run(code, pipe.path)
+    assert (finished.returncode, finished.stderr) == (0, "")
 
 
 @linux
-def test_after_a_kill_only_the_last_line_may_be_cut(tmp_path: Path) -> None:
+def test_kill_truncates_only_the_last_line(tmp_path: Path) -> None:
     path = tmp_path / "out"
     code = """
 import asyncio, sys
@@ -367,7 +365,7 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-def test_law_15_a_writer_is_refused_in_a_forked_child(tmp_path: Path) -> None:
+def test_law_15_writer_is_refused_in_forked_child(tmp_path: Path) -> None:
     code = """
 import asyncio, os, sys, warnings
 warnings.simplefilter("ignore")
@@ -390,8 +388,8 @@ if (child := os.fork()) == 0:
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 loop.run_until_complete(sink.return_())
 """
-    done = run(code, tmp_path / "out")
-    assert (done.stdout, done.stderr) == ("7\n", "")
+    finished = run(code, tmp_path / "out")
+    assert (finished.stdout, finished.stderr) == ("7\n", "")
     assert (tmp_path / "out").read_text() == "1\n"
     assert (tmp_path / "out2").read_text() == "3\n"
     assert ForkError is not None
@@ -421,7 +419,7 @@ BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: SinkWriterObj("a", append=wrong(1)),
         TypeError,
-        r"append must be a bool, got 1 \(int\)",
+        r"append must be True or False, got 1 \(int\)",
     ),
     (lambda: SinkWriterObj("a", maxsize=0), ValueError, r"maxsize must be .*got 0 \(int\)"),
     (lambda: SinkWriterObj("a", maxsize=wrong("1")), TypeError, r"maxsize must be .*got '1' \(str"),

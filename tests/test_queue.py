@@ -1,4 +1,4 @@
-"""`headrace.queue`: what asyncio's queues do, and what they do not: threads, several loops, a fair line."""
+"""`headrace.queue`: the behaviour of asyncio's queues, and what they lack: threads, several event loops, a FIFO wait queue."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ THEIRS: dict[Any, Any] = {
 }
 
 
-def test_all_public_names_of_asyncio_are_here() -> None:
+def test_queues_have_all_public_names_of_asyncio() -> None:
     for ours, theirs in THEIRS.items():
         public = {name for name in dir(theirs) if not name.startswith("_")}
         assert public <= set(dir(ours))
@@ -44,8 +44,8 @@ def test_all_public_names_of_asyncio_are_here() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(5))
-async def test_it_does_what_asyncio_does(kind: Any, seed: int) -> None:
-    """As long as nobody waits, every method gives and raises the same."""
+async def test_methods_behave_as_in_asyncio(kind: Any, seed: int) -> None:
+    """Without waiters, every method returns and raises the same."""
     print("seed", seed)
     rng = random.Random(seed)
     maxsize = rng.choice([0, 1, 3, 2.5, -1, math.inf])
@@ -53,7 +53,7 @@ async def test_it_does_what_asyncio_does(kind: Any, seed: int) -> None:
     methods = ["put_nowait", "put_nowait", "get_nowait", "task_done", "qsize", "empty", "full"]
     for number in range(300):
         method = rng.choice(methods)
-        # All different, since asyncio's heap does not keep equals in order.
+        # All different, because asyncio's heap does not keep equal items in order.
         arguments = (rng.randrange(100) * 1000 + number,) if method == "put_nowait" else ()
         outcomes: list[Any] = []
         for one in (ours, theirs):
@@ -65,7 +65,7 @@ async def test_it_does_what_asyncio_does(kind: Any, seed: int) -> None:
     assert ours.maxsize == theirs.maxsize
 
 
-def test_its_errors_are_caught_as_asyncios_and_as_the_threads() -> None:
+def test_errors_derive_from_asyncio_and_thread_queues() -> None:
     queue: Queue[int] = Queue(1)
     for error in (QueueEmpty, asyncio.QueueEmpty, thread_queue.Empty, HeadraceError):
         with pytest.raises(error):
@@ -81,7 +81,7 @@ def test_its_errors_are_caught_as_asyncios_and_as_the_threads() -> None:
         assert issubclass(QueueShutDown, (asyncio.QueueShutDown, thread_queue.ShutDown))
 
 
-async def test_put_and_get_are_awaitables_without_a_coroutine_around_them() -> None:
+async def test_put_and_get_are_native_awaitables() -> None:
     queue: Queue[int] = Queue()
     put = queue.put(1)
     assert not isinstance(put, types.CoroutineType)
@@ -94,12 +94,12 @@ async def test_put_and_get_are_awaitables_without_a_coroutine_around_them() -> N
     assert await task == 1
 
 
-async def test_what_was_promised_is_taken_by_nobody_else() -> None:
+async def test_item_granted_to_waiter_is_not_taken_by_others() -> None:
     queue: Queue[int] = Queue(1)
     get = asyncio.ensure_future(queue.get())
     await turns(3)
     queue.put_nowait(1)
-    # What they say is what the other two do.
+    # qsize() and empty() agree with get_nowait().
     assert (queue.qsize(), queue.empty()) == (0, True)
     with pytest.raises(QueueEmpty):
         queue.get_nowait()
@@ -115,7 +115,7 @@ async def test_what_was_promised_is_taken_by_nobody_else() -> None:
     assert queue.get_nowait() == 3
 
 
-async def test_law_12_those_who_wait_are_served_in_order() -> None:
+async def test_law_12_waiters_are_served_in_order() -> None:
     queue: Queue[int] = Queue()
     served: list[tuple[int, int]] = []
 
@@ -132,7 +132,7 @@ async def test_law_12_those_who_wait_are_served_in_order() -> None:
     assert served == [(n, n) for n in range(5)]
 
 
-async def test_shutdown_lets_what_is_there_out_and_ends() -> None:
+async def test_shutdown_delivers_remaining_items_then_ends() -> None:
     queue: Queue[int] = Queue(2)
     queue.put_nowait(1)
     queue.put_nowait(2)
@@ -146,15 +146,15 @@ async def test_shutdown_lets_what_is_there_out_and_ends() -> None:
         await queue.get()
 
 
-async def test_shutdown_at_once_lets_nothing_out_and_ends_join() -> None:
+async def test_immediate_shutdown_discards_items() -> None:
     queue: Queue[int] = Queue()
-    waits = asyncio.ensure_future(queue.get())
+    waiter = asyncio.ensure_future(queue.get())
     await turns(3)
     queue.put_nowait(1)
     queue.put_nowait(2)
     join = asyncio.ensure_future(queue.join())
     await turns(1)
-    assert await waits == 1
+    assert await waiter == 1
     queue.shutdown(immediate=True)
     await turns(2)
     assert not join.done()
@@ -166,7 +166,7 @@ async def test_shutdown_at_once_lets_nothing_out_and_ends_join() -> None:
         await queue.get()
 
 
-async def test_a_get_that_waits_learns_of_the_end() -> None:
+async def test_shutdown_ends_waiting_get() -> None:
     for immediate in (False, True):
         queue: Queue[int] = Queue()
         get = asyncio.ensure_future(queue.get())
@@ -176,19 +176,19 @@ async def test_a_get_that_waits_learns_of_the_end() -> None:
             await get
 
 
-def test_law_9_threads_put_and_a_loop_gets_and_the_other_way_round() -> None:
-    there: Queue[int] = Queue(3)
-    back: Queue[int] = Queue(3)
+def test_law_9_thread_and_loop_exchange_items() -> None:
+    outgoing: Queue[int] = Queue(3)
+    incoming: Queue[int] = Queue(3)
     received: list[int] = []
 
     def work() -> None:
         for n in range(1000):
-            there.put_sync(n)
-            received.append(back.get_sync())
+            outgoing.put_sync(n)
+            received.append(incoming.get_sync())
 
     async def echo() -> None:
         for _ in range(1000):
-            await back.put(await there.get())
+            await incoming.put(await outgoing.get())
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -197,7 +197,7 @@ def test_law_9_threads_put_and_a_loop_gets_and_the_other_way_round() -> None:
     assert received == list(range(1000))
 
 
-def test_threads_alone() -> None:
+def test_two_threads_exchange_items_in_order() -> None:
     queue: Queue[int] = Queue(1)
     thread = threading.Thread(target=lambda: list(map(queue.put_sync, range(1000))))
     thread.start()
@@ -205,23 +205,23 @@ def test_threads_alone() -> None:
     thread.join(20)
 
 
-def test_a_timeout_ends_the_wait_and_leaves_no_trace() -> None:
+def test_timeout_ends_wait_and_leaves_no_waiter() -> None:
     queue: Queue[int] = Queue(1)
     for timeout in (0, 0.01):
-        begun = time.monotonic()
+        started = time.monotonic()
         with pytest.raises(QueueEmpty):
             queue.get_sync(timeout)
-        assert time.monotonic() - begun >= timeout
+        assert time.monotonic() - started >= timeout
     queue.put_sync(1, timeout=0)
     with pytest.raises(QueueFull):
         queue.put_sync(2, timeout=0.01)
     assert queue.get_sync() == 1
-    # Whoever gave up has no place any more.
+    # The get that timed out has left the wait queue.
     queue.put_nowait(3)
     assert queue.get_nowait() == 3
 
 
-def test_a_thread_that_waits_learns_of_the_end() -> None:
+def test_shutdown_ends_waiting_threads() -> None:
     queue: Queue[int] = Queue()
     raised: list[BaseException] = []
 
@@ -240,7 +240,7 @@ def test_a_thread_that_waits_learns_of_the_end() -> None:
     assert len(raised) == 3
 
 
-async def test_a_thread_with_a_loop_is_not_blocked() -> None:
+async def test_sync_methods_refuse_to_block_an_event_loop() -> None:
     queue: Queue[int] = Queue(1)
     with pytest.raises(RuntimeError, match=r"get_sync\(\) would block the event loop"):
         queue.get_sync()
@@ -251,7 +251,7 @@ async def test_a_thread_with_a_loop_is_not_blocked() -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers that signal")
-def test_a_thread_that_waits_hears_signals() -> None:
+def test_get_sync_is_interrupted_by_signals() -> None:
     class Alarm(Exception):
         pass
 
@@ -271,7 +271,7 @@ def test_a_thread_that_waits_hears_signals() -> None:
     assert queue.get_nowait() == 1
 
 
-async def test_priority_keeps_equals_in_order_and_refuses_what_has_none() -> None:
+async def test_priority_queue_is_stable_refuses_unorderable() -> None:
     class Job:
         def __init__(self, rank: int, name: str) -> None:
             self.rank = rank
@@ -289,7 +289,7 @@ async def test_priority_keeps_equals_in_order_and_refuses_what_has_none() -> Non
     assert [(await queue.get()).name for _ in range(4)] == ["b", "d", "a", "c"]
 
 
-async def test_join_waits_for_all_that_was_put() -> None:
+async def test_join_waits_for_all_items() -> None:
     queue: Queue[int] = Queue()
     for n in range(10):
         queue.put_nowait(n)
@@ -308,22 +308,22 @@ async def test_join_waits_for_all_that_was_put() -> None:
     await asyncio.wait(workers)
 
 
-def test_law_9_join_is_woken_from_a_thread() -> None:
+def test_law_9_thread_wakes_join() -> None:
     queue: Queue[int] = Queue()
     queue.put_nowait(1)
 
     async def join() -> None:
         thread = threading.Thread(target=queue.task_done)
-        waits = asyncio.ensure_future(queue.join())
+        waiter = asyncio.ensure_future(queue.join())
         await turns(2)
         thread.start()
-        await waits
+        await waiter
         thread.join()
 
     asyncio.run(join())
 
 
-def test_a_subclass_has_its_own_constructor() -> None:
+def test_subclass_can_have_its_own_constructor() -> None:
     class Named(LifoQueue[int]):
         def __init__(self, name: str) -> None:
             super().__init__(maxsize=2)
@@ -334,21 +334,21 @@ def test_a_subclass_has_its_own_constructor() -> None:
     queue.put_nowait(2)
     assert (queue.name, queue.full(), queue.get_nowait()) == ("mine", True, 2)
 
-    class Forgetful(Queue[int]):
+    class WithoutSuper(Queue[int]):
         def __init__(self) -> None:
             pass
 
     with pytest.raises(RuntimeError, match=r"call super\(\).__init__\(\) first"):
-        Forgetful().put_nowait(1)
+        WithoutSuper().put_nowait(1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("bad", "shown"),
+    ("bad", "described"),
     [("3", "'3' (str)"), (None, "None (NoneType)"), ([], "[] (list)"), (1j, "1j (complex)")],
 )
-def test_law_14_a_bad_bound_is_refused(kind: Any, bad: Any, shown: str) -> None:
-    message = f"maxsize must be a number, got {shown}"
+def test_law_14_bad_maxsize_is_refused(kind: Any, bad: Any, described: str) -> None:
+    message = f"maxsize must be a number, got {described}"
     with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
         kind(bad)
 
@@ -356,7 +356,7 @@ def test_law_14_a_bad_bound_is_refused(kind: Any, bad: Any, shown: str) -> None:
 @pytest.mark.parametrize(
     ("bad", "kind"), [(-1, ValueError), (math.nan, ValueError), ("1", TypeError)]
 )
-def test_law_14_a_bad_timeout_is_refused(bad: Any, kind: type[Exception]) -> None:
+def test_law_14_bad_timeout_is_refused(bad: Any, kind: type[Exception]) -> None:
     queue: Queue[int] = Queue()
     with pytest.raises(kind, match="timeout must"):
         queue.put_sync(1, bad)
@@ -366,7 +366,7 @@ def test_law_14_a_bad_timeout_is_refused(bad: Any, kind: type[Exception]) -> Non
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-def test_law_15_a_forked_child_is_told() -> None:
+def test_law_15_forked_child_gets_fork_error() -> None:
     queue: Queue[int] = Queue()
     child = os.fork()
     if child == 0:
@@ -379,10 +379,10 @@ def test_law_15_a_forked_child_is_told() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_cycles_through_a_queue_are_collected(kind: Callable[..., Queue[Any]]) -> None:
+async def test_reference_cycle_through_queue_is_collected(kind: Callable[..., Queue[Any]]) -> None:
     class Holder:
         queue: Any
-        awaits: Any
+        awaitable: Any
 
         def __lt__(self, other: Any) -> bool:
             return False
@@ -391,66 +391,66 @@ async def test_cycles_through_a_queue_are_collected(kind: Callable[..., Queue[An
         holder = Holder()
         holder.queue = kind(1)
         await holder.queue.put(holder)
-        holder.awaits = holder.queue.put(holder)
+        holder.awaitable = holder.queue.put(holder)
         for _ in range(count):
-            holder.awaits.send(None)
-        dead = weakref.ref(holder)
+            holder.awaitable.send(None)
+        holder_ref = weakref.ref(holder)
         del holder
         gc.collect()
-        assert dead() is None
+        assert holder_ref() is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("waits_for", ["get", "join"])
-async def test_an_item_that_holds_what_waits_for_it_is_collected(
-    kind: Callable[..., Queue[Any]], waits_for: str
+@pytest.mark.parametrize("method_name", ["get", "join"])
+async def test_item_that_holds_its_own_waiter_is_collected(
+    kind: Callable[..., Queue[Any]], method_name: str
 ) -> None:
     class Holder:
-        awaits: Any
+        awaitable: Any
 
     for count in (1, 2):
         queue, holder = kind(), Holder()
-        if waits_for == "join":
+        if method_name == "join":
             queue.put_nowait(holder)
-        holder.awaits = getattr(queue, waits_for)()
+        holder.awaitable = getattr(queue, method_name)()
         for _ in range(count):
-            holder.awaits.send(None)
-        if waits_for == "get":
+            holder.awaitable.send(None)
+        if method_name == "get":
             queue.put_nowait(holder)
-        dead = weakref.ref(holder)
+        holder_ref = weakref.ref(holder)
         del queue, holder
         gc.collect()
-        assert dead() is None
+        assert holder_ref() is None
 
 
-async def test_a_destructor_and_a_comparison_may_use_the_queue() -> None:
-    class Restless:
+async def test_destructor_and_comparison_can_use_the_queue() -> None:
+    class Reentrant:
         def __init__(self, rank: int) -> None:
             self.rank = rank
 
-        def __lt__(self, other: Restless) -> bool:
+        def __lt__(self, other: Reentrant) -> bool:
             queue.qsize()
             if self.rank > 100:
-                queue.put_nowait(Restless(self.rank % 10))
+                queue.put_nowait(Reentrant(self.rank % 10))
             return self.rank < other.rank
 
         def __del__(self) -> None:
             if self.rank > 100:
-                last.append(self.rank)
-                queue.put_nowait(Restless(0))
+                destroyed.append(self.rank)
+                queue.put_nowait(Reentrant(0))
 
-    queue: PriorityQueue[Restless] = PriorityQueue()
-    last: list[int] = []
+    queue: PriorityQueue[Reentrant] = PriorityQueue()
+    destroyed: list[int] = []
     for n in (5, 105, 3, 107):
-        queue.put_nowait(Restless(n))
+        queue.put_nowait(Reentrant(n))
     ranks: list[int] = []
     while not queue.empty():
         ranks.append(queue.get_nowait().rank)
-    assert sorted(last) == [105, 107]
+    assert sorted(destroyed) == [105, 107]
     assert {3, 5, 105, 107, 0} <= set(ranks)
 
 
-def test_it_says_how_it_is() -> None:
+def test_str_shows_size_tasks_and_shutdown() -> None:
     queue: Queue[int] = Queue(3)
     queue.put_nowait(1)
     assert str(queue) == "<Queue maxsize=3 size=1 tasks=1>"

@@ -1,4 +1,4 @@
-"""CPython's own tests of `asyncio.Queue`, run on ours. What is left out reads private fields, or the text of `repr`."""
+"""CPython's own tests of `asyncio.Queue`, run on ours. Excluded are tests that read private fields or the exact text of `repr`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MODULE = "test.test_asyncio.test_queues"
 
-# By name, and for all classes that have a case of that name.
+# By test name, in every class that has a test of that name.
 EXCLUDED = {
     "test_repr": "the exact text",
     "test_str": "the exact text",
@@ -35,17 +35,17 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.mark.skipif(not CASES, reason="this interpreter has no `test` package")
 @pytest.mark.parametrize("case", CASES or ["none"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_cpython_says(case: str, loaded: ModuleType) -> None:
-    if why := EXCLUDED.get(case.partition(".")[2]):
-        pytest.skip(why)
+def test_cpython_case(case: str, loaded: ModuleType) -> None:
+    if skip_reason := EXCLUDED.get(case.partition(".")[2]):
+        pytest.skip(skip_reason)
     run_case(loaded, case)
 
 
 @pytest.mark.skipif(not CASES, reason="this interpreter has no `test` package")
-def test_no_exclusion_is_out_of_date() -> None:
-    there = {case.partition(".")[2] for case in CASES}
-    # Cases come with versions; those of the oldest are in all.
-    assert EXCLUDED.keys() - there <= {"test_format"}
+def test_every_exclusion_exists() -> None:
+    existing = {case.partition(".")[2] for case in CASES}
+    # Newer versions add cases; those of the oldest version are in all.
+    assert EXCLUDED.keys() - existing <= {"test_format"}
 
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 13) or not CASES, reason="the figures are 3.13's")

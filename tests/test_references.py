@@ -1,4 +1,4 @@
-"""A million items leave nothing behind: no object, no block of memory, no reference too many or too few."""
+"""A million items leave nothing behind: no object, no memory block, no reference too many or too few."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ MANY = 1_000_000
 
 
 class Item:
-    """One object that goes through everything, so that a reference to it that is lost or left shows."""
+    """A single object that passes through everything, so that a lost or leaked reference to it is detected."""
 
 
 ITEM = Item()
 
 
-def same(item: object) -> object:
+def identity(item: object) -> object:
     return item
 
 
-async def later(item: object) -> object:
+async def async_identity(item: object) -> object:
     return item
 
 
@@ -46,22 +46,28 @@ def is_item(item: object) -> bool:
     return item is ITEM
 
 
-async def give(count: int) -> AsyncIterator[object]:
+async def generate(count: int) -> AsyncIterator[object]:
     for _ in range(count):
         yield ITEM
 
 
-async def through_a_line(count: int) -> int:
-    line = SourceIterObj(ITEM for _ in range(count)).map(same).filter(is_item)
-    return await line.count()
+async def through_a_pipeline(count: int) -> int:
+    pipeline = SourceIterObj(ITEM for _ in range(count)).map(identity).filter(is_item)
+    return await pipeline.count()
 
 
-async def through_windows(count: int) -> int:
-    return await SourceIterObj(ITEM for _ in range(count)).batch(7).flatten().map(later).count()
+async def through_batches(count: int) -> int:
+    return (
+        await SourceIterObj(ITEM for _ in range(count))
+        .batch(7)
+        .flatten()
+        .map(async_identity)
+        .count()
+    )
 
 
 async def through_a_merge(count: int) -> int:
-    parts = [give(count // 4) for _ in range(4)]
+    parts = [generate(count // 4) for _ in range(4)]
     return await SourceIterObj(parts[0]).merge(*parts[1:]).count()
 
 
@@ -98,17 +104,21 @@ async def through_a_queue(count: int) -> int:
     return count
 
 
-async def through_a_fan(count: int) -> int:
-    seen = 0
+async def through_a_fork(count: int) -> int:
+    received = 0
 
-    def see(_: object) -> None:
-        nonlocal seen
-        seen += 1
+    def receive(_: object) -> None:
+        nonlocal received
+        received += 1
 
-    fan = PushChain.start(object).map(same).fork(SinkCallbackObj(see), SinkCallbackObj(see))
+    forked = (
+        PushChain.start(object)
+        .map(identity)
+        .fork(SinkCallbackObj(receive), SinkCallbackObj(receive))
+    )
     for _ in range(count // 2):
-        await fan.next(ITEM)
-    return seen
+        await forked.next(ITEM)
+    return received
 
 
 async def through_a_signal(count: int) -> int:
@@ -152,14 +162,14 @@ async def cancelled_in_a_buffer(count: int) -> int:
     return count
 
 
-INTERRUPTIONS: list[tuple[Callable[[int], Awaitable[int]], int]] = [
-    (through_a_line, MANY),
-    (through_windows, MANY),
+PROGRAMS: list[tuple[Callable[[int], Awaitable[int]], int]] = [
+    (through_a_pipeline, MANY),
+    (through_batches, MANY),
     (through_a_merge, MANY),
     (through_a_buffer, MANY),
     (through_a_full_buffer, MANY // 4),
     (through_a_queue, MANY),
-    (through_a_fan, MANY),
+    (through_a_fork, MANY),
     (through_a_signal, MANY),
     (through_a_capacity, MANY),
     (through_a_pool, MANY // 10),
@@ -168,22 +178,31 @@ INTERRUPTIONS: list[tuple[Callable[[int], Awaitable[int]], int]] = [
 
 
 def references() -> list[int]:
-    """How often those objects are referred to that all of this passes around."""
-    common = (ITEM, same, later, IteratorResult, StopIteration, StopAsyncIteration, Item, ())
-    return [sys.getrefcount(thing) for thing in common]
+    """Return the reference counts of the objects that all of these programs share."""
+    common = (
+        ITEM,
+        identity,
+        async_identity,
+        IteratorResult,
+        StopIteration,
+        StopAsyncIteration,
+        Item,
+        (),
+    )
+    return [sys.getrefcount(shared) for shared in common]
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("way", "count"), INTERRUPTIONS, ids=[way.__name__ for way, _ in INTERRUPTIONS]
+    ("program", "count"), PROGRAMS, ids=[program.__name__ for program, _ in PROGRAMS]
 )
-def test_a_million_items_leave_nothing(way: Callable[[int], Any], count: int) -> None:
+def test_a_million_items_leave_nothing(program: Callable[[int], Any], count: int) -> None:
     with asyncio.Runner() as runner:
-        # Once for what is made once, and is kept.
-        runner.run(way(1_000))
+        # A first run creates whatever is created once and kept.
+        runner.run(program(1_000))
         gc.collect()
         before = references(), len(gc.get_objects()), sys.getallocatedblocks()
-        assert runner.run(way(count)) == count
+        assert runner.run(program(count)) == count
         gc.collect()
         after = references(), len(gc.get_objects()), sys.getallocatedblocks()
     assert gc.garbage == []

@@ -1,4 +1,4 @@
-"""What every object tells of itself: one short line, in whatever state it is, in whatever thread."""
+"""The `repr` of every object: one short line, in any state, from any thread."""
 
 from __future__ import annotations
 
@@ -110,8 +110,8 @@ from tests.support import EXPORTED, until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-LONGEST = 200
-"""Characters of a short line."""
+MAX_LENGTH = 200
+"""Maximum length of a repr, in characters."""
 
 
 def parse(item: Any) -> Any:
@@ -131,10 +131,10 @@ def sink() -> SinkCollectObj[Any]:
 
 
 def graph() -> DependencyGraph:
-    made = DependencyGraph()
-    made.add("a", 1)
-    made.add("b", 2, depends_on=["a"])
-    return made
+    obj = DependencyGraph()
+    obj.add("a", 1)
+    obj.add("b", 2, depends_on=["a"])
+    return obj
 
 
 def capacity() -> CapacitySource:
@@ -167,7 +167,7 @@ ROWS: dict[str, tuple[Callable[[], Any], str]] = {
     "Final": (lambda: Final(1), "Final(value=1)"),
     "HierarchicalBalancer": (
         lambda: HierarchicalBalancer({capacity(): (1, 4)}),
-        "<HierarchicalBalancer: moves 1 limits, idle>",
+        "<HierarchicalBalancer: moves 1 limit, idle>",
     ),
     "HierarchicalTaskPoolRunner": (runner, "<HierarchicalTaskPoolRunner 'pool': idle>"),
     "IteratorResult": (lambda: IteratorResult(1, False), "IteratorResult(value=1, done=False)"),
@@ -316,7 +316,7 @@ ROWS: dict[str, tuple[Callable[[], Any], str]] = {
     "PushSerialObj": (lambda: PushSerialObj(sink()), "<PushSerialObj: open>"),
     "PushSignalObj": (
         lambda: PushSignalObj(sink(), WaitObject()),
-        "<PushSignalObj: tells after, open>",
+        "<PushSignalObj: resolves after, open>",
     ),
     "PushTakeObj": (lambda: PushTakeObj(sink(), 2), "<PushTakeObj: size 2, open>"),
     "PushWindowObj": (lambda: PushWindowObj(sink(), 2), "<PushWindowObj: 0 of 2 gathered, open>"),
@@ -354,7 +354,7 @@ ROWS: dict[str, tuple[Callable[[], Any], str]] = {
     "SourceObj": (SourceObj, "<SourceObj: open>"),
     "Task": (lambda: Task(parse, 1, key="one"), "<Task: 'one', calls parse>"),
     "WaitObject": (WaitObject, "<WaitObject: 0 waiting, open>"),
-    # Not in the first room.
+    # Not exported by the top-level package.
     "BufferSink": (lambda: PushPullBufferObj(3).sink, "<the sink of a buffer: 0 of 3 items, open>"),
     "BufferSource": (
         lambda: PushPullBufferObj().source,
@@ -372,7 +372,7 @@ ROWS: dict[str, tuple[Callable[[], Any], str]] = {
     "Push": (lambda: sink().next(1), "<Push: not begun>"),
     "Acquire": (lambda: capacity().acquire(), "<Acquire: not begun>"),
 }
-# What holds values and shows them all, as dataclasses and exceptions do, and what nobody makes.
+# Dataclasses and exceptions that show all of their values, and classes that users do not create.
 PLAIN = {
     "CapacitySnapshot",
     "DependencyNode",
@@ -382,75 +382,75 @@ PLAIN = {
 }
 
 rows = pytest.mark.parametrize(
-    ("make", "line"), [pytest.param(*row, id=name) for name, row in ROWS.items()]
+    ("make", "expected"), [pytest.param(*row, id=name) for name, row in ROWS.items()]
 )
 
 
-def elsewhere(function: Callable[[], str]) -> str:
-    """What a function gives in another thread."""
-    said: list[str] = []
-    thread = threading.Thread(target=lambda: said.append(function()))
+def in_other_thread(function: Callable[[], str]) -> str:
+    """Return the result of a function that is called in another thread."""
+    text: list[str] = []
+    thread = threading.Thread(target=lambda: text.append(function()))
     thread.start()
     thread.join()
-    return said[0]
+    return text[0]
 
 
-def _let_go(made: object) -> None:
-    """Of a lease that is held, and of what waits to be awaited, there would be a warning."""
-    if isinstance(made, Lease):
-        made.release()
-    elif isinstance(made, Coroutine):
-        made.close()
-
-
-@rows
-def test_an_object_says_what_it_is_and_how_it_stands(make: Callable[[], Any], line: str) -> None:
-    made = make()
-    assert repr(made) == line
-    assert elsewhere(lambda: repr(made)) == line
-    assert len(line) <= LONGEST
-    _let_go(made)
+def dispose(obj: object) -> None:
+    """Release a lease and close an awaitable, which would emit a warning otherwise."""
+    if isinstance(obj, Lease):
+        obj.release()
+    elif isinstance(obj, Coroutine):
+        obj.close()
 
 
 @rows
-def test_one_that_is_not_wholly_made_says_so(make: Callable[[], Any], line: str) -> None:
-    made = make()
-    kind: Any = type(made)
-    _let_go(made)
-    # A dataclass has all that it holds before anybody sees it.
+def test_repr_names_type_and_state(make: Callable[[], Any], expected: str) -> None:
+    obj = make()
+    assert repr(obj) == expected
+    assert in_other_thread(lambda: repr(obj)) == expected
+    assert len(expected) <= MAX_LENGTH
+    dispose(obj)
+
+
+@rows
+def test_repr_of_partly_constructed_object(make: Callable[[], Any], expected: str) -> None:
+    obj = make()
+    kind: Any = type(obj)
+    dispose(obj)
+    # A dataclass is complete as soon as it is visible.
     if not kind.__module__.startswith("headrace") or dataclasses.is_dataclass(kind):
-        pytest.skip("it is never half made")
+        pytest.skip("it is never partly constructed")
     try:
-        half = kind.__new__(kind)
+        partial = kind.__new__(kind)
     except (TypeError, ValueError):
-        pytest.skip("it is never half made")
-    said = repr(half)
-    assert kind.__name__ in said or said.split(":")[0] == line.split(":", maxsplit=1)[0]
-    assert "\n" not in said
-    assert len(said) <= LONGEST
+        pytest.skip("it is never partly constructed")
+    text = repr(partial)
+    assert kind.__name__ in text or text.split(":")[0] == expected.split(":", maxsplit=1)[0]
+    assert "\n" not in text
+    assert len(text) <= MAX_LENGTH
 
 
-async def _settled(made: Any) -> None:
+async def end(obj: Any) -> None:
     for name in ("aclose", "return_", "close", "release", "stop"):
-        if (end := getattr(made, name, None)) is not None:
-            if inspect.isawaitable(ended := end()):
+        if (method := getattr(obj, name, None)) is not None:
+            if inspect.isawaitable(ended := method()):
                 await ended
             return
 
 
 @rows
-async def test_one_that_was_ended_says_so(
-    make: Callable[[], Any], line: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+async def test_repr_of_ended_object(
+    make: Callable[[], Any], expected: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    made = make()
-    await _settled(made)
-    said = repr(made)
-    assert "\n" not in said
-    assert len(said) <= LONGEST
-    if "open>" in line and not isinstance(made, PushPullBufferObj):
-        assert said.endswith(("closed>", "ended>", "stopped>")), said
-    assert elsewhere(lambda: repr(made)) == said
+    obj = make()
+    await end(obj)
+    text = repr(obj)
+    assert "\n" not in text
+    assert len(text) <= MAX_LENGTH
+    if "open>" in expected and not isinstance(obj, PushPullBufferObj):
+        assert text.endswith(("closed>", "ended>", "stopped>")), text
+    assert in_other_thread(lambda: repr(obj)) == text
 
 
 def test_every_exported_class_has_a_row() -> None:
@@ -464,32 +464,32 @@ def test_every_exported_class_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("kind", ["Queue", "LifoQueue", "PriorityQueue"])
-def test_a_queue_tells_of_itself_as_that_of_asyncio(kind: str) -> None:
+def test_repr_of_queue_is_like_that_of_asyncio(kind: str) -> None:
     queue = getattr(headrace.queue, kind)(3)
     queue.put_nowait(1)
-    said = f"<{kind} at {id(queue):#x} maxsize=3 size=1 tasks=1>"
-    assert repr(queue) == said
-    assert elsewhere(lambda: repr(queue)) == said
+    text = f"<{kind} at {id(queue):#x} maxsize=3 size=1 tasks=1>"
+    assert repr(queue) == text
+    assert in_other_thread(lambda: repr(queue)) == text
 
 
-def test_a_line_of_10_000_links_is_told_in_one_line() -> None:
+def test_repr_of_10_000_stages_is_short() -> None:
     stream = source()
-    line: PushObj[Any] = sink()
+    pipeline: PushObj[Any] = sink()
     pair: Any = PushPullObj(sink(), source())
     chain: PushChain[Any, Any] = PushChain.start()
     for _ in range(10_000):
         stream = stream.filter(parse)
-        line = PushMapObj(line, parse)
+        pipeline = PushMapObj(pipeline, parse)
         pair = PushPullObj(pair, source())
         chain = chain.filter(parse)
     assert repr(stream) == "<PullFilterObj: calls parse, open>"
-    assert repr(line) == "<PushMapObj: calls parse, open>"
+    assert repr(pipeline) == "<PushMapObj: calls parse, open>"
     assert repr(pair) == "<PushPullObj: into PushPullObj, out of SourceIterObj>"
     four = " | ".join(["PushFilterObj"] * 4)
     assert repr(chain) == f"<PushChain of 10000: {four} | ...>"
 
 
-def test_what_is_not_ours_cannot_break_it() -> None:
+def test_foreign_repr_cannot_break_ours() -> None:
     class Bad:
         __name__ = "two\nlines " + "x" * 1000
 
@@ -502,13 +502,13 @@ def test_what_is_not_ours_cannot_break_it() -> None:
         def __hash__(self) -> int:
             return 1
 
-    for made in (source().map(Bad()), Task(Bad(), 1, key=Bad()), SourceLinesObj("x" * 1000)):
-        assert "\n" not in repr(made)
-        assert len(repr(made)) <= LONGEST
+    for obj in (source().map(Bad()), Task(Bad(), 1, key=Bad()), SourceLinesObj("x" * 1000)):
+        assert "\n" not in repr(obj)
+        assert len(repr(obj)) <= MAX_LENGTH
     assert "<Bad>" in repr(Task(parse, 1, key=Bad()))
 
 
-async def test_it_says_what_is_held_and_who_waits() -> None:
+async def test_repr_of_buffer_shows_items_and_waiters() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(2)
     await buffer.sink.next(1)
     await buffer.sink.next(2)
@@ -526,7 +526,7 @@ async def test_it_says_what_is_held_and_who_waits() -> None:
     assert repr(buffer) == "<PushPullBufferObj: 0 of 2 items, ended>"
 
 
-async def test_a_pull_says_how_far_it_is() -> None:
+async def test_repr_of_pull_shows_its_state() -> None:
     go = asyncio.Event()
 
     async def wait(item: int) -> int:
@@ -550,16 +550,16 @@ async def test_a_pull_says_how_far_it_is() -> None:
     assert repr(stream) == "<PullMapObj: calls wait, ended>"
 
 
-async def test_a_capacity_says_what_is_held_and_who_waits() -> None:
+async def test_repr_of_capacity_shows_held_and_waiting() -> None:
     limit = capacity()
     with await limit.acquire(2):
-        waits = asyncio.ensure_future(limit.acquire(2))
+        waiter = asyncio.ensure_future(limit.acquire(2))
         await until(lambda: limit.waiting)
         assert repr(limit) == "<CapacitySource 'fetches': 2 of 3 slots, 1 waiting, open>"
         limit.pause()
         assert repr(limit) == "<CapacitySource 'fetches': 2 of 3 slots, 1 waiting, paused>"
         limit.resume()
-    with await waits as lease:
+    with await waiter as lease:
         pass
     assert repr(lease) == "<Lease, released>"
     many = CapacitySource({f"r{number}": 1 for number in range(100)})
@@ -568,5 +568,5 @@ async def test_a_capacity_says_what_is_held_and_who_waits() -> None:
     )
 
 
-def test_a_script_tells_of_itself() -> None:
+def test_repr_of_scripted_source() -> None:
     assert "ScriptedSource" in repr(ScriptedSource([1]))

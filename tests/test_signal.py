@@ -1,4 +1,4 @@
-"""The signal."""
+"""`WaitObject`, the signal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from headrace import ClosedError, WaitObject
 
 
-async def test_a_signal_that_nobody_waited_for_is_kept_for_the_next() -> None:
+async def test_unawaited_value_is_kept_for_next_wait() -> None:
     signal: WaitObject[int] = WaitObject()
     signal.resolve(1)
     signal.resolve(2)
@@ -25,7 +25,7 @@ async def test_a_signal_that_nobody_waited_for_is_kept_for_the_next() -> None:
     assert await wait == 3
 
 
-async def test_one_resolve_wakes_everybody_who_waits() -> None:
+async def test_resolve_wakes_all_waiters() -> None:
     signal: WaitObject[str] = WaitObject()
     waits = [asyncio.create_task(signal.wait()) for _ in range(5)]
     await asyncio.sleep(0)
@@ -35,7 +35,7 @@ async def test_one_resolve_wakes_everybody_who_waits() -> None:
     assert signal.waiting == 0
 
 
-async def test_law_2_a_value_whose_takers_were_all_cancelled_is_kept() -> None:
+async def test_law_2_value_of_cancelled_waiters_is_kept() -> None:
     signal: WaitObject[int] = WaitObject()
     waits = [asyncio.ensure_future(signal.wait()) for _ in range(2)]
     await asyncio.sleep(0)
@@ -46,7 +46,7 @@ async def test_law_2_a_value_whose_takers_were_all_cancelled_is_kept() -> None:
     assert await signal.wait() == 1
 
 
-async def test_a_rejection_stays_until_it_is_reset() -> None:
+async def test_rejection_stays_until_reset() -> None:
     signal: WaitObject[int] = WaitObject()
     wait = asyncio.ensure_future(signal.wait())
     await asyncio.sleep(0)
@@ -61,7 +61,7 @@ async def test_a_rejection_stays_until_it_is_reset() -> None:
     assert await signal.wait() == 1
 
 
-async def test_iteration_ends_when_the_signal_is_stopped() -> None:
+async def test_iteration_ends_when_signal_is_stopped() -> None:
     signal: WaitObject[int] = WaitObject()
     received: list[int] = []
 
@@ -83,7 +83,7 @@ async def test_iteration_ends_when_the_signal_is_stopped() -> None:
         await signal.wait()
 
 
-async def test_law_9_a_thread_resolves() -> None:
+async def test_law_9_thread_resolves_signal() -> None:
     signal: WaitObject[int] = WaitObject()
     waits = [asyncio.create_task(signal.wait()) for _ in range(10)]
     await asyncio.sleep(0)
@@ -93,13 +93,13 @@ async def test_law_9_a_thread_resolves() -> None:
     await asyncio.to_thread(thread.join)
 
 
-def test_a_rejection_wants_an_exception() -> None:
+def test_reject_requires_an_exception() -> None:
     bad: Any = "no exception"
     with pytest.raises(TypeError, match="error must be an exception, got 'no exception'"):
         WaitObject[int]().reject(bad)
 
 
-async def test_a_rejected_signal_takes_no_value_until_it_is_reset() -> None:
+async def test_rejected_signal_ignores_values_until_reset() -> None:
     signal: WaitObject[int] = WaitObject()
     first, second = OSError("first"), OSError("second")
     signal.reject(first)
@@ -117,7 +117,7 @@ async def test_a_rejected_signal_takes_no_value_until_it_is_reset() -> None:
     assert await wait == 2
 
 
-async def test_a_value_that_comes_back_after_a_rejection_is_forgotten() -> None:
+async def test_rejection_discards_value_of_cancelled_waiter() -> None:
     signal: WaitObject[int] = WaitObject()
     wait = asyncio.ensure_future(signal.wait())
     await asyncio.sleep(0)
@@ -131,7 +131,7 @@ async def test_a_value_that_comes_back_after_a_rejection_is_forgotten() -> None:
     assert signal.waiting == 0
 
 
-async def test_the_last_of_several_values_that_nobody_took_is_kept() -> None:
+async def test_last_of_several_untaken_values_is_kept() -> None:
     signal: WaitObject[int] = WaitObject()
     for value in (1, 2):
         wait = asyncio.ensure_future(signal.wait())
@@ -143,7 +143,7 @@ async def test_the_last_of_several_values_that_nobody_took_is_kept() -> None:
     assert signal.waiting == 0
 
 
-async def test_reset_forgets_a_value_that_was_kept_and_not_one_under_way() -> None:
+async def test_reset_discards_kept_value_only() -> None:
     signal: WaitObject[int] = WaitObject()
     signal.resolve(1)
     signal.reset()
@@ -155,7 +155,7 @@ async def test_reset_forgets_a_value_that_was_kept_and_not_one_under_way() -> No
     assert await wait == 2
 
 
-async def test_what_was_promised_before_a_stop_is_still_delivered() -> None:
+async def test_value_resolved_before_stop_is_delivered() -> None:
     signal: WaitObject[int] = WaitObject()
     wait = asyncio.ensure_future(signal.wait())
     await asyncio.sleep(0)
@@ -169,7 +169,7 @@ async def test_what_was_promised_before_a_stop_is_still_delivered() -> None:
     assert [value async for value in signal] == []
 
 
-async def test_a_rejection_is_raised_by_iteration_which_then_goes_on() -> None:
+async def test_iteration_raises_rejection_then_continues() -> None:
     signal: WaitObject[int] = WaitObject()
     signal.reject(OSError("down"))
     with pytest.raises(OSError, match="down"):
@@ -183,7 +183,7 @@ async def test_a_rejection_is_raised_by_iteration_which_then_goes_on() -> None:
 
 
 @pytest.mark.parametrize("sticky", [False, True])
-async def test_cycles_through_a_signal_are_collected(sticky: bool) -> None:
+async def test_reference_cycle_through_signal_is_collected(sticky: bool) -> None:
     class OwnError(Exception):
         signal: Any
 
@@ -193,16 +193,16 @@ async def test_cycles_through_a_signal_are_collected(sticky: bool) -> None:
         held.signal.reject(held)
     else:
         held.signal.resolve(held)
-    dead = weakref.ref(held)
+    held_ref = weakref.ref(held)
     del held
     gc.collect()
-    assert dead() is None
+    assert held_ref() is None
 
 
 @pytest.mark.parametrize("suspensions", [1, 2])
 @pytest.mark.parametrize("iterates", [False, True])
 @pytest.mark.parametrize("sticky", [False, True])
-async def test_a_value_that_holds_the_wait_it_is_for_is_collected(
+async def test_value_that_holds_its_own_waiter_is_collected(
     suspensions: int, iterates: bool, sticky: bool
 ) -> None:
     class OwnError(Exception):
@@ -217,21 +217,21 @@ async def test_a_value_that_holds_the_wait_it_is_for_is_collected(
         signal.reject(held)
     else:
         signal.resolve(held)
-    dead = weakref.ref(held)
-    # The wait is all that still knows of the signal.
+    held_ref = weakref.ref(held)
+    # Only the awaitable still refers to the signal.
     del held, signal
     gc.collect()
-    assert dead() is None
+    assert held_ref() is None
 
 
-async def test_a_value_whose_destructor_resolves_does_not_deadlock() -> None:
+async def test_destructor_that_resolves_does_not_deadlock() -> None:
     signal: WaitObject[Any] = WaitObject()
 
-    class Restless:
+    class Resolving:
         def __del__(self) -> None:
             signal.resolve("from the grave")
 
-    signal.resolve(Restless())
+    signal.resolve(Resolving())
     signal.resolve(1)
     assert await signal.wait() == "from the grave"
 
@@ -253,6 +253,6 @@ def test_law_9_two_loops_and_a_thread_share_a_signal() -> None:
     for thread in threads:
         thread.join(20)
         assert not thread.is_alive()
-    # One that does not wait just then misses a value; nobody sees one twice, or an older one later.
+    # A consumer that is not waiting misses a value. None sees a value twice, or an older one later.
     for into in received:
         assert into == sorted(set(into))

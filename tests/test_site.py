@@ -1,4 +1,4 @@
-"""What the site has besides its pages: the reference has every public name, and reads the docstrings as they are meant."""
+"""The generated parts of the site: the reference has every public name, and docstrings are rendered as intended."""
 
 from __future__ import annotations
 
@@ -15,33 +15,35 @@ import headrace.queue
 import headrace.testing
 from tests.support import EXPORTED
 
-SHOWN = [name for _page, _title, names in reference() for name in names]
+DOCUMENTED = [name for _page, _title, names in reference() for name in names]
 
 
-def thing(path: str) -> Any:
+def resolve(path: str) -> Any:
     module, _, name = path.rpartition(".")
     return getattr(import_module(module), name)
 
 
-def test_the_reference_has_every_public_name_once() -> None:
+def test_reference_has_every_public_name_once() -> None:
     public = [f"headrace.{name}" for name in EXPORTED if name != "__version__"]
     for module in (headrace.queue, headrace.abc, headrace.testing):
         public += [f"{module.__name__}.{name}" for name in module.__all__]
-    assert sorted(SHOWN) == sorted(public), "its module is on no page of docs/hooks.py"
+    assert sorted(DOCUMENTED) == sorted(public), (
+        "a module is missing from the pages of docs/hooks.py"
+    )
 
 
-@pytest.mark.parametrize("path", SHOWN)
-def test_what_the_reference_shows_says_what_it_is(path: str) -> None:
-    if get_origin(thing(path)) is Literal:
-        return  # says so itself
-    said = inspect.getdoc(thing(path))
-    assert said, f"{path} has no docstring, and would be an empty heading"
-    if inspect.isclass(thing(path)):
-        inherited = {inspect.getdoc(base) for base in thing(path).__mro__[1:]}
-        assert said not in inherited, f"{path} says what its base says"
+@pytest.mark.parametrize("path", DOCUMENTED)
+def test_documented_names_have_their_own_docstring(path: str) -> None:
+    if get_origin(resolve(path)) is Literal:
+        return  # its value describes it
+    docstring = inspect.getdoc(resolve(path))
+    assert docstring, f"{path} has no docstring: its heading would be empty"
+    if inspect.isclass(resolve(path)):
+        inherited = {inspect.getdoc(base) for base in resolve(path).__mro__[1:]}
+        assert docstring not in inherited, f"{path} inherits the docstring of its base"
 
 
-def test_every_page_that_is_made_has_its_place() -> None:
+def test_every_generated_page_is_in_the_navigation() -> None:
     order = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for page, _title, _names in reference():
         assert f"- reference/{page}.md\n" in order
@@ -52,7 +54,7 @@ def test_every_page_that_is_made_has_its_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("here", "page", "link", "led"),
+    ("here", "page", "link", "target"),
     [
         ("CONTRIBUTING.md", "contributing.md", "docs/laws.md#x", "laws.md#x"),
         ("CONTRIBUTING.md", "contributing.md", "CHANGELOG.md", "changelog.md"),
@@ -63,22 +65,24 @@ def test_every_page_that_is_made_has_its_place() -> None:
         ("docs/pool.md", "pool.md", "#ending", "#ending"),
     ],
 )
-def test_a_link_of_the_repository_leads_there_on_the_site_too(
-    here: str, page: str, link: str, led: str
+def test_repository_links_are_rewritten_for_the_site(
+    here: str, page: str, link: str, target: str
 ) -> None:
-    assert relinked(f"see [it]({link}).", here, page) == f"see [it]({led})."
+    assert relinked(f"see [it]({link}).", here, page) == f"see [it]({target})."
 
 
-def test_facts_of_a_docstring_become_a_list() -> None:
+def test_docstring_facts_become_a_list() -> None:
     pytest.importorskip("griffe", reason="it comes with what builds the site")
     from docstrings import listed
 
-    said = "First.\n\nLaw: one\ntwo.\nOrder: three. Bound: four.\nOrder, Cost: five.\n\nLast: six."
+    docstring = (
+        "First.\n\nLaw: one\ntwo.\nOrder: three. Bound: four.\nOrder, Cost: five.\n\nLast: six."
+    )
     facts = [
         "**Law**: one\ntwo.",
         "**Order**: three.",
         "**Bound**: four.",
         "**Order, Cost**: five.",
     ]
-    made = listed(said).replace("\n\n- ", "\n- ")
-    assert made == "First.\n- " + "\n- ".join(facts) + "\n\nLast: six."
+    converted = listed(docstring).replace("\n\n- ", "\n- ")
+    assert converted == "First.\n- " + "\n- ".join(facts) + "\n\nLast: six."

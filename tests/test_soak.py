@@ -1,4 +1,4 @@
-"""Everything at once, for 20 seconds; `make soak` sets HEADRACE_SOAK_SECONDS to ten minutes' worth of them."""
+"""Run everything at once for 20 seconds; `make soak` sets HEADRACE_SOAK_SECONDS to ten minutes of it."""
 
 from __future__ import annotations
 
@@ -14,35 +14,37 @@ import pytest
 from tests.soak import Round
 
 SECONDS = float(os.environ.get("HEADRACE_SOAK_SECONDS", "20"))
-FIRST = int(os.environ.get("HEADRACE_SOAK_SEED", "1"))
+FIRST_SEED = int(os.environ.get("HEADRACE_SOAK_SEED", "1"))
 WARM_UP = 10
-"""Rounds until everything that is made once has been made, at least. What is kept for use again, to a bound, is as much as the most that
-any round needed at once, which goes on growing, more and more slowly: so a third of the time is waited for as well."""
+"""The minimum number of rounds until everything that is created once exists.
+
+Free lists grow to the largest need of any round, more and more slowly. So the baseline is taken after a third of the time as well.
+"""
 
 
 def resident() -> int:
-    """The bytes of this process that are in memory."""
+    """Return the resident memory of this process, in bytes."""
     statm = Path("/proc/self/statm")
     if not statm.exists():
-        pytest.skip("says what memory a process has on Linux only")
+        pytest.skip("resident memory is read on Linux only")
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 @pytest.mark.timeout(60 + 2 * SECONDS)
-def test_everything_at_once_loses_nothing_and_keeps_nothing() -> None:
-    begin = time.monotonic()
+def test_everything_at_once_loses_and_leaks_nothing() -> None:
+    start = time.monotonic()
     blocks = memory = rounds = 0
     is_warm = False
     threads = threading.active_count()
-    while rounds < WARM_UP + 2 or not is_warm or time.monotonic() < begin + SECONDS:
-        one = Round(FIRST + rounds)
-        print("seed", one.seed, flush=True)
-        one.run()
-        assert not list(one.faults())
+    while rounds < WARM_UP + 2 or not is_warm or time.monotonic() < start + SECONDS:
+        round_ = Round(FIRST_SEED + rounds)
+        print("seed", round_.seed, flush=True)
+        round_.run()
+        assert not list(round_.faults())
         assert threading.active_count() == threads
-        del one
+        del round_
         rounds += 1
-        if not is_warm and rounds >= WARM_UP and time.monotonic() >= begin + SECONDS / 3:
+        if not is_warm and rounds >= WARM_UP and time.monotonic() >= start + SECONDS / 3:
             is_warm = True
             gc.collect()
             blocks, memory = sys.getallocatedblocks(), resident()
@@ -61,7 +63,7 @@ def test_everything_at_once_loses_nothing_and_keeps_nothing() -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_small_round_loses_nothing(seed: int) -> None:
-    # For `tests/test_debug.py`: in debug mode a whole round takes a minute.
-    one = Round(seed, each=5)
-    one.run()
-    assert not list(one.faults())
+    # For `tests/test_debug.py`: in debug mode a full round takes a minute.
+    round_ = Round(seed, each=5)
+    round_.run()
+    assert not list(round_.faults())

@@ -1,7 +1,7 @@
-"""Every pull operator over every source, law by law: a new one is one more line in a table.
+"""Every pull operator over every source, guarantee by guarantee; a new operator is one more row of a table.
 
-`SOURCES` and `ROWS` are the tables. Each test runs over all of them; the last one fails if an exported class is in
-neither. What can be set midway stands in `SWAPS`.
+`SOURCES` and `ROWS` are the tables. Each test runs over all of them. The last test fails if an exported class is in
+neither. Attributes that can be set while a stream runs are in `SWAPS`.
 """
 
 from __future__ import annotations
@@ -92,71 +92,71 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Open:
+class SourceKind:
     """A kind of source."""
 
     name: str
     make: Callable[[list[Any]], Any]
-    """A source of these items."""
+    """Create a source of these items."""
     _: KW_ONLY
     covers: tuple[type, ...] = ()
     excused_by: type[Exception] | None = None
-    """What the pull after a cancelled one raises, if it may lose items."""
+    """The error that a pull raises after a cancelled one, if the source may lose items."""
     restarts: bool = True
     bad: tuple[tuple[Callable[[], Any], type[Exception], str], ...] = ()
     drops: bool = True
-    """An awaitable of it may be closed while it waits: its clean-up does not wait."""
+    """Whether a pending awaitable may be closed: its clean-up does not wait."""
     timed: bool = False
-    """Used on the virtual clock only."""
+    """Whether it runs on the virtual clock only."""
     is_twin: bool = False
-    """It waits as another one does: sweeps try it with sync callables only."""
+    """Whether it waits as another source does: sweeps try it with sync callables only."""
 
     def open(self, items: Iterable[Any]) -> PullObj[Any]:
-        """A stream of these items."""
+        """Return a stream of these items."""
         source = self.make(list(items))
         return source if isinstance(source, PullObj) else SourceIterObj(source)
 
 
 @dataclass(frozen=True)
 class Row:
-    """An operator, set to something."""
+    """An operator in one configuration."""
 
     name: str
     build: Callable[[Any, Wrap], PullObj[Any]]
-    """The operator over a source; each callable of it goes through the second argument."""
+    """Build the operator over a source; the second argument wraps each of its callables."""
     model: Callable[[list[Any]], list[Any]]
     """The same in plain Python."""
     _: KW_ONLY
     covers: tuple[type, ...]
     identity: Callable[[PullObj[Any]], PullObj[Any]] | None = None
-    """The operator set so that it changes nothing."""
+    """Add the operator to a stream, configured so that it changes nothing."""
     depth: int = 10_000
-    """How many of those are tried in a line."""
+    """How many identities are stacked in the test of depth."""
     bad: tuple[tuple[Callable[[], Any], type[Exception], str], ...] = ()
-    """Bad inputs, and what is said about them."""
+    """Invalid constructions, each with the type and the text of its error."""
     items: tuple[Any, ...] = (0, 1, 2, 3, 4, 5)
     is_simple: bool = True
-    """It has one callable at most, whose last argument is an item of the source."""
+    """Whether it has at most one callable, whose last argument is an item of the source."""
     ready: Iterable[Any] | None = None
-    """Many items that are there at once, if not `items` over and over."""
+    """Many ready items, if not `items` repeated."""
     calls: Literal["none", "exact", "at least once"] = "at least once"
-    """How often an async callable is called for an item whose pull is cancelled, if it may be async."""
+    """How often an async callable is called for an item whose pull is cancelled."""
     ordered: bool = True
     restarts: Literal["always", "at rest", "never"] = "always"
-    """When it can: an operator with tasks of its own cannot while they run."""
+    """When it can restart: an operator with running tasks cannot."""
     owns_tasks: bool = False
-    """Tells with a `ResourceWarning` if it is dropped."""
+    """Whether it emits a `ResourceWarning` if it is dropped."""
     timed: bool = False
-    """Runs on the virtual clock only."""
+    """Whether it runs on the virtual clock only."""
     errors_count: bool = False
-    """An error of a source has the place of an item in the model."""
+    """Whether an error of a source counts as an item in the model."""
     sources: tuple[str, ...] | None = None
-    """The names of the sources that it meets, if some stand for all."""
+    """The names of the sources to test it with, if a few represent all."""
     has_own_anext: bool = False
-    """Its class is a user's with an `__anext__`, which takes back nothing that a terminal had."""
+    """Whether its class has a user-defined `__anext__`, which cannot take back the items of a cancelled terminal."""
 
     def is_same(self, received: list[Any], expected: list[Any]) -> bool:
-        """Whether it is what the operator promises, in its order if it has one."""
+        """Return whether the items are the promised ones, in the promised order if it has one."""
         if self.ordered:
             return received == expected
         return sorted(received, key=repr) == sorted(expected, key=repr)
@@ -164,13 +164,17 @@ class Row:
     def expected(self) -> list[Any]:
         return self.model(list(self.items))
 
-    def kinds(self) -> list[Called]:
-        """The callables to try it with: sync and async ones, if it has any."""
-        return [Called(False)] if self.calls == "none" else [Called(False), Called(True)]
+    def kinds(self) -> list[CallCounter]:
+        """Return the wrappers to test its callables with: sync and, if it has callables, async."""
+        return (
+            [CallCounter(False)]
+            if self.calls == "none"
+            else [CallCounter(False), CallCounter(True)]
+        )
 
 
-class ByImplementation(SourceObj[Any]):
-    """A user's source, whose `pull_impl` never waits."""
+class UserSource(SourceObj[Any]):
+    """A user-defined source whose `pull_impl` never waits."""
 
     def __init__(self, items: list[Any]) -> None:
         super().__init__()
@@ -182,18 +186,18 @@ class ByImplementation(SourceObj[Any]):
 
 
 def filled(items: list[Any]) -> PullObj[Any]:
-    """The far end of a buffer that was filled and ended."""
+    """Return the source of a buffer that was filled and ended."""
     buffer: PushPullBufferObj[Any] = PushPullBufferObj()
     for item in items:
         buffer.sink.next_nowait(item)
     with contextlib.suppress(StopIteration):
-        # Nobody waits, so that ending takes no turn of the loop.
+        # No pull waits, so that ending needs no event-loop iteration.
         buffer.sink.return_().send(None)
     return buffer.source
 
 
 def ranked(items: list[Any]) -> PullObj[Any]:
-    """The same through an order of priority, in which they stand as they came."""
+    """Return a priority source with equal priorities, which keeps the order of the items."""
     source: PrioritySourceObj[Any] = PrioritySourceObj(priority=lambda _: 0)
     for item in items:
         source.sink.next_nowait(item)
@@ -202,8 +206,8 @@ def ranked(items: list[Any]) -> PullObj[Any]:
     return source
 
 
-def settled(kind: type[DependencySourceObj], items: list[Any]) -> PullObj[Any]:
-    """A graph in which each node waits for the one before, which is completed as soon as it is pulled."""
+def completed_graph(kind: type[DependencySourceObj], items: list[Any]) -> PullObj[Any]:
+    """Return a graph in which each node depends on the previous one and is completed when it is pulled."""
     graph = DependencyGraph()
     graph.add_all([(n, (item,), [n - 1] if n else []) for n, item in enumerate(items)])
     source = kind(graph)
@@ -215,10 +219,10 @@ def settled(kind: type[DependencySourceObj], items: list[Any]) -> PullObj[Any]:
     return source.map(complete)
 
 
-class Through(PullObj1To1Link[Any, Any]):
-    """A user's operator that changes nothing, and whose iterator is cancelled without a loss."""
+class UserLink(PullObj1To1Link[Any, Any]):
+    """A user-defined operator that changes nothing, and whose iterator survives a cancellation."""
 
-    def __aiter__(self) -> Through:
+    def __aiter__(self) -> UserLink:
         return self
 
     async def __anext__(self) -> Any:
@@ -226,7 +230,7 @@ class Through(PullObj1To1Link[Any, Any]):
 
 
 class Branch(PullFilterObj[Any]):
-    """One of two branches, which keeps the other open."""
+    """One of two branches, which owns the other."""
 
     def __init__(self, source: PullObj[Any]) -> None:
         self.other, branch = source.tee(2, maxsize=100_000)
@@ -239,43 +243,43 @@ class Branch(PullFilterObj[Any]):
             await super().aclose()
 
 
-FILES: list[Path] = []
-"""The folder of this run's files."""
+DIRECTORY: list[Path] = []
+"""The directory for the files of this run."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    FILES.append(tmp_path_factory.mktemp("lines"))
+    DIRECTORY.append(tmp_path_factory.mktemp("lines"))
     yield
-    FILES.clear()
+    DIRECTORY.clear()
 
 
 def written(content: bytes, *, zipped: bool = False) -> Path:
-    """A file with this in it."""
+    """Return a file with this content."""
     if zipped:
         content = gzip.compress(content)
-    path = FILES[0] / f"{hash(content):x}"
+    path = DIRECTORY[0] / f"{hash(content):x}"
     if not path.exists():
         path.write_bytes(content)
     return path
 
 
-def read(items: list[Any], *, zipped: bool = False) -> PullObj[Any]:
-    """The lines of a file, one item in each."""
+def read_lines(items: list[Any], *, zipped: bool = False) -> PullObj[Any]:
+    """Return the lines of a file with one item each."""
     lines = "".join(f"{json.dumps(item)}\n" for item in items)
     return SourceLinesObj(written(lines.encode(), zipped=zipped)).map(json.loads)
 
 
 class Always(WaitObject[Any]):
-    """A signal that is there whenever it is waited for."""
+    """A signal that is resolved whenever it is awaited."""
 
     def wait(self) -> Coroutine[Any, Any, Any]:
         self.resolve()
         return super().wait()
 
 
-def halting(items: list[Any]) -> ScriptedSource:
-    """A source that waits now and then, also before its end, and while it closes."""
+def pausing(items: list[Any]) -> ScriptedSource:
+    """Return a source that waits sometimes, also before its end and while it closes."""
     return ScriptedSource(
         [step for n, item in enumerate(items) for step in (Yields(n % 3), item)] + [Yields(1)],
         closing=1,
@@ -289,8 +293,8 @@ def delayed(items: list[Any]) -> ScriptedSource:
 
 
 SOURCES = [
-    Open("list", SourceIterObj, covers=(SourceIterObj,)),
-    Open(
+    SourceKind("list", SourceIterObj, covers=(SourceIterObj,)),
+    SourceKind(
         "buffer",
         SourceBufferObj,
         covers=(SourceBufferObj,),
@@ -305,24 +309,26 @@ SOURCES = [
             ),
         ),
     ),
-    Open(
+    SourceKind(
         "buffer, last in first out",
         lambda items: SourceBufferObj(reversed(items), mode="lifo"),
         covers=(SourceBufferObj,),
         restarts=False,
         is_twin=True,
     ),
-    Open(
+    SourceKind(
         "cache",
         lambda items: SourceIterObj(items).flat_map(SourceCacheObj),
         covers=(SourceCacheObj,),
         is_twin=True,
     ),
-    Open("queue", filled, restarts=False, is_twin=True),
-    Open("queue by priority", ranked, covers=(PrioritySourceObj,), restarts=False, is_twin=True),
-    Open(
+    SourceKind("queue", filled, restarts=False, is_twin=True),
+    SourceKind(
+        "queue by priority", ranked, covers=(PrioritySourceObj,), restarts=False, is_twin=True
+    ),
+    SourceKind(
         "graph",
-        lambda items: settled(DependencySourceObj, items),
+        lambda items: completed_graph(DependencySourceObj, items),
         covers=(DependencySourceObj,),
         restarts=False,
         is_twin=True,
@@ -334,9 +340,9 @@ SOURCES = [
             ),
         ),
     ),
-    Open(
+    SourceKind(
         "graph by priority",
-        lambda items: settled(PriorityDependencySourceObj, items),
+        lambda items: completed_graph(PriorityDependencySourceObj, items),
         covers=(PriorityDependencySourceObj,),
         restarts=False,
         is_twin=True,
@@ -348,10 +354,10 @@ SOURCES = [
             ),
         ),
     ),
-    Open("halting", halting),
-    Open(
+    SourceKind("pausing", pausing),
+    SourceKind(
         "lines",
-        read,
+        read_lines,
         covers=(SourceLinesObj,),
         bad=(
             (lambda: SourceLinesObj(wrong(3)), TypeError, r"path must be .*got 3 \(int\)"),
@@ -372,13 +378,13 @@ SOURCES = [
             ),
         ),
     ),
-    Open(
+    SourceKind(
         "zipped lines",
-        lambda items: read(items, zipped=True),
+        lambda items: read_lines(items, zipped=True),
         covers=(SourceLinesObj,),
         is_twin=True,
     ),
-    Open(
+    SourceKind(
         "timer",
         lambda items: PullTimerObj(0.25, count=len(items)).map(items.__getitem__),
         covers=(PullTimerObj,),
@@ -389,11 +395,11 @@ SOURCES = [
             (lambda: PullTimerObj(1, count=-1), ValueError, "count must be .*got -1"),
         ),
     ),
-    Open("own class", ByImplementation, is_twin=True),
-    Open("own link", lambda items: Through(halting(items))),
-    Open(
+    SourceKind("user class", UserSource, is_twin=True),
+    SourceKind("user link", lambda items: UserLink(pausing(items))),
+    SourceKind(
         "generator",
-        lambda items: halting(items).as_generator(),
+        lambda items: pausing(items).as_generator(),
         excused_by=SourceCancelledError,
         restarts=False,
         drops=False,
@@ -402,30 +408,30 @@ SOURCES = [
 NESTED: tuple[list[int], ...] = ([0, 1], [], [2], [3, 4, 5])
 
 
-def picky(n: int) -> int:
+def reject_some(n: int) -> int:
     if n % 3 == 1:
         raise LookupError(n)
     return n
 
 
-def caught(source: PullObj[Any], answer: Callable[[int], Any]) -> PullObj[Any]:
-    """Every third item is answered for; other errors are let through."""
+def catching(source: PullObj[Any], substitute: Callable[[int], Any]) -> PullObj[Any]:
+    """Handle the error of every third item; let other errors through."""
 
     def handler(error: Exception) -> Any:
         if isinstance(error, LookupError):
-            return answer(error.args[0])
+            return substitute(error.args[0])
         raise error
 
-    return PullCatchObj(source.map(picky), handler)
+    return PullCatchObj(source.map(reject_some), handler)
 
 
 def of_last(function: Callable[[Any], Any]) -> Callable[[list[Any]], Any]:
-    """A condition on a list: that function of its last item."""
+    """Return a condition on a list: the function of its last item."""
     return lambda items: function(items[-1])
 
 
-def parted(items: list[int]) -> list[list[int]]:
-    """Lists that end with what can be divided by three."""
+def split(items: list[int]) -> list[list[int]]:
+    """Split into lists that end with a multiple of three."""
     parts: list[list[int]] = [[]]
     for n in items:
         parts[-1].append(n)
@@ -458,7 +464,7 @@ def _timeout(on_timeout: Literal["raise", "skip"]) -> Row:
 
 
 def _batch_timeout(timeout: float) -> Row:
-    """A list may leave early: what is compared is what is in them."""
+    """Batches may be cut early, so only their items are compared."""
     return Row(
         f"batch with timeout, {timeout} s",
         lambda source, _: PullWindowTimeoutObj(source, 4, timeout).flatten(),
@@ -476,7 +482,7 @@ def _batch_timeout(timeout: float) -> Row:
     )
 
 
-# Longer than anything that is zipped with it, also where errors cost rows.
+# Longer than the source it is zipped with, even where errors cost rows.
 NUMBERED = range(100, 20_200)
 
 
@@ -490,38 +496,38 @@ def _merged(
     bad: tuple[tuple[Callable[[], Any], type[Exception], str], ...] = (),
     ordered: bool = True,
 ) -> Row:
-    """An operator over a source and others; the labels, if it wants any, are their numbers."""
+    """Return a row for an operator over several sources; their labels, if it has any, are their numbers."""
     is_labelled = "Labeled" in kind.__name__
-    again = [1]
+    repeated = [1]
     make = cast("Callable[..., PullObj[Any]]", kind)
 
-    def over(*sources: Any) -> PullObj[Any]:
+    def combine(*sources: Any) -> PullObj[Any]:
         return make(dict(enumerate(sources))) if is_labelled else make(*sources)
 
     needed: list[Any] = []
-    none, second = "sources", "sources[1]"
+    empty, second = "sources", "sources[1]"
     if kind is PullRaceCutoffObj:
-        needed, none, second = [[1]], "cutoffs", "cutoffs[0]"
+        needed, empty, second = [[1]], "cutoffs", "cutoffs[0]"
     return Row(
         name,
-        lambda source, _: over(source, *others()),
+        lambda source, _: combine(source, *others()),
         model,
         covers=(kind,),
         identity=identity,
         depth=2_000,
         bad=(
             (
-                lambda: over(*needed),
+                lambda: combine(*needed),
                 ValueError,
-                f"{kind.__name__}: {none} must be one stream at least, got none",
+                f"{kind.__name__}: {empty} must be one stream at least, got none",
             ),
             (
-                lambda: over(again, again),
+                lambda: combine(repeated, repeated),
                 ValueError,
                 re.escape(f"{second} must not be sources[0] again, [1]"),
             ),
             (
-                lambda: over([1], 7),
+                lambda: combine([1], 7),
                 TypeError,
                 re.escape(second) + r" must be an iterable .*not 7 \(int\)",
             ),
@@ -532,17 +538,17 @@ def _merged(
         restarts="at rest",
         owns_tasks=True,
         errors_count=True,
-        # What is polled in place, what gets a task of its own, and what a cancellation would end.
-        sources=("list", "halting", "generator"),
+        # One is polled in place, one gets its own task, and one would be ended by a cancellation.
+        sources=("list", "pausing", "generator"),
     )
 
 
-def in_turn(*lists: list[Any]) -> list[Any]:
+def interleave(*lists: list[Any]) -> list[Any]:
     rounds = itertools.zip_longest(*lists, fillvalue=SKIP)
     return [item for items in rounds for item in items if item is not SKIP]
 
 
-def labelled(label: int, items: Iterable[Any]) -> list[tuple[int, Any]]:
+def with_label(label: int, items: Iterable[Any]) -> list[tuple[int, Any]]:
     return [(label, item) for item in items]
 
 
@@ -559,7 +565,7 @@ ROWS = [
         ),
     ),
     Row(
-        "map side by side",
+        "concurrent map",
         lambda source, wrap: PullMapObj(source, wrap(lambda n: n * 10), concurrency=3),
         lambda items: [n * 10 for n in items],
         covers=(PullMapObj,),
@@ -592,7 +598,7 @@ ROWS = [
         owns_tasks=True,
     ),
     Row(
-        "map side by side, unordered",
+        "concurrent map, unordered",
         lambda source, wrap: PullMapObj(
             source, wrap(lambda n: n * 10), concurrency=3, ordered=False
         ),
@@ -658,7 +664,7 @@ ROWS = [
         owns_tasks=True,
     ),
     Row(
-        "map that keeps",
+        "map with on_cancel keep",
         lambda source, wrap: PullMapObj(source, wrap(lambda n: n * 10), on_cancel="keep"),
         lambda items: [n * 10 for n in items],
         covers=(PullMapObj,),
@@ -702,7 +708,7 @@ ROWS = [
     Row(
         "several callbacks",
         lambda source, wrap: PullCallbackObj(
-            source, wrap(lambda n: n), plain(bool), wrap(lambda n: -n)
+            source, wrap(lambda n: n), unwrapped(bool), wrap(lambda n: -n)
         ),
         lambda items: items,
         covers=(PullCallbackObj,),
@@ -732,7 +738,7 @@ ROWS = [
     ),
     Row(
         "catch",
-        lambda source, wrap: caught(source, wrap(lambda n: n * 100)),
+        lambda source, wrap: catching(source, wrap(lambda n: n * 100)),
         lambda items: [n * 100 if n % 3 == 1 else n for n in items],
         covers=(PullCatchObj,),
         identity=lambda stream: stream.catch(lambda _: SKIP),
@@ -743,7 +749,7 @@ ROWS = [
     ),
     Row(
         "catch and skip",
-        lambda source, wrap: caught(source, wrap(lambda _: SKIP)),
+        lambda source, wrap: catching(source, wrap(lambda _: SKIP)),
         lambda items: [n for n in items if n % 3 != 1],
         covers=(PullCatchObj,),
     ),
@@ -864,8 +870,8 @@ ROWS = [
         calls="none",
     ),
     Row(
-        "flatten of what waits",
-        lambda source, _: PullFlattenObj(source.map(halting)),
+        "flatten of waiting sources",
+        lambda source, _: PullFlattenObj(source.map(pausing)),
         lambda items: list(itertools.chain.from_iterable(items)),
         covers=(PullFlattenObj,),
         items=NESTED,
@@ -905,7 +911,7 @@ ROWS = [
     Row(
         "batch_until",
         lambda source, wrap: PullBufferObj(source, of_last(wrap(lambda n: n % 3 == 0))),
-        parted,
+        split,
         covers=(PullBufferObj,),
         identity=lambda stream: stream.batch_until(lambda _: True).flatten(),
         bad=(
@@ -977,7 +983,7 @@ ROWS = [
     ),
     _timeout("raise"),
     _timeout("skip"),
-    # With what is there at once, with what comes within some delays, and full.
+    # Batches of ready items, of items within some delays, and full batches.
     _batch_timeout(0),
     _batch_timeout(0.4),
     _batch_timeout(100),
@@ -1017,7 +1023,7 @@ ROWS = [
             (
                 lambda: SourceCapacityObj([1], CapacitySource(1), cost=2),
                 ValueError,
-                "a cost of 2 slots can never be had",
+                "a cost of 2 slots can never be granted",
             ),
         ),
         calls="none",
@@ -1026,7 +1032,7 @@ ROWS = [
         "concat",
         PullConcatObj,
         lambda items: [*items, 10, 11],
-        lambda: [halting([10, 11])],
+        lambda: [pausing([10, 11])],
         identity=lambda stream: stream.concat(()),
         bad=(
             (
@@ -1063,15 +1069,15 @@ ROWS = [
     _merged(
         "round_robin",
         PullRoundRobinObj,
-        lambda items: in_turn(items, [10, 11]),
-        lambda: [halting([10, 11])],
+        lambda items: interleave(items, [10, 11]),
+        lambda: [pausing([10, 11])],
         identity=lambda stream: stream.round_robin(()),
     ),
     _merged(
         "merge",
         PullRaceObj,
         lambda items: [*items, 10, 11],
-        lambda: [halting([10, 11])],
+        lambda: [pausing([10, 11])],
         identity=lambda stream: stream.merge(()),
         ordered=False,
     ),
@@ -1079,7 +1085,7 @@ ROWS = [
         "fair merge",
         PullRaceRobinObj,
         lambda items: [*items, 10, 11],
-        lambda: [halting([10, 11])],
+        lambda: [pausing([10, 11])],
         identity=lambda stream: stream.merge((), fair=True),
         ordered=False,
     ),
@@ -1087,7 +1093,7 @@ ROWS = [
         "take_until",
         PullRaceCutoffObj,
         lambda items: items,
-        lambda: [halting([])],
+        lambda: [pausing([])],
         identity=lambda stream: stream.take_until(()),
         bad=(
             (
@@ -1114,8 +1120,8 @@ ROWS = [
     _merged(
         "labelled round_robin",
         PullLabeledRoundRobinObj,
-        lambda items: in_turn(labelled(0, items), labelled(1, [10, 11])),
-        lambda: [halting([10, 11])],
+        lambda items: interleave(with_label(0, items), with_label(1, [10, 11])),
+        lambda: [pausing([10, 11])],
         identity=lambda stream: PullLabeledRoundRobinObj({"it": stream}).map(
             operator.itemgetter(1)
         ),
@@ -1123,30 +1129,30 @@ ROWS = [
     _merged(
         "labelled merge",
         PullLabeledRaceObj,
-        lambda items: labelled(0, items) + labelled(1, [10, 11]),
-        lambda: [halting([10, 11])],
+        lambda items: with_label(0, items) + with_label(1, [10, 11]),
+        lambda: [pausing([10, 11])],
         identity=lambda stream: PullLabeledRaceObj({"it": stream}).map(operator.itemgetter(1)),
         ordered=False,
     ),
     _merged(
         "labelled fair merge",
         PullLabeledRaceRobinObj,
-        lambda items: labelled(0, items) + labelled(1, [10, 11]),
-        lambda: [halting([10, 11])],
+        lambda items: with_label(0, items) + with_label(1, [10, 11]),
+        lambda: [pausing([10, 11])],
         identity=lambda stream: PullLabeledRaceRobinObj({"it": stream}).map(operator.itemgetter(1)),
         ordered=False,
     ),
     Row(
-        "own link",
-        lambda source, _: Through(source),
+        "user link",
+        lambda source, _: UserLink(source),
         lambda items: items,
         covers=(),
-        bad=((lambda: Through(wrong(3)), TypeError, r"source must be .*got 3 \(int\)"),),
+        bad=((lambda: UserLink(wrong(3)), TypeError, r"source must be .*got 3 \(int\)"),),
         calls="none",
         has_own_anext=True,
     ),
     Row(
-        "a line of several",
+        "several operators",
         lambda source, wrap: (
             source.map(wrap(lambda n: n + 1))
             .flat_map(wrap(lambda n: [n, n]))
@@ -1184,7 +1190,7 @@ ROWS = [
         calls="none",
     ),
     Row(
-        "bridge that distributes",
+        "distributing bridge",
         lambda source, wrap: PullPushDistributeObj(
             source, [SinkNullObj(), SinkCollectObj()], wrap(lambda n: n % 2), forward_close=False
         ),
@@ -1226,8 +1232,8 @@ ROWS = [
 
 
 @dataclass
-class Called:
-    """Makes callables of a kind, and counts how often each is called with what, run by run."""
+class CallCounter:
+    """Wraps callables as sync or async ones, and counts their calls per run."""
 
     is_async: bool
     runs: list[Counter[Any]] = field(default_factory=list)
@@ -1253,22 +1259,22 @@ class Called:
         return slow if self.is_async else sync
 
 
-def plain(function: Callable[..., Any]) -> Callable[..., Any]:
+def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
 class OddError(BaseException):
-    """An error that is no `Exception`, as the outcomes of pytest are."""
+    """An error that is no `Exception`, like the outcomes of pytest."""
 
 
-class Picky:
-    """Makes callables of which one raises an error, at one call."""
+class RaisingAt:
+    """Wraps callables so that the call number `at` raises an error."""
 
     def __init__(
         self, at: int, *, is_async: bool, raises: type[BaseException] = ValueError
     ) -> None:
         self.error = raises(at)
-        self.refused: list[Any] = []
+        self.raised_for: list[Any] = []
         self._left = at
         self._is_async = is_async
 
@@ -1276,7 +1282,7 @@ class Picky:
         def sync(*arguments: Any) -> Any:
             self._left -= 1
             if self._left == -1:
-                self.refused.append(arguments[-1])
+                self.raised_for.append(arguments[-1])
                 raise self.error
             return function(*arguments)
 
@@ -1287,17 +1293,17 @@ class Picky:
         return slow if self._is_async else sync
 
 
-def named(table: list[Any]) -> list[Any]:
+def as_params(table: list[Any]) -> list[Any]:
     return [pytest.param(entry, id=entry.name.replace(" ", "-")) for entry in table]
 
 
 def holds(item: Any, part: Any) -> bool:
-    """Whether this is a part of an item that may be made of tuples."""
+    """Return whether an item, which may be nested in tuples, contains this object."""
     return item is part or (isinstance(item, tuple) and any(holds(each, part) for each in item))
 
 
-async def outcomes(stream: PullObj[Any]) -> tuple[list[Any], list[BaseException]]:
-    """What a stream gives, and what it raises, to its end."""
+async def run_to_end(stream: PullObj[Any]) -> tuple[list[Any], list[BaseException]]:
+    """Return the items and errors of a stream, up to its end."""
     items: list[Any] = []
     errors: list[BaseException] = []
     while True:
@@ -1309,21 +1315,21 @@ async def outcomes(stream: PullObj[Any]) -> tuple[list[Any], list[BaseException]
             errors.append(error)
 
 
-# Of a run, which takes milliseconds: less than a test has, so that it is the sweep that says where it hangs.
-PATIENCE = 20.0
+# Less than the timeout of a test, so that the sweep reports where it hangs. A run takes milliseconds.
+TIMEOUT = 20.0
 
 
-every_row = pytest.mark.parametrize("row", named([row for row in ROWS if not row.timed]))
+every_row = pytest.mark.parametrize("row", as_params([row for row in ROWS if not row.timed]))
 
 
-def meets(row: Row, source: Open) -> bool:
-    """Whether a row is tried with a source. Of those that are alike it meets every third."""
+def is_tested_with(row: Row, source: SourceKind) -> bool:
+    """Return whether a row is tested with a source; of the twins it gets every third."""
     if row.timed or source.timed:
         return False
     if row.sources is not None:
         return source.name in row.sources
-    alike = [other for other in SOURCES if other.is_twin]
-    return not source.is_twin or (ROWS.index(row) + alike.index(source)) % 3 == 0
+    twins = [other for other in SOURCES if other.is_twin]
+    return not source.is_twin or (ROWS.index(row) + twins.index(source)) % 3 == 0
 
 
 rows_and_sources = pytest.mark.parametrize(
@@ -1332,14 +1338,14 @@ rows_and_sources = pytest.mark.parametrize(
         pytest.param(row, source, id=f"{row.name}-{source.name}".replace(" ", "-"))
         for row in ROWS
         for source in SOURCES
-        if meets(row, source)
+        if is_tested_with(row, source)
     ],
 )
 
 
 @dataclass(frozen=True)
 class Swap:
-    """An operator that is set to something else midway."""
+    """An attribute that is replaced while the stream runs."""
 
     name: str
     build: Callable[[PullObj[Any]], PullObj[Any]]
@@ -1347,16 +1353,16 @@ class Swap:
     value: Any
     expected: list[Any]
     _: KW_ONLY
-    taken: int = 2
-    """How many items are pulled before."""
+    pulled_before: int = 2
+    """How many items are pulled before that."""
     items: Any = range(6)
     pause: float = 0
-    """For how long the consumer rests after each item."""
+    """How long the consumer sleeps after each item."""
     timed: Literal["in", "out"] | None = None
-    """Where each item gets a time beside it, if that matters."""
+    """Whether each item is paired with its time, before or after the operator."""
 
 
-async def resting(n: int) -> int:
+async def sleep_one(n: int) -> int:
     await asyncio.sleep(1)
     return n
 
@@ -1377,7 +1383,7 @@ SWAPS = [
         [0, 10, 102, 103, 104, 105],
     ),
     Swap(
-        "transform of map that keeps",
+        "transform of map with on_cancel keep",
         lambda stream: stream.map(lambda n: n * 10, on_cancel="keep"),
         "transform",
         lambda n: n + 100,
@@ -1385,7 +1391,7 @@ SWAPS = [
     ),
     Swap(
         "concurrency of map",
-        lambda stream: stream.map(resting, concurrency=2, window=4),
+        lambda stream: stream.map(sleep_one, concurrency=2, window=4),
         "concurrency",
         4,
         [(0, 1), (1, 1), (2, 2), (3, 2), (4, 2), (5, 2)],
@@ -1411,7 +1417,7 @@ SWAPS = [
         "predicate",
         lambda n: n < 2,
         [2, 3, 4, 5],
-        taken=0,
+        pulled_before=0,
     ),
     Swap(
         "reducer",
@@ -1433,18 +1439,18 @@ SWAPS = [
         "transform",
         lambda n: [n],
         [0, 0, 1, 1, 2, 3, 4, 5],
-        taken=3,
+        pulled_before=3,
     ),
     Swap(
-        "size of window",
+        "size of batch",
         lambda stream: stream.batch(2),
         "size",
         1,
         [[0, 1], [2], [3], [4], [5]],
-        taken=1,
+        pulled_before=1,
     ),
     Swap("size of take", lambda stream: stream.take(3), "size", 5, [0, 1, 2, 3, 4]),
-    Swap("size of skip", lambda stream: stream.skip(4), "size", 2, [2, 3, 4, 5], taken=0),
+    Swap("size of skip", lambda stream: stream.skip(4), "size", 2, [2, 3, 4, 5], pulled_before=0),
     Swap(
         "condition",
         lambda stream: stream.batch_until(lambda items: items[-1] % 3 == 0),
@@ -1468,7 +1474,7 @@ SWAPS = [
     ),
     Swap(
         "handler",
-        lambda stream: stream.map(picky).catch(lambda _: -1),
+        lambda stream: stream.map(reject_some).catch(lambda _: -1),
         "handler",
         lambda _: SKIP,
         [0, -1, 2, 3, 5],
@@ -1496,7 +1502,7 @@ SWAPS = [
         "size",
         3,
         [[0, 1], [2, 3, 4], [5]],
-        taken=1,
+        pulled_before=1,
     ),
     Swap(
         "seconds of batch with timeout",
@@ -1504,7 +1510,7 @@ SWAPS = [
         "seconds",
         0,
         [([0, 1], 2.5), ([2], 3), ([3], 4), ([4], 5), ([5], 6)],
-        taken=1,
+        pulled_before=1,
         items=PullTimerObj(1, count=6),
         timed="out",
     ),
@@ -1525,25 +1531,25 @@ SWAPS = [
     ],
 ]
 
-ENTRIES: list[Row | Open] = [*ROWS, *SOURCES]
+ENTRIES: list[Row | SourceKind] = [*ROWS, *SOURCES]
 
 every_source = pytest.mark.parametrize(
-    "source", named([source for source in SOURCES if not source.timed])
+    "source", as_params([source for source in SOURCES if not source.timed])
 )
 
 
 TIMED_SOURCES = [
-    Open("delayed", delayed),
+    SourceKind("delayed", delayed),
     *[source for source in SOURCES if source.timed],
 ]
 
 
-async def _law_2(row: Row, source: Open, interruptions: list[Interruption]) -> None:
-    for called in row.kinds()[: 1 if source.is_twin else 2]:
+async def _law_2(row: Row, source: SourceKind, interruptions: list[Interruption]) -> None:
+    for wrap_counted in row.kinds()[: 1 if source.is_twin else 2]:
 
-        def build(called: Called = called) -> PullObj[Any]:
-            called.begin()
-            return row.build(source.open(row.items), called)
+        def build(wrap_counted: CallCounter = wrap_counted) -> PullObj[Any]:
+            wrap_counted.begin()
+            return row.build(source.open(row.items), wrap_counted)
 
         await sweep(
             build,
@@ -1551,43 +1557,43 @@ async def _law_2(row: Row, source: Open, interruptions: list[Interruption]) -> N
             interruptions=interruptions,
             ordered=row.ordered,
             excused_by=source.excused_by,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
         )
-        alone = called.runs[0]
-        for calls in called.runs if source.excused_by is None else ():
-            assert calls.keys() == alone.keys()
-            if called.is_async and row.calls == "at least once":
-                assert all(calls[key] >= count for key, count in alone.items())
+        uninterrupted = wrap_counted.runs[0]
+        for calls in wrap_counted.runs if source.excused_by is None else ():
+            assert calls.keys() == uninterrupted.keys()
+            if wrap_counted.is_async and row.calls == "at least once":
+                assert all(calls[key] >= count for key, count in uninterrupted.items())
             else:
-                assert calls == alone
+                assert calls == uninterrupted
 
 
 @every_row
-async def test_law_1_nothing_is_asked_for_before_a_pull(row: Row) -> None:
+async def test_law_1_nothing_is_requested_before_a_pull(row: Row) -> None:
     for kind in row.kinds():
         kind.begin()
         source = ScriptedSource(row.items)
         stream = row.build(SourceIterObj(source), kind)
-        never = anext(stream)
+        unawaited = anext(stream)
         await turns(3)
         assert (source.opens, source.pulls, kind.runs[0].total()) == (0, 0, 0)
-        never.close()
+        unawaited.close()
         assert await anext(stream) in row.expected()
         await stream.aclose()
 
 
 @rows_and_sources
-async def test_law_2_cancelled_anywhere_nothing_is_lost_or_repeated(row: Row, source: Open) -> None:
+async def test_law_2_cancelled_pull_loses_nothing(row: Row, source: SourceKind) -> None:
     await _law_2(row, source, ["cancel", "late", "twice", "timeout"])
 
 
 @rows_and_sources
-async def test_law_2_an_awaitable_dropped_anywhere_loses_nothing(row: Row, source: Open) -> None:
+async def test_law_2_dropped_awaitable_loses_nothing(row: Row, source: SourceKind) -> None:
     if source.drops:
         await _law_2(row, source, ["drop"])
 
 
-async def test_law_2_a_generator_whose_awaitable_was_dropped_says_so() -> None:
+async def test_law_2_dropped_awaitable_of_generator_raises() -> None:
     await sweep(
         lambda: SourceIterObj(ScriptedSource([1, Yields(1), 2]).as_generator()),
         [1, 2],
@@ -1597,37 +1603,37 @@ async def test_law_2_a_generator_whose_awaitable_was_dropped_says_so() -> None:
 
 
 @rows_and_sources
-async def test_law_3_an_error_of_a_callable_costs_one_item(row: Row, source: Open) -> None:
+async def test_law_3_callable_error_costs_one_item(row: Row, source: SourceKind) -> None:
     for kind in row.kinds():
         for at in itertools.count():
-            picky = Picky(at, is_async=kind.is_async)
-            items, errors = await outcomes(row.build(source.open(row.items), picky))
-            if not picky.refused:
+            reject_some = RaisingAt(at, is_async=kind.is_async)
+            items, errors = await run_to_end(row.build(source.open(row.items), reject_some))
+            if not reject_some.raised_for:
                 break
-            # Law 3: the same object, with one note that says where it comes from.
-            assert errors == [picky.error]
-            assert len(picky.error.__notes__) == 1
+            # The same object, with one note that names its origin.
+            assert errors == [reject_some.error]
+            assert len(reject_some.error.__notes__) == 1
             if row.is_simple:
-                left = [item for item in row.items if item not in picky.refused]
-                assert row.is_same(items, row.model(left))
+                remaining = [item for item in row.items if item not in reject_some.raised_for]
+                assert row.is_same(items, row.model(remaining))
 
 
 @every_row
-async def test_law_3_an_odd_error_of_a_callable_costs_one_item(row: Row) -> None:
+async def test_law_3_callable_base_exception_costs_one_item(row: Row) -> None:
     for kind in row.kinds():
         for at in itertools.count():
-            picky = Picky(at, is_async=kind.is_async, raises=OddError)
-            items, errors = await outcomes(row.build(SourceIterObj(row.items), picky))
-            if not picky.refused:
+            reject_some = RaisingAt(at, is_async=kind.is_async, raises=OddError)
+            items, errors = await run_to_end(row.build(SourceIterObj(row.items), reject_some))
+            if not reject_some.raised_for:
                 break
-            assert errors == [picky.error]
+            assert errors == [reject_some.error]
             if row.is_simple:
-                left = [item for item in row.items if item not in picky.refused]
-                assert row.is_same(items, row.model(left))
+                remaining = [item for item in row.items if item not in reject_some.raised_for]
+                assert row.is_same(items, row.model(remaining))
 
 
 class Unclosable:
-    """An iterator over these items whose closing raises an error."""
+    """An iterator over these items whose `aclose` raises an error."""
 
     def __init__(self, items: Iterable[Any], raises: type[BaseException]) -> None:
         self.closes = 0
@@ -1649,62 +1655,60 @@ class Unclosable:
 
 
 @pytest.mark.parametrize("raises", [ValueError, OddError, KeyboardInterrupt])
-async def test_law_4_an_error_in_a_closing_leaves_no_source_open(
+async def test_law_4_error_of_aclose_leaves_no_source_open(
     raises: type[BaseException],
 ) -> None:
     outer, inner = Unclosable(range(3), raises), Unclosable(range(3), raises)
     stream = SourceIterObj(outer).flat_map(lambda _: inner)
     assert await anext(stream) == 0
-    with pytest.raises(BaseException) as caught:
+    with pytest.raises(BaseException) as catching:
         await stream.aclose()
-    # Inside a group it would not end the program.
+    # Within a group it would not end the program.
     kind = raises if raises is KeyboardInterrupt else BaseExceptionGroup
-    assert isinstance(caught.value, kind)
+    assert isinstance(catching.value, kind)
     assert (inner.closes, outer.closes) == (1, 1)
 
 
 @every_row
 @pytest.mark.parametrize("raises", [ValueError, OddError])
-async def test_law_3_an_error_of_a_source_costs_nothing_else(
-    row: Row, raises: type[BaseException]
-) -> None:
+async def test_law_3_source_error_costs_nothing_else(row: Row, raises: type[BaseException]) -> None:
     for at in range(len(row.items) + 1):
         for kind in row.kinds():
             kind.begin()
             error = raises(at)
             script = [*row.items[:at], Yields(1), Raise(error), *row.items[at:]]
             source = ScriptedSource(script)
-            items, errors = await outcomes(row.build(SourceIterObj(source), kind))
+            items, errors = await run_to_end(row.build(SourceIterObj(source), kind))
             expected = row.expected()
             if row.errors_count:
-                places = row.model([*row.items[:at], error, *row.items[at:]])
-                expected = [item for item in places if not holds(item, error)]
+                outcomes_ = row.model([*row.items[:at], error, *row.items[at:]])
+                expected = [item for item in outcomes_ if not holds(item, error)]
             assert row.is_same(items, expected)
-            # What ends early may never get there.
+            # An operator that ends early may never pull the error.
             assert errors == ([error] if source.pulls > at else [])
 
 
 @rows_and_sources
-async def test_law_4_and_law_5_however_it_ends_everything_is_closed(row: Row, source: Open) -> None:
+async def test_law_4_and_law_5_every_ending_closes_all(row: Row, source: SourceKind) -> None:
     await _laws_4_and_5(row, source)
 
 
 @pytest.mark.virtual
-@pytest.mark.parametrize("row", named(ROWS))
-async def test_law_2_law_4_and_law_10_hold_on_the_clock_of_the_loop(row: Row) -> None:
+@pytest.mark.parametrize("row", as_params(ROWS))
+async def test_law_2_law_4_and_law_10_on_the_virtual_clock(row: Row) -> None:
     for source in TIMED_SOURCES:
         await _law_2(row, source, ["cancel", "late", "twice", "timeout"])
         await _laws_4_and_5(row, source)
 
 
-async def _laws_4_and_5(row: Row, source: Open) -> None:
-    for called in row.kinds()[: 1 if source.is_twin else 2]:
+async def _laws_4_and_5(row: Row, source: SourceKind) -> None:
+    for wrap_counted in row.kinds()[: 1 if source.is_twin else 2]:
 
-        def build(called: Called = called) -> PullObj[Any]:
-            called.begin()
-            return row.build(source.open(row.items), called)
+        def build(wrap_counted: CallCounter = wrap_counted) -> PullObj[Any]:
+            wrap_counted.begin()
+            return row.build(source.open(row.items), wrap_counted)
 
-        assert await sweep_endings(build, timeout=PATIENCE) > 0
+        assert await sweep_endings(build, timeout=TIMEOUT) > 0
 
 
 async def test_law_4_closing_again_does_nothing() -> None:
@@ -1716,7 +1720,7 @@ async def test_law_4_closing_again_does_nothing() -> None:
     assert source.closes == 1
 
 
-async def test_law_4_a_cancelled_closing_goes_on_to_the_other_sources() -> None:
+async def test_law_4_cancelled_aclose_closes_other_sources() -> None:
     inner, outer = ScriptedSource([1, 2], closing=3), ScriptedSource([0], closing=3)
     stream = SourceIterObj(outer).flat_map(lambda _: inner)
     assert await anext(stream) == 1
@@ -1729,35 +1733,37 @@ async def test_law_4_a_cancelled_closing_goes_on_to_the_other_sources() -> None:
 
 
 @every_row
-async def test_law_5_a_dropped_stream_leaves_nothing(row: Row) -> None:
-    streams = [row.build(source.open(row.items), plain) for source in SOURCES if not source.timed]
+async def test_law_5_dropped_stream_leaves_nothing(row: Row) -> None:
+    streams = [
+        row.build(source.open(row.items), unwrapped) for source in SOURCES if not source.timed
+    ]
     for stream in streams:
         await anext(stream)
         del stream
-    dead = [weakref.ref(stream) for stream in streams]
+    references = [weakref.ref(stream) for stream in streams]
     with pytest.warns(ResourceWarning) if row.owns_tasks else contextlib.nullcontext():
         streams.clear()
         gc.collect()
-        # Tasks that own sources close them; a generator that was dropped is closed by the loop, in a task.
+        # Tasks close the sources that they own. A dropped generator is closed by the loop, in a task.
         await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
-    assert [stream() for stream in dead] == [None] * len(dead)
+    assert [stream() for stream in references] == [None] * len(references)
 
 
 @every_row
-async def test_law_9_a_second_loop_is_refused(row: Row) -> None:
-    stream = row.build(SourceIterObj(row.items), plain)
+async def test_law_9_second_loop_is_refused(row: Row) -> None:
+    stream = row.build(SourceIterObj(row.items), unwrapped)
     received = [await anext(stream)]
 
-    async def elsewhere() -> Any:
+    async def in_other_loop() -> Any:
         return await anext(stream)
 
     with pytest.raises(WrongLoopError):
-        await asyncio.to_thread(lambda: asyncio.run(elsewhere()))
+        await asyncio.to_thread(lambda: asyncio.run(in_other_loop()))
     assert row.is_same(received + await collect(stream), row.expected())
 
 
 @rows_and_sources
-async def test_law_11_iteration_is_honest(row: Row, source: Open) -> None:
+async def test_law_11_iteration_continues_ends_and_restarts(row: Row, source: SourceKind) -> None:
     for kind in row.kinds():
         kind.begin()
         expected = row.expected()
@@ -1785,16 +1791,16 @@ async def test_law_11_iteration_is_honest(row: Row, source: Open) -> None:
                 stream.restart()
                 assert row.is_same(await collect(stream), expected)
         await stream.aclose()
-    # A generator that a restart left behind is closed by the loop, in a task.
+    # A generator that was replaced by a restart is closed by the loop, in a task.
     await turns(4)
 
 
-# A pull that has to let the loop turn before it has a place in line comes later.
-@pytest.mark.usefixtures("unhurried")
+# A pull that first yields to the event loop would be queued later.
+@pytest.mark.usefixtures("large_budget")
 @rows_and_sources
-async def test_law_12_concurrent_pulls_are_served_in_turn(row: Row, source: Open) -> None:
-    victims = [None, 0, 2, 4] if source.excused_by is None else [None]
-    for kind, cancelled in itertools.product(row.kinds(), victims):
+async def test_law_12_concurrent_pulls_are_served_in_order(row: Row, source: SourceKind) -> None:
+    to_cancel = [None, 0, 2, 4] if source.excused_by is None else [None]
+    for kind, cancelled in itertools.product(row.kinds(), to_cancel):
         kind.begin()
         stream = row.build(source.open(row.items), kind)
         pulls = [asyncio.ensure_future(_next(stream)) for _ in range(5)]
@@ -1816,19 +1822,19 @@ async def _next(stream: PullObj[Any]) -> Any:
 
 
 @pytest.mark.virtual
-@pytest.mark.parametrize("swap", named(SWAPS))
-async def test_law_13_a_swap_in_a_running_line_holds_from_the_next_item(swap: Swap) -> None:
+@pytest.mark.parametrize("swap", as_params(SWAPS))
+async def test_law_13_new_value_applies_to_next_item(swap: Swap) -> None:
     def timed(item: Any) -> Any:
         return item, asyncio.get_running_loop().time()
 
     source = SourceIterObj(swap.items).filter(lambda _: True)
     stream = swap.build(source.map(timed) if swap.timed == "in" else source)
-    line = stream.map(timed) if swap.timed == "out" else stream.filter(lambda _: True)
+    pipeline = stream.map(timed) if swap.timed == "out" else stream.filter(lambda _: True)
     received: list[Any] = []
     while True:
-        if len(received) == swap.taken:
+        if len(received) == swap.pulled_before:
             setattr(stream, swap.attribute, swap.value)
-        if (result := await line.next()).done:
+        if (result := await pipeline.next()).done:
             break
         received.append(result.value)
         await asyncio.sleep(swap.pause)
@@ -1843,7 +1849,7 @@ async def test_law_13_a_swap_in_a_running_line_holds_from_the_next_item(swap: Sw
         for number, bad in enumerate(row.bad)
     ],
 )
-def test_law_14_bad_input_is_refused_by_name_and_value(
+def test_law_14_error_names_parameter_and_value(
     make: Callable[[], Any], kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind, match=message):
@@ -1851,23 +1857,23 @@ def test_law_14_bad_input_is_refused_by_name_and_value(
 
 
 @every_row
-async def test_law_16_a_ready_stream_lets_the_loop_turn(row: Row) -> None:
-    drawn = 0
+async def test_law_16_ready_stream_yields_to_event_loop(row: Row) -> None:
+    pulled = 0
 
     def endless() -> Iterator[Any]:
-        nonlocal drawn
+        nonlocal pulled
         for item in itertools.islice(row.ready or itertools.cycle(row.items), 20_000):
-            drawn += 1
+            pulled += 1
             yield item
 
     async with Heart() as heart:
-        await collect(row.build(SourceIterObj(endless()), plain))
-    assert heart.beats >= drawn // 4096
+        await collect(row.build(SourceIterObj(endless()), unwrapped))
+    assert heart.beats >= pulled // 4096
 
 
 @pytest.mark.loops("asyncio")
-@pytest.mark.parametrize("row", named([row for row in ROWS if row.identity is not None]))
-async def test_law_17_a_deep_line_of_it_runs_and_closes(row: Row) -> None:
+@pytest.mark.parametrize("row", as_params([row for row in ROWS if row.identity is not None]))
+async def test_law_17_deep_pipeline_runs_and_closes(row: Row) -> None:
     assert row.identity is not None
     stream: PullObj[Any] = SourceIterObj(range(3))
     for _ in range(row.depth):
@@ -1878,47 +1884,47 @@ async def test_law_17_a_deep_line_of_it_runs_and_closes(row: Row) -> None:
 
 
 @dataclass
-class Finished:
-    """What a terminal was given, as a stream; one that was cancelled is begun again."""
+class TerminalStream:
+    """The items that a terminal received, as a stream; a cancelled terminal is started again."""
 
     stream: PullObj[Any]
     terminal: str
-    called: Called
+    wrap_counted: CallCounter
 
     def __post_init__(self) -> None:
-        self.seen: list[Any] = []
-        self.is_through = False
-        self.counted = self.stream.tap(self.seen.append)
+        self.received_items: list[Any] = []
+        self.is_finished = False
+        self.counted = self.stream.tap(self.received_items.append)
 
     async def __anext__(self) -> Any:
-        if not self.is_through:
+        if not self.is_finished:
             await self.run()
-            self.is_through = True
-        if not self.seen:
+            self.is_finished = True
+        if not self.received_items:
             raise StopAsyncIteration
-        return self.seen.pop(0)
+        return self.received_items.pop(0)
 
-    def __aiter__(self) -> Finished:
+    def __aiter__(self) -> TerminalStream:
         return self
 
     async def run(self) -> None:
         match self.terminal:
             case "collect":
-                self.seen += await self.stream.collect()
+                self.received_items += await self.stream.collect()
             case "count":
                 await self.counted.count()
             case "for_each":
-                await self.stream.for_each(self.noted)
+                await self.stream.for_each(self.record)
             case "reduce":
-                await self.stream.reduce(self.noted, None)
+                await self.stream.reduce(self.record, None)
             case _:
                 while (item := await self.stream.first(self)) is not self:
-                    self.seen.append(item)
+                    self.received_items.append(item)
 
-    async def noted(self, *arguments: Any) -> None:
-        if self.called.is_async:
+    async def record(self, *arguments: Any) -> None:
+        if self.wrap_counted.is_async:
             await turns(2)
-        self.seen.append(arguments[-1])
+        self.received_items.append(arguments[-1])
 
     async def aclose(self) -> None:
         await self.counted.aclose()
@@ -1926,47 +1932,47 @@ class Finished:
 
 @pytest.mark.parametrize("terminal", ["collect", "count", "first", "for_each", "reduce"])
 @every_source
-async def test_law_2_a_terminal_cancelled_anywhere_and_begun_again_misses_nothing(
-    terminal: str, source: Open
-) -> None:
-    for called in (Called(False), Called(True)):
+async def test_law_2_cancelled_terminal_loses_nothing(terminal: str, source: SourceKind) -> None:
+    for wrap_counted in (CallCounter(False), CallCounter(True)):
 
-        def build(called: Called = called) -> Any:
-            called.begin()
-            line = source.open(range(6)).map(called(lambda n: n + 1)).filter(lambda n: n != 3)
-            return Finished(line.batch(2).flatten(), terminal, called)
+        def build(wrap_counted: CallCounter = wrap_counted) -> Any:
+            wrap_counted.begin()
+            pipeline = (
+                source.open(range(6)).map(wrap_counted(lambda n: n + 1)).filter(lambda n: n != 3)
+            )
+            return TerminalStream(pipeline.batch(2).flatten(), terminal, wrap_counted)
 
         await sweep(
             build,
             [1, 2, 4, 5, 6],
             interruptions=["cancel", "late", "twice", "timeout"],
             excused_by=source.excused_by,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
         )
 
 
 @pytest.mark.parametrize(
-    "row", named([row for row in ROWS if not (row.timed or row.has_own_anext)])
+    "row", as_params([row for row in ROWS if not (row.timed or row.has_own_anext)])
 )
-async def test_law_2_a_cancelled_collect_of_it_hands_back(row: Row) -> None:
-    for called in row.kinds():
+async def test_law_2_cancelled_collect_puts_items_back(row: Row) -> None:
+    for wrap_counted in row.kinds():
 
-        def build(called: Called = called) -> Any:
-            called.begin()
-            stream = row.build(SourceIterObj(halting(list(row.items))), called)
-            return Finished(stream, "collect", called)
+        def build(wrap_counted: CallCounter = wrap_counted) -> Any:
+            wrap_counted.begin()
+            stream = row.build(SourceIterObj(pausing(list(row.items))), wrap_counted)
+            return TerminalStream(stream, "collect", wrap_counted)
 
         await sweep(
             build,
             row.expected(),
             interruptions=["cancel", "timeout"],
             ordered=row.ordered,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
         )
 
 
 @pytest.mark.parametrize(
-    ("make", "kind", "message", "left"),
+    ("make", "kind", "message", "remaining"),
     [
         pytest.param(
             lambda: SourceIterObj([0, 2, 2, 1]).in_order(lambda n: n),
@@ -1980,7 +1986,7 @@ async def test_law_2_a_cancelled_collect_of_it_hands_back(row: Row) -> None:
             OrderError,
             "index 2 .* too early: 2 items wait for 0 already, and maxsize is 2",
             [0, 1, 5],
-            id="an index beyond what is held",
+            id="an index beyond maxsize",
         ),
         pytest.param(
             lambda: SourceIterObj([1, 0, -2]).in_order(lambda n: n),
@@ -1994,40 +2000,40 @@ async def test_law_2_a_cancelled_collect_of_it_hands_back(row: Row) -> None:
             TypeError,
             r"got 1 \(int\)\nraised by transform of PullFlatMapObj",
             [2],
-            id="flat_map of what is no iterable",
+            id="flat_map of a non-iterable",
         ),
         pytest.param(
             lambda: SourceIterObj([[0], wrong(1), [2]]).flatten(),
             TypeError,
             r"got 1 \(int\)\nraised by item of PullFlattenObj",
             [0, 2],
-            id="flatten of what is no iterable",
+            id="flatten of a non-iterable",
         ),
         pytest.param(
             lambda: SourceIterObj([0, [1], 2]).dedupe(),
             TypeError,
             "unhashable .*\nraised by key of PullDedupeObj",
             [0, 2],
-            id="dedupe of what has no hash",
+            id="dedupe of an unhashable item",
         ),
         pytest.param(
             lambda: SourceLinesObj(written(b"a\n\xff\nc\n")).map(str.strip),
             UnicodeDecodeError,
             "\nline 2 of ",
             ["a", "c"],
-            id="a line that is no UTF-8",
+            id="a line that is not UTF-8",
         ),
         pytest.param(
-            lambda: SourceLinesObj(FILES[0] / "vanished").map(str.strip),
+            lambda: SourceLinesObj(DIRECTORY[0] / "vanished").map(str.strip),
             FileNotFoundError,
             "vanished",
             [],
-            id="a file that vanished",
+            id="a missing file",
         ),
     ],
 )
-async def test_law_3_bad_input_at_a_pull_is_named_and_costs_nothing_else(
-    make: Callable[[], PullObj[Any]], kind: type[Exception], message: str, left: list[Any]
+async def test_law_3_bad_item_costs_only_itself(
+    make: Callable[[], PullObj[Any]], kind: type[Exception], message: str, remaining: list[Any]
 ) -> None:
     errors: list[Exception] = []
 
@@ -2035,7 +2041,7 @@ async def test_law_3_bad_input_at_a_pull_is_named_and_costs_nothing_else(
         errors.append(error)
         return SKIP
 
-    assert await make().catch(handler).collect() == left
+    assert await make().catch(handler).collect() == remaining
     (error,) = errors
     assert isinstance(error, kind)
     assert re.search(message, "\n".join([str(error), *getattr(error, "__notes__", ())]))
@@ -2044,9 +2050,10 @@ async def test_law_3_bad_input_at_a_pull_is_named_and_costs_nothing_else(
 def test_every_exported_class_has_a_row() -> None:
     bases = {PullObj, PullObj1To1Link, SourceObj}
     exported = {
-        thing
+        exported_class
         for name in EXPORTED
-        if isinstance(thing := getattr(headrace, name), type) and issubclass(thing, PullObj)
+        if isinstance(exported_class := getattr(headrace, name), type)
+        and issubclass(exported_class, PullObj)
     }
     covered = {kind for entry in ENTRIES for kind in entry.covers}
     assert exported - bases - covered == set()

@@ -1,4 +1,4 @@
-"""What closes tasks waits for them, whatever cancels it meanwhile."""
+"""`wait_until_done` waits for all tasks, even if it is cancelled meanwhile."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headrace._internal.tasks import wait_until_done
 from tests.support import quiet
 
 
-async def test_a_cancellation_is_given_back_when_all_are_done() -> None:
+async def test_cancellation_is_returned_when_all_are_done() -> None:
     first, second = (asyncio.get_running_loop().create_future() for _ in range(2))
     closing = asyncio.create_task(wait_until_done(first, second))
     await quiet()
@@ -29,8 +29,8 @@ async def test_a_cancellation_is_given_back_when_all_are_done() -> None:
     assert isinstance(second.exception(), KeyError)
 
 
-@pytest.mark.usefixtures("no_collections")
-async def test_who_was_cancelled_meanwhile_is_freed_without_a_collection() -> None:
+@pytest.mark.usefixtures("gc_disabled")
+async def test_cancelled_waiter_is_freed_without_gc() -> None:
     class Held:
         pass
 

@@ -1,4 +1,4 @@
-"""The virtual clock, and the way this suite runs its asynchronous tests."""
+"""The virtual clock, and how this suite runs its asynchronous tests."""
 
 from __future__ import annotations
 
@@ -50,37 +50,37 @@ async def test_a_century_of_sleep_takes_no_time() -> None:
     assert await after(0.5) == CENTURY + 0.5
 
 
-# From 2**24 s on, what asyncio adds to the time, to see what is due, is less than a float can tell from it.
+# From 2**24 s on, the resolution that asyncio adds to the current time is lost in rounding.
 @pytest.mark.parametrize(
     "start", [2.0**24, 1.8e9, pytest.param(time.time(), id="now"), 2.0**52, 1e300]
 )
-def test_a_clock_may_show_any_time(start: float) -> None:
+def test_clock_can_start_at_any_time(start: float) -> None:
     assert run(after(1), VirtualClock(start)) == start + 1
 
 
-def test_a_timer_that_never_comes_is_silence() -> None:
+def test_infinite_timer_is_a_deadlock() -> None:
     with pytest.raises(DeadlockError, match="nothing is ready"):
         run(after(math.inf), VirtualClock(patience=0))
 
 
 @pytest.mark.virtual
-async def test_things_happen_in_the_order_of_their_timers() -> None:
-    seen: list[tuple[str, float]] = []
+async def test_timers_run_in_order() -> None:
+    events: list[tuple[str, float]] = []
 
     async def at(name: str, *delays: float) -> None:
         for delay in delays:
             await asyncio.sleep(delay)
-            seen.append((name, asyncio.get_running_loop().time()))
+            events.append((name, asyncio.get_running_loop().time()))
 
     async with asyncio.TaskGroup() as group:
         group.create_task(at("a", 3, 3))
         group.create_task(at("b", 1, 4))
         group.create_task(at("c", 0, 2))
-    assert seen == [("c", 0), ("b", 1), ("c", 2), ("a", 3), ("b", 5), ("a", 6)]
+    assert events == [("c", 0), ("b", 1), ("c", 2), ("a", 3), ("b", 5), ("a", 6)]
 
 
 @pytest.mark.virtual
-async def test_a_timeout_strikes_at_its_time() -> None:
+async def test_timeout_expires_on_time() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(10):
             await asyncio.Event().wait()
@@ -88,20 +88,20 @@ async def test_a_timeout_strikes_at_its_time() -> None:
 
 
 @pytest.mark.virtual
-async def test_the_clock_stands_still_while_a_thread_works() -> None:
-    loop, turned = asyncio.get_running_loop(), threading.Event()
+async def test_clock_stops_while_a_thread_works() -> None:
+    loop, iterated = asyncio.get_running_loop(), threading.Event()
 
     def job() -> bool:
-        # The loop has turned, and gone back to waiting, before this job ends.
-        loop.call_soon_threadsafe(turned.set)
-        return turned.wait(timeout=30)
+        # The loop completes an iteration and waits again before this job ends.
+        loop.call_soon_threadsafe(iterated.set)
+        return iterated.wait(timeout=30)
 
     async with asyncio.timeout(0.001):
         assert await asyncio.to_thread(job)
     assert loop.time() == 0
 
 
-def test_a_thread_that_waits_for_a_timer_gets_it() -> None:
+def test_thread_can_wait_for_a_timer() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         await asyncio.to_thread(
@@ -115,24 +115,24 @@ def test_a_thread_that_waits_for_a_timer_gets_it() -> None:
 
 
 def block(released: threading.Event) -> bool:
-    """A job of a pool: it ends when it is told to."""
+    """A job of a pool that ends once `released` is set."""
     return released.wait(timeout=30)
 
 
 @pytest.mark.virtual
-async def test_the_clock_stands_still_for_the_threads_of_a_pool() -> None:
+async def test_clock_stops_for_pool_threads() -> None:
     released = threading.Event()
     pool = SourceIterObj([released]).map_pool(block, CapacitySource(1), thread=True, timeout=60)
     async with pool.timeout(60) as results:
         first = asyncio.ensure_future(anext(results))
-        # In real time: the loop has nothing to do meanwhile but to wait for the job.
+        # In real time: the loop only waits for the job.
         threading.Timer(0.05, released.set).start()
         assert await first
     assert asyncio.get_running_loop().time() == 0
 
 
 @pytest.mark.parametrize("kind", ["to_thread", "pool"])
-def test_a_job_is_no_silence(kind: str) -> None:
+def test_running_job_is_no_deadlock(kind: str) -> None:
     async def main() -> bool:
         released = threading.Event()
         threading.Timer(0.05, released.set).start()
@@ -142,11 +142,11 @@ def test_a_job_is_no_silence(kind: str) -> None:
         async with pool as results:
             return await anext(results)
 
-    # It takes longer than the patience.
+    # The job takes longer than the patience.
     assert run(main(), VirtualClock(patience=0))
 
 
-def test_a_job_that_was_left_is_no_silence_and_holds_up_no_timer() -> None:
+def test_abandoned_job_stops_no_timer() -> None:
     released = threading.Event()
 
     async def main() -> float:
@@ -163,10 +163,10 @@ def test_a_job_that_was_left_is_no_silence_and_holds_up_no_timer() -> None:
         before = time.monotonic()
         for _ in range(10_000):
             await asyncio.sleep(1)
-        # If the clock stood still for what nobody waits for, it would do so for minutes here.
+        # If the clock stopped for the abandoned job, this would take minutes.
         assert time.monotonic() - before < 30
         assert not waiting.done()
-        # No timer is left from here on, and who waits for the capacity will have it.
+        # No timer is left from here on. The waiter gets the capacity when the job ends.
         threading.Timer(0.2, released.set).start()
         return await waiting
 
@@ -174,9 +174,7 @@ def test_a_job_that_was_left_is_no_silence_and_holds_up_no_timer() -> None:
 
 
 @pytest.mark.parametrize("kind", ["to_thread", "pool"])
-def test_a_job_that_holds_up_everything_is_named(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_job_that_blocks_everything_is_named(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headrace.testing.virtual_clock.LONGEST", 0.05)
     released = threading.Event()
 
@@ -205,8 +203,8 @@ def test_a_job_that_holds_up_everything_is_named(
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("mill")]
 
 
-async def one_call_a(seconds: float) -> float:
-    """Two calls at a rate by the real clock: the second one waits."""
+async def two_calls(seconds: float) -> float:
+    """Make two calls at a rate of the real clock: the second one waits."""
     capacity = CapacitySource({"calls": Rate(1, per=seconds)})
     for _ in range(2):
         async with capacity.acquire({"calls": 1}):
@@ -214,35 +212,35 @@ async def one_call_a(seconds: float) -> float:
     return asyncio.get_running_loop().time()
 
 
-def test_law_10_the_clock_stands_still_for_a_capacity_by_the_real_clock() -> None:
+def test_law_10_clock_stops_for_real_clock_capacity() -> None:
     async def main() -> float:
         async with asyncio.timeout(60):
-            return await one_call_a(0.1)
+            return await two_calls(0.1)
 
     assert run(main(), VirtualClock(patience=30)) == 0
-    # It is no silence either.
-    assert run(one_call_a(0.1), VirtualClock(patience=0)) == 0
+    # Nor is it a deadlock.
+    assert run(two_calls(0.1), VirtualClock(patience=0)) == 0
 
 
-def test_law_10_a_capacity_by_the_real_clock_holds_up_a_timer_no_longer_than_a_job() -> None:
+def test_law_10_real_clock_wait_is_limited_by_patience() -> None:
     async def main() -> float:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(60):
-                await one_call_a(3600)
+                await two_calls(3600)
         return asyncio.get_running_loop().time()
 
     assert run(main(), VirtualClock(patience=0.01)) == 60
 
 
-def test_law_10_a_capacity_by_the_real_clock_that_holds_up_everything_is_named(
+def test_law_10_real_clock_deadlock_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("headrace.testing.virtual_clock.LONGEST", 0.05)
     with pytest.raises(DeadlockError, match=r"a capacity by the real clock, .*clock=loop\.time"):
-        run(one_call_a(3600), VirtualClock(patience=0))
+        run(two_calls(3600), VirtualClock(patience=0))
 
 
-def test_silence_is_an_error_that_says_who_waits() -> None:
+def test_deadlock_error_names_the_waiting_task() -> None:
     async def forgotten() -> None:
         await asyncio.Event().wait()
 
@@ -256,7 +254,7 @@ def test_silence_is_an_error_that_says_who_waits() -> None:
         runner.run(forgotten())
 
 
-def test_a_thread_may_end_the_silence() -> None:
+def test_thread_can_end_the_idle_wait() -> None:
     async def main() -> str:
         loop, woken = asyncio.get_running_loop(), asyncio.Event()
         thread = threading.Thread(target=lambda: loop.call_soon_threadsafe(woken.set))
@@ -269,12 +267,12 @@ def test_a_thread_may_end_the_silence() -> None:
         assert runner.run(main()) == "woken"
 
 
-def test_a_clock_can_be_moved_by_hand_and_starts_where_it_is_told() -> None:
+def test_clock_can_be_advanced_manually() -> None:
     async def main() -> float:
-        begun = asyncio.get_running_loop().time()
+        start = asyncio.get_running_loop().time()
         asyncio.get_running_loop().call_soon(clock.advance, 5)
         await asyncio.sleep(3)  # due, since the clock has passed it
-        return begun
+        return start
 
     clock = VirtualClock(start=100)
     with asyncio.Runner(loop_factory=clock) as runner:
@@ -282,7 +280,7 @@ def test_a_clock_can_be_moved_by_hand_and_starts_where_it_is_told() -> None:
     assert clock.time() == 105
 
 
-def test_a_clock_jumps_on_and_never_back() -> None:
+def test_clock_never_jumps_back() -> None:
     clock = VirtualClock(100)
     clock.jump(99)
     assert clock.time() == 100
@@ -291,7 +289,7 @@ def test_a_clock_jumps_on_and_never_back() -> None:
 
 
 @pytest.mark.virtual
-async def test_a_loop_tells_how_it_stands() -> None:
+async def test_repr_of_loop_shows_time_and_jobs() -> None:
     loop, released = asyncio.get_running_loop(), threading.Event()
     await asyncio.sleep(1.5)
     assert repr(loop) == "<VirtualLoop: at 1.500000 s, running>"
@@ -300,7 +298,7 @@ async def test_a_loop_tells_how_it_stands() -> None:
     released.set()
     await job
     assert repr(loop) == "<VirtualLoop: at 1.500000 s, running>"
-    call = asyncio.ensure_future(one_call_a(60))
+    call = asyncio.ensure_future(two_calls(60))
     await until(lambda: "running, 1 timer of the real clock>" in repr(loop))
     call.cancel()
     await asyncio.wait([call])
@@ -310,8 +308,8 @@ async def test_a_loop_tells_how_it_stands() -> None:
     assert repr(other) == "<VirtualLoop: at 0.000000 s, closed>"
 
 
-def test_bad_input_names_the_parameter_and_the_value() -> None:
-    with pytest.raises(ValueError, match=r"patience must be .* got -1"):
+def test_bad_input_names_parameter_and_value() -> None:
+    with pytest.raises(ValueError, match=r"patience must not be negative, got -1"):
         VirtualClock(patience=-1)
     with pytest.raises(ValueError, match=r"seconds must be .* got nan"):
         VirtualClock().advance(float("nan"))
@@ -328,28 +326,28 @@ def test_bad_input_names_the_parameter_and_the_value() -> None:
         VirtualClock(wrong)
 
 
-async def test_every_async_test_runs_on_the_loop_it_names(loop_kind: str) -> None:
+async def test_async_tests_run_on_the_named_loop(loop_kind: str) -> None:
     loop = asyncio.get_running_loop()
     assert type(loop).__module__.startswith("uvloop") == (loop_kind == "uvloop")
     assert (loop.get_task_factory() is not None) == (loop_kind == "eager")
 
 
-def test_what_a_test_leaves_behind_fails_it(pytester: pytest.Pytester) -> None:
+def test_leftover_task_or_error_fails_the_test(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(Path(__file__).with_name("conftest.py").read_text(encoding="utf-8"))
-    house = shlex.quote(str(Path(__file__).parents[1]))  # our conftest asks for what stands in it
-    pytester.makeini(f"[pytest]\npythonpath = {house}\nmarkers =\n  loops\n  virtual\n")
+    root = shlex.quote(str(Path(__file__).parents[1]))  # the conftest imports from the repository
+    pytester.makeini(f"[pytest]\npythonpath = {root}\nmarkers =\n  loops\n  virtual\n")
     pytester.makepyfile("""
         import asyncio
         import pytest
 
-        kept = []
+        tasks = []
 
         @pytest.mark.loops("asyncio")
         async def test_leaves_a_task():
-            kept.append(asyncio.create_task(asyncio.sleep(3600), name="the-orphan"))
+            tasks.append(asyncio.create_task(asyncio.sleep(3600), name="the-orphan"))
 
         @pytest.mark.loops("asyncio")
-        async def test_an_error_nobody_hears():
+        async def test_unhandled_error():
             asyncio.get_running_loop().call_soon(lambda: 1 / 0)
             await asyncio.sleep(0)
 

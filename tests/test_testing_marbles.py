@@ -1,4 +1,4 @@
-"""Lines of marbles: what a source plays is what comes out of a run."""
+"""Marble strings: a source plays one, and a run is recorded as one."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from tests.support import collect, wrong
 pytestmark = pytest.mark.virtual
 
 
-async def test_a_line_comes_out_as_it_went_in() -> None:
-    for line in (
+async def test_recording_equals_played_marbles() -> None:
+    for text in (
         "|",
         "a|",
         "a-b--c|",
@@ -38,8 +38,8 @@ async def test_a_line_comes_out_as_it_went_in() -> None:
         "'-\"|",
         """("it's so" '\\n' |)""",
     ):
-        source = ScriptedSource(line)
-        assert await marbles(source) == line
+        source = ScriptedSource(text)
+        assert await marbles(source) == text
         assert_closed(source)
 
 
@@ -49,28 +49,28 @@ async def test_a_line_comes_out_as_it_went_in() -> None:
         max_size=12,
     )
 )
-def test_any_line_comes_out_as_it_went_in(moments: list[list[str]]) -> None:
-    line = "".join(
+def test_any_recording_equals_played_marbles(moments: list[list[str]]) -> None:
+    text = "".join(
         "-" if not moment else moment[0] if len(moment) == 1 else f"({' '.join(moment)})"
         for moment in moments
     )
     with asyncio.Runner(loop_factory=VirtualClock()) as runner:
-        assert runner.run(marbles(ScriptedSource(f"{line}|", unit=0.1), unit=0.1)) == f"{line}|"
+        assert runner.run(marbles(ScriptedSource(f"{text}|", unit=0.1), unit=0.1)) == f"{text}|"
 
 
 @given(st.lists(st.lists(st.text(max_size=3), max_size=3), max_size=8))
-def test_whatever_an_item_is_a_line_says_which_it_was(moments: list[list[str]]) -> None:
+def test_any_item_survives_the_round_trip(moments: list[list[str]]) -> None:
     script: list[Any] = []
     for number, moment in enumerate(moments):
         script += [AtTime(number), *moment]
     with asyncio.Runner(loop_factory=VirtualClock()) as runner:
-        line = runner.run(marbles(ScriptedSource(script)))
-        assert runner.run(marbles(ScriptedSource(line))) == line
-        again = runner.run(collect(ScriptedSource(line)))
-    assert again == [item for moment in moments for item in moment]
+        text = runner.run(marbles(ScriptedSource(script)))
+        assert runner.run(marbles(ScriptedSource(text))) == text
+        items = runner.run(collect(ScriptedSource(text)))
+    assert items == [item for moment in moments for item in moment]
 
 
-async def test_items_that_look_like_marks_are_in_quotes() -> None:
+async def test_items_that_look_like_marks_are_quoted() -> None:
     items = [
         "a b",
         "|",
@@ -96,7 +96,7 @@ async def test_items_that_look_like_marks_are_in_quotes() -> None:
         assert await marbles(ScriptedSource([alone, Delay(1)])) == f"({alone!r})|"
 
 
-async def test_an_item_that_cannot_be_written_is_no_error_of_the_stream() -> None:
+async def test_failing_str_of_an_item_is_raised() -> None:
     class Mute:
         def __str__(self) -> str:
             raise ValueError("mute")
@@ -105,7 +105,7 @@ async def test_an_item_that_cannot_be_written_is_no_error_of_the_stream() -> Non
         await marbles(SourceIterObj([Mute()]))
 
 
-async def test_an_item_that_is_asked_for_late_is_there_at_once() -> None:
+async def test_late_pull_gets_its_item_at_once() -> None:
     stream = aiter(ScriptedSource("abc--d|"))
     loop = asyncio.get_running_loop()
     assert await anext(stream) == "a"
@@ -114,22 +114,22 @@ async def test_an_item_that_is_asked_for_late_is_there_at_once() -> None:
     assert [await anext(stream), loop.time()] == ["d", 5]
 
 
-async def test_spaces_line_pictures_up() -> None:
+async def test_spaces_are_ignored() -> None:
     left = ScriptedSource("a---b---|")
     right = ScriptedSource(" -c - - - d |")
     assert await marbles(PullRaceObj(left, right)) == "ac--bd--|"
 
 
-async def test_a_window_waits_for_its_seconds() -> None:
+async def test_batch_waits_for_its_timeout() -> None:
     stream = ScriptedSource("ab---c|")
     assert await marbles(PullWindowTimeoutObj(stream, 2, 2.0).map("".join)) == "-(ab)----(c |)"
 
 
-async def test_a_line_without_an_end_stays_open() -> None:
+async def test_marbles_without_end_stay_open() -> None:
     assert await marbles(ScriptedSource("a-b"), most=10) == "a-b"
 
 
-async def test_what_gives_items_or_errors_for_ever_is_broken_off() -> None:
+async def test_endless_stream_is_cut_off() -> None:
     def broken(_: int) -> int:
         raise ValueError
 
@@ -137,53 +137,53 @@ async def test_what_gives_items_or_errors_for_ever_is_broken_off() -> None:
     assert await marbles(SourceIterObj(iter(int, 1)).map(broken), most=3) == "(# # #)"
 
 
-async def test_an_error_says_where_it_stands() -> None:
+async def test_marble_error_names_its_frame() -> None:
     stream = aiter(ScriptedSource("-#|"))
     with pytest.raises(MarbleError, match=r"frame 1 of '-#\|'"):
         await anext(stream)
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("text", "message"),
     [
         ("a(b", "partner"),
         ("a)b", "partner"),
         ("a()b", "empty group"),
-        ("a|b", "behind the end"),
-        ("(| a)", "behind the end"),
+        ("a|b", "follows the end"),
+        ("(| a)", "follows the end"),
         ("(('')|", "partner"),
-        (r"('\x')|", "no text as Python writes it"),
+        (r"('\x')|", "not a Python string literal"),
     ],
 )
-async def test_what_is_no_line_is_refused(line: str, message: str) -> None:
+async def test_invalid_marbles_are_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        list(frames(line))
+        list(frames(text))
     with pytest.raises(ValueError, match=message):
-        ScriptedSource(line)
+        ScriptedSource(text)
 
 
-async def test_units_are_positive() -> None:
+async def test_unit_and_most_must_be_positive() -> None:
     with pytest.raises(TypeError, match=r"ScriptedSource: unit must be a number, got 'x' \(str\)"):
         ScriptedSource("a|", unit=wrong("x"))
     with pytest.raises(TypeError, match=r"marbles: unit must be a number, got None"):
         await marbles(ScriptedSource("a|"), unit=wrong(None))
-    with pytest.raises(TypeError, match=r"most must be a positive number of frames, got 1.5"):
+    with pytest.raises(TypeError, match=r"most must be an integer, got 1.5"):
         await marbles(ScriptedSource("a|"), most=wrong(1.5))
     with pytest.raises(
         TypeError, match=r"stream must be an async iterable, got \[1\] .*SourceIterObj"
     ):
         await marbles(wrong([1]))
-    with pytest.raises(ValueError, match="unit must be a positive number of seconds, got 0"):
+    with pytest.raises(ValueError, match="unit must be positive, got 0"):
         ScriptedSource("a|", unit=0)
-    with pytest.raises(ValueError, match="unit must be a positive number of seconds, got -1"):
+    with pytest.raises(ValueError, match="unit must be positive, got -1"):
         await marbles(ScriptedSource("a|"), unit=-1)
-    with pytest.raises(ValueError, match="most must be a positive number of frames, got 0"):
+    with pytest.raises(ValueError, match="most must be at least 1, got 0"):
         await marbles(ScriptedSource("a|"), most=0)
 
 
-async def test_what_was_left_open_is_named() -> None:
+async def test_assert_closed_names_what_is_open() -> None:
     source, sink = ScriptedSource("ab|"), RecordingSink[str]()
-    assert_closed(source)  # Nobody opened it.
+    assert_closed(source)  # It was never opened.
     stream = aiter(source)
     await anext(stream)
     with pytest.raises(AssertionError, match=r"left open: <ScriptedSource.*<RecordingSink"):

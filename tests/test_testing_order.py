@@ -1,4 +1,4 @@
-"""`shuffled_loop` and `cancel_everywhere`: they must find what leans on luck, and pass what does not."""
+"""`shuffled_loop` and `cancel_everywhere` find programs that depend on order or leak, and pass all others."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def order(seed: int, clock: VirtualClock | None = None) -> list[int]:
-    """In which order ten tasks that are ready run, three times over."""
-    seen: list[int] = []
+    """Return the order in which ten ready tasks run, three times over."""
+    ran: list[int] = []
 
     async def one(number: int) -> None:
         for _ in range(3):
-            seen.append(number)
+            ran.append(number)
             await asyncio.sleep(0)
 
     async def main() -> None:
@@ -32,35 +32,35 @@ def order(seed: int, clock: VirtualClock | None = None) -> list[int]:
 
     with asyncio.Runner(loop_factory=shuffled_loop(seed, clock=clock)) as runner:
         runner.run(main())
-    return seen
+    return ran
 
 
-def test_a_seed_gives_an_order_and_another_seed_another() -> None:
+def test_seed_determines_the_order() -> None:
     assert order(1) == order(1)
     assert order(1) != order(2)
     assert order(1) != sorted(order(1)) != list(range(10)) * 3
 
 
-def test_nobody_is_put_off_beyond_a_turn() -> None:
+def test_no_task_waits_longer_than_an_iteration() -> None:
     for seed in range(20):
-        seen = order(seed)
-        assert [sorted(seen[at : at + 10]) for at in (0, 10, 20)] == [list(range(10))] * 3, seed
+        ran = order(seed)
+        assert [sorted(ran[at : at + 10]) for at in (0, 10, 20)] == [list(range(10))] * 3, seed
 
 
-def test_a_shuffled_loop_can_live_on_a_virtual_clock() -> None:
+def test_shuffled_loop_on_a_virtual_clock() -> None:
     clock = VirtualClock()
     assert order(3, clock) == order(3)
     assert clock.time() == 0.001
 
 
-def test_a_seed_is_an_integer() -> None:
+def test_seed_must_be_an_integer() -> None:
     with pytest.raises(TypeError, match="seed must be an integer, got '7'"):
         shuffled_loop("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match=r"clock must be a VirtualClock or None, got 5 \(int\)"):
         shuffled_loop(1, clock=wrong(5))
 
 
-def test_a_shuffled_loop_tells_its_seed() -> None:
+def test_repr_of_shuffled_loop_shows_its_seed() -> None:
     assert repr(shuffled_loop(7)) == "<shuffled_loop: seed 7>"
     clock = VirtualClock(2)
     assert (
@@ -69,27 +69,27 @@ def test_a_shuffled_loop_tells_its_seed() -> None:
     )
 
 
-def test_what_leans_on_the_order_of_asyncio_is_found() -> None:
-    async def race() -> str:
-        said: list[str] = []
+def test_order_dependence_is_found() -> None:
+    async def first_word() -> str:
+        spoken: list[str] = []
 
         async def say(word: str) -> None:
-            said.append(word)
+            spoken.append(word)
 
         await asyncio.gather(say("first"), say("second"))
-        return said[0]
+        return spoken[0]
 
     words: set[str] = set()
     for seed in range(10):
         with asyncio.Runner(loop_factory=shuffled_loop(seed)) as runner:
-            words.add(runner.run(race()))
+            words.add(runner.run(first_word()))
     assert words == {"first", "second"}
 
 
-def test_a_buffer_keeps_its_laws_in_any_order() -> None:
+def test_buffer_keeps_its_guarantees_in_any_order() -> None:
     async def main() -> list[int]:
         buffer = PushPullBufferObj[int](2)
-        got: list[int] = []
+        received: list[int] = []
 
         async def produce() -> None:
             for item in range(50):
@@ -98,22 +98,22 @@ def test_a_buffer_keeps_its_laws_in_any_order() -> None:
 
         async def consume() -> None:
             async for item in buffer.source:
-                got.append(item)
+                received.append(item)
 
         await asyncio.gather(produce(), consume(), consume())
-        return got
+        return received
 
     for seed in range(20):
         with asyncio.Runner(loop_factory=shuffled_loop(seed)) as runner:
             assert runner.run(main()) == list(range(50)), f"seed {seed}"
 
 
-async def test_a_case_that_holds_is_tried_at_every_place() -> None:
-    ran = 0
+async def test_correct_case_is_tried_at_every_suspension() -> None:
+    runs = 0
 
     async def case() -> AsyncGenerator[Coroutine[Any, Any, Any], Outcome]:
-        nonlocal ran
-        ran += 1
+        nonlocal runs
+        runs += 1
         capacity = CapacitySource(1)
 
         async def work() -> str:
@@ -127,11 +127,11 @@ async def test_a_case_that_holds_is_tried_at_every_place() -> None:
         assert capacity.held == 0
 
     assert await cancel_everywhere(case) == 6
-    # Left alone, then for each way two places and the run that finds no third.
-    assert ran == 1 + 3 * 3
+    # One run without interruption, then for each kind two suspensions and the run that finds no third.
+    assert runs == 1 + 3 * 3
 
 
-async def test_a_leak_at_one_place_is_found_and_named() -> None:
+async def test_leak_at_one_suspension_is_named() -> None:
     async def case() -> AsyncGenerator[Coroutine[Any, Any, Any], Outcome]:
         held = 0
 
@@ -152,7 +152,7 @@ async def test_a_leak_at_one_place_is_found_and_named() -> None:
     assert "suspension 0" not in str(caught.value)
 
 
-async def test_a_case_that_fails_by_itself_says_so() -> None:
+async def test_case_that_fails_uninterrupted_is_reported() -> None:
     async def fails() -> AsyncGenerator[Coroutine[Any, Any, Any], Outcome]:
         async def work() -> None:
             raise OSError("disk")
@@ -171,7 +171,7 @@ async def test_a_case_that_fails_by_itself_says_so() -> None:
         await cancel_everywhere(fails, interruptions=["drop"])
 
 
-async def test_work_that_never_waits_has_no_place() -> None:
+async def test_work_that_never_waits_has_no_suspension() -> None:
     async def case() -> AsyncGenerator[Coroutine[Any, Any, Any], Outcome]:
         async def work() -> None:
             pass
@@ -181,37 +181,37 @@ async def test_work_that_never_waits_has_no_place() -> None:
     assert await cancel_everywhere(case) == 0
 
 
-async def test_a_case_that_is_none_is_refused() -> None:
+async def test_invalid_case_is_refused() -> None:
     async def coroutine() -> None: ...
 
     def generator() -> Generator[Any]:
         yield coroutine()
 
-    async def of(*given: Any) -> AsyncGenerator[Any, Outcome]:
-        for value in given:
+    async def yielding(*values: Any) -> AsyncGenerator[Any, Outcome]:
+        for value in values:
             yield value
 
     for make, message in (
         (5, r"make_case must be a function, .* got 5 \(int\)"),
         (coroutine, "must be an async generator function, .*; calling it gave <coroutine"),
         (generator, "must be an async generator function, .*; calling it gave <generator"),
-        (of, "it yielded nothing"),
-        (lambda: of(None), r"it yielded None \(NoneType\)"),
-        (lambda: of(asyncio.get_running_loop().create_future()), "it yielded <Future"),
+        (yielding, "it yielded nothing"),
+        (lambda: yielding(None), r"it yielded None \(NoneType\)"),
+        (lambda: yielding(asyncio.get_running_loop().create_future()), "it yielded <Future"),
     ):
         with pytest.raises(TypeError, match=message):
             await cancel_everywhere(wrong(make))
 
 
-async def test_more_places_than_are_tried_are_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_untried_suspensions_fail_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headrace.testing.fault_injection.MOST", 3)
 
     async def case() -> AsyncGenerator[Coroutine[Any, Any, Any], Outcome]:
-        yield turns(places)
+        yield turns(suspensions)
 
-    places = 2
+    suspensions = 2
     assert await cancel_everywhere(case, interruptions=["cancel"]) == 2
-    places = 6
+    suspensions = 6
     with pytest.raises(
         SweepError, match=r'1 fault in 3 runs, .* 3 places:\n.*"cancel" at suspension 3: not tried'
     ):

@@ -1,4 +1,4 @@
-"""The tools of `headrace.testing` that try a stream everywhere: they must notice what is broken."""
+"""The tools of `headrace.testing` that interrupt a stream everywhere: they detect broken streams."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from tests.support import collect, turns, wrong
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator
 
-TRIES = 5
+ATTEMPTS = 5
 SCRIPT = [1, Yields(2), 2, Yields(1), 3]
 
 
-class Careless(SourceObj[Any]):
-    """Takes an item, and then waits with it in its hands."""
+class Losing(SourceObj[Any]):
+    """Takes an item and then waits while holding it."""
 
     def __init__(self, *, repeats: bool = False) -> None:
         super().__init__()
@@ -57,12 +57,12 @@ class Careless(SourceObj[Any]):
 
 
 class Delivered:
-    """Waits for an item that a thread brings as soon as somebody waits."""
+    """Waits for an item that a thread pushes as soon as the wait begins."""
 
     def __init__(self) -> None:
         self.buffer = PushPullBufferObj[int]()
 
-    def bring(self) -> None:
+    def push(self) -> None:
         thread = threading.Thread(target=self.buffer.sink.next_nowait, args=(1,))
         thread.start()
         thread.join()
@@ -73,11 +73,11 @@ class Delivered:
         while True:
             try:
                 awaited = step(sent)
-            except StopIteration as done:
-                item: int = done.value
+            except StopIteration as stop:
+                item: int = stop.value
                 return item
             if awaited is not None:
-                self.bring()
+                self.push()
             try:
                 sent = yield awaited
                 step = pull.send
@@ -85,8 +85,8 @@ class Delivered:
                 step, sent = pull.throw, error
 
 
-class ByThread(PullObj[int]):
-    """Gives what threads bring."""
+class FromThreads(PullObj[int]):
+    """Yields items that threads push."""
 
     async def pull_impl(self) -> AsyncIterator[int]:
         for _ in range(2):
@@ -104,12 +104,12 @@ class Littering(PullObj1To1Link[Any, Any]):
         return await anext(self.source)
 
 
-class Forgetful(PullObj1To1Link[Any, Any]):
+class Unclosing(PullObj1To1Link[Any, Any]):
     """Does not close its source."""
 
     closed = False
 
-    def __aiter__(self) -> Forgetful:
+    def __aiter__(self) -> Unclosing:
         return self
 
     async def __anext__(self) -> Any:
@@ -121,7 +121,7 @@ class Forgetful(PullObj1To1Link[Any, Any]):
         self.closed = True
 
 
-async def test_a_script_is_played_step_by_step() -> None:
+async def test_script_is_played_step_by_step() -> None:
     source = ScriptedSource([1, Yields(3), 2, Raise(OSError("disk")), 3])
     stream = aiter(source)
     assert await anext(stream) == 1
@@ -139,7 +139,7 @@ async def test_a_script_is_played_step_by_step() -> None:
 
 
 @pytest.mark.virtual
-async def test_a_delay_ends_when_it_would_have_ended() -> None:
+async def test_cancelled_delay_keeps_its_deadline() -> None:
     stream = aiter(ScriptedSource([Delay(1.0), "late", Forever()]))
     for _ in range(3):
         with pytest.raises(TimeoutError):
@@ -150,7 +150,7 @@ async def test_a_delay_ends_when_it_would_have_ended() -> None:
         await asyncio.wait_for(anext(stream), 100)
 
 
-async def test_a_recording_sink_tells_what_was_offered_from_what_was_accepted() -> None:
+async def test_recording_sink_tracks_offered_and_accepted() -> None:
     sink: RecordingSink[int] = RecordingSink(turns=3)
     await sink.next(1)
     push = asyncio.ensure_future(sink.next(2))
@@ -163,28 +163,30 @@ async def test_a_recording_sink_tells_what_was_offered_from_what_was_accepted() 
     assert (sink.offered, sink.items, sink.returned, sink.thrown) == ([1, 2], [1], ["end"], [])
 
 
-async def test_a_sweep_tries_every_suspension() -> None:
-    # Three in the run; and, of the first tries of items, two: the first and the second suspension. A busy machine may
-    # add a turn of the loop.
+async def test_sweep_tries_every_suspension() -> None:
+    # Three suspensions in the whole run, and the first two of the first pulls. A slow machine may
+    # # add an event-loop iteration.
     assert (
         await sweep(lambda: aiter(ScriptedSource(SCRIPT)), [1, 2, 3], interruptions=["cancel"]) >= 5
     )
-    # It never waits. Only if the machine is busy elsewhere for so long it lets the loop have a turn.
-    assert 0 in [await sweep(lambda: SourceIterObj([1, 2]), [1, 2]) for _ in range(TRIES)]
+    # The stream never waits. Only on a slow machine does it yield to the event loop.
+    assert 0 in [await sweep(lambda: SourceIterObj([1, 2]), [1, 2]) for _ in range(ATTEMPTS)]
 
 
-@pytest.mark.parametrize("way", ["cancel", "late", "twice", "timeout", "drop"])
-async def test_a_sweep_notices_what_is_lost_in_each_way(way: Any) -> None:
-    with pytest.raises(SweepError, match=rf'"{way}" at suspension 1 of the run.*got \[1, 3\]'):
-        await sweep(Careless, [1, 2, 3], interruptions=[way])
+@pytest.mark.parametrize("interruption", ["cancel", "late", "twice", "timeout", "drop"])
+async def test_sweep_finds_loss_by_each_interruption(interruption: Any) -> None:
+    with pytest.raises(
+        SweepError, match=rf'"{interruption}" at suspension 1 of the run.*got \[1, 3\]'
+    ):
+        await sweep(Losing, [1, 2, 3], interruptions=[interruption])
 
 
-async def test_a_sweep_notices_what_is_repeated() -> None:
+async def test_sweep_finds_repeated_items() -> None:
     with pytest.raises(SweepError, match=r"got \[1, 1, 2, 3\]"):
-        await sweep(lambda: Careless(repeats=True), [1, 2, 3], interruptions=["cancel"])
+        await sweep(lambda: Losing(repeats=True), [1, 2, 3], interruptions=["cancel"])
 
 
-async def test_a_sweep_notices_what_is_wrong_without_it() -> None:
+async def test_sweep_finds_errors_without_interruption() -> None:
     with pytest.raises(SweepError, match=r"left alone: expected \[2\], got \[1\]"):
         await sweep(lambda: SourceIterObj([1]), [2])
     await sweep(lambda: SourceIterObj([[1], [2]]), [[2], [1]], ordered=False)
@@ -192,46 +194,46 @@ async def test_a_sweep_notices_what_is_wrong_without_it() -> None:
         await sweep(lambda: SourceIterObj([1, 1]), [1, 2], ordered=False)
 
 
-async def test_a_sweep_notices_a_clean_end_that_hides_a_loss() -> None:
+async def test_sweep_finds_clean_end_that_hides_a_loss() -> None:
     async def generator() -> AsyncIterator[int]:
         for step in range(3):
             await asyncio.sleep(0)
             yield step
 
-    # Iterated by hand, it just ends.
+    # Iterated directly, the generator just ends.
     with pytest.raises(SweepError, match=r"expected \[0, 1, 2\], got \[0\]"):
         await sweep(generator, [0, 1, 2], interruptions=["cancel"], excused_by=OSError)
 
 
 @pytest.mark.virtual
-async def test_a_sweep_notices_what_hangs() -> None:
+async def test_sweep_finds_a_hang() -> None:
     with pytest.raises(SweepError, match=r"left alone: hung for 5.0 s"):
         await sweep(lambda: aiter(ScriptedSource([Forever()])), [], timeout=5.0)
 
 
-async def test_a_sweep_notices_tasks_and_sources_that_are_left() -> None:
+async def test_sweep_finds_leftover_tasks_and_open_sources() -> None:
     with pytest.raises(SweepError, match="left running"):
         await sweep(lambda: Littering([1]), [1])
     with pytest.raises(SweepError, match="left running"):
         await sweep_endings(lambda: Littering([1]))
     await turns(60)
     with pytest.raises(SweepError, match=r'"break" at item 1: a source was left open: <ScriptedS'):
-        await sweep_endings(lambda: Forgetful(ScriptedSource([1])), endings=["break"])
+        await sweep_endings(lambda: Unclosing(ScriptedSource([1])), endings=["break"])
 
 
-async def test_a_sweep_of_endings_passes_what_is_whole() -> None:
+async def test_sweep_endings_passes_correct_stream() -> None:
     assert (
         await sweep_endings(lambda: SourceIterObj(ScriptedSource(SCRIPT, closing=1)).map(str)) > 10
     )
 
 
 @pytest.mark.loops("asyncio", "uvloop")
-async def test_law_4_what_a_thread_brought_before_the_closing_began_is_no_fault() -> None:
-    assert await sweep_endings(ByThread, endings=["close"]) > 2
+async def test_law_4_item_pushed_before_closing_is_no_fault() -> None:
+    assert await sweep_endings(FromThreads, endings=["close"]) > 2
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("names", "message"),
     [
         (["cancle"], r"must be among 'cancel', .*got \['cancle'\]"),
         ([["cancel"]], r"must be among 'cancel', .*got \[\['cancel'\]\]"),
@@ -240,19 +242,19 @@ async def test_law_4_what_a_thread_brought_before_the_closing_began_is_no_fault(
         (7, r"must be an iterable of some of 'cancel', .*got 7 \(int\)"),
     ],
 )
-async def test_a_way_that_there_is_not_is_refused(given: Any, message: str) -> None:
+async def test_unknown_interruption_is_refused(names: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=f"sweep: interruptions {message}"):
-        await sweep(lambda: SourceIterObj([1]), [1], interruptions=given)
+        await sweep(lambda: SourceIterObj([1]), [1], interruptions=names)
     with pytest.raises(
         (TypeError, ValueError), match=f"cancel_everywhere: interruptions {message}"
     ):
-        await cancel_everywhere(wrong(len), interruptions=given)
+        await cancel_everywhere(wrong(len), interruptions=names)
     message = message.replace("'cancel', ", "'break', ")
     with pytest.raises((TypeError, ValueError), match=f"sweep_endings: endings {message}"):
-        await sweep_endings(lambda: SourceIterObj([1]), endings=given)
+        await sweep_endings(lambda: SourceIterObj([1]), endings=names)
 
 
-async def test_what_is_no_stream_to_sweep_is_refused() -> None:
+async def test_non_stream_is_refused() -> None:
     async def generator() -> AsyncIterator[int]:
         yield 1
 
@@ -279,7 +281,7 @@ async def test_what_is_no_stream_to_sweep_is_refused() -> None:
         await sweep_endings(lambda: SourceIterObj([1]), timeout=0)
 
 
-async def test_a_sweep_that_does_not_come_to_the_end_of_the_places_fails(
+async def test_untried_suspensions_fail_the_sweep(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("headrace.testing.fault_injection.MOST", 2)
@@ -295,20 +297,20 @@ async def test_a_sweep_that_does_not_come_to_the_end_of_the_places_fails(
         await sweep_endings(build, endings=["cancel"])
 
 
-@pytest.mark.usefixtures("unhurried")
-async def test_a_run_that_fails_without_a_place_is_counted_as_a_run() -> None:
-    made = 0
+@pytest.mark.usefixtures("large_budget")
+async def test_failed_uninterrupted_run_is_counted() -> None:
+    built = 0
 
     def build() -> SourceIterObj[int]:
-        nonlocal made
-        made += 1
-        return SourceIterObj([1] if made == 1 else [2])
+        nonlocal built
+        built += 1
+        return SourceIterObj([1] if built == 1 else [2])
 
     with pytest.raises(SweepError, match=r"^2 faults in 2 runs, which tried 0 places:\n"):
         await sweep(build, [1], interruptions=["cancel"])
 
 
-def test_a_step_that_is_none_is_refused() -> None:
+def test_invalid_step_is_refused() -> None:
     for make, message in (
         (lambda: Delay(wrong("x")), r"Delay: seconds must be a number, got 'x' \(str\)"),
         (lambda: Delay(-1), "Delay: seconds must not be negative, got -1"),
@@ -326,7 +328,7 @@ def test_a_step_that_is_none_is_refused() -> None:
             make()
 
 
-async def test_a_script_and_a_sink_tell_how_they_stand() -> None:
+async def test_repr_of_script_and_sink_shows_state() -> None:
     source = ScriptedSource([1, Yields(), 2])
     stream = aiter(source)
     await anext(stream)

@@ -1,4 +1,4 @@
-"""Laws that hold for each of two loops in two threads, side by side or one after the other."""
+"""Guarantees that hold for each of two event loops in two threads, concurrently or one after the other."""
 
 from __future__ import annotations
 
@@ -23,74 +23,74 @@ if TYPE_CHECKING:
 
     from headrace import PullObj
 
-PATIENCE = 20
-"""Seconds after which who waits for the other thread gives up."""
+TIMEOUT = 20
+"""Seconds to wait for the other thread."""
 
 
 def overlap(pool: ThreadPoolExecutor) -> None:
-    """Two threads step a source of a merge each: the first one begins first, and ends first."""
-    first_began, second_began, first_ended = (threading.Event() for _ in range(3))
+    """In two threads, step a source of a merge each: the first one starts first and ends first."""
+    first_started, second_started, first_ended = (threading.Event() for _ in range(3))
 
     async def first() -> AsyncIterator[str]:
-        first_began.set()
-        assert second_began.wait(PATIENCE)
+        first_started.set()
+        assert second_started.wait(TIMEOUT)
         yield "first"
 
     async def second() -> AsyncIterator[str]:
-        second_began.set()
-        assert first_ended.wait(PATIENCE)
+        second_started.set()
+        assert first_ended.wait(TIMEOUT)
         yield "second"
 
     async def pull(source: AsyncIterator[str], ended: threading.Event) -> str:
-        async with PullRaceObj(source, []) as race:
-            item = await anext(race)
+        async with PullRaceObj(source, []) as merge:
+            item = await anext(merge)
             ended.set()
             return item
 
     one = pool.submit(asyncio.run, pull(first(), first_ended))
-    assert first_began.wait(PATIENCE)
+    assert first_started.wait(TIMEOUT)
     other = pool.submit(asyncio.run, pull(second(), threading.Event()))
-    assert [one.result(PATIENCE), other.result(PATIENCE)] == ["first", "second"]
+    assert [one.result(TIMEOUT), other.result(TIMEOUT)] == ["first", "second"]
 
 
 @pytest.mark.parametrize("times", [1, 101])
-def test_law_16_what_a_step_borrows_is_given_back_in_its_own_thread(times: int) -> None:
-    """A budget that stays lent would have every pull rest for ever; a merge that stays open, every item."""
+def test_law_16_yield_budget_is_per_thread(times: int) -> None:
+    """A budget that is never returned would make every pull yield; a merge that stays open, every item."""
 
-    async def pull_everything() -> None:
+    async def pull_all() -> None:
         items = SourceIterObj(range(500)).map(str).map(int)
-        async with asyncio.timeout(PATIENCE), Heart() as heart:
+        async with asyncio.timeout(TIMEOUT), Heart() as heart:
             assert await PullRaceObj(items, range(500)).count() == 1_000
         assert heart.beats < 200
 
     with ThreadPoolExecutor(2) as pool:
         for _ in range(times):
             overlap(pool)
-        for _ in range(4):  # whichever of the threads takes it
-            pool.submit(asyncio.run, pull_everything()).result()
-    asyncio.run(pull_everything())
+        for _ in range(4):  # in either of the threads
+            pool.submit(asyncio.run, pull_all()).result()
+    asyncio.run(pull_all())
 
 
-def test_law_16_a_loop_turns_also_if_another_one_suspends_at_each_of_its_items() -> None:
+def test_law_16_yields_while_another_loop_suspends() -> None:
     items = 200
-    go, gone = threading.Semaphore(0), threading.Semaphore(0)
+    start, finished = threading.Semaphore(0), threading.Semaphore(0)
 
     async def suspend() -> None:
         buffer = PushPullBufferObj[int]()
         for number in range(items):
-            assert go.acquire(timeout=PATIENCE)
+            assert start.acquire(timeout=TIMEOUT)
             pull = asyncio.ensure_future(anext(buffer.source))
             await asyncio.sleep(0)
             assert not pull.done()
             await buffer.sink.next(number)
             assert await pull == number
-            gone.release()
+            finished.release()
 
     def work(number: int) -> int:
-        go.release()
-        assert gone.acquire(timeout=PATIENCE)
-        until = time.perf_counter() + 0.001
-        while time.perf_counter() < until:
+        start.release()
+        assert finished.acquire(timeout=TIMEOUT)
+        deadline = time.perf_counter() + 0.001
+        while time.perf_counter() < deadline:
             pass
         return number
 
@@ -102,79 +102,79 @@ def test_law_16_a_loop_turns_also_if_another_one_suspends_at_each_of_its_items()
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(asyncio.run, suspend())
         beats = asyncio.run(run())
-        other.result(PATIENCE)
-    # Each item takes longer than a task may go on.
+        other.result(TIMEOUT)
+    # Each item takes longer than the yield budget.
     assert beats > items / 3
 
 
 @pytest.mark.parametrize("prefetch", [1, 3])
-def test_law_9_a_loop_is_refused_also_while_the_right_one_runs_a_task(prefetch: int) -> None:
-    """That a loop runs a step of a task is seen from every thread, and proves nothing in another one."""
-    begun, refused = threading.Event(), threading.Event()
-    races: list[PullRaceObj[int]] = []
+def test_law_9_second_loop_is_refused_during_a_step(prefetch: int) -> None:
+    """Every thread sees that a loop runs a step of a task, which proves nothing about the current thread."""
+    started, refused = threading.Event(), threading.Event()
+    merges: list[PullRaceObj[int]] = []
 
     async def numbers() -> AsyncIterator[int]:
         for number in range(10):
             yield number
 
     async def run() -> list[int]:
-        async with PullRaceObj(numbers(), [], prefetch=prefetch) as race:
-            races.append(race)
-            items = [await anext(race)]
-            begun.set()
-            # In the middle of a step, without the interpreter's lock.
-            assert refused.wait(PATIENCE)
-            return items + [item async for item in race]
+        async with PullRaceObj(numbers(), [], prefetch=prefetch) as merge:
+            merges.append(merge)
+            items = [await anext(merge)]
+            started.set()
+            # In the middle of a step, with the GIL released.
+            assert refused.wait(TIMEOUT)
+            return items + [item async for item in merge]
 
-    async def pull_elsewhere() -> None:
-        # A stream of its own, which no loop has driven yet.
+    async def pull_in_other_loop() -> None:
+        # A new stream, which no loop has driven yet.
         with pytest.raises(WrongLoopError):
-            await anext(races[0].map(str))
+            await anext(merges[0].map(str))
 
     with ThreadPoolExecutor(1) as pool:
         items = pool.submit(asyncio.run, run())
-        assert begun.wait(PATIENCE)
+        assert started.wait(TIMEOUT)
         try:
-            asyncio.run(pull_elsewhere())
+            asyncio.run(pull_in_other_loop())
         finally:
             refused.set()
-        assert items.result(PATIENCE) == list(range(10))
+        assert items.result(TIMEOUT) == list(range(10))
 
 
-async def same(number: int) -> int:
+async def identity(number: int) -> int:
     await asyncio.sleep(0)
     return number
 
 
-IDLE: dict[str, Callable[[], PullObj[int]]] = {
+IDLE_STREAMS: dict[str, Callable[[], PullObj[int]]] = {
     "a source": lambda: SourceIterObj(range(100)),
     "a line": lambda: SourceIterObj(range(100)).filter(lambda _: True),
-    "a line that awaits": lambda: SourceIterObj(range(100)).map(same),
+    "a line that awaits": lambda: SourceIterObj(range(100)).map(identity),
 }
 
 
 def run_in_thread(work: Callable[[], Any]) -> Any:
-    """The result of a function in a thread of its own, which has ended."""
+    """Return the result of a function that runs in a new thread, which then ends."""
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(work).result(PATIENCE)
+        return pool.submit(work).result(TIMEOUT)
 
 
-def run_in_place(work: Callable[[], Any]) -> Any:
+def run_here(work: Callable[[], Any]) -> Any:
     return work()
 
 
 def run(call: Callable[[], Awaitable[Any]]) -> Any:
-    """The result of a call in a loop of its own, which is closed."""
+    """Return the result of a call in a new event loop, which is then closed."""
 
     async def wait() -> Any:
-        return await asyncio.wait_for(call(), PATIENCE / 2)
+        return await asyncio.wait_for(call(), TIMEOUT / 2)
 
     return asyncio.run(wait())
 
 
-@pytest.mark.parametrize("first", [run_in_place, run_in_thread])
-@pytest.mark.parametrize("make", IDLE.values(), ids=IDLE)
-def test_law_15_an_idle_stream_goes_on_after_its_loop_in_any_thread(
+@pytest.mark.parametrize("first", [run_here, run_in_thread])
+@pytest.mark.parametrize("make", IDLE_STREAMS.values(), ids=IDLE_STREAMS)
+def test_law_15_idle_stream_continues_in_next_loop(
     make: Callable[[], PullObj[int]], first: Callable[[Callable[[], Any]], Any]
 ) -> None:
     stream = make()
@@ -183,14 +183,14 @@ def test_law_15_an_idle_stream_goes_on_after_its_loop_in_any_thread(
         number: int = run(lambda: anext(stream))
         return number
 
-    # Each thread may be given the addresses and the identifier of the one before.
+    # A thread may reuse the memory addresses and the identifier of an earlier one.
     expected = [*range(20)]
     assert [first(pull)] + [run_in_thread(pull) for _ in expected[1:]] == expected
-    assert run_in_place(pull) == 20
+    assert run_here(pull) == 20
 
 
-@pytest.mark.parametrize("make", IDLE.values(), ids=IDLE)
-def test_law_9_an_open_loop_keeps_its_stream_also_if_its_thread_has_ended(
+@pytest.mark.parametrize("make", IDLE_STREAMS.values(), ids=IDLE_STREAMS)
+def test_law_9_open_loop_keeps_stream_after_its_thread(
     make: Callable[[], PullObj[int]],
 ) -> None:
     stream = make()
@@ -207,7 +207,7 @@ def test_law_9_an_open_loop_keeps_its_stream_also_if_its_thread_has_ended(
             run(pull)
 
     try:
-        # A loop may be run in one thread after the other.
+        # An event loop may run in one thread after another.
         assert [run_in_thread(pull_there) for _ in range(3)] == [0, 1, 2]
         for _ in range(20):
             run_in_thread(refuse)
@@ -217,9 +217,9 @@ def test_law_9_an_open_loop_keeps_its_stream_also_if_its_thread_has_ended(
     assert run_in_thread(lambda: run(pull)) == 4
 
 
-@pytest.mark.parametrize("where", [run_in_place, run_in_thread])
-def test_law_15_a_pull_that_waits_in_a_closed_loop_is_not_waited_for(
-    where: Callable[[Callable[[], Any]], Any],
+@pytest.mark.parametrize("run_somewhere", [run_here, run_in_thread])
+def test_law_15_pull_pending_in_closed_loop_is_no_hang(
+    run_somewhere: Callable[[Callable[[], Any]], Any],
 ) -> None:
     async def wait(_: int) -> int:
         value: int = await asyncio.get_running_loop().create_future()
@@ -227,11 +227,11 @@ def test_law_15_a_pull_that_waits_in_a_closed_loop_is_not_waited_for(
 
     stream = SourceIterObj(range(3)).map(wait)
     loop = asyncio.new_event_loop()
-    # The task stays pending, which the loop says when it is dropped.
+    # The task stays pending, which the loop reports when it is dropped.
     loop.set_exception_handler(lambda *_: None)
     pulls: list[asyncio.Future[int]] = []
 
-    async def begin() -> None:
+    async def start_pull() -> None:
         pulls.append(asyncio.ensure_future(anext(stream)))
         await turns(3)
 
@@ -239,6 +239,6 @@ def test_law_15_a_pull_that_waits_in_a_closed_loop_is_not_waited_for(
         with pytest.raises(WrongLoopError):
             run(lambda: anext(stream))
 
-    loop.run_until_complete(begin())
+    loop.run_until_complete(start_pull())
     loop.close()
-    where(refuse)
+    run_somewhere(refuse)

@@ -1,4 +1,4 @@
-"""What people install: the wheel, alone in an empty environment without Rust, does what the README says.
+"""The wheel that users install works as the README says, alone in an empty environment without Rust.
 
 `make wheels` runs this for each CPython of the machine: HEADRACE_WHEELS is the folder of the wheels that it built, and
 HEADRACE_PYTHON the interpreter. Without them the wheel is built here, for the interpreter of the tests.
@@ -23,12 +23,12 @@ README_BLOCKS = re.findall(
     re.MULTILINE | re.DOTALL,
 )
 
-# The first use of `wheel` builds it; cargo has most of it already, but perhaps for another profile.
+# The first use of `wheel` builds it. Most of it is in cargo's cache, but perhaps for another profile.
 pytestmark = pytest.mark.timeout(300)
 
 
 INTERPRETER = os.environ.get("HEADRACE_PYTHON", sys.executable)
-# Where a system has its tools. An installed wheel gets along with that: no compiler of Rust, no version manager.
+# The system's directories of commands. An installed wheel needs no Rust compiler and no version manager.
 PATH = os.defpath
 
 SMOKE = Path(__file__).with_name("wheel_smoke.py")
@@ -36,18 +36,18 @@ SMOKE = Path(__file__).with_name("wheel_smoke.py")
 
 def run(*command: str | Path, cwd: Path, path: str | None = None) -> str:
     environment = os.environ if path is None else {"PATH": path}
-    done = subprocess.run(
+    completed = subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    assert completed.returncode == 0, f"{command}\n{completed.stdout}\n{completed.stderr}"
+    return completed.stdout
 
 
 @pytest.fixture(scope="module")
 def tag() -> str:
-    """The part of a wheel's name that says which CPython it is for."""
-    about = "import sys; print('cp%d%d-cp%d%d%s' % (*sys.version_info[:2] * 2, sys.abiflags))"
-    return run(INTERPRETER, "-c", about, cwd=ROOT).strip()
+    """The part of a wheel's name that names its CPython version."""
+    code = "import sys; print('cp%d%d-cp%d%d%s' % (*sys.version_info[:2] * 2, sys.abiflags))"
+    return run(INTERPRETER, "-c", code, cwd=ROOT).strip()
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +62,11 @@ def wheel(tag: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment that holds the wheel and nothing else."""
+    """The interpreter of an environment that contains only the wheel."""
     folder = tmp_path_factory.mktemp("installed")
     run(INTERPRETER, "-m", "venv", "--without-pip", folder, cwd=folder)
     python = folder / "bin" / "python"
-    # Without an index: a dependency that crept in could not be installed.
+    # Without an index, an unintended dependency could not be installed.
     install = ["install", "--quiet", "--no-index", "--disable-pip-version-check"]
     run(sys.executable, "-m", "pip", "--isolated", "--python", python, *install, wheel, cwd=folder)
     assert shutil.which("cargo", path=PATH) is None
@@ -74,9 +74,9 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
-def test_the_wheel_holds_what_it_should(wheel: Path) -> None:
+def test_wheel_has_the_expected_files(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    # One extension, even where `maturin develop` has left others beside the sources.
+    # One extension, even where `maturin develop` left others in the source tree.
     assert len([name for name in names if name.endswith((".so", ".pyd"))]) == 1
     assert {"headrace/__init__.py", "headrace/_core.pyi", "headrace/py.typed"} <= set(names)
     assert "headrace/cli/report/style.css" in names
@@ -87,27 +87,27 @@ def test_the_wheel_holds_what_it_should(wheel: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="manylinux is Linux's")
-def test_the_wheel_may_be_installed_on_any_linux_that_is_new_enough(wheel: Path) -> None:
-    # The builder looked at which symbols of the C library are needed, and found nothing else that a system might lack.
+def test_wheel_is_tagged_manylinux(wheel: Path) -> None:
+    # maturin checked which symbols of the C library are needed, and found no other system dependency.
     assert re.search(r"-manylinux_\d+_\d+_\w+\.whl$|-manylinux2014_\w+\.whl$", wheel.name)
 
 
-def test_the_wheel_works(python: Path, tmp_path: Path) -> None:
+def test_wheel_works(python: Path, tmp_path: Path) -> None:
     printed = run(python, "-I", "-W", "error", SMOKE, cwd=tmp_path, path=PATH)
     assert printed.endswith(" works\n")
 
 
 @pytest.mark.parametrize("number", range(len(README_BLOCKS)))
-def test_the_examples_of_the_readme_run(python: Path, tmp_path: Path, number: int) -> None:
+def test_readme_examples_run(python: Path, tmp_path: Path, number: int) -> None:
     program = README_BLOCKS[number]
     printed = run(python, "-I", "-W", "error", "-c", program, cwd=tmp_path, path=PATH)
-    # A comment after a `print` says what it prints.
+    # A comment after a `print` has the expected output.
     expected = re.findall(r"^\s*print\(.*\)  # (.*)$", program, re.MULTILINE)
     assert expected
     assert printed.splitlines() == expected
 
 
-def test_the_command_runs_without_its_extra(python: Path, tmp_path: Path) -> None:
+def test_command_runs_without_its_extra(python: Path, tmp_path: Path) -> None:
     assert "map" in run(python.with_name("headrace"), "--help", cwd=tmp_path, path=PATH)
     help_ = run(python, "-I", "-m", "headrace", "map", "--help", cwd=tmp_path, path=PATH)
     assert "--limit" in help_

@@ -1,4 +1,4 @@
-"""What an installed wheel must be able to do, with nothing beside it: `python tests/wheel_smoke.py`."""
+"""Smoke test of an installed wheel without other packages: `python tests/wheel_smoke.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headrace.queue import Queue
 
 
 async def main() -> None:
-    """A thread pushes through a buffer that is often full; what comes out runs under a limit."""
+    """Push from a thread through a buffer that is often full, and process the items under a limit."""
     loop = asyncio.get_running_loop()
     numbers: PushPullBufferObj[int] = PushPullBufferObj(8)
     limit, queue = CapacitySource(3), Queue[int]()

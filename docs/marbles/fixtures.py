@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 
 __all__ = [
+    "Called",
     "File",
     "Fixture",
     "Graph",
-    "Heard",
-    "Hears",
     "Held",
     "Made",
+    "Resolved",
     "Signal",
     "Sink",
     "Source",
@@ -211,7 +211,7 @@ class Made(Fixture):
 
 
 @dataclass(frozen=True)
-class Heard(Fixture):
+class Resolved(Fixture):
     """A `WaitObject` with a listening task. Its track shows the received values."""
 
     below = True
@@ -229,7 +229,7 @@ class Heard(Fixture):
 
 
 @dataclass(frozen=True)
-class Hears(Fixture):
+class Called(Fixture):
     """A callable that returns the result of `answers`. Its track shows the arguments of its calls."""
 
     answers: Callable[[Any], Any] = lambda _item: None
@@ -238,11 +238,11 @@ class Hears(Fixture):
     def enter(self, track: Track) -> Callable[[Any], Any]:
         """Return the callable."""
 
-        def hear(item: Any) -> Any:
+        def call(item: Any) -> Any:
             track.error() if isinstance(item, Exception) else track.item(item)
             return self.answers(item)
 
-        return hear
+        return call
 
 
 @dataclass(frozen=True)

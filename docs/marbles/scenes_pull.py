@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from headrace import SKIP, CapacitySource
-from marbles.fixtures import Hears, Held, Signal, Source
+from marbles.fixtures import Called, Held, Signal, Source
 from marbles.scene import Scene
 
 __all__ = ["PULL"]
@@ -27,7 +27,7 @@ PULL = (
     Scene(
         "PullMapObj(source, fetch, concurrency=2)",
         given={"source": Source("123|"), "fetch": fetch},
-        says="fetch takes 4 s for 1, and 1 s for 2 and 3. The order stays.",
+        says="fetch takes 4 s for 1, and 1 s for 2 and 3. The order is kept.",
     ),
     Scene(
         "PullMapObj(source, fetch, concurrency=2, ordered=False)",
@@ -37,12 +37,12 @@ PULL = (
     Scene(
         "PullMapPoolObj(source, fetch, CapacitySource(2))",
         given={"source": Source("123|"), "fetch": fetch, "CapacitySource": CapacitySource},
-        says="fetch takes 4 s for 1, and 1 s for 2 and 3. Whoever else is under this capacity shares it.",
+        says="fetch takes 4 s for 1, and 1 s for 2 and 3. Other users of the capacity share it.",
     ),
     Scene(
         "PullMapPoolObj(source, fetch, CapacitySource(2), ordered=True)",
         given={"source": Source("123|"), "fetch": fetch, "CapacitySource": CapacitySource},
-        says="fetch takes 4 s for 1, and 1 s for 2 and 3. The order stays.",
+        says="fetch takes 4 s for 1, and 1 s for 2 and 3. The order is kept.",
     ),
     Scene("PullFilterObj(source, lambda n: n % 2)", given={"source": Source("1-2-3|")}),
     Scene(
@@ -54,18 +54,18 @@ PULL = (
     Scene(
         "PullTakeObj(source, 2)",
         given={"source": Source("a-b-c|")},
-        says="c is never asked for.",
+        says="c is never pulled.",
     ),
     Scene("PullSkipObj(source, 2)", given={"source": Source("a-b-c-d|")}),
     Scene(
         "PullTakeWhileObj(source, lambda n: n < 3)",
         given={"source": Source("1-2-3-1|")},
-        says="The last 1 is never asked for.",
+        says="The last 1 is never pulled.",
     ),
     Scene("PullSkipWhileObj(source, lambda n: n < 3)", given={"source": Source("1-2-3-1|")}),
     Scene(
-        "PullCallbackObj(source, tell)",
-        given={"source": Source("a-b-c|"), "tell": Hears()},
+        "PullCallbackObj(source, log)",
+        given={"source": Source("a-b-c|"), "log": Called()},
     ),
     Scene(
         "PullInOrderObj(source, lambda n: n, start=1)",
@@ -73,8 +73,8 @@ PULL = (
     ),
     Scene(
         "PullCatchObj(source, answer)",
-        given={"source": Source("a-#-b|"), "answer": Hears(lambda _error: "?")},
-        says="answer gives an item for the error: a question mark.",
+        given={"source": Source("a-#-b|"), "answer": Called(lambda _error: "?")},
+        says="answer returns an item for the error: a question mark.",
     ),
     Scene(
         "PullCatchObj(source, lambda error: SKIP)",
@@ -97,24 +97,24 @@ PULL = (
     Scene(
         "SourceCapacityObj(source, slots)",
         given={"source": Source("abc|"), "slots": Held(3)},
-        says="Somebody else holds the only slot for 3 s; until then the source is not asked.",
+        says="Another lease holds the only slot for 3 s; until then the source is not pulled.",
     ),
     Scene(
         "PullEagerObj(source, 2)",
         given={"source": Source("abcde|")},
         takes=3,
         until=20,
-        says="The consumer takes 3 s for each item. At most two are ahead of it.",
+        says="The consumer takes 3 s for each item. At most two are prefetched.",
     ),
     Scene(
         "PullTimeoutObj(source, 2)",
         given={"source": Source("a---b-c|")},
-        says="The pull that got nothing for 2 s raises TimeoutError; b comes to the next.",
+        says="The pull that gets no item within 2 s raises TimeoutError; the next one gets b.",
     ),
     Scene(
         "PullTimeoutObj(source, 2, on_timeout='skip')",
         given={"source": Source("a---b-c|")},
-        says="b came 4 s after it was asked for.",
+        says="b arrives 4 s after its request and is dropped.",
     ),
     Scene("PullWindowTimeoutObj(source, 3, 2)", given={"source": Source("abcd----e-|")}),
     Scene("PullThrottleObj(source, 0.5)", given={"source": Source("(a b c)--------d|")}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from marbles.fixtures import File, Heard, Hears, Held, Sink
+from marbles.fixtures import Called, File, Held, Resolved, Sink
 from marbles.scene import Scene
 
 __all__ = ["PUSH"]
@@ -15,7 +15,7 @@ def line(code: str, pushed: str, **given: object) -> Scene:
 
 PUSH = (
     Scene("SinkCollectObj(2)", pushed="a-b-c|", result="it.buffer"),
-    Scene("SinkCallbackObj(tell)", given={"tell": Hears()}, pushed="a-b-c|"),
+    Scene("SinkCallbackObj(log)", given={"log": Called()}, pushed="a-b-c|"),
     Scene("SinkNullObj()", pushed="a-b-c|"),
     Scene(
         "SinkWriterObj(path)",
@@ -29,13 +29,13 @@ PUSH = (
     line("PushReduceObj(sink, lambda text, letter: text + letter)", "a-b-c|"),
     line("PushDedupeObj(sink)", "a-b-a-b-c|"),
     line("PushTakeObj(sink, 2)", "a-b-c|"),
-    line("PushCallbackObj(sink, before=tell)", "a-b-c|", tell=Hears()),
+    line("PushCallbackObj(sink, before=log)", "a-b-c|", log=Called()),
     Scene(
         "PushSerialObj(sink)",
         given={"sink": Sink(takes=2)},
         pushed="(a b)c----|",
         together=True,
-        says="The pushes do not wait for one another; the sink takes 2 s for each item.",
+        says="The pushes overlap; the sink takes 2 s for each item.",
     ),
     line("PushFlattenObj(sink)", "(ab)--(cde)|"),
     line("PushFlatMapObj(sink, lambda word: word.upper())", "(ab)--(cde)|"),
@@ -43,7 +43,7 @@ PUSH = (
     line("PushBufferObj(sink, lambda letters: letters[-1] == 'z')", "a-b-z--c-d|"),
     Scene(
         "PushSignalObj(sink, signal)",
-        given={"sink": Sink(takes=1), "signal": Heard()},
+        given={"sink": Sink(takes=1), "signal": Resolved()},
         pushed="a--b--c-|",
         says="The sink takes a second to accept an item.",
     ),
@@ -51,7 +51,7 @@ PUSH = (
         "SinkCapacityObj(sink, slots)",
         given={"slots": Held(3), "sink": Sink()},
         pushed="a-b--c|",
-        says="Somebody else holds the only slot for 3 s; the push of a waits.",
+        says="Another lease holds the only slot for 3 s; the push of a waits.",
     ),
     line("PushWindowTimeoutObj(sink, 3, 2)", "abcd----e-|"),
     Scene(

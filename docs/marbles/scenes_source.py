@@ -26,7 +26,7 @@ SOURCES = (
         into="it.sink",
         out={"pulled": "it.source"},
         takes=1,
-        says="The consumer takes a second for each item. Two are held: the push of d waits for room.",
+        says="The consumer takes a second for each item. Two are held: the push of d waits for space.",
     ),
     Scene(
         "PushPullObj(buffer.sink, buffer.source.map(str.upper))",

@@ -34,7 +34,6 @@ from headrace.abc import PushProtocol
 from headrace.pool.events import EnvelopeType
 
 __all__ = [
-    "Asks",
     "AsyncIterSource",
     "Buffer",
     "BufferKernel",
@@ -64,6 +63,7 @@ __all__ = [
     "MergeView",
     "Meter",
     "OnceSource",
+    "PermitPrefetch",
     "PullLink",
     "PushLink",
     "Queue",
@@ -128,30 +128,18 @@ class IteratorResult(Generic[_T_co]):
 @final
 class MapKernel:
     def __new__(cls, transform: Callable[[Any], Any], raw: bool = False) -> MapKernel: ...
-    @property
-    def transform(self) -> Callable[[Any], Any]: ...
-    @transform.setter
-    def transform(self, transform: Callable[[Any], Any]) -> None: ...
+    transform: Callable[[Any], Any]
 
 @final
 class FilterKernel:
     def __new__(cls, predicate: Callable[[Any], Any]) -> FilterKernel: ...
-    @property
-    def predicate(self) -> Callable[[Any], Any]: ...
-    @predicate.setter
-    def predicate(self, predicate: Callable[[Any], Any]) -> None: ...
+    predicate: Callable[[Any], Any]
 
 @final
 class ReduceKernel:
     def __new__(cls, reducer: Callable[[Any, Any], Any], *initial: Any) -> ReduceKernel: ...
-    @property
-    def reducer(self) -> Callable[[Any, Any], Any]: ...
-    @reducer.setter
-    def reducer(self, reducer: Callable[[Any, Any], Any]) -> None: ...
-    @property
-    def accumulator(self) -> Any: ...
-    @accumulator.setter
-    def accumulator(self, value: Any) -> None: ...
+    reducer: Callable[[Any, Any], Any]
+    accumulator: Any
 
 @final
 class DedupeKernel:
@@ -164,26 +152,17 @@ class DedupeKernel:
 @final
 class TakeKernel:
     def __new__(cls, size: int) -> TakeKernel: ...
-    @property
-    def size(self) -> int: ...
-    @size.setter
-    def size(self, size: int) -> None: ...
+    size: int
 
 @final
 class SkipKernel:
     def __new__(cls, size: int) -> SkipKernel: ...
-    @property
-    def size(self) -> int: ...
-    @size.setter
-    def size(self, size: int) -> None: ...
+    size: int
 
 @final
 class WhileKernel:
     def __new__(cls, predicate: Callable[[Any], Any], takes: bool) -> WhileKernel: ...
-    @property
-    def predicate(self) -> Callable[[Any], Any]: ...
-    @predicate.setter
-    def predicate(self, predicate: Callable[[Any], Any]) -> None: ...
+    predicate: Callable[[Any], Any]
 
 @final
 class FlattenKernel:
@@ -192,18 +171,12 @@ class FlattenKernel:
 @final
 class FlatMapKernel:
     def __new__(cls, transform: Callable[[Any], Any]) -> FlatMapKernel: ...
-    @property
-    def transform(self) -> Callable[[Any], Any]: ...
-    @transform.setter
-    def transform(self, transform: Callable[[Any], Any]) -> None: ...
+    transform: Callable[[Any], Any]
 
 @final
 class WindowKernel:
     def __new__(cls, size: int, keeps_partial: bool) -> WindowKernel: ...
-    @property
-    def size(self) -> int: ...
-    @size.setter
-    def size(self, size: int) -> None: ...
+    size: int
     @property
     def waiting(self) -> int: ...
 
@@ -212,10 +185,7 @@ class BufferKernel:
     def __new__(
         cls, condition: Callable[[list[Any]], Any], keeps_partial: bool
     ) -> BufferKernel: ...
-    @property
-    def condition(self) -> Callable[[list[Any]], Any]: ...
-    @condition.setter
-    def condition(self, condition: Callable[[list[Any]], Any]) -> None: ...
+    condition: Callable[[list[Any]], Any]
     @property
     def waiting(self) -> int: ...
 
@@ -232,24 +202,15 @@ class CallbackKernel:
 @final
 class InOrderKernel:
     def __new__(cls, index: Callable[[Any], Any], start: int, maxsize: int) -> InOrderKernel: ...
-    @property
-    def index(self) -> Callable[[Any], Any]: ...
-    @index.setter
-    def index(self, index: Callable[[Any], Any]) -> None: ...
-    @property
-    def maxsize(self) -> int: ...
-    @maxsize.setter
-    def maxsize(self, maxsize: int) -> None: ...
+    index: Callable[[Any], Any]
+    maxsize: int
     @property
     def waiting(self) -> int: ...
 
 @final
 class CatchKernel:
     def __new__(cls, handler: Callable[[Exception], Any], skip: object) -> CatchKernel: ...
-    @property
-    def handler(self) -> Callable[[Exception], Any]: ...
-    @handler.setter
-    def handler(self, handler: Callable[[Exception], Any]) -> None: ...
+    handler: Callable[[Exception], Any]
 
 _Kernel: TypeAlias = (
     MapKernel
@@ -275,10 +236,7 @@ class DequeSource:
 @final
 class OnceSource:
     def __new__(cls, value: Any) -> OnceSource: ...
-    @property
-    def value(self) -> Any: ...
-    @value.setter
-    def value(self, value: Any) -> None: ...
+    value: Any
 
 @final
 class LinesSource:
@@ -417,10 +375,7 @@ class Fan:
         selection: Literal["all", "ring"] | Callable[[Any], Any],
         concurrent: bool,
     ) -> Fan: ...
-    @property
-    def selector(self) -> Callable[[Any], Any]: ...
-    @selector.setter
-    def selector(self, selector: Callable[[Any], Any]) -> None: ...
+    selector: Callable[[Any], Any]
     @property
     def sinks(self) -> list[PushProtocol[Any]]: ...
     @property
@@ -580,8 +535,8 @@ class Suspended:
     def __aexit__(self, *_exception: object) -> Coroutine[Any, Any, None]: ...
 
 @final
-class Asks:
-    def __new__(cls, capacity: Capacity) -> Asks: ...
+class PermitPrefetch:
+    def __new__(cls, capacity: Capacity) -> PermitPrefetch: ...
     def take(self, *, more: bool) -> Lease | None: ...
     def wait(self, running: int, waiting: int) -> Coroutine[Any, Any, Lease]: ...
     def stand(self) -> Coroutine[Any, Any, Lease]: ...
@@ -731,7 +686,7 @@ class Lane:
         name: str,
         source: object,
         capacity: Capacity,
-        asks: Asks,
+        asks: PermitPrefetch,
         event_loop: AbstractEventLoop,
         clock: Callable[[], float],
         context: Context,

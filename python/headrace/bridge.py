@@ -1,11 +1,14 @@
-"""Pairs of a sink and a source as one object, and pull streams that push the items they yield."""
+"""Objects that join pull and push.
+
+`PushPullObj` is a pair of a sink and a source as one object. `PullPushBridgeObj` and `PullPushDistributeObj` are pull streams that push
+each item into sinks before they yield it; their iterator, `_Tap`, keeps an item until all its sinks have it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from headrace._core import AsyncIterSource, Delivery
 from headrace._internal.copying import Uncopied
@@ -17,15 +20,16 @@ from headrace._internal.error_notes import (
     raise_closing,
     wrap_iteration_error,
 )
+from headrace._internal.kernel_properties import KernelProperty
 from headrace._internal.reprs import describe_value, format_repr, pluralize
 from headrace._internal.sentinels import NOTHING
+from headrace._internal.tasks import cancelling, is_cancellation
+from headrace._internal.validate import check_callable
 from headrace.errors import CLOSING
-from headrace.pull.base import PullObj
-from headrace.pull.source import as_pull
+from headrace.pull.base import PullObj, attempt
+from headrace.pull.source import Restartable, as_pull
 from headrace.push.base import (
     acceptors,
-    cancelling,
-    checked_selector,
     checked_sink,
     checked_sinks,
     different_sinks,
@@ -133,7 +137,7 @@ class _PullPushObj(PullObj[T], stock=True):
     def __init__(self, tap: _Tap[T]) -> None:
         self._tap = tap
         self._depth = check_depth(tap.source, type(self).__name__)
-        super().__init__(AsyncIterSource(_Handle(tap)))
+        super().__init__(AsyncIterSource(Restartable(tap)))
 
     @property
     def source(self) -> PullObj[T]:
@@ -231,6 +235,10 @@ class PullPushDistributeObj(_PullPushObj[T], stock=True):
         IndexError: At a pull: the selector named no sink.
     """
 
+    selector: KernelProperty[Callable[[T], Any], Callable[[T], Any]] = KernelProperty(
+        "The callable, live: a new one applies from the next item.", of="_tap", check=check_callable
+    )
+
     def __init__(
         self,
         source: Source[T],
@@ -239,43 +247,32 @@ class PullPushDistributeObj(_PullPushObj[T], stock=True):
         *,
         forward_close: bool = True,
     ) -> None:
-        self._routed: _Routed[T] = _Routed(
-            as_pull(source), checked_sinks(sinks), type(self).__name__, ends=forward_close
+        super().__init__(
+            _Tap(
+                as_pull(source),
+                checked_sinks(sinks),
+                type(self).__name__,
+                ends=forward_close,
+                selector=check_callable("selector", selector),
+            )
         )
-        self.selector = selector
-        super().__init__(self._routed)
-
-    @property
-    def selector(self) -> Callable[[T], Any]:
-        """The callable, live: a new one applies from the next item."""
-        return self._routed.selector
-
-    @selector.setter
-    def selector(self, selector: Callable[[T], Any]) -> None:
-        self._routed.selector = checked_selector(selector)
-
-
-class _Handle(AsyncIterable[T]):
-    """The restartable iterable over the items."""
-
-    def __init__(self, tap: _Tap[T]) -> None:
-        self._tap = tap
-
-    def __aiter__(self) -> _Tap[T]:
-        return self._tap
-
-    async def aclose(self) -> None:
-        await self._tap.aclose()
 
 
 class _Tap(Generic[T]):
     """The iterator over the items. The link of the stream allows one pull at a time."""
 
     def __init__(
-        self, source: PullObj[T], sinks: tuple[PushProtocol[T], ...], name: str, *, ends: bool
+        self,
+        source: PullObj[T],
+        sinks: tuple[PushProtocol[T], ...],
+        name: str,
+        *,
+        ends: bool,
+        selector: Callable[[T], Any] | None = None,
     ) -> None:
         self.source = source
         self.sinks = sinks
+        self.selector = selector
         self.has_ended_sinks: bool = False
         self._name = name
         # The sinks that are not ended yet.
@@ -323,14 +320,7 @@ class _Tap(Generic[T]):
         closes: list[Callable[[], Awaitable[Any]]] = [self.source.aclose]
         closes += [sink.return_ for sink in self._open]
         for close in closes:
-            try:
-                await close()
-            except asyncio.CancelledError as cancellation:
-                cancelled = cancellation
-            except GeneratorExit:
-                raise
-            except BaseException as error:
-                errors.append(error)
+            cancelled = await attempt(close(), errors) or cancelled
         self.has_ended_sinks = self.has_ended_sinks or bool(self._open)
         self._open.clear()
         raise_closing(cancelled, errors, "several ends failed to close")
@@ -372,7 +362,29 @@ class _Tap(Generic[T]):
 
     async def _routed(self, item: T) -> list[PushProtocol[T]]:
         """Return the sinks for an item."""
-        return list(self.sinks)
+        if self.selector is None:
+            return list(self.sinks)
+        before, is_called = cancelling(), False
+        try:
+            number = self.selector(item)
+            is_called = True
+            if inspect.isawaitable(number):
+                number = await number
+        except BaseException as error:
+            # A cancelled selector is called again.
+            if is_called and _is_interruption(error, before):
+                raise
+            self._give_up()
+            blamed = wrap_iteration_error(error, f"selector of {self._name}")
+            if blamed is error and isinstance(error, Exception):
+                note = f"raised by selector of {self._name}"
+                name_acceptors(error, acceptors(error), note)
+            raise blamed from blamed.__cause__
+        try:
+            return [self.sinks[_checked_number(number, len(self.sinks), item)]]
+        except Exception:
+            self._give_up()
+            raise
 
     async def _push(self, item: T, missing: list[PushProtocol[T]]) -> None:
         """Push an item into the sinks that lack it."""
@@ -407,35 +419,6 @@ class _Tap(Generic[T]):
         return error
 
 
-class _Routed(_Tap[T]):
-    """Each item into one sink."""
-
-    selector: Callable[[T], Any]
-
-    async def _routed(self, item: T) -> list[PushProtocol[T]]:
-        before, is_called = cancelling(), False
-        try:
-            number = self.selector(item)
-            is_called = True
-            if inspect.isawaitable(number):
-                number = await number
-        except BaseException as error:
-            # A cancelled selector is called again.
-            if is_called and _is_interruption(error, before):
-                raise
-            self._give_up()
-            blamed = wrap_iteration_error(error, f"selector of {self._name}")
-            if blamed is error and isinstance(error, Exception):
-                note = f"raised by selector of {self._name}"
-                name_acceptors(error, acceptors(error), note)
-            raise blamed from blamed.__cause__
-        try:
-            return [self.sinks[_checked_number(number, len(self.sinks), item)]]
-        except Exception:
-            self._give_up()
-            raise
-
-
 def _checked_number(number: object, count: int, item: object) -> int:
     got = f"got {describe_value(number)} for {describe_value(item)}"
     if not isinstance(number, int) or isinstance(number, bool):
@@ -447,6 +430,5 @@ def _checked_number(number: object, count: int, item: object) -> int:
 
 def _is_interruption(error: BaseException, before: int) -> bool:
     """Return whether an error comes from cancelling or dropping the pull, not from a callable."""
-    if isinstance(error, asyncio.CancelledError):
-        return cancelling() > before or cast("Any", error.args) == (CLOSING,)
-    return isinstance(error, GeneratorExit)
+    is_closing = isinstance(error, asyncio.CancelledError) and error.args == (CLOSING,)
+    return is_closing or is_cancellation(error, before)

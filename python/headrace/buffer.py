@@ -1,4 +1,7 @@
-"""`PushPullBufferObj`: a buffer whose items are pushed into one end and pulled from the other."""
+"""`PushPullBufferObj`: a buffer whose items are pushed into one end and pulled from the other.
+
+The native `Buffer` stores the items and queues the waiters; the classes here are its two ends.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from headrace._core import Buffer, BufferSource, end_push, settle_push
 from headrace._internal.copying import Uncopied
-from headrace._internal.reprs import describe_value, format_count, format_repr
+from headrace._internal.reprs import ReprMixin, describe_value, format_count, format_repr
 from headrace.pull.source import SourceObj
 from headrace.push.sink import SinkObj
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def standing(buffer: Buffer[Any]) -> Iterator[str]:
+def state_parts(buffer: Buffer[Any]) -> Iterator[str]:
     """Describe the state of a buffer, for `repr`."""
     yield format_count(len(buffer), buffer.maxsize, "items")
     if pulls := buffer.waiting_getters:
@@ -37,7 +40,7 @@ class _BufferSource(SourceObj[T], stock=True):
         return format_repr("the source of a buffer", self._repr_parts())
 
     def _repr_parts(self) -> Iterator[str]:
-        yield from standing(self._buffer)
+        yield from state_parts(self._buffer)
         yield from super()._repr_parts()
 
 
@@ -54,7 +57,7 @@ class BufferSink(SinkObj[T], stock=True):
         return format_repr("the sink of a buffer", self._repr_parts())
 
     def _repr_parts(self) -> Iterator[str]:
-        yield from standing(self._buffer)
+        yield from state_parts(self._buffer)
         yield from super()._repr_parts()
 
     async def return_impl(self, value: Any) -> None:
@@ -82,7 +85,7 @@ class BufferStatistics:
     """The number of pushes waiting for space."""
 
 
-class PushPullBufferObj(Uncopied, Generic[T]):
+class PushPullBufferObj(ReprMixin, Uncopied, Generic[T]):
     """A buffer with two ends: push into `sink`, pull from `source`.
 
     **Unbounded** unless `maxsize` is given.
@@ -234,9 +237,6 @@ class PushPullBufferObj(Uncopied, Generic[T]):
         """Return True: an empty buffer is not false."""
         return True
 
-    def __repr__(self) -> str:
-        return format_repr(type(self).__name__, self._repr_parts())
-
     def _repr_parts(self) -> Iterator[str]:
-        yield from standing(self._buffer)
+        yield from state_parts(self._buffer)
         yield "ended" if self._buffer.is_finished else "open"

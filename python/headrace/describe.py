@@ -161,18 +161,18 @@ def _text(first: object, nodes: dict[int, _Node]) -> str:
     """Write one line per link; a single neighbour follows directly, several neighbours are indented."""
     numbers: dict[int, int] = {}
     lines: list[str] = []
-    told: set[int] = set()
+    described: set[int] = set()
     below: deque[object] = deque([first])
     while below:
         # A link, the prefix of its line, and the prefix of the lines of its neighbours.
         start = below.popleft()
         # It may have been described meanwhile, as the neighbour of another link.
-        stack: list[tuple[object, str, str]] = [] if id(start) in told else [(start, "", "")]
+        stack: list[tuple[object, str, str]] = [] if id(start) in described else [(start, "", "")]
         while stack:
             link, lead, indent = stack.pop()
             key = id(link)
             node = nodes[key]
-            if key in told:
+            if key in described:
                 lines.append(f"{lead}#{numbers[key]} again: {node.name}")
                 continue
             is_deep = len(indent) > 4 * _DEEPEST and bool(node.edges)
@@ -183,7 +183,7 @@ def _text(first: object, nodes: dict[int, _Node]) -> str:
                 lines.append(f"{lead}below: {node.name}")
                 below.append(link)
                 continue
-            told.add(key)
+            described.add(key)
             lines.append(lead + node.line)
             stack += reversed(_beyond(node, indent, is_bridge=_is_pull(link)))
     return "\n".join(lines)

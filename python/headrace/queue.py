@@ -7,10 +7,11 @@ of the same object.
 Differences:
 
 - A woken waiter has its item: a later caller cannot take it first. `qsize()`, `empty()` and `full()` leave out assigned
-items and slots, and so agree with `get_nowait()` and `put_nowait()`. - A queue is not bound to an event loop, and may
-be created before one runs. - `put()` and `get()` are not coroutine functions. They return awaitables that pass the
-usual checks for coroutines. - A `PriorityQueue` returns equal items in insertion order. - `_init`,
-`_get`, `_put` and other underscored names of `asyncio.Queue` do not exist and cannot be overridden.
+  items and slots, and so agree with `get_nowait()` and `put_nowait()`.
+- A queue is not bound to an event loop, and may be created before one runs.
+- `put()` and `get()` are not coroutine functions. They return awaitables that pass the usual checks for coroutines.
+- A `PriorityQueue` returns equal items in insertion order.
+- `_init`, `_get`, `_put` and other underscored names of `asyncio.Queue` do not exist and cannot be overridden.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`WaitObject`: a signal that delivers one value to all its waiters."""
+"""`WaitObject`: a signal that delivers one value to all its waiters. It is used by `gate`, `PushSignalObj` and `tee`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from headrace._core import Signal
 from headrace._internal.copying import Uncopied
-from headrace._internal.reprs import describe_value, format_repr
+from headrace._internal.reprs import ReprMixin, describe_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class WaitObject(Uncopied, Signal[T]):
+class WaitObject(ReprMixin, Uncopied, Signal[T]):
     """A signal that delivers one value to all its waiters, from any thread.
 
     `await signal.wait()` returns the value of the next `resolve(value)`. Iterating the signal yields one value after
@@ -32,21 +32,18 @@ class WaitObject(Uncopied, Signal[T]):
 
     _instead = "hand on the object itself, in any thread of this process"
 
-    def __repr__(self) -> str:
-        return format_repr(type(self).__name__, self._repr_parts())
-
     def _repr_parts(self) -> Iterator[str]:
         yield f"{self.waiting} waiting"
         yield "stopped" if self.stopped else "open"
 
 
-def checked_signal(wait_obj: WaitObject[T]) -> WaitObject[T]:
+def check_signal(parameter: str, signal: WaitObject[T]) -> WaitObject[T]:
     """Return the argument if it is a signal.
 
     Raises:
         TypeError: It is not a signal.
     """
-    given = cast("object", wait_obj)
+    given = cast("object", signal)
     if not isinstance(given, WaitObject):
-        raise TypeError(f"wait_obj must be a WaitObject, got {describe_value(given)}")
-    return wait_obj
+        raise TypeError(f"{parameter} must be a WaitObject, got {describe_value(given)}")
+    return signal

@@ -1,4 +1,4 @@
-"""Stands in for culsans: its names over `headrace.queue`."""
+"""Replace culsans: its names over `headrace.queue`."""
 
 from __future__ import annotations
 

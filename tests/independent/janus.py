@@ -1,4 +1,4 @@
-"""Stands in for janus: its names over `headrace.queue`, and of its privates those that its tests read."""
+"""Replace janus: its public names over `headrace.queue`, and the private ones that its tests read."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ AsyncQueueShutDown = SyncQueueShutDown = queue.QueueShutDown
 
 
 class _NeverLocked:
-    """Whether another thread is in the middle of an operation: none of ours can be seen there."""
+    """Report that no thread is inside an operation: ours are atomic for other threads."""
 
     def locked(self) -> bool:
         return False
 
 
-# Without slots: the tests set what they like.
+# Without slots, because the tests set attributes.
 
 
 class _SyncSide(SyncSide):
@@ -47,7 +47,7 @@ class Queue(TwoSided):
     def _maxsize(self) -> float:
         return self.maxsize
 
-    # Tasks and threads stand in one line here.
+    # Tasks and threads share one wait queue here.
 
     @property
     def _sync_not_empty_waiting(self) -> int:

@@ -1,6 +1,6 @@
-"""Stand in for anyio's `Lock`, `Semaphore` and `CapacityLimiter`: its names over a `CapacitySource`.
+"""Replace anyio's `Lock`, `Semaphore` and `CapacityLimiter`: its names over a `CapacitySource`.
 
-What anyio remembers besides, such as which task or whose borrower holds what, is the leases' here.
+anyio also records which task or borrower holds a permit; here the leases do.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Borrowed(NamedTuple):
 
 
 class Semaphore:
-    """Whoever releases gives back what was taken first; a release too many raises the limit."""
+    """A release returns the oldest lease; one release too many raises the limit."""
 
     def __init__(
         self, initial_value: int, *, max_value: int | None = None, fast_acquire: bool = False

@@ -1,7 +1,7 @@
-"""Runs other projects' tests on headrace: `run.py FOLDER` all of them, `run.py FOLDER SUITE` one of them.
+"""Run other projects' tests on headrace: `run.py FOLDER` runs all of them, `run.py FOLDER SUITE` one.
 
-They are run from their source distributions, which are downloaded into the folder; nothing of them is kept here. This folder
-comes first on the path, so that `import janus` finds what stands in for it.
+The tests come from source distributions, which are downloaded into the folder; nothing of them is kept here. This directory
+comes first on the path, so that `import janus` finds its replacement.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 
 
 def fetch(suite: Suite, folder: Path) -> None:
-    """Downloads and unpacks it, unless it is there."""
+    """Download and unpack a suite, unless it exists."""
     if (folder / suite.folder).is_dir():
         return
     wanted = f"{suite.name}=={suite.version}"
@@ -39,14 +39,14 @@ def fetch(suite: Suite, folder: Path) -> None:
 
 
 class Verdicts:
-    """Marks the cases that do not apply, and counts how each case ended."""
+    """Mark the cases that do not apply, and count the outcomes."""
 
     def __init__(self, suite: Suite) -> None:
         self.suite = suite
         self.counts = Counter[str]()
 
     def pytest_sessionstart(self) -> None:
-        put_in_place()
+        replace_anyio()
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         unused = set(self.suite.excluded)
@@ -75,22 +75,22 @@ def _names(item: pytest.Item) -> set[str]:
     return {case} if kind is None else {case, f"{kind.__name__}.{case}"}
 
 
-def put_in_place() -> None:
-    """What takes the place of a part of a package, whose tests import the rest of it too."""
+def replace_anyio() -> None:
+    """Replace a part of anyio, whose tests import the rest of it too."""
     import anyio
 
     import limits
 
     for name in limits.__all__:
         setattr(anyio, name, getattr(limits, name))
-    # culsans's tests ask whether every operation lets the loop turn. None of ours does.
+    # The tests of culsans check whether every operation yields to the event loop. None of ours does.
     aiologic, lowlevel = ModuleType("aiologic"), ModuleType("aiologic.lowlevel")
     lowlevel.async_checkpoint_enabled = lambda: False  # type: ignore[attr-defined]
     sys.modules |= {"aiologic": aiologic, "aiologic.lowlevel": lowlevel}
 
 
 def run_one(suite: Suite, folder: Path) -> int:
-    """Runs it, and writes down how its cases ended."""
+    """Run a suite and write the outcomes of its cases to a file."""
     verdicts = Verdicts(suite)
     os.chdir(folder / suite.folder)
     options = ["-c", os.devnull, "--rootdir", ".", "-q", "-rfEX", "--tb=short", "--timeout=60"]
@@ -101,8 +101,8 @@ def run_one(suite: Suite, folder: Path) -> int:
 
 
 def run_all(suites: Iterable[Suite], folder: Path) -> int:
-    """Each in a process of its own; tells how many cases pass."""
-    told, failed = [], False
+    """Run each suite in its own process, and print how many cases pass."""
+    summaries, failed = [], False
     total = Counter[str]()
     for suite in suites:
         fetch(suite, folder)
@@ -111,12 +111,12 @@ def run_all(suites: Iterable[Suite], folder: Path) -> int:
         failed |= subprocess.run(command, check=False).returncode != 0
         counts = Counter[str](json.loads((folder / f"{suite.name}.json").read_text()))
         total += counts
-        told.append(f"{suite.name} {suite.version}: {_told(counts)}")
-    print(*told, f"all: {_told(total)}", sep="\n")
+        summaries.append(f"{suite.name} {suite.version}: {_summarize(counts)}")
+    print(*summaries, f"all: {_summarize(total)}", sep="\n")
     return int(failed)
 
 
-def _told(counts: Counter[str]) -> str:
+def _summarize(counts: Counter[str]) -> str:
     line = f"{counts['passed']} of {counts.total() - counts['skipped']} cases pass"
     line += f", {counts['excluded']} do not apply" * bool(counts["excluded"])
     line += f", {counts['failed']} FAIL" * bool(counts["failed"])
@@ -124,7 +124,7 @@ def _told(counts: Counter[str]) -> str:
 
 
 def main() -> int:
-    """Runs what the command line says."""
+    """Run the suites that the command line names."""
     folder = Path(sys.argv[1]).resolve()
     if len(sys.argv) > 2:
         return run_one(SUITES[sys.argv[2]], folder)

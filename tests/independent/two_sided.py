@@ -1,7 +1,7 @@
-"""A queue with a side for threads and a side for tasks, as janus and culsans have it, over one `headrace.queue.Queue`.
+"""A queue with one interface for threads and one for tasks, like janus and culsans, over one `headrace.queue.Queue`.
 
-Only names are changed here. Where those two block the thread of a running event loop, headrace refuses; their tests do it,
-so that a thread beside the loop waits in its place.
+Only names differ. Where those two block the thread of a running event loop, headrace raises an error. Because their tests
+do this, another thread waits instead.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class TwoSided:
     def maxsize(self) -> float:
         return self.shared.maxsize
 
-    # The figures that its `repr` shows.
+    # The numbers that its `repr` shows.
 
     @property
     def getting(self) -> int:
@@ -73,7 +73,7 @@ class TwoSided:
         self.shutdown(immediate=True)
 
     async def wait_closed(self) -> None:
-        """Nothing is pending once a queue is shut down: there is nothing to wait for."""
+        """Return at once: nothing is pending after a shutdown."""
         if not self.is_shutdown:
             raise RuntimeError("Waiting for non-closed queue")
 
@@ -131,18 +131,18 @@ class SyncSide(Side):
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         if block:
-            _beside_the_loop(self.wrapped.shared.put_sync, item, timeout)
+            _call_beside_loop(self.wrapped.shared.put_sync, item, timeout)
         else:
             self.put_nowait(item)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         if block:
-            return _beside_the_loop(self.wrapped.shared.get_sync, timeout)
+            return _call_beside_loop(self.wrapped.shared.get_sync, timeout)
         return self.get_nowait()
 
     def join(self) -> None:
-        # A queue belongs to no loop: a thread may wait in one of its own.
-        _beside_the_loop(asyncio.run, self._join())
+        # A queue belongs to no loop, so a thread may wait in a loop of its own.
+        _call_beside_loop(asyncio.run, self._join())
 
     async def _join(self) -> None:
         await self.wrapped.shared.join()
@@ -165,19 +165,19 @@ TwoSided.sync_side = SyncSide
 TwoSided.async_side = AsyncSide
 
 
-def _beside_the_loop(call: Callable[..., Any], *args: Any) -> Any:
-    """Calls it here, or, in the thread of a running loop, in another thread while this one waits."""
+def _call_beside_loop(call: Callable[..., Any], *args: Any) -> Any:
+    """Call a function here, or, if a loop runs in this thread, in another thread."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return call(*args)
-    told: Future[Any] = Future()
+    outcome: Future[Any] = Future()
 
-    def beside() -> None:
+    def call_there() -> None:
         try:
-            told.set_result(call(*args))
+            outcome.set_result(call(*args))
         except Exception as error:
-            told.set_exception(error)
+            outcome.set_exception(error)
 
-    threading.Thread(target=beside, daemon=True).start()
-    return told.result()
+    threading.Thread(target=call_there, daemon=True).start()
+    return outcome.result()

@@ -1,4 +1,4 @@
-"""What a type checker infers of capacities, with no annotation by the user. It is read, and never run."""
+"""The types that a checker infers for capacities, without annotations by the user. Checked, never run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from headrace import (
 
 
 async def leases() -> None:
-    """Every way to a lease gives one."""
+    """Every acquire method returns a lease."""
     capacity = CapacitySource(1)
     assert_type(await capacity.acquire(), Lease)
     assert_type(await capacity.acquire({"slots": 1, "tokens": 0.5}, priority=1, timeout=2), Lease)
@@ -53,8 +53,8 @@ def trees() -> None:
     HierarchicalBalancer({root: (1, 2.5)})
 
 
-def lines() -> None:
-    """A gate changes no types."""
+def pipelines() -> None:
+    """A limit changes no types."""
     capacity = CapacitySource(1)
     assert_type(SourceIterObj([1]).limit(capacity), SourceCapacityObj[int])
     assert_type(SourceCapacityObj(["a"], capacity), SourceCapacityObj[str])

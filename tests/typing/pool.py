@@ -1,4 +1,4 @@
-"""What a type checker infers of graphs and of sources for a pool. It is read, and never run."""
+"""The types that a checker infers for graphs and for a pool's sources. Checked, never run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def fetch(url: str) -> bytes:
 
 
 def graphs(graph: DependencyGraph) -> None:
-    """What is added, and what is told."""
+    """Nodes that are added, and their results."""
     graph.add("page", Task(fetch, "url"))
     graph.add(("page", 1), depends_on=["page"])
     graph.add_all([("a", fetch), ("b", 3, ["a"])])
@@ -46,7 +46,7 @@ def graphs(graph: DependencyGraph) -> None:
 
 
 async def sources(graph: DependencyGraph, capacity: CapacitySource) -> None:
-    """What a runner is given."""
+    """Sources of a runner."""
     ready = DependencySourceObj(graph)
     urgent = PriorityDependencySourceObj(graph, priority=len, ageing=10)
     assert_type(await anext(ready), Any)

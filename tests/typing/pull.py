@@ -1,4 +1,4 @@
-"""What a type checker infers of pull streams, with no annotation by the user. It is read, and never run."""
+"""The types that a checker infers for pull streams, without annotations by the user. Checked, never run."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def numbers() -> AsyncIterator[int]:
 
 
 async def sources() -> None:
-    """Any iterable is a source, and the type of its items is the stream's."""
+    """Any iterable is a source; the stream has the type of its items."""
     assert_type(SourceIterObj([1, 2]), SourceIterObj[int])
     assert_type(SourceIterObj("ab"), SourceIterObj[str])
     assert_type(SourceIterObj(range(3)), SourceIterObj[int])
@@ -122,7 +122,7 @@ async def sources() -> None:
 
 
 async def iteration() -> None:
-    """Both protocols know the item."""
+    """Both protocols return the type of the items."""
     stream = SourceIterObj([1])
     async for item in stream:
         assert_type(item, int)
@@ -136,7 +136,7 @@ async def iteration() -> None:
 
 
 async def classes() -> None:
-    """The classes infer what the fluent methods do."""
+    """Classes infer the same types as methods."""
     assert_type(PullMapObj(["a"], len), PullMapObj[str, int])
     assert_type(PullMapObj(["a"], slow_length), PullMapObj[str, int])
     assert_type(PullFilterObj(["a"], str.isupper), PullFilterObj[str])
@@ -157,8 +157,8 @@ async def classes() -> None:
     assert_type(await anext(PullWindowObj([1], 2)), list[int])
 
 
-async def fluent() -> None:
-    """A line of ten operators, sync and async callables mixed, has the type of what comes out."""
+async def methods() -> None:
+    """A pipeline of ten operators with sync and async callables has the type of its output."""
     stream = (
         SourceIterObj(["a b", "c"])
         .filter(lambda line: line.isascii())
@@ -201,8 +201,8 @@ async def skip_later(_: Exception) -> Skip:
     return SKIP
 
 
-async def fluent_at_work() -> None:
-    """So has one that runs calls side by side, in time, and answers for errors."""
+async def methods_with_options() -> None:
+    """So does one with concurrent calls, timeouts and error handlers."""
     stream = (
         SourceLinesObj("lines")
         .map(str.strip)
@@ -222,8 +222,8 @@ async def fluent_at_work() -> None:
     assert_type(await second.map(str).collect(), list[str])
 
 
-async def classes_at_work() -> None:
-    """And their classes."""
+async def classes_with_options() -> None:
+    """So do their classes."""
     assert_type(PullBufferObj(["a"], len), PullBufferObj[str])
     assert_type(await anext(PullBufferObj(["a"], len)), list[str])
     assert_type(PullCallbackObj(["a"], len, slow_length), PullCallbackObj[str])
@@ -248,7 +248,7 @@ async def classes_at_work() -> None:
 
 
 async def labels() -> None:
-    """Labels have their type, whether a class or a method gives them."""
+    """Labels keep their type, from a class or a method."""
     words, others = SourceIterObj(["a"]), {"b": [1]}
     assert_type(PullLabeledRaceObj({"a": [1], "b": [2]}), PullLabeledRaceObj[str, int])
     assert_type(words.merge([1]), PullRaceObj[str | int])
@@ -267,7 +267,7 @@ async def labels() -> None:
 
 
 async def errors() -> None:
-    """What a handler returns may be among the items; `SKIP` never is."""
+    """The handler's result is one of the item types, except `SKIP`."""
     lines = SourceIterObj(["a"])
     assert_type(lines.catch(zero), PullCatchObj[str, int])
     assert_type(lines.catch(zero_later), PullCatchObj[str, int])
@@ -279,7 +279,7 @@ async def errors() -> None:
 
 
 async def terminals() -> None:
-    """They know the item, too."""
+    """Terminals return the type of the items."""
     lengths = SourceIterObj(["a"]).map(len)
     assert_type(await lengths.collect(), list[int])
     assert_type(await lengths.count(), int)
@@ -298,7 +298,7 @@ async def terminals() -> None:
 
 
 async def callables() -> None:
-    """Of every kind."""
+    """Callables of every kind."""
     lines = SourceIterObj(["a b"])
     assert_type(lines.map(len), PullMapObj[str, int])
     assert_type(lines.map(str.upper), PullMapObj[str, str])
@@ -320,7 +320,7 @@ async def callables() -> None:
 
 
 async def flattening() -> None:
-    """What is iterable, sync or async, gives its items."""
+    """Sync and async iterables are flattened to their items."""
     assert_type(SourceIterObj([[1], [2]]).flatten(), PullFlattenObj[int])
     assert_type(SourceIterObj([{1: "a"}]).flatten(), PullFlattenObj[int])
     assert_type(SourceIterObj(["ab"]).flatten(), PullFlattenObj[str])
@@ -331,14 +331,14 @@ async def flattening() -> None:
 
 
 class Counter(SourceObj[int]):
-    """A user's source."""
+    """A user-defined source."""
 
     async def pull_impl(self) -> AsyncIterator[int]:
         yield 1
 
 
 class Pairs(PullObj1To1Link[T, tuple[T, T]]):
-    """A user's operator."""
+    """A user-defined operator."""
 
     async def pull_impl(self) -> AsyncIterator[tuple[T, T]]:
         async for item in self.source:
@@ -346,14 +346,14 @@ class Pairs(PullObj1To1Link[T, tuple[T, T]]):
 
 
 class Always(PullObj[str]):
-    """A user's stream, by the other protocol."""
+    """A user-defined stream that implements `next`."""
 
     async def next(self) -> IteratorResult[str]:
         return IteratorResult("again", False)
 
 
 class Logged(PullMapObj[str, int]):
-    """A stock operator, refined."""
+    """A subclass of a stock operator."""
 
     async def pull_impl(self) -> AsyncIterator[int]:
         async for item in super().pull_impl():
@@ -362,12 +362,12 @@ class Logged(PullMapObj[str, int]):
 
 
 def opaque(stream: PullObj[object]) -> PullObj[object]:
-    """Takes a stream of anything: what a stream gives may be narrower."""
+    """Accept a stream of any type: streams are covariant."""
     return stream
 
 
 async def subclasses() -> None:
-    """A user's classes take part in lines like any other."""
+    """User-defined classes work in pipelines like stock ones."""
     assert_type(await anext(Counter()), int)
     assert_type(await anext(Pairs(Counter()).map(lambda pair: pair[0] + pair[1])), int)
     assert_type(Pairs(["a"]), Pairs[str])

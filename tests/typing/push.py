@@ -1,4 +1,4 @@
-"""What a type checker infers of push objects and of what goes between threads and loops. It is read, and never run."""
+"""The types that a checker infers for push objects, buffers, queues and signals. Checked, never run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def slow_length(text: str) -> int:
 
 
 async def sinks() -> None:
-    """What ends a line."""
+    """Sinks."""
     kept = SinkCollectObj[int]()
     assert_type(kept.buffer, list[int])
     assert_type(await kept.next(1), IteratorResult[Any])
@@ -43,8 +43,8 @@ async def sinks() -> None:
     await SinkCallbackObj(len).next("text")
 
 
-async def lines() -> None:
-    """A line is written from its end, or as a chain from its top."""
+async def pipelines() -> None:
+    """A pipeline is written from its end, or as a chain from its top."""
     kept = SinkCollectObj[int]()
     lengths = PushMapObj(kept, len)
     await lengths.next("text")
@@ -65,7 +65,7 @@ async def lines() -> None:
 
 
 async def between(loud: PushObj[str]) -> None:
-    """What is pushed into one end is pulled from the other."""
+    """Items that are pushed into one end are pulled from the other."""
     buffer: PushPullBufferObj[str] = PushPullBufferObj(10, overflow="drop_oldest")
     Thread(target=buffer.sink.next_nowait, args=("a",)).start()
     buffer.sink.next_nowait(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""What a type checker infers of pools. It is read, and never run."""
+"""The types that a checker infers for pools. Checked, never run."""
 
 from __future__ import annotations
 

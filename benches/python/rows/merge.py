@@ -142,7 +142,7 @@ def merge(what: str, m: int, make: Make, libraries: dict[str, Any], goal: float)
     )
 
 
-READY_ONES, A_TURN = "ready", "a turn of the loop an item"
+READY_ONES, A_TURN = "ready", "one loop iteration an item"
 OURS = {"headrace": merged_by_headrace}
 
 GROUP = [
@@ -168,7 +168,7 @@ GROUP = [
         None,
     ),
     flat(
-        "merge of 10,000 sources, a turn of the loop an item",
+        "merge of 10,000 sources, one loop iteration an item",
         "headrace's own of 10",
         partial(raced_by_headrace, make=one_turn_each),
         "headrace",

@@ -1,4 +1,4 @@
-"""Single operators, through `async for`: awaiting, a foreign source, windows, a running sum.
+"""Single operators, through `async for`: awaiting, a foreign source, batches, a running sum.
 
 asyncstdlib and aioitertools return a foreign async generator unchanged, at no cost.
 """
@@ -96,56 +96,56 @@ def foreign_by_aioreactive(items: int) -> Any:
 # Windows, flattened again.
 
 
-async def windows(items: int) -> AsyncIterator[list[int]]:
-    window: list[int] = []
+async def batches(items: int) -> AsyncIterator[list[int]]:
+    batch: list[int] = []
     async for x in numbers(items):
-        window.append(x)
-        if len(window) == SIZE:
-            yield window
-            window = []
-    if window:
-        yield window
+        batch.append(x)
+        if len(batch) == SIZE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 async def flattened(items: int) -> AsyncIterator[int]:
-    async for window in windows(items):
-        for x in window:
+    async for batch in batches(items):
+        for x in batch:
             yield x
 
 
-def windows_by_headrace(items: int) -> Any:
+def batches_by_headrace(items: int) -> Any:
     from headrace import SourceIterObj
 
     return total(SourceIterObj(range(items)).batch(SIZE).flatten())
 
 
-def windows_by_aiostream(items: int) -> Any:
+def batches_by_aiostream(items: int) -> Any:
     from aiostream import pipe, stream
 
     line = stream.iterate(range(items)) | pipe.chunks(SIZE)
     return total_in_a_block((line | pipe.concatmap(stream.iterate, task_limit=1)).stream())
 
 
-def windows_by_streamable(items: int) -> Any:
+def batches_by_streamable(items: int) -> Any:
     from streamable import stream
 
     return total(stream(range(items)).group(SIZE).flatten())
 
 
-def windows_by_asyncstdlib(items: int) -> Any:
+def batches_by_asyncstdlib(items: int) -> Any:
     import asyncstdlib
 
     return total(asyncstdlib.chain.from_iterable(asyncstdlib.batched(range(items), SIZE)))
 
 
-def windows_by_aioitertools(items: int) -> Any:
+def batches_by_aioitertools(items: int) -> Any:
     from aioitertools.itertools import chain
     from aioitertools.more_itertools import chunked
 
     return total(chain.from_iterable(chunked(range(items), SIZE)))
 
 
-def windows_by_reactivex(items: int) -> Any:
+def batches_by_reactivex(items: int) -> Any:
     import reactivex
     from reactivex import operators
 
@@ -235,16 +235,16 @@ GROUP = [
         Goal(1.10),
     ),
     Work(
-        f"windows of {SIZE}, flattened again",
+        f"batches of {SIZE}, flattened again",
         "async generators",
         lambda items: total(flattened(items)),
         {
-            "headrace": windows_by_headrace,
-            "aiostream": windows_by_aiostream,
-            "streamable": windows_by_streamable,
-            "asyncstdlib": windows_by_asyncstdlib,
-            "aioitertools": windows_by_aioitertools,
-            "reactivex": windows_by_reactivex,
+            "headrace": batches_by_headrace,
+            "aiostream": batches_by_aiostream,
+            "streamable": batches_by_streamable,
+            "asyncstdlib": batches_by_asyncstdlib,
+            "aioitertools": batches_by_aioitertools,
+            "reactivex": batches_by_reactivex,
         },
         Goal(0.35),
     ),

@@ -168,9 +168,9 @@ SHARING = {"headrace": SHARED, "workers": POOLS["workers"]}
 
 GROUP = [
     row("`return x`", same, ISOLATED, Goal(0.60, 0.35)),
-    row("one turn of the loop", turn, ISOLATED, Goal(0.75)),
+    row("one loop iteration", turn, ISOLATED, Goal(0.75)),
     row("`return x`, `isolate=False`", same, SHARING, Goal(0.18)),
-    row("one turn of the loop, `isolate=False`", turn, SHARING, Goal(0.42)),
+    row("one loop iteration, `isolate=False`", turn, SHARING, Goal(0.42)),
     Work(
         "5,000 of 10 ms, 1,000 at once",
         "five sleeps of 10 ms",

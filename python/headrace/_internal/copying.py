@@ -1,4 +1,4 @@
-"""Objects that stand for something which exists once: they are neither copied nor pickled."""
+"""`Uncopied`: the base of classes whose objects refuse to be copied and pickled, since they own a state that exists once."""
 
 from __future__ import annotations
 

@@ -20,10 +20,20 @@ IN = TypeVar("IN")
 
 
 class KernelProperty(Generic[GET, SET]):
-    """A live attribute: reads and writes the attribute of the same name of the instance's `_kernel`."""
+    """A live attribute: reads and writes the attribute of the same name of the instance's kernel.
 
-    def __init__(self, doc: str) -> None:
+    Args:
+        doc: The docstring.
+        of: The attribute of the instance that holds the kernel, or another object with the configuration.
+        check: Checks the name and a new value, and returns the value; without it, the kernel checks the value.
+    """
+
+    def __init__(
+        self, doc: str, *, of: str = "_kernel", check: Callable[[str, Any], Any] | None = None
+    ) -> None:
         self.__doc__ = doc
+        self._of = of
+        self._check = check
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -34,11 +44,12 @@ class KernelProperty(Generic[GET, SET]):
     def __get__(self, instance: object, owner: type) -> GET: ...
     def __get__(self, instance: Any, owner: type) -> Any:
         """Read the attribute of the kernel; on the class, return this descriptor."""
-        return self if instance is None else getattr(instance._kernel, self._name)
+        return self if instance is None else getattr(getattr(instance, self._of), self._name)
 
     def __set__(self, instance: Any, value: SET) -> None:
-        """Write the attribute of the kernel, which checks the value."""
-        setattr(instance._kernel, self._name, value)
+        """Check the value, and write the attribute of the kernel."""
+        checked = value if self._check is None else self._check(self._name, value)
+        setattr(getattr(instance, self._of), self._name, checked)
 
 
 class HasTransform(Generic[IN]):

@@ -116,7 +116,7 @@ _codes: dict[str, CodeType] = {}
 """The code of each imported package whose table was not derived yet."""
 
 _tables: dict[str, _Table | None] = {}
-"""The table of each package that was asked for; None where its loader has no code."""
+"""The tables that were requested, by package; None where the loader of the package has no code."""
 
 
 def _table(package: str) -> _Table | None:
@@ -144,7 +144,7 @@ def _load_code(package: str) -> CodeType | None:
 
 
 _scanned: dict[str, dict[str, Any]] = {}
-"""What `_scan` found, by package."""
+"""The public names that `_scan` found, by package."""
 
 
 def _scan(package: str) -> dict[str, Any]:

@@ -24,16 +24,16 @@ def format_repr(name: str, parts: Iterable[str]) -> str:
     """Format a repr: a name and the parts that describe the state.
 
     Args:
-        name: The class, or what an iterator belongs to.
+        name: The class, or another description of the object.
         parts: Produced lazily. If one fails, those before it are shown with a note.
     """
     formatted: list[str] = []
     try:
         formatted.extend(parts)
     except AttributeError:
-        formatted.append("not wholly made")
+        formatted.append("not fully initialised")
     except Exception as error:
-        formatted.append(f"cannot be asked: {type(error).__name__}")
+        formatted.append(f"cannot be read: {type(error).__name__}")
     return f"<{name}: {', '.join(formatted)}>"
 
 
@@ -95,7 +95,20 @@ def _shorten(formatted: str) -> str:
     return formatted if len(formatted) <= MAX_REPR else f"{formatted[: MAX_REPR - 3]}..."
 
 
-class DescribeMixin(Uncopied):
+class ReprMixin:
+    """`repr()` from the class and the parts that `_repr_parts` yields."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return format_repr(type(self).__name__, self._repr_parts())
+
+    if TYPE_CHECKING:
+
+        def _repr_parts(self) -> Iterator[str]: ...
+
+
+class DescribeMixin(ReprMixin, Uncopied):
     """`repr()` and `describe()` of pull streams and push objects."""
 
     _instead = "build another one, or tee() a stream"
@@ -128,9 +141,6 @@ class DescribeMixin(Uncopied):
         from headrace.describe import describe
 
         return describe(self, format)
-
-    def __repr__(self) -> str:
-        return format_repr(type(self).__name__, self._repr_parts())
 
     def _repr_parts(self) -> Iterator[str]:
         """Describe configuration and state, part by part. A subclass yields its own parts first."""

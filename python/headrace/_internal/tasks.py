@@ -66,6 +66,31 @@ def waits_for(task: asyncio.Task[Any], awaited: asyncio.Task[Any] | None) -> boo
     return False
 
 
+def cancelling() -> int:
+    """Return the number of pending cancellation requests of the running task; 0 outside of one.
+
+    A `CancelledError` is a cancellation only if this number rose; otherwise it is an error like any other.
+    """
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        # `next_nowait` works without an event loop.
+        return 0
+    return 0 if task is None else task.cancelling()
+
+
+def is_cancellation(error: BaseException, before: int) -> bool:
+    """Return whether an error cancels or closes the running coroutine, rather than being raised by a callable.
+
+    Args:
+        error: The error.
+        before: The result of `cancelling` before the call that raised it.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        return cancelling() > before
+    return isinstance(error, GeneratorExit)
+
+
 def warn_unclosed(owner: object) -> None:
     """Warn that `owner` was dropped while its tasks run, and name the remedy. Called by its `__del__`."""
     warnings.warn(

@@ -1,25 +1,29 @@
-"""Validation of arguments."""
+"""Checks of arguments, called by constructors and setters.
+
+Each function returns the value if it is valid. It raises a `TypeError` if the value is of the wrong type, and a `ValueError` if it is
+out of range. The message names the parameter, the valid values and the given value.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from headrace._internal.reprs import describe_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
+
+    Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+    """The path of a file."""
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
 def check_int(parameter: str, least: int, value: object) -> int:
-    """Return an integer of at least `least`.
-
-    Raises:
-        TypeError: `value` is not an integer.
-        ValueError: `value` is less than `least`.
-    """
+    """Return an integer of at least `least`."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{parameter} must be an integer, got {describe_value(value)}")
     if value < least:
@@ -27,13 +31,13 @@ def check_int(parameter: str, least: int, value: object) -> int:
     return value
 
 
-def check_positive(parameter: str, value: object) -> float:
-    """Return a finite number above 0.
+def check_size(parameter: str, value: object) -> int:
+    """Return a positive integer."""
+    return check_int(parameter, 1, value)
 
-    Raises:
-        TypeError: `value` is not a number.
-        ValueError: `value` is 0, negative, infinite or NaN.
-    """
+
+def check_positive(parameter: str, value: object) -> float:
+    """Return a finite number above 0."""
     number = check_finite(parameter, value)
     if number <= 0:
         raise ValueError(f"{parameter} must be positive, got {describe_value(value)}")
@@ -41,12 +45,7 @@ def check_positive(parameter: str, value: object) -> float:
 
 
 def check_seconds(parameter: str, value: object) -> float:
-    """Return a finite number of at least 0.
-
-    Raises:
-        TypeError: `value` is not a number.
-        ValueError: `value` is negative, infinite or NaN.
-    """
+    """Return a finite number of at least 0."""
     number = check_finite(parameter, value)
     if number < 0:
         raise ValueError(f"{parameter} must not be negative, got {describe_value(value)}")
@@ -54,12 +53,7 @@ def check_seconds(parameter: str, value: object) -> float:
 
 
 def check_finite(parameter: str, value: object) -> float:
-    """Return a finite number.
-
-    Raises:
-        TypeError: `value` is not a number.
-        ValueError: `value` is infinite or NaN.
-    """
+    """Return a finite number."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"{parameter} must be a number, got {describe_value(value)}")
     try:
@@ -72,12 +66,7 @@ def check_finite(parameter: str, value: object) -> float:
 
 
 def check_time_limit(parameter: str, value: object) -> float | None:
-    """Return a positive number of seconds, which may be `math.inf`, or None.
-
-    Raises:
-        TypeError: `value` is neither a number nor None.
-        ValueError: `value` is not positive, or too large for a float.
-    """
+    """Return a positive number of seconds, which may be `math.inf`, or None."""
     if value is None:
         return None
     if not isinstance(value, (int, float)) or isinstance(value, bool):
@@ -96,45 +85,45 @@ def check_time_limit(parameter: str, value: object) -> float | None:
     return value
 
 
-def check_flag(parameter: str, value: object) -> bool:
-    """Return True or False.
+def check_path(parameter: str, value: object) -> str:
+    """Return the path of a file as a str."""
+    if not isinstance(value, (str, bytes, os.PathLike)):
+        raise TypeError(
+            f"{parameter} must be a str, bytes or os.PathLike, got {describe_value(value)}"
+        )
+    return os.fsdecode(cast("str", value))
 
-    Raises:
-        TypeError: `value` is not a bool.
-    """
+
+def check_flag(parameter: str, value: object) -> bool:
+    """Return True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{parameter} must be True or False, got {describe_value(value)}")
     return value
 
 
-def check_callable_or_none(parameter: str, value: F | None) -> F | None:
-    """Return a callable or None.
+def check_callable(parameter: str, value: F) -> F:
+    """Return a callable."""
+    if not callable(cast("object", value)):
+        raise TypeError(f"{parameter} must be callable, got {describe_value(value)}")
+    return value
 
-    Raises:
-        TypeError: `value` is neither.
-    """
+
+def check_callable_or_none(parameter: str, value: F | None) -> F | None:
+    """Return a callable or None."""
     if value is not None and not callable(cast("object", value)):
         raise TypeError(f"{parameter} must be callable or None, got {describe_value(value)}")
     return value
 
 
 def check_partial_with_timeout(timeout: float, partial: str) -> None:
-    """Check `partial` of a batch that has a timeout: such a batch is never dropped.
-
-    Raises:
-        ValueError: `partial` is anything but `"keep"`.
-    """
+    """Check `partial` of a batch that has a timeout: such a batch is never dropped."""
     if partial == "drop":
         raise ValueError(f'partial="drop" has no meaning with a timeout, got timeout={timeout!r}')
     check_partial(partial)
 
 
 def check_partial(partial: object) -> bool:
-    """Return whether an incomplete batch at the end is kept.
-
-    Raises:
-        ValueError: `partial` is neither `"keep"` nor `"drop"`.
-    """
+    """Return whether an incomplete batch at the end is kept."""
     if partial not in ("keep", "drop"):
         raise ValueError(f'partial must be "keep" or "drop", got {partial!r}')
     return partial == "keep"

@@ -1,4 +1,4 @@
-"""The lease that a pipeline of streams or sinks requests from its capacity for each item."""
+"""`ItemLease`: the lease under which `limit()` pulls or pushes one item, and helpers for its cost."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from headrace._internal.tasks import cancelling
 from headrace.capacity.limits import SLOTS, Budget
 from headrace.errors import CLOSING, HeadraceError
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from headrace.capacity.node import CapacitySource
 
 
-class Passage:
-    """A lease for one item: put `with Passage(lease):` around the pull or push of the item.
+class ItemLease:
+    """A lease for one item: put `with ItemLease(lease):` around the pull or push of the item.
 
     The end of the block releases the lease. If no item was processed, the lease is refunded: at the end of a stream, when the
     pull or push is cancelled or dropped, and when it is refused with an error of headrace itself. Any other error counts as
@@ -28,7 +29,7 @@ class Passage:
 
     def __init__(self, lease: Lease) -> None:
         self._lease = lease
-        self._cancels = _cancelling()
+        self._cancels = cancelling()
 
     def __enter__(self) -> None:
         """Do nothing: the lease is already held."""
@@ -43,20 +44,20 @@ class Passage:
         if error is None or self._has_passed(error):
             self._lease.release()
         else:
-            annul(self._lease)
+            refund(self._lease)
 
     def _has_passed(self, error: BaseException) -> bool:
         # A sink may have accepted the item of a push that was cancelled or failed.
         if getattr(error, "accepted_by", ()):
             return True
         if isinstance(error, asyncio.CancelledError):
-            return error.args != (CLOSING,) and _cancelling() <= self._cancels
+            return error.args != (CLOSING,) and cancelling() <= self._cancels
         return isinstance(error, Exception) and not isinstance(
             error, (StopAsyncIteration, HeadraceError)
         )
 
 
-def annul(lease: Lease) -> None:
+def refund(lease: Lease) -> None:
     """Refund a lease as if it had never been granted, including the amounts taken from rates and budgets."""
     try:
         lease.settle(**dict.fromkeys(lease.cost, 0))
@@ -64,12 +65,14 @@ def annul(lease: Lease) -> None:
         lease.release()
 
 
-def kept_cost(cost: float | Mapping[str, float]) -> float | Mapping[str, float]:
+def freeze_cost(cost: float | Mapping[str, float]) -> float | Mapping[str, float]:
     """Copy a cost, so later changes by the caller have no effect."""
     return dict(cost) if isinstance(cost, Mapping) else cost
 
 
-def unbudgeted(capacity: CapacitySource, cost: float | Mapping[str, float]) -> dict[str, float]:
+def without_budgets(
+    capacity: CapacitySource, cost: float | Mapping[str, float]
+) -> dict[str, float]:
     """Return the part of a cost that does not come from budgets."""
     parts = cost if isinstance(cost, Mapping) else {SLOTS: cost}
     budgets: set[str] = set()
@@ -78,13 +81,3 @@ def unbudgeted(capacity: CapacitySource, cost: float | Mapping[str, float]) -> d
         budgets.update(name for name, one in node.limits.items() if isinstance(one, Budget))
         node = node.parent
     return {name: part for name, part in parts.items() if part and name not in budgets}
-
-
-def _cancelling() -> int:
-    """Return the number of pending cancellation requests of the running task."""
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        # `next_nowait` works without an event loop.
-        return 0
-    return 0 if task is None else task.cancelling()

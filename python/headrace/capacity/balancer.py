@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace._internal.copying import Uncopied
-from headrace._internal.reprs import describe_value, format_repr
+from headrace._internal.reprs import ReprMixin, describe_value, pluralize
 from headrace._internal.tasks import wait_until_done
 from headrace.capacity.limits import SLOTS, checked, checked_amount, micros, units
 from headrace.capacity.node import CapacitySource
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-class HierarchicalBalancer(Uncopied):
+class HierarchicalBalancer(ReprMixin, Uncopied):
     """Move slots from idle children to busy ones, over minutes.
 
         async with HierarchicalBalancer({fetches: (2, 40), parses: (2, 40)}):
@@ -93,7 +93,7 @@ class HierarchicalBalancer(Uncopied):
         # A closed capacity is never reopened.
         self._children = [child for child in self._children if not child.capacity.closed]
         for child in self._children:
-            child.look(now, self._idle_below, self._busy_above)
+            child.measure(now, self._idle_below, self._busy_above)
         givers = sorted(
             (child for child in self._children if child.idle_for(now) >= self._idle_after),
             key=lambda child: child.use,
@@ -121,7 +121,7 @@ class HierarchicalBalancer(Uncopied):
             RuntimeError: The balancer is running already.
         """
         if self._task is not None:
-            raise RuntimeError("this balancer is at work already; leave that block first")
+            raise RuntimeError("this balancer is running already; leave that block first")
         self._task = asyncio.create_task(self._balance_forever(), name="balancer of capacities")
         return self
 
@@ -150,15 +150,12 @@ class HierarchicalBalancer(Uncopied):
             self.balance(clock())
             await asyncio.sleep(self._interval)
 
-    def __repr__(self) -> str:
-        return format_repr(type(self).__name__, self._repr_parts())
-
     def _repr_parts(self) -> Iterator[str]:
-        yield f"moves {len(self._children)} limits"
+        yield f"moves {pluralize(len(self._children), 'limit')}"
         if self._task is None:
             yield "idle"
         elif not self._task.done():
-            yield "at work"
+            yield "running"
         else:
             yield "stopped" if self._task.cancelled() else "failed"
 
@@ -180,7 +177,7 @@ class _Child:
         limit: Any = self.capacity.limits[self._resource]
         return micros(limit)
 
-    def look(self, now: float, idle_below: float, busy_above: float) -> None:
+    def measure(self, now: float, idle_below: float, busy_above: float) -> None:
         limit, waiting = self.limit, self.capacity.waiting
         held = micros(self.capacity.snapshot().held[self._resource])
         self.use = held / limit if limit else float(held > 0 or waiting > 0)

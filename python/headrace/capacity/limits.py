@@ -1,4 +1,7 @@
-"""The kinds of limits of a capacity: a number held at once, an amount per time, or a fixed total."""
+"""The kinds of limits of a capacity: a number held at once, an amount per time (`Rate`), or a fixed total (`Budget`).
+
+`CapacitySource` checks its limits here and converts them to the form of the core, which counts whole millionths.
+"""
 
 from __future__ import annotations
 
@@ -193,21 +196,21 @@ def _checked_limit(parameter: str, limit: object, besides: str = "") -> Limit:
     return held(checked_amount(parameter, limit))
 
 
-Lowered: TypeAlias = "list[tuple[str, str, float, float, float | None]]"
+CoreLimits: TypeAlias = "list[tuple[str, str, float, float, float | None]]"
 """Limits in the form of the core: resource, kind, amount, `per`, burst."""
 
 
-def to_core(limits: MappingOf[str, Limit]) -> Lowered:
+def to_core(limits: MappingOf[str, Limit]) -> CoreLimits:
     """Convert limits to the form of the core."""
-    lower: Lowered = []
+    converted: CoreLimits = []
     for resource, limit in limits.items():
         if isinstance(limit, Rate):
-            lower.append((resource, "rate", limit.amount, limit.per, limit.burst))
+            converted.append((resource, "rate", limit.amount, limit.per, limit.burst))
         elif isinstance(limit, Budget):
-            lower.append((resource, "budget", limit.amount, 0.0, None))
+            converted.append((resource, "budget", limit.amount, 0.0, None))
         else:
-            lower.append((resource, "number", limit, 0.0, None))
-    return lower
+            converted.append((resource, "number", limit, 0.0, None))
+    return converted
 
 
 def from_core(kind: str, amount: float, per: float, burst: float | None) -> Limit:

@@ -1,4 +1,9 @@
-"""`CapacitySource`: a node of a tree of limits."""
+"""`CapacitySource`: a node of a tree of limits.
+
+The scheduler of the tree is native (`headrace._core.Capacity`): it queues, grants and charges. The class here checks limits, keeps
+references to parent and children, and gives amounts the form in which the limit was given. Tasks, pools and the `limit()` operators
+acquire leases from it.
+"""
 
 from __future__ import annotations
 
@@ -202,13 +207,13 @@ class CapacitySource(Uncopied, _core.Capacity):
                 isinstance(new, Budget),
             ):
                 raise ValueError(f"{resource!r} of {self!r} is {old!r}, and cannot become {new!r}")
-        lower = to_core(changed)
+        converted = to_core(changed)
         # A concurrent call may change the limits first: from another thread, or in this one from a signal handler, a
         # finaliser or the clock. The core then changes nothing, and the loop retries on top of that change.
         while True:
             before = self._limits
             after = MappingProxyType({**before, **changed})
-            if self._resize(lower, self._current, before, after):
+            if self._resize(converted, self._current, before, after):
                 return
 
     def __repr__(self) -> str:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from headrace.capacity.limits import Limit
 
-Shown: TypeAlias = tuple[Any, Any, Any, Any, Any]
+CoreNode: TypeAlias = tuple[Any, Any, Any, Any, Any]
 """A node in the form that the core returns: configuration, counts, times, flags and the children in the same form."""
 
 V = TypeVar("V")
@@ -90,9 +90,9 @@ class CapacitySnapshot:
     """The snapshots of the children, in order of creation."""
 
     @classmethod
-    def of(cls, shown: Shown) -> CapacitySnapshot:
+    def of(cls, node: CoreNode) -> CapacitySnapshot:
         """Build a snapshot from the tuples of the core."""
-        (name, resources, weight, waiting), counts, times, flags, children = shown
+        (name, resources, weight, waiting), counts, times, flags, children = node
         leases, granted, bypassed = counts
         mean_hold, received, due = times
         paused, closed = flags

@@ -32,10 +32,8 @@ def parse_count(text: str) -> int:
     if text.isascii() and text.isdigit() and (number := int(text[:20])) >= 1:
         if number <= MAX_NUMBER:
             return number
-        msg = f"must be at most {MAX_NUMBER}, got {shorten(text, 40)!r}"
-        raise argparse.ArgumentTypeError(msg)
-    msg = f"must be a whole number of at least 1, got {text!r}"
-    raise argparse.ArgumentTypeError(msg)
+        raise argparse.ArgumentTypeError(f"must be at most {MAX_NUMBER}, got {shorten(text, 40)!r}")
+    raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
 
 
 def parse_rate(text: str) -> Rate:
@@ -48,10 +46,10 @@ def parse_rate(text: str) -> Rate:
         # A rate whose amount is below 1 could never grant a call.
         if (per := UNITS[unit] / number) <= MAX_INTERVAL:
             return Rate(1, per)
-        msg = f"must be at least one per year, got {text!r}"
-        raise argparse.ArgumentTypeError(msg)
-    msg = f"must be a number above 0 per s(econd), m(inute), h(our) or d(ay), such as 500/m, got {text!r}"
-    raise argparse.ArgumentTypeError(msg)
+        raise argparse.ArgumentTypeError(f"must be at least one per year, got {text!r}")
+    raise argparse.ArgumentTypeError(
+        f"must be a number above 0 per s(econd), m(inute), h(our) or d(ay), such as 500/m, got {text!r}"
+    )
 
 
 def parse_weight(text: str) -> tuple[str, float]:
@@ -60,16 +58,16 @@ def parse_weight(text: str) -> tuple[str, float]:
     number = _parse_positive(amount)
     if equals and number is not None and 0.001 <= number <= 1_000_000:
         return value, number
-    msg = f"must be VALUE=WEIGHT with a weight from 0.001 to 1000000, such as acme=3, got {text!r}"
-    raise argparse.ArgumentTypeError(msg)
+    raise argparse.ArgumentTypeError(
+        f"must be VALUE=WEIGHT with a weight from 0.001 to 1000000, such as acme=3, got {text!r}"
+    )
 
 
 def parse_natural(text: str) -> int:
     """Parse a whole number of at least 0."""
     if text.isascii() and text.isdigit() and int(text[:20]) <= MAX_NUMBER:
         return int(text)
-    msg = f"must be a whole number from 0 to {MAX_NUMBER}, got {text!r}"
-    raise argparse.ArgumentTypeError(msg)
+    raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {MAX_NUMBER}, got {text!r}")
 
 
 def parse_size(text: str) -> int:
@@ -80,16 +78,16 @@ def parse_size(text: str) -> int:
         size = int(number[:20]) * SIZES[suffix]
         if 1 <= size <= MAX_SIZE:
             return size
-    msg = f"must be a size from 1 to 1024G, in bytes or with K, M or G, such as 64M, got {shorten(text, 40)!r}"
-    raise argparse.ArgumentTypeError(msg)
+    raise argparse.ArgumentTypeError(
+        f"must be a size from 1 to 1024G, in bytes or with K, M or G, such as 64M, got {shorten(text, 40)!r}"
+    )
 
 
 def parse_seconds(text: str) -> float:
     """Parse a finite number of seconds above 0."""
     if number := _parse_positive(text):
         return number
-    msg = f"must be a number of seconds above 0, got {text!r}"
-    raise argparse.ArgumentTypeError(msg)
+    raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, got {text!r}")
 
 
 def _parse_positive(text: str) -> float | None:

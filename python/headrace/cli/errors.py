@@ -1,4 +1,4 @@
-"""Errors that end the command with one line on standard error and exit code 2."""
+"""Errors that end the command with one line on standard error and exit code 2. `main` catches them."""
 
 
 class CommandError(Exception):

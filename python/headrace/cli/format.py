@@ -1,4 +1,4 @@
-"""Durations, numbers and text formatted for humans."""
+"""Durations, numbers and text formatted for humans, in messages, the progress display and the report."""
 
 from __future__ import annotations
 

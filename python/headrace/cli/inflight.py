@@ -1,4 +1,4 @@
-"""A bound on the number of records in flight."""
+"""`InFlight`: a bound on the number of records in flight, for `map` and `groups`."""
 
 from __future__ import annotations
 

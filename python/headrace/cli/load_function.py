@@ -1,4 +1,4 @@
-"""Loading of the function named by `MODULE:FUNCTION`."""
+"""Loading of the function named by `MODULE:FUNCTION`. `main` calls it before any file is opened."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ def load_function(spec: str) -> Callable[[Any], Any]:
     """
     module_name, colon, path = spec.partition(":")
     if not (module_name and colon and path):
-        msg = f"the function must be given as MODULE:FUNCTION, got {spec!r}"
-        raise UsageError(msg)
+        raise UsageError(f"the function must be given as MODULE:FUNCTION, got {spec!r}")
     here = os.getcwd()  # noqa: PTH109 - sys.path holds strings
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -34,23 +33,21 @@ def load_function(spec: str) -> Callable[[Any], Any]:
         target: Any = importlib.import_module(module_name)
     # The import of a module may raise any error, `SystemExit` included.
     except (Exception, SystemExit) as error:
-        msg = f"cannot import {module_name!r}: {_in_one_line(error)}"
-        raise UsageError(msg) from error
+        raise UsageError(f"cannot import {module_name!r}: {_in_one_line(error)}") from error
     for done, name in enumerate(names := path.split(".")):
         try:
             target = getattr(target, name)
         except AttributeError as error:
             where = ".".join([module_name, *names[:done]])
-            msg = f"{where!r} has no attribute {name!r}"
-            raise UsageError(msg) from error
+            raise UsageError(f"{where!r} has no attribute {name!r}") from error
     if not callable(target):
-        msg = f"{spec} is not callable; its type is {type(target).__name__}"
-        raise UsageError(msg)
+        raise UsageError(f"{spec} is not callable; its type is {type(target).__name__}")
     if _matches(target, inspect.isgeneratorfunction) or _matches(
         target, inspect.isasyncgenfunction
     ):
-        msg = f"{spec} is a generator function; it must be a function that returns one result for each record"
-        raise UsageError(msg)
+        raise UsageError(
+            f"{spec} is a generator function; it must be a function that returns one result for each record"
+        )
     function: Callable[[Any], Any] = target
     return function
 

@@ -1,4 +1,4 @@
-"""The command line of `headrace`."""
+"""The command line of `headrace`: its parser, and the checks of options that concern more than one. `start` calls `main`."""
 
 from __future__ import annotations
 
@@ -78,8 +78,7 @@ def _map(options: argparse.Namespace) -> int:
         max(1024, 4 * options.limit) + (group_window if options.group_by is not None else 0)
     )
     if ordered and window < options.limit:
-        msg = f"--window must be at least --limit ({options.limit}), got {window}"
-        raise UsageError(msg)
+        raise UsageError(f"--window must be at least --limit ({options.limit}), got {window}")
     return run(
         MapOptions(
             name=options.function,
@@ -120,20 +119,17 @@ def _check_fields(options: argparse.Namespace) -> None:
     )
     for option, value, needed, other in pairs:
         if value is not None and other is None:
-            msg = f"{option} needs {needed}"
-            raise UsageError(msg)
+            raise UsageError(f"{option} needs {needed}")
     for option, field in (("--group-by", options.group_by), ("--tokens", options.tokens)):
         if field is not None and options.text:
-            msg = f"{option} needs JSON records, got {field!r} with --text"
-            raise UsageError(msg)
+            raise UsageError(f"{option} needs JSON records, got {field!r} with --text")
 
 
 def _weights(pairs: list[tuple[str, float]]) -> dict[str, float]:
     weights: dict[str, float] = {}
     for value, number in pairs:
         if value in weights:
-            msg = f"--weight must be given at most once per value, got {value!r} twice"
-            raise UsageError(msg)
+            raise UsageError(f"--weight must be given at most once per value, got {value!r} twice")
         weights[value] = number
     return weights
 
@@ -148,13 +144,13 @@ def _check_files(options: argparse.Namespace) -> None:
             continue
         where = path if path == "-" else os.path.realpath(path)
         if where in seen:
-            msg = f"{seen[where]} and {option} must be different files, got {path!r} for both"
-            raise UsageError(msg)
+            raise UsageError(
+                f"{seen[where]} and {option} must be different files, got {path!r} for both"
+            )
         seen[where] = option
     # Results and errors may replace the input, as they derive from it.
     if options.input != "-" and seen.get(os.path.realpath(options.input)) == "--report":
-        msg = f"--report would replace the input, {options.input!r}"
-        raise UsageError(msg)
+        raise UsageError(f"--report would replace the input, {options.input!r}")
 
 
 def _is_stream(path: str) -> bool:

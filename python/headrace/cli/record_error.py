@@ -1,4 +1,4 @@
-"""Errors of records, formatted for messages and for the file of errors."""
+"""`RecordError`: the error of a record, formatted for messages and for the file of errors; and the wrappers of errors."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Pool tasks that call the function with one record each."""
+"""`RecordRunner`: makes the pool task that calls the function with one record. `map` receives the outcomes."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace.cli.load_function import is_async
@@ -10,7 +11,7 @@ from headrace.cli.record_error import InterruptingError, PermanentError
 from headrace.task.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
     from headrace.cli.record_task import RecordTask
     from headrace.cli.records import RecordReader
@@ -39,53 +40,39 @@ class RecordRunner:
     """
 
     def __init__(
-        self, function: Callable[[Any], Any], reader: RecordReader, settling: RecordListener
+        self, function: Callable[[Any], Any], reader: RecordReader, listener: RecordListener
     ) -> None:
         self._function = function
         self._reader = reader
-        self._listener = settling
+        self._listener = listener
         self._is_async = is_async(function)
 
     def make_task(self, record_task: RecordTask, cost: int | Mapping[str, float]) -> Task:
         """Make the task of a record, with its line number as key. `cost` is charged for each attempt."""
-        settling = self._listener
+        listener = self._listener
         return Task(
             self._on_loop if self._is_async else self._in_thread,
             record_task,
             key=record_task.record.number,
             cost=cost,
             thread=not self._is_async,
-            on_complete=lambda line: settling.complete(record_task, line),
-            on_error=lambda error: settling.fail(record_task, error),
+            on_complete=lambda line: listener.complete(record_task, line),
+            on_error=lambda error: listener.fail(record_task, error),
         )
 
     async def _on_loop(self, record_task: RecordTask) -> bytes | None:
         if self._listener.is_stopped():
             return None  # the pool had already granted it
-        record_task.begin()
-        try:
+        with _attempt(record_task):
             value = await self._function(self._value(record_task))
-        except KeyboardInterrupt as error:
-            raise InterruptingError from error
-        except SystemExit as error:
-            raise PermanentError from error
-        finally:
-            record_task.end()
         record_task.line = _encode(value)
         return record_task.line
 
     def _in_thread(self, record_task: RecordTask) -> bytes | None:
         if self._listener.is_stopped():
             return None
-        record_task.begin()
-        try:
+        with _attempt(record_task):
             value = self._function(self._value(record_task))
-        except KeyboardInterrupt as error:
-            raise InterruptingError from error
-        except SystemExit as error:
-            raise PermanentError from error
-        finally:
-            record_task.end()
         record_task.line = _encode(value)
         return record_task.line
 
@@ -93,6 +80,20 @@ class RecordRunner:
         """Return the argument of the function, parsed again for a retry: an earlier attempt may have changed it."""
         record = record_task.record
         return record.value if record_task.attempts == 1 else self._reader.parse(record.text)
+
+
+@contextmanager
+def _attempt(record_task: RecordTask) -> Generator[None]:
+    """Time a call of the function, and wrap the errors that would end the event loop or the thread."""
+    record_task.begin()
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise InterruptingError from error
+    except SystemExit as error:
+        raise PermanentError from error
+    finally:
+        record_task.end()
 
 
 def _encode(value: object) -> bytes:

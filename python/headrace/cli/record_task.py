@@ -1,4 +1,4 @@
-"""A record in progress."""
+"""`RecordTask`: a record in progress, with the times of its steps. `map` makes one for each record."""
 
 from __future__ import annotations
 

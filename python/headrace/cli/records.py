@@ -77,8 +77,9 @@ class RecordReader:
         async for line in self._lines():
             number += 1
             if len(line) - line.endswith(b"\n") > self._max_size:
-                msg = f"{self.name}, line {number}: longer than {self._max_size:,} bytes (--max-record)"
-                self.problem = CommandError(msg)
+                self.problem = CommandError(
+                    f"{self.name}, line {number}: longer than {self._max_size:,} bytes (--max-record)"
+                )
                 return
             content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if not self._text and not content.strip():
@@ -90,8 +91,9 @@ class RecordReader:
                 self.problem = CommandError(f"{self.name}, line {number}: {error}")
                 return
             except MemoryError:
-                msg = f"{self.name}, line {number}: not enough memory for its {len(line):,} bytes"
-                self.problem = CommandError(msg)
+                self.problem = CommandError(
+                    f"{self.name}, line {number}: not enough memory for its {len(line):,} bytes"
+                )
                 return
             yield Record(number, value, text, len(line))
 
@@ -106,11 +108,9 @@ class RecordReader:
         try:
             return json.loads(text, parse_constant=_reject_constant)
         except json.JSONDecodeError as error:
-            msg = f"not JSON: {error.msg} at column {error.colno}"
-            raise ValueError(msg) from None
+            raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
         except RecursionError:
-            msg = "not valid: the JSON is nested too deeply"
-            raise ValueError(msg) from None
+            raise ValueError("not valid: the JSON is nested too deeply") from None
 
     async def _lines(self) -> AsyncIterator[bytes | bytearray]:
         """Yield the lines with their line breaks. A line that is too long is cut and ends the iteration."""
@@ -148,13 +148,11 @@ def _decode(line: bytes | bytearray) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError as error:
-        msg = f"not UTF-8: {error.reason} at byte {error.start + 1}"
-        raise ValueError(msg) from None
+        raise ValueError(f"not UTF-8: {error.reason} at byte {error.start + 1}") from None
 
 
 def _reject_constant(constant: str) -> NoReturn:
-    msg = f"not JSON: {constant} is not a JSON value"
-    raise ValueError(msg)
+    raise ValueError(f"not JSON: {constant} is not a JSON value")
 
 
 async def _in_daemon_thread(read: Callable[[], bytes]) -> bytes:

@@ -1,4 +1,4 @@
-"""Options of a run: limits, cost of a call, retries and timeout."""
+"""`RunOptions`: the limits, the cost of a call, the retries and the timeout of a run, for `map`, `groups` and the report."""
 
 from __future__ import annotations
 
@@ -112,12 +112,10 @@ def get_field(value: Any, field: str) -> Any:
         ValueError: the record has no such field.
     """
     if not isinstance(value, dict):
-        msg = f"the record is not a JSON object, so it has no field {field!r}"
-        raise ValueError(msg)
+        raise ValueError(f"the record is not a JSON object, so it has no field {field!r}")
     fields = cast("dict[str, Any]", value)
     if field not in fields:
-        msg = f"the record has no field {field!r}"
-        raise ValueError(msg)
+        raise ValueError(f"the record has no field {field!r}")
     return fields[field]
 
 
@@ -132,8 +130,9 @@ def _token_count(value: Any, field: str) -> float:
     tokens = get_field(value, field)
     if isinstance(tokens, (int, float)) and not isinstance(tokens, bool) and 0 <= tokens < math.inf:
         return tokens
-    msg = f"the field {field!r} must be a number of tokens of at least 0, got {tokens!r}"
-    raise ValueError(msg)
+    raise ValueError(
+        f"the field {field!r} must be a number of tokens of at least 0, got {tokens!r}"
+    )
 
 
 def _is_retryable(error: Exception) -> bool:

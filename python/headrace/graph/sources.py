@@ -12,7 +12,7 @@ from weakref import ref
 from headrace._core import AsyncIterSource, Buffer, BufferSource
 from headrace._internal.error_notes import add_note_once
 from headrace._internal.reprs import describe_value, short_repr
-from headrace.buffer import BufferSink, standing
+from headrace.buffer import BufferSink, state_parts
 from headrace.graph._aging import Aged, Ageing
 from headrace.graph.graph import DependencyGraph
 from headrace.graph.node import DependencyState
@@ -86,7 +86,7 @@ class PrioritySourceObj(Aged, SourceObj[T], stock=True):
         return self._buffer.maxsize
 
     def _repr_parts(self) -> Iterator[str]:
-        yield from standing(self._buffer)
+        yield from state_parts(self._buffer)
         yield from super()._repr_parts()
 
     def peek(self) -> T:

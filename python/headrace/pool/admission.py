@@ -70,7 +70,7 @@ class Admission(Generic[J]):
         self._waiting: dict[J, asyncio.Task[None]] = {}
         # The loop itself holds its tasks only weakly.
         self._tasks: set[asyncio.Task[None]] = set()
-        self.asks: _core.Asks = _core.Asks(capacity)
+        self.asks: _core.PermitPrefetch = _core.PermitPrefetch(capacity)
         """What is asked for ahead, here or in the lane."""
         self._asks_ahead = not looks_ahead and _is_native(capacity)
         # While the source is pulled: what will clear them.

@@ -1,13 +1,13 @@
-"""The base of streams that pull their source in a background task.
+"""`BackgroundPuller`: pulls a source in a task of its own; the base of `prefetch`, `timeout` and `batch` with a timeout.
 
-A pump is that task. It pulls while there is space, and parks while there is none. The outcome of a pull, an item or an
-error, is kept in `held` until the stream is pulled. One task, in one context, drives the source for its whole life and
-closes it, so that no cancellation of the consumer ever reaches the source.
+The task pulls while there is space, and parks while there is none. The outcome of a pull, an item or an error, is kept in
+`buffer` until the stream is pulled. One task, in one context, drives the source for its whole life and closes it, so a
+cancellation of the consumer never reaches the source.
 
-    consumer ──anext()──> stream ──> `Pump.held` <── the pump's task ──anext()──> source
+    consumer ──anext()──> stream ──> `BackgroundPuller.buffer` <── the task ──anext()──> source
 
-The pump is also the iterator that the stream pulls from. It refers to its source but not to the stream: the stream
-holds a handle, whose collection makes the task close.
+The puller is also the iterator that the stream pulls from. It refers to its source but not to the stream: the stream holds
+a handle. When the handle is collected, the task closes the source.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from headrace._internal.reprs import format_repr, short_repr
 from headrace._internal.tasks import wait_until_done, warn_unclosed
 from headrace.errors import SourceCancelledError, WrongLoopError
 from headrace.pull.base import PullObj
+from headrace.pull.source import Restartable
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -42,34 +43,33 @@ class Failure:
         self.error: BaseException = error
 
 
-class Pump(Generic[IN, OUT]):
+class BackgroundPuller(Generic[IN, OUT]):
     """The base of iterators that pull a source in a background task.
 
-    A subclass has `__anext__`, which calls `wait` until `held` has what it wants and then `take`; and `room`, if it
-    pulls ahead. It is to be called by one pull at a time, which the link of the stream sees to.
+    A subclass implements `__anext__`: it calls `wait` until `buffer` has the outcomes that it needs, then `take`. To pull
+    ahead, it overrides `max_buffered`. The link of the stream admits one pull at a time.
 
-    An error of the source, whatever its class, is the result of one pull; the source is pulled again once that error was
-    raised. `KeyboardInterrupt` and `SystemExit` end the program: while no pull waits for them they are raised out of the
-    event loop at once, as from any task, and the stream goes on without them. A `CancelledError` that comes out of the
-    source is an error as well, unless the task was cancelled. If something else than the stream cancelled it, its consumer
-    gets a `SourceCancelledError`, and the stream ends. At the end of the source the task closes it and ends.
+    An error of the source, whatever its class, is the outcome of one pull; the source is pulled again after that error was
+    raised. `KeyboardInterrupt` and `SystemExit` end the program. If no pull waits for them, they are raised out of the event
+    loop immediately, as from any task, and the stream continues without them. A `CancelledError` of the source is an error
+    too, unless the task was cancelled. If the task was cancelled, but not by the stream, the consumer gets a
+    `SourceCancelledError`, and the stream ends. At the end of the source the task closes it and ends.
     """
 
     def __init__(self, source: PullObj[IN]) -> None:
-        self.held: deque[IN | Failure] = deque()
+        self.buffer: deque[IN | Failure] = deque()
         """The outcomes that were not taken yet, oldest first."""
-        self.since: float = 0.0
-        """The arrival time of the oldest held outcome, on the loop's clock."""
-        self.over: bool = False
+        self.first_at: float = 0.0
+        """The arrival time of the oldest outcome in the buffer, on the loop's clock."""
+        self.is_over: bool = False
         """Whether the source is closed and the task has ended, so that no outcome will follow."""
         self._source = source
         self._task: asyncio.Task[None] | None = None
-        # The task has begun: it is the one that closes the source.
-        self._driven = False
-        # The task is inside a pull of the source.
-        self._pulling = False
-        self._closing = False
-        # What the task waits for while there is no room, and the consumer while nothing is held.
+        # Whether the task has started: it then closes the source.
+        self._has_started = False
+        self._is_pulling = False
+        self._is_closing = False
+        # The task waits on the first while there is no space, the consumer on the second while the buffer is empty.
         self._parked: asyncio.Future[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
 
@@ -79,21 +79,21 @@ class Pump(Generic[IN, OUT]):
         return self._source
 
     @property
-    def pulling(self) -> bool:
+    def is_pulling(self) -> bool:
         """Whether a pull of the source is in progress."""
-        return self._pulling
+        return self._is_pulling
 
     @property
-    def running(self) -> bool:
+    def is_running(self) -> bool:
         """Whether there is a task that has not ended."""
         return self._task is not None and not self._task.done()
 
-    def facts(self) -> Iterator[str]:
+    def parts(self) -> Iterator[str]:
         """Describe the state, for `repr`."""
-        yield f"{len(self.held)} held"
+        yield f"{len(self.buffer)} held"
 
-    def room(self) -> int:
-        """The number of outcomes that may be held, read before each pull. Here one, while a pull waits."""
+    def max_buffered(self) -> int:
+        """Return the maximum length of the buffer; called before each pull. Here 1, while a pull waits."""
         return self._waiter is not None
 
     def __aiter__(self) -> Self:
@@ -105,15 +105,15 @@ class Pump(Generic[IN, OUT]):
     async def wait(self, until: float | None = None) -> None:
         """Wait for one more outcome, for the end, or until a time on the loop's clock, possibly a little less.
 
-        Cancel safety: outcomes that arrive meanwhile are held.
+        Cancel safety: outcomes that arrive meanwhile stay in the buffer.
         """
-        if self.over:
+        if self.is_over:
             return
         loop = asyncio.get_running_loop()
         self._start(loop)
         self._waiter = waiter = loop.create_future()
-        # The pump goes before the timer: with a time that has come, it still has a turn.
-        self._go_on()
+        # Before the timer is set: if `until` has passed already, the task still runs once.
+        self._wake_task()
         timer = None if until is None else loop.call_at(until, _wake, waiter)
         try:
             await waiter
@@ -128,11 +128,11 @@ class Pump(Generic[IN, OUT]):
         Raises:
             StopAsyncIteration: There is none: the end. BaseException: The outcome is an error.
         """
-        if not self.held:
+        if not self.buffer:
             raise StopAsyncIteration
-        outcome = self.held.popleft()
+        outcome = self.buffer.popleft()
         if self._parked is not None:
-            self._go_on()
+            self._wake_task()
         if type(outcome) is Failure:
             raise outcome.error
         return outcome  # type: ignore[return-value]
@@ -144,15 +144,15 @@ class Pump(Generic[IN, OUT]):
             RuntimeError: The source is being pulled or closed, or cannot restart.
         """
         parked = self._parked is not None and not self._parked.done() and self._waiter is None
-        if self.running and (self._closing or not parked):
+        if self.is_running and (self._is_closing or not parked):
             raise RuntimeError(
                 "cannot restart while an item is being fetched from the source; call aclose() first"
             )
         yield self._source
-        if not self.running:
-            self._task, self._driven = None, False
-        self.held.clear()
-        self.over = self._closing = False
+        if not self.is_running:
+            self._task, self._has_started = None, False
+        self.buffer.clear()
+        self.is_over = self._is_closing = False
 
     async def aclose(self) -> None:
         """Make the task close the source, and wait until it has ended. Idempotent.
@@ -170,24 +170,24 @@ class Pump(Generic[IN, OUT]):
                 raise cancellation from error
             if error is not None:
                 raise error
-        if not self._driven:
+        if not self._has_started:
             # Never pulled; or the task was cancelled before its first step.
-            self._driven = True
+            self._has_started = True
             await self._source.aclose()
 
     def close_soon(self) -> None:
         """Request the task to close the source and end. A pull in progress is cancelled once."""
-        if self._closing:
+        if self._is_closing:
             return
-        self._closing = True
-        self.held.clear()
-        if self._pulling and self._task is not None:
+        self._is_closing = True
+        self.buffer.clear()
+        if self._is_pulling and self._task is not None:
             self._task.cancel()
         elif self._parked is not None:
             _wake(self._parked)
 
-    def abandon(self) -> None:
-        """Request the same for a pump without references, from a finaliser in any thread."""
+    def on_dropped(self) -> None:
+        """Close soon, for a stream that was dropped. A finaliser may call this in any thread."""
         if self._task is not None:
             # The loop may be closed.
             with contextlib.suppress(RuntimeError):
@@ -197,9 +197,9 @@ class Pump(Generic[IN, OUT]):
         if self._task is not None:
             self._check(self._task)
             return
-        # Not `loop.create_task`: under a factory of eager tasks it would run before it is known here.
-        self._task = asyncio.Task(self._live(loop), loop=loop, name=f"pump of {self._source!r}")
-        self._task.add_done_callback(self._ended)
+        # Not `loop.create_task`: an eager task factory would run the task before `_task` is set.
+        self._task = asyncio.Task(self._run(loop), loop=loop, name=f"puller of {self._source!r}")
+        self._task.add_done_callback(self._on_ended)
         pin_to_loop(loop, self._task)
 
     def _check(self, task: asyncio.Task[None]) -> None:
@@ -210,15 +210,15 @@ class Pump(Generic[IN, OUT]):
         if task is asyncio.current_task():
             raise RuntimeError("a source cannot pull or close the stream that pulls it")
 
-    async def _live(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The task."""
-        self._driven = True
+    async def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Pull the source until its end or until the stream is closed, and close it."""
+        self._has_started = True
         async with contextlib.aclosing(self._source):
             await self._pull_all(loop)
 
     async def _pull_all(self, loop: asyncio.AbstractEventLoop) -> None:
-        while self._has_room() or await self._get_room(loop):
-            self._pulling = True
+        while self._has_space() or await self._wait_for_space(loop):
+            self._is_pulling = True
             try:
                 outcome: IN | Failure = await anext(self._source)
             except StopAsyncIteration:
@@ -226,65 +226,65 @@ class Pump(Generic[IN, OUT]):
             except asyncio.CancelledError as error:
                 task = self._task
                 if task is not None and task.cancelling():
-                    if not self._closing:
+                    if not self._is_closing:
                         raise
-                    # Ours, and delivered: what closes the source finds a task that nobody cancels.
+                    # The cancellation by `close_soon`: the source is closed in a task without a pending cancellation.
                     task.uncancel()
                     return
                 outcome = Failure(error)
             except GeneratorExit:
-                # The loop has gone, and nothing can be awaited any more.
+                # The loop is closed, and nothing can be awaited any more.
                 raise
             except BaseException as error:
-                if self._closing:
+                if self._is_closing:
                     raise
                 is_awaited = self._waiter is not None and not self._waiter.done()
                 if ends_program(error) and not is_awaited:
-                    # Held, it would end the program only at some later pull, or be dropped by closing.
+                    # In the buffer, it would end the program only at a later pull, or be dropped by closing.
                     loop.call_soon(_raise, error)
                     continue
                 outcome = Failure(error)
             finally:
-                self._pulling = False
-            self._hold(outcome, loop)
+                self._is_pulling = False
+            self._put(outcome, loop)
 
-    def _has_room(self) -> bool:
-        held = self.held
-        # Not beyond an error that nobody has seen.
+    def _has_space(self) -> bool:
+        buffer = self.buffer
+        # An error must be taken before the next pull.
         return (
-            len(held) < self.room()
-            and not (held and type(held[-1]) is Failure)
-            and not self._closing
+            len(buffer) < self.max_buffered()
+            and not (buffer and type(buffer[-1]) is Failure)
+            and not self._is_closing
         )
 
-    async def _get_room(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Park until there is space; return False if the task must close."""
-        while not (self._closing or self._has_room()):
+    async def _wait_for_space(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Park until there is space; return False if the task must close the source."""
+        while not (self._is_closing or self._has_space()):
             self._parked = loop.create_future()
             try:
                 await self._parked
             finally:
                 self._parked = None
-        return not self._closing
+        return not self._is_closing
 
-    def _go_on(self) -> None:
-        """End the parking if there is space."""
-        if self._parked is not None and self._has_room():
+    def _wake_task(self) -> None:
+        """Wake the parked task if there is space."""
+        if self._parked is not None and self._has_space():
             _wake(self._parked)
 
-    def _hold(self, outcome: IN | Failure, loop: asyncio.AbstractEventLoop) -> None:
-        if not self.held:
-            self.since = loop.time()
-        self.held.append(outcome)
+    def _put(self, outcome: IN | Failure, loop: asyncio.AbstractEventLoop) -> None:
+        if not self.buffer:
+            self.first_at = loop.time()
+        self.buffer.append(outcome)
         if self._waiter is not None:
             _wake(self._waiter)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """The task has ended: what it leaves goes to the consumer, or to whoever closes."""
+    def _on_ended(self, task: asyncio.Task[None]) -> None:
+        """Deliver the error of the ended task, unless `aclose` raises it."""
         unpin(task.get_loop(), task)
         if task is not self._task:
             return
-        if not self._closing:
+        if not self._is_closing:
             error: BaseException | None
             if task.cancelled():
                 error = SourceCancelledError(
@@ -293,8 +293,8 @@ class Pump(Generic[IN, OUT]):
             else:
                 error = task.exception()
             if error is not None:
-                self._hold(Failure(error), task.get_loop())
-        self.over = True
+                self._put(Failure(error), task.get_loop())
+        self.is_over = True
         if self._waiter is not None:
             _wake(self._waiter)
 
@@ -308,46 +308,42 @@ def _wake(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-class _Handle(Generic[IN, OUT]):
-    """What a stream over a pump is made of. No task refers to it, so that one which was dropped is noticed."""
+class _Handle(Restartable[OUT_co], Generic[IN, OUT_co]):
+    """The origin of a stream over a puller. The task does not refer to it, so that dropping the stream finalises it."""
 
-    def __init__(self, pump: Pump[IN, OUT], name: str) -> None:
-        self._pump = pump
+    _iterator: BackgroundPuller[IN, OUT_co]
+
+    def __init__(self, puller: BackgroundPuller[IN, OUT_co], name: str) -> None:
+        super().__init__(puller)
         self._name = name
 
-    def __aiter__(self) -> Pump[IN, OUT]:
-        return self._pump
-
-    async def aclose(self) -> None:
-        """Close the source of a stream that was never pulled."""
-        await self._pump.aclose()
-
     def __del__(self) -> None:
-        if self._pump.running:
-            self._pump.abandon()
+        if self._iterator.is_running:
+            self._iterator.on_dropped()
             warn_unclosed(self)
 
     def __repr__(self) -> str:
-        return format_repr(f"{self._name} of {short_repr(self._pump.source)}", self._pump.facts())
+        puller = self._iterator
+        return format_repr(f"{self._name} of {short_repr(puller.source)}", puller.parts())
 
 
-class PullPumpObj(PullObj[OUT_co], Generic[IN, OUT_co], stock=True):
-    """The base of streams over a pump: while the pump's task runs, they have to be closed."""
+class PullBackgroundObj(PullObj[OUT_co], Generic[IN, OUT_co], stock=True):
+    """The base of streams over a `BackgroundPuller`. They must be closed while its task runs."""
 
-    def __init__(self, pump: Pump[IN, OUT_co]) -> None:
-        self._pump = pump
-        super().__init__(AsyncIterSource(_Handle(pump, type(self).__name__)))
+    def __init__(self, puller: BackgroundPuller[IN, OUT_co]) -> None:
+        self._puller = puller
+        super().__init__(AsyncIterSource(_Handle(puller, type(self).__name__)))
 
     @property
     def source(self) -> PullObj[IN]:
         """The source."""
-        return self._pump.source
+        return self._puller.source
 
     def _repr_parts(self) -> Iterator[str]:
-        yield from self._pump.facts()
+        yield from self._puller.parts()
         yield from super()._repr_parts()
 
     def _restarting(self) -> Generator[PullObj[Any], None, None]:
-        # Its own link first: with that alone done, the stream goes on as it was.
+        # Its own link first: if the puller then refuses, the stream is unchanged.
         yield from super()._restarting()
-        yield from self._pump.restarting()
+        yield from self._puller.restarting()

@@ -16,6 +16,7 @@ from headrace._internal.tasks import wait_until_done, warn_unclosed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
+    from typing import TypedDict
 
     from headrace.pull.source import Source
 
@@ -23,6 +24,20 @@ T = TypeVar("T")
 
 ErrorPolicy: TypeAlias = Literal["raise", "skip", "stop"]
 """The effect of a source's error: a pull raises it and the stream continues; it is dropped; it is raised and the stream ends."""
+
+if TYPE_CHECKING:
+
+    class MergeOptions(TypedDict, total=False):
+        """The options of every operator with many sources."""
+
+        prefetch: int
+        errors: ErrorPolicy
+
+    class ZipOptions(MergeOptions, total=False):
+        """The options of a zip whose rows are all complete."""
+
+        strict: bool
+        longest: Literal[False]
 
 
 class Combination(Generic[T]):
@@ -91,7 +106,7 @@ class Combination(Generic[T]):
         return dict(zip(self.merge.labels(), self.merge.sources(), strict=True))
 
     def add(self, source: Source[T], *label: Any) -> None:
-        """Add a source. It takes part from the next pull on."""
+        """Add a source. It is pulled from the next pull on."""
         check(self._owner, "source", source)
         if self.merge.holds(source):
             raise ValueError(
@@ -158,6 +173,41 @@ class Combination(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<{self._title} of {self.merge.size} sources>"
+
+
+class LiveSources(Generic[T]):
+    """The sources of a combination, which may be added and removed while it runs."""
+
+    __slots__ = ()
+
+    _combination: Combination[T]
+
+    @property
+    def sources(self) -> tuple[Source[T], ...]:
+        """The sources that have not ended, in the order in which they were added; see `add` and `remove`."""
+        return self._combination.sources
+
+    def add(self, source: Source[T]) -> None:
+        """Add a source. It is pulled from the next pull on.
+
+        Raises:
+            TypeError: The source cannot be iterated.
+            ValueError: The source is present already, or pulls from this stream itself.
+            ClosedError: The end was reached, or this object was closed.
+        """
+        self._combination.add(source)
+
+    async def remove(self, source: Source[T]) -> None:
+        """Remove a source and close it, in its own task. Its prefetched items are dropped.
+
+        Cancel safety: the source is removed and will be closed; a cancellation is raised after
+        that.
+
+        Raises:
+            ValueError: The argument is not one of the sources.
+            BaseException: The error that the source raised when it was closed.
+        """
+        await self._combination.remove(source)
 
 
 async def _closed(merge: Merge) -> None:

@@ -1,4 +1,4 @@
-"""The methods of a stream that combine it with others."""
+"""The methods of a pull stream that combine it with others. `Fluent` inherits them, and `PullObj` inherits `Fluent`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from headrace._core import PullLink
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Unpack
 
-    from headrace.pull._combination import ErrorPolicy
+    from headrace.pull._combination import ErrorPolicy, MergeOptions, ZipOptions
     from headrace.pull.labeled import (
         PullLabeledRaceObj,
         PullLabeledRaceRobinObj,
@@ -47,40 +48,14 @@ class MergeMethods(PullLink[T_co]):
         return PullConcatObj(self, *others, prefetch=prefetch, errors=errors)
 
     @overload
-    def zip(
-        self,
-        a: Source[A],
-        /,
-        *,
-        strict: bool = ...,
-        longest: Literal[False] = ...,
-        prefetch: int = ...,
-        errors: ErrorPolicy = ...,
-    ) -> PullZipObj[tuple[T_co, A]]: ...
+    def zip(self, a: Source[A], /, **options: Unpack[ZipOptions]) -> PullZipObj[tuple[T_co, A]]: ...
     @overload
     def zip(
-        self,
-        a: Source[A],
-        b: Source[B],
-        /,
-        *,
-        strict: bool = ...,
-        longest: Literal[False] = ...,
-        prefetch: int = ...,
-        errors: ErrorPolicy = ...,
+        self, a: Source[A], b: Source[B], /, **options: Unpack[ZipOptions]
     ) -> PullZipObj[tuple[T_co, A, B]]: ...
     @overload
     def zip(
-        self,
-        a: Source[A],
-        b: Source[B],
-        c: Source[C],
-        /,
-        *,
-        strict: bool = ...,
-        longest: Literal[False] = ...,
-        prefetch: int = ...,
-        errors: ErrorPolicy = ...,
+        self, a: Source[A], b: Source[B], c: Source[C], /, **options: Unpack[ZipOptions]
     ) -> PullZipObj[tuple[T_co, A, B, C]]: ...
     @overload
     def zip(
@@ -90,11 +65,7 @@ class MergeMethods(PullLink[T_co]):
         c: Source[C],
         d: Source[D],
         /,
-        *,
-        strict: bool = ...,
-        longest: Literal[False] = ...,
-        prefetch: int = ...,
-        errors: ErrorPolicy = ...,
+        **options: Unpack[ZipOptions],
     ) -> PullZipObj[tuple[T_co, A, B, C, D]]: ...
     @overload
     def zip(
@@ -103,8 +74,7 @@ class MergeMethods(PullLink[T_co]):
         strict: bool = ...,
         longest: bool = ...,
         fill: Any = ...,
-        prefetch: int = ...,
-        errors: ErrorPolicy = ...,
+        **options: Unpack[MergeOptions],
     ) -> PullZipObj[tuple[Any, ...]]: ...
     def zip(
         self,
@@ -138,23 +108,15 @@ class MergeMethods(PullLink[T_co]):
 
     @overload
     def merge(
-        self,
-        *others: Source[U],
-        fair: Literal[False] = ...,
-        prefetch: int = ...,
-        errors: ErrorPolicy = ...,
+        self, *others: Source[U], fair: Literal[False] = ..., **options: Unpack[MergeOptions]
     ) -> PullRaceObj[T_co | U]: ...
     @overload
     def merge(
-        self,
-        *others: Source[U],
-        fair: Literal[True],
-        prefetch: int = ...,
-        errors: ErrorPolicy = ...,
+        self, *others: Source[U], fair: Literal[True], **options: Unpack[MergeOptions]
     ) -> PullRaceRobinObj[T_co | U]: ...
     @overload
     def merge(
-        self, *others: Source[U], fair: bool, prefetch: int = ..., errors: ErrorPolicy = ...
+        self, *others: Source[U], fair: bool, **options: Unpack[MergeOptions]
     ) -> PullRaceObj[T_co | U] | PullRaceRobinObj[T_co | U]: ...
     def merge(
         self,
@@ -198,16 +160,8 @@ class MergeMethods(PullLink[T_co]):
     ) -> PullLabeledZipObj[K, T_co | U]:
         """Zip as `zip` does, with each item as `(label, item)`; see `PullLabeledZipObj`.
 
-        `prices.zip_labeled("prices", {"news": news})` is `PullLabeledZipObj({"prices": prices, "news": news})`.
-
-        Args:
-            label: The label of this stream.
-            others: The other sources, by label.
-            strict: Whether sources of different lengths are an error.
-            longest: Whether to continue until all sources have ended.
-            fill: With `longest`, the value in place of the items of an ended source.
-            prefetch: The maximum number of prefetched items per source.
-            errors: The effect of a source's error.
+        This stream gets `label`: `prices.zip_labeled("prices", {"news": news})` is
+        `PullLabeledZipObj({"prices": prices, "news": news})`.
 
         Raises:
             TypeError: `others` is not a mapping; or as the class does.
@@ -234,13 +188,8 @@ class MergeMethods(PullLink[T_co]):
     ) -> PullLabeledRoundRobinObj[K, T_co | U]:
         """Alternate as `round_robin` does, with each item as `(label, item)`; see `PullLabeledRoundRobinObj`.
 
-        `prices.round_robin_labeled("prices", {"news": news})` is `PullLabeledRoundRobinObj({"prices": prices, "news": news})`.
-
-        Args:
-            label: The label of this stream.
-            others: The other sources, by label.
-            prefetch: The maximum number of prefetched items per source.
-            errors: The effect of a source's error.
+        This stream gets `label`: `prices.round_robin_labeled("prices", {"news": news})` is
+        `PullLabeledRoundRobinObj({"prices": prices, "news": news})`.
 
         Raises:
             TypeError: `others` is not a mapping; or as the class does.
@@ -259,8 +208,7 @@ class MergeMethods(PullLink[T_co]):
         others: Mapping[K, Source[U]],
         *,
         fair: Literal[False] = ...,
-        prefetch: int = ...,
-        errors: ErrorPolicy = ...,
+        **options: Unpack[MergeOptions],
     ) -> PullLabeledRaceObj[K, T_co | U]: ...
     @overload
     def merge_labeled(
@@ -269,8 +217,7 @@ class MergeMethods(PullLink[T_co]):
         others: Mapping[K, Source[U]],
         *,
         fair: Literal[True],
-        prefetch: int = ...,
-        errors: ErrorPolicy = ...,
+        **options: Unpack[MergeOptions],
     ) -> PullLabeledRaceRobinObj[K, T_co | U]: ...
     @overload
     def merge_labeled(
@@ -279,8 +226,7 @@ class MergeMethods(PullLink[T_co]):
         others: Mapping[K, Source[U]],
         *,
         fair: bool,
-        prefetch: int = ...,
-        errors: ErrorPolicy = ...,
+        **options: Unpack[MergeOptions],
     ) -> PullLabeledRaceObj[K, T_co | U] | PullLabeledRaceRobinObj[K, T_co | U]: ...
     def merge_labeled(
         self,
@@ -293,15 +239,9 @@ class MergeMethods(PullLink[T_co]):
     ) -> PullLabeledRaceObj[K, T_co | U] | PullLabeledRaceRobinObj[K, T_co | U]:
         """Merge as `merge` does, with each item as `(label, item)`; see `PullLabeledRaceObj`.
 
-        `prices.merge_labeled("prices", {"news": news})` is `PullLabeledRaceObj({"prices": prices, "news": news})`.
+        This stream gets `label`: `prices.merge_labeled("prices", {"news": news})` is
+        `PullLabeledRaceObj({"prices": prices, "news": news})`.
         With `fair=True` each source yields one item per round; see `PullLabeledRaceRobinObj`.
-
-        Args:
-            label: The label of this stream.
-            others: The other sources, by label.
-            fair: Whether each source yields one item per round.
-            prefetch: The maximum number of prefetched items per source.
-            errors: The effect of a source's error.
 
         Raises:
             TypeError: `others` is not a mapping; or as the class does.

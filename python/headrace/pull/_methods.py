@@ -1,4 +1,4 @@
-"""The methods that build operators over one stream, and those that run a stream to its end.
+"""`Fluent`: the methods of a pull stream that build operators over it, and those that run it to its end.
 
 `source.filter(f).map(g)` makes the same objects as `PullMapObj(PullFilterObj(source, f), g)`. The classes are imported late, since each
 of them is a pull stream itself.

@@ -1,4 +1,8 @@
-"""`PullObj`: the base of every pull stream."""
+"""`PullObj`: the base of every pull stream.
+
+The native `PullLink` pulls, fuses and queues; this class closes, restarts and describes streams, and records which methods a
+subclass overrides.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +97,7 @@ class PullObj(Fluent[T_co], DescribeMixin):
         for link in _upwards(self):
             if link is not self and _has_own(link, "aclose"):
                 # An overridden `aclose` also closes everything above its link.
-                cancelled = await _attempt(link.aclose(), errors) or cancelled
+                cancelled = await attempt(link.aclose(), errors) or cancelled
                 break
             while (pending := _core.shut(link)) is not None:
                 try:
@@ -114,7 +118,7 @@ class PullObj(Fluent[T_co], DescribeMixin):
             failed, is_through = len(errors), False
             try:
                 for closing in feeds:
-                    cancelled = await _attempt(closing, errors) or cancelled
+                    cancelled = await attempt(closing, errors) or cancelled
                 is_through = True
             finally:
                 _core.end_closing(link, not is_through or len(errors) > failed)
@@ -246,7 +250,7 @@ def _upwards(stream: PullObj[Any]) -> Iterator[PullObj[Any]]:
         link = _core.upstream(link)
 
 
-async def _attempt(closing: Any, errors: list[BaseException]) -> asyncio.CancelledError | None:
+async def attempt(closing: Any, errors: list[BaseException]) -> asyncio.CancelledError | None:
     """Await one closing. Collect its error or return its cancellation, so that the others are still closed."""
     try:
         await closing

@@ -1,4 +1,4 @@
-"""Operators that group items into lists."""
+"""Operators that group items into lists: by number, and by a condition. Each is a pull stream over a source with a native kernel."""
 
 from __future__ import annotations
 
@@ -43,8 +43,7 @@ class PullWindowObj(PullObj1To1Link[T, list[T]], HasSize, stock=True):
     def __init__(
         self, source: Source[T], size: int, *, partial: Literal["keep", "drop"] = "keep"
     ) -> None:
-        self._kernel = WindowKernel(size, check_partial(partial))
-        super().__init__(source, self._kernel)
+        super().__init__(source, WindowKernel(size, check_partial(partial)))
 
 
 class PullBufferObj(PullObj1To1Link[T, list[T]], HasCondition[T], stock=True):
@@ -79,5 +78,4 @@ class PullBufferObj(PullObj1To1Link[T, list[T]], HasCondition[T], stock=True):
         *,
         partial: Literal["keep", "drop"] = "keep",
     ) -> None:
-        self._kernel = BufferKernel(condition, check_partial(partial))
-        super().__init__(source, self._kernel)
+        super().__init__(source, BufferKernel(condition, check_partial(partial)))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from headrace._internal.copying import Uncopied
-from headrace._internal.reprs import format_repr, pluralize
-from headrace.pull._combination import Combination
+from headrace._internal.reprs import ReprMixin, pluralize
+from headrace.pull._combination import Combination, LiveSources
 from headrace.pull.merge import Combined
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class AsyncIteratorCombiner(Uncopied, Generic[T]):
+class AsyncIteratorCombiner(LiveSources[T], ReprMixin, Uncopied):
     """Combine several streams into one, in any of several ways.
 
     All ways share the sources: an item taken by one is not available to the others. Nothing runs before the first pull.
@@ -35,16 +35,14 @@ class AsyncIteratorCombiner(Uncopied, Generic[T]):
     Cancel safety: a cancelled pull loses no item.
 
     Args:
-        *sources: pull objects, async iterables or iterables, at least one, each once.
-        prefetch: the maximum number of prefetched items per source.
-        errors: `"raise"`: a pull raises it, the same object with a note that names the source, and the stream goes
-            on, with that source too if it can; `"skip"`: the error is dropped; `"stop"`: the stream ends with the
-            error.
+        *sources: Pull objects, async iterables or iterables, at least one, each once.
+        prefetch: The maximum number of prefetched items per source.
+        errors: The effect of an error of a source: `"raise"`, `"skip"` or `"stop"`; see `PullRaceObj`.
 
     Raises:
-        TypeError: if a source cannot be iterated, the only argument is a list of streams, or `prefetch` is not an
+        TypeError: A source cannot be iterated, the only argument is a list of streams, or `prefetch` is not an
             integer.
-        ValueError: if there is no source, or one is given twice: its items would be split between two readers; if
+        ValueError: There is no source, or one is given twice: its items would be split between two readers;
             `prefetch` is less than 1, or `errors` is none of the three.
     """
 
@@ -60,33 +58,6 @@ class AsyncIteratorCombiner(Uncopied, Generic[T]):
     def size(self) -> int:
         """The number of sources that have not ended."""
         return self._combination.merge.size
-
-    @property
-    def sources(self) -> tuple[Source[T], ...]:
-        """The sources that have not ended, in the order in which they were added."""
-        return self._combination.sources
-
-    def add(self, source: Source[T]) -> None:
-        """Add a source. It takes part from the next pull on.
-
-        Raises:
-            TypeError: the source cannot be iterated.
-            ValueError: the source is present already, or pulls from this stream itself.
-            ClosedError: the end was reached, or the combiner was closed.
-        """
-        self._combination.add(source)
-
-    async def remove(self, source: Source[T]) -> None:
-        """Remove a source and close it, in its own task. Its prefetched items are dropped.
-
-        Raises:
-            ValueError: the argument is not one of the sources.
-            BaseException: the error that the source raised when it was closed.
-
-        Cancel safety: the source is removed and will be closed; a cancellation is raised after
-        that.
-        """
-        await self._combination.remove(source)
 
     def race_generator(self) -> PullObj[T]:
         """Return a stream of the items of all sources, in the order of arrival. Every call returns the same stream.
@@ -106,7 +77,7 @@ class AsyncIteratorCombiner(Uncopied, Generic[T]):
         Once a source has ended, no further tuple follows; the items of the others stay available to the other methods.
 
         Raises:
-            StopAsyncIteration: a source has ended.
+            StopAsyncIteration: A source has ended.
         """
         return cast("tuple[T, ...]", await anext(self._stream("zip_open", "all")))
 
@@ -114,7 +85,7 @@ class AsyncIteratorCombiner(Uncopied, Generic[T]):
         """Return the first item that any source yields.
 
         Raises:
-            StopAsyncIteration: all sources have ended.
+            StopAsyncIteration: All sources have ended.
         """
         return await anext(self.race_generator())
 
@@ -122,8 +93,8 @@ class AsyncIteratorCombiner(Uncopied, Generic[T]):
         """Return the first item that any source yields, ignoring errors before it.
 
         Raises:
-            StopAsyncIteration: all sources have ended.
-            BaseException: all sources failed: the error, or a group of all errors.
+            StopAsyncIteration: All sources have ended.
+            BaseException: All sources failed: the error, or a group of all errors.
         """
         return cast("T", await anext(self._stream("any", "any")))
 
@@ -131,7 +102,7 @@ class AsyncIteratorCombiner(Uncopied, Generic[T]):
         """Close every source in its own task, and wait until all are closed. Idempotent.
 
         Raises:
-            BaseException: the error that a source raised when it was closed, with a note that names the source; several
+            BaseException: The error that a source raised when it was closed, with a note that names the source; several
                 in an `ExceptionGroup`.
 
         Cancel safety: a cancellation is raised only after all sources are closed.
@@ -155,9 +126,6 @@ class AsyncIteratorCombiner(Uncopied, Generic[T]):
         if policy not in self._streams:
             self._streams[policy] = Combined(self._combination, policy, name)
         return self._streams[policy]
-
-    def __repr__(self) -> str:
-        return format_repr(type(self).__name__, self._repr_parts())
 
     def _repr_parts(self) -> Iterator[str]:
         yield pluralize(self.size, "source")

@@ -1,4 +1,4 @@
-"""Operators that yield the items of each item."""
+"""Operators that yield the items of each item, itself an iterable or mapped to one. Their logic is a native kernel."""
 
 from __future__ import annotations
 
@@ -70,5 +70,4 @@ class PullFlatMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
             Iterable[OUT] | AsyncIterable[OUT] | Awaitable[Iterable[OUT] | AsyncIterable[OUT]],
         ],
     ) -> None:
-        self._kernel = FlatMapKernel(transform)
-        super().__init__(source, self._kernel)
+        super().__init__(source, FlatMapKernel(transform))

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from headrace._core import AsyncIterSource
 from headrace._internal.depth import check_depth
+from headrace._internal.kernel_properties import KernelProperty
 from headrace._internal.sentinels import NOTHING
 from headrace.errors import ClosedError
 from headrace.pull.base import PullObj
-from headrace.pull.source import as_pull
-from headrace.signal import checked_signal
+from headrace.pull.source import Restartable, as_pull
+from headrace.signal import check_signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -51,46 +52,30 @@ class PullGateObj(PullObj[T], stock=True):
         ValueError: `source` is nested too deeply.
     """
 
+    wait_obj: KernelProperty[WaitObject[Any], WaitObject[Any]] = KernelProperty(
+        "The signal, live: a new one applies from the next time that the gate closes.",
+        of="_gate",
+        check=check_signal,
+    )
+
     def __init__(self, source: Source[T], wait_obj: WaitObject[Any]) -> None:
-        self._gate: _Gate[T] = _Gate(as_pull(source), checked_signal(wait_obj))
+        self._gate: _Gate[T] = _Gate(as_pull(source), check_signal("wait_obj", wait_obj))
         self._depth = check_depth(self._gate.source, type(self).__name__)
-        super().__init__(AsyncIterSource(_Handle(self._gate)))
+        super().__init__(AsyncIterSource(Restartable(self._gate)))
 
     @property
     def source(self) -> PullObj[T]:
         """The source."""
         return self._gate.source
 
-    @property
-    def wait_obj(self) -> WaitObject[Any]:
-        """The signal, live: a new one applies from the next time that the gate closes."""
-        return self._gate.wait_obj
-
-    @wait_obj.setter
-    def wait_obj(self, wait_obj: WaitObject[Any]) -> None:
-        self._gate.wait_obj = checked_signal(wait_obj)
-
     def _repr_parts(self) -> Iterator[str]:
-        yield from self._gate.facts()
+        yield from self._gate.parts()
         yield from super()._repr_parts()
 
     def _restarting(self) -> Generator[PullObj[Any], None, None]:
         yield from super()._restarting()
         yield self._gate.source
         self._gate.restart()
-
-
-class _Handle(Generic[T]):
-    """The restartable iterable over the items."""
-
-    def __init__(self, gate: _Gate[T]) -> None:
-        self._gate = gate
-
-    def __aiter__(self) -> _Gate[T]:
-        return self._gate
-
-    async def aclose(self) -> None:
-        await self._gate.aclose()
 
 
 class _Gate(Generic[T]):
@@ -123,7 +108,8 @@ class _Gate(Generic[T]):
         self._held = NOTHING
         self._is_open = False
 
-    def facts(self) -> Iterator[str]:
+    def parts(self) -> Iterator[str]:
+        """Describe the state, for `repr`."""
         yield "lets through" if self._is_open else "waits for its signal"
         if self._held is not NOTHING:
             yield "1 held"

@@ -1,4 +1,7 @@
-"""Operators with many sources, whose items come with the label of their source."""
+"""Operators with many sources whose items come with the label of their source.
+
+They are the counterparts of the operators in `merge`: the same policies over a mapping of sources.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ class _Labelled(OwnSources[T_co], Generic[K, T, T_co], stock=True):
         return self._combination.labelled
 
     def add(self, label: K, source: Source[T]) -> None:
-        """Add a source. It takes part from the next pull on.
+        """Add a source. It is pulled from the next pull on.
 
         Raises:
             TypeError: The source cannot be iterated.

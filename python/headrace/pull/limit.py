@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from headrace._core import AsyncIterSource
 from headrace._internal.sentinels import NOTHING
-from headrace.capacity._item_lease import Passage, annul, kept_cost, unbudgeted
+from headrace.capacity._item_lease import ItemLease, freeze_cost, refund, without_budgets
 from headrace.capacity.node import checked_capacity, under
 from headrace.errors import BudgetExhausted
 from headrace.pull.base import PullObj
-from headrace.pull.source import as_pull
+from headrace.pull.source import Restartable, as_pull
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -74,10 +74,10 @@ class SourceCapacityObj(PullObj[T], stock=True):
         self._leased: _Leased[T] = _Leased(
             as_pull(source),
             checked_capacity(capacity, cost, priority),
-            kept_cost(cost),
+            freeze_cost(cost),
             priority,
         )
-        super().__init__(AsyncIterSource(_Handle(self._leased)))
+        super().__init__(AsyncIterSource(Restartable(self._leased)))
 
     @property
     def source(self) -> PullObj[T]:
@@ -111,19 +111,6 @@ class SourceCapacityObj(PullObj[T], stock=True):
         self._leased.held_back = NOTHING
 
 
-class _Handle(Generic[T]):
-    """The restartable iterable over the items."""
-
-    def __init__(self, leased: _Leased[T]) -> None:
-        self._leased = leased
-
-    def __aiter__(self) -> _Leased[T]:
-        return self._leased
-
-    async def aclose(self) -> None:
-        await self._leased.aclose()
-
-
 class _Leased(Generic[T]):
     """The iterator over the items. The link of the stream allows one pull at a time."""
 
@@ -151,7 +138,7 @@ class _Leased(Generic[T]):
                 item: T = self.held_back
                 self.held_back = NOTHING
                 return item
-        with Passage(lease):
+        with ItemLease(lease):
             return await anext(self.source)
 
     async def _acquired(self) -> Lease:
@@ -169,15 +156,15 @@ class _Leased(Generic[T]):
         Raises:
             StopAsyncIteration: The source has ended.
         """
-        cost = unbudgeted(self.capacity, self.cost)
+        cost = without_budgets(self.capacity, self.cost)
         if not cost:
             self.held_back = await anext(self.source)
             return
         lease = await self.capacity.acquire(cost, priority=self.priority)
-        with Passage(lease):
+        with ItemLease(lease):
             self.held_back = await anext(self.source)
             # The lease under which the item is passed on is charged for it.
-            annul(lease)
+            refund(lease)
 
     async def aclose(self) -> None:
         self.held_back = NOTHING

@@ -1,18 +1,23 @@
-"""Operators with many sources."""
+"""Operators with many sources: concat, zip, round-robin and merge.
+
+Each holds a `Combination` of its sources and takes items from it by a policy; the classes differ in the policy. `labeled` has their
+counterparts that yield items with labels.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast, overload
 
 from headrace._core import check_restart
 from headrace._internal.reprs import describe_value, pluralize
-from headrace.pull._combination import Combination
+from headrace.pull._combination import Combination, LiveSources
 from headrace.pull.base import PullObj
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
+    from typing import Unpack
 
-    from headrace.pull._combination import ErrorPolicy
+    from headrace.pull._combination import ErrorPolicy, MergeOptions, ZipOptions
     from headrace.pull.source import Source
 
 T = TypeVar("T")
@@ -77,40 +82,13 @@ class OwnSources(Combined[T_co], stock=True):
         super().__init__(combination, policy or self._policy, name, **options)
 
 
-class _Sources(OwnSources[T_co], Generic[T, T_co], stock=True):
+class _Sources(LiveSources[T], OwnSources[T_co], Generic[T, T_co], stock=True):
     """A stream with a live list of sources."""
 
     def __init__(
         self, *sources: Source[T], prefetch: int = 1, errors: ErrorPolicy = "raise"
     ) -> None:
         self._combine(sources, prefetch=prefetch, errors=errors)
-
-    @property
-    def sources(self) -> tuple[Source[T], ...]:
-        """The sources that have not ended, in the order in which they were added; see `add` and `remove`."""
-        return self._combination.sources
-
-    def add(self, source: Source[T]) -> None:
-        """Add a source. It takes part from the next pull on.
-
-        Raises:
-            TypeError: The source cannot be iterated.
-            ValueError: The source is present already, or pulls from this stream itself.
-            ClosedError: The stream has ended or was closed.
-        """
-        self._combination.add(source)
-
-    async def remove(self, source: Source[T]) -> None:
-        """Remove a source and close it, in its own task. Its prefetched items are dropped.
-
-        Cancel safety: the source is removed and will be closed; a cancellation is raised after
-        that.
-
-        Raises:
-            ValueError: The argument is not one of the sources.
-            BaseException: The error that the source raised when it was closed.
-        """
-        await self._combination.remove(source)
 
 
 class PullConcatObj(_Sources[T, T], stock=True):
@@ -125,9 +103,7 @@ class PullConcatObj(_Sources[T, T], stock=True):
     Args:
         *sources: Pull objects or iterables, sync or async; at least one, each once.
         prefetch: The maximum number of prefetched items.
-        errors: `"raise"`: a pull raises an error of a source, the same object with a note that
-            names the source, and the stream continues; `"skip"`: the error is dropped; `"stop"`: the stream ends with
-            the error.
+        errors: The effect of an error of a source: `"raise"`, `"skip"` or `"stop"`; see `PullRaceObj`.
 
     Raises:
         TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` is not an integer.
@@ -155,9 +131,7 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         longest: Whether to continue until all sources have ended.
         fill: With `longest`, the value in place of the items of an ended source.
         prefetch: The maximum number of prefetched items per source.
-        errors: `"raise"`: a pull raises an error of a source, the same object with a note that
-            names the source, and the stream continues; `"skip"`: the error is dropped, and the source is pulled again;
-            `"stop"`: the stream ends with the error.
+        errors: The effect of an error of a source: `"raise"`, `"skip"` or `"stop"`; see `PullRaceObj`.
 
     Raises:
         TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` is not an integer.
@@ -168,26 +142,11 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
 
     @overload
     def __init__(
-        self: PullZipObj[tuple[A]],
-        a: Source[A],
-        /,
-        *,
-        strict: bool = ...,
-        longest: Literal[False] = ...,
-        prefetch: int = ...,
-        errors: ErrorPolicy = ...,
+        self: PullZipObj[tuple[A]], a: Source[A], /, **options: Unpack[ZipOptions]
     ) -> None: ...
     @overload
     def __init__(
-        self: PullZipObj[tuple[A, B]],
-        a: Source[A],
-        b: Source[B],
-        /,
-        *,
-        strict: bool = ...,
-        longest: Literal[False] = ...,
-        prefetch: int = ...,
-        errors: ErrorPolicy = ...,
+        self: PullZipObj[tuple[A, B]], a: Source[A], b: Source[B], /, **options: Unpack[ZipOptions]
     ) -> None: ...
     @overload
     def __init__(
@@ -196,11 +155,7 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         b: Source[B],
         c: Source[C],
         /,
-        *,
-        strict: bool = ...,
-        longest: Literal[False] = ...,
-        prefetch: int = ...,
-        errors: ErrorPolicy = ...,
+        **options: Unpack[ZipOptions],
     ) -> None: ...
     @overload
     def __init__(
@@ -210,11 +165,7 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         c: Source[C],
         d: Source[D],
         /,
-        *,
-        strict: bool = ...,
-        longest: Literal[False] = ...,
-        prefetch: int = ...,
-        errors: ErrorPolicy = ...,
+        **options: Unpack[ZipOptions],
     ) -> None: ...
     @overload
     def __init__(
@@ -225,11 +176,7 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         d: Source[D],
         e: Source[E],
         /,
-        *,
-        strict: bool = ...,
-        longest: Literal[False] = ...,
-        prefetch: int = ...,
-        errors: ErrorPolicy = ...,
+        **options: Unpack[ZipOptions],
     ) -> None: ...
     @overload
     def __init__(
@@ -238,8 +185,7 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         strict: bool = ...,
         longest: bool = ...,
         fill: Any = ...,
-        prefetch: int = ...,
-        errors: ErrorPolicy = ...,
+        **options: Unpack[MergeOptions],
     ) -> None: ...
     def __init__(
         self,
@@ -279,9 +225,8 @@ class PullRoundRobinObj(_Sources[T, T], stock=True):
     Args:
         *sources: Pull objects or iterables, sync or async; at least one, each once.
         prefetch: The maximum number of prefetched items per source.
-        errors: `"raise"`: a pull raises an error of a source, the same object with a note that
-            names the source, and the stream continues; `"skip"`: the error is dropped, and the source is pulled again;
-            `"stop"`: the stream ends with the error. An error counts as an item of its source.
+        errors: The effect of an error of a source: `"raise"`, `"skip"` or `"stop"`; see `PullRaceObj`. An error
+            counts as an item of its source.
 
     Raises:
         TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` is not an integer.
@@ -305,8 +250,8 @@ class PullRaceObj(_Sources[T, T], stock=True):
     Args:
         *sources: Pull objects or iterables, sync or async; at least one, each once.
         prefetch: The maximum number of prefetched items per source.
-        errors: `"raise"`: a pull raises an error of a source, the same object with a note that
-            names the source, and the stream continues; `"skip"`: the error is dropped, and the source is pulled again;
+        errors: The effect of an error of a source. `"raise"`: a pull raises it, the same object with a note that names
+            the source, and the stream continues. `"skip"`: the error is dropped, and the source is pulled again.
             `"stop"`: the stream ends with the error.
 
     Raises:
@@ -330,9 +275,8 @@ class PullRaceRobinObj(_Sources[T, T], stock=True):
     Args:
         *sources: Pull objects or iterables, sync or async; at least one, each once.
         prefetch: The maximum number of prefetched items per source.
-        errors: `"raise"`: a pull raises an error of a source, the same object with a note that
-            names the source, and the stream continues; `"skip"`: the error is dropped, and the source is pulled again;
-            `"stop"`: the stream ends with the error. An error counts as an item of its source.
+        errors: The effect of an error of a source: `"raise"`, `"skip"` or `"stop"`; see `PullRaceObj`. An error
+            counts as an item of its source.
 
     Raises:
         TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` is not an integer.
@@ -358,9 +302,7 @@ class PullRaceCutoffObj(_Sources[T, T], stock=True):
         *cutoffs: Pull objects or iterables, at least one; their first item ends the stream.
         error: The error to raise once at the cutoff; without it, the stream ends.
         prefetch: The maximum number of prefetched items.
-        errors: `"raise"`: a pull raises an error of a source, the same object with a note that
-            names the source, and the stream continues; `"skip"`: the error is dropped, and the source is pulled again;
-            `"stop"`: the stream ends with the error.
+        errors: The effect of an error of a source: `"raise"`, `"skip"` or `"stop"`; see `PullRaceObj`.
 
     Raises:
         TypeError: A source is not iterable, `error` is not an exception, or `prefetch` is not an integer.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from headrace._internal.kernel_properties import KernelProperty
 from headrace._internal.reprs import format_count
-from headrace._internal.validate import check_int
-from headrace.pull._background import PullPumpObj, Pump
+from headrace._internal.validate import check_size
+from headrace.pull._background import BackgroundPuller, PullBackgroundObj
 from headrace.pull.source import as_pull
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class PullEagerObj(PullPumpObj[T, T], stock=True):
+class PullEagerObj(PullBackgroundObj[T, T], stock=True):
     """The items of the source, prefetched by a background task.
 
     Law: the items of the source, each once. From the first pull on, the source is pulled until `buffer_size` items are
@@ -43,32 +44,28 @@ class PullEagerObj(PullPumpObj[T, T], stock=True):
         ValueError: `buffer_size` is not positive.
     """
 
+    buffer_size: KernelProperty[int, int] = KernelProperty(
+        "The maximum number of prefetched items, live: a new number applies from the next pull.",
+        of="_puller",
+        check=check_size,
+    )
+
     def __init__(self, source: Source[T], buffer_size: int = 1) -> None:
-        self._ahead = _Ahead(as_pull(source), check_int("buffer_size", 1, buffer_size))
-        super().__init__(self._ahead)
-
-    @property
-    def buffer_size(self) -> int:
-        """The maximum number of prefetched items, live: a new number applies from the next pull."""
-        return self._ahead.buffer_size
-
-    @buffer_size.setter
-    def buffer_size(self, buffer_size: int) -> None:
-        self._ahead.buffer_size = check_int("buffer_size", 1, buffer_size)
+        super().__init__(_Prefetcher(as_pull(source), check_size("buffer_size", buffer_size)))
 
 
-class _Ahead(Pump[T, T]):
+class _Prefetcher(BackgroundPuller[T, T]):
     def __init__(self, source: PullObj[T], buffer_size: int) -> None:
         super().__init__(source)
         self.buffer_size = buffer_size
 
-    def facts(self) -> Iterator[str]:
-        yield format_count(len(self.held), self.buffer_size, "ahead")
+    def parts(self) -> Iterator[str]:
+        yield format_count(len(self.buffer), self.buffer_size, "ahead")
 
-    def room(self) -> int:
+    def max_buffered(self) -> int:
         return self.buffer_size
 
     async def __anext__(self) -> T:
-        if not self.held:
+        if not self.buffer:
             await self.wait()
         return self.take()

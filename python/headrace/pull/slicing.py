@@ -1,4 +1,4 @@
-"""Operators that take or skip a part of the items."""
+"""Operators that take or skip a part of the items: by number, and by a condition. Their logic is a native kernel."""
 
 from __future__ import annotations
 
@@ -40,8 +40,7 @@ class PullTakeObj(PullObj1To1Link[T, T], HasSize, stock=True):
     """
 
     def __init__(self, source: Source[T], size: int) -> None:
-        self._kernel = TakeKernel(size)
-        super().__init__(source, self._kernel)
+        super().__init__(source, TakeKernel(size))
 
 
 class PullSkipObj(PullObj1To1Link[T, T], HasSize, stock=True):
@@ -63,8 +62,7 @@ class PullSkipObj(PullObj1To1Link[T, T], HasSize, stock=True):
     """
 
     def __init__(self, source: Source[T], size: int) -> None:
-        self._kernel = SkipKernel(size)
-        super().__init__(source, self._kernel)
+        super().__init__(source, SkipKernel(size))
 
 
 class PullTakeWhileObj(PullObj1To1Link[T, T], HasPredicate[T], stock=True):
@@ -86,8 +84,7 @@ class PullTakeWhileObj(PullObj1To1Link[T, T], HasPredicate[T], stock=True):
     """
 
     def __init__(self, source: Source[T], predicate: Callable[[T], Any]) -> None:
-        self._kernel = WhileKernel(predicate, takes=True)
-        super().__init__(source, self._kernel)
+        super().__init__(source, WhileKernel(predicate, takes=True))
 
 
 class PullSkipWhileObj(PullObj1To1Link[T, T], HasPredicate[T], stock=True):
@@ -109,5 +106,4 @@ class PullSkipWhileObj(PullObj1To1Link[T, T], HasPredicate[T], stock=True):
     """
 
     def __init__(self, source: Source[T], predicate: Callable[[T], Any]) -> None:
-        self._kernel = WhileKernel(predicate, takes=False)
-        super().__init__(source, self._kernel)
+        super().__init__(source, WhileKernel(predicate, takes=False))

@@ -1,4 +1,7 @@
-"""Sources of pull streams."""
+"""Sources of pull streams: in memory, one value, any iterable, and the lines of a file.
+
+Every operator calls `as_pull` with its `source` argument.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,43 @@ from collections.abc import AsyncIterable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from headrace._core import AsyncIterSource, DequeSource, IterSource, LinesSource, OnceSource, attach
+from headrace._internal.kernel_properties import KernelProperty
 from headrace._internal.reprs import describe_value, pluralize, short_repr
+from headrace._internal.validate import check_path
 from headrace.pull.base import PullObj
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
+    from typing import Protocol
+
+    from headrace._internal.validate import Path
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 Source = Iterable[T_co] | AsyncIterable[T_co]
 """The type of every `source` argument: a pull object or an iterable, sync or async."""
+
+
+if TYPE_CHECKING:
+
+    class _ClosableIterator(AsyncIterator[T_co], Protocol[T_co]):
+        async def aclose(self) -> None: ...
+
+
+class Restartable(AsyncIterable[T_co]):
+    """An iterable over one iterator, as the origin of a stream that can restart: an iterator itself runs only once."""
+
+    def __init__(self, iterator: _ClosableIterator[T_co]) -> None:
+        self._iterator = iterator
+
+    def __aiter__(self) -> AsyncIterator[T_co]:
+        """Return the iterator."""
+        return self._iterator
+
+    async def aclose(self) -> None:
+        """Close the source of a stream that was never pulled."""
+        await self._iterator.aclose()
 
 
 class SourceObj(PullObj[T_co], stock=True):
@@ -90,19 +119,11 @@ class SourceCacheObj(SourceObj[T], stock=True):
         value: Any object; replace it at any time with `source.value = ...`.
     """
 
+    value: KernelProperty[T, T] = KernelProperty("The value, live.")
+
     def __init__(self, value: T) -> None:
-        self._feed = OnceSource(value)
-        super().__init__(self._feed)
-
-    @property
-    def value(self) -> T:
-        """The value, live."""
-        value: T = self._feed.value
-        return value
-
-    @value.setter
-    def value(self, value: T) -> None:
-        self._feed.value = value
+        self._kernel = OnceSource(value)
+        super().__init__(self._kernel)
 
 
 class SourceIterObj(SourceObj[T_co], stock=True):
@@ -161,19 +182,8 @@ class SourceLinesObj(SourceObj[str], stock=True):
         ValueError: `encoding` or `errors` is unknown, or `encoding` is not of this kind.
     """
 
-    def __init__(
-        self,
-        path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
-        *,
-        encoding: str = "utf-8",
-        errors: str = "strict",
-    ) -> None:
-        given = cast("object", path)
-        if not isinstance(given, (str, bytes, os.PathLike)):
-            raise TypeError(
-                f"path must be a str, bytes or os.PathLike, got {describe_value(given)}"
-            )
-        super().__init__(LinesSource(os.fsdecode(path), encoding, errors))
+    def __init__(self, path: Path, *, encoding: str = "utf-8", errors: str = "strict") -> None:
+        super().__init__(LinesSource(check_path("path", path), encoding, errors))
         self._path = path
 
     def _repr_parts(self) -> Iterator[str]:
@@ -181,7 +191,7 @@ class SourceLinesObj(SourceObj[str], stock=True):
         yield from super()._repr_parts()
 
     @property
-    def path(self) -> str | bytes | os.PathLike[str] | os.PathLike[bytes]:
+    def path(self) -> Path:
         """The file, as given; fixed."""
         return self._path
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, Literal, Self, TypeAlias, TypeVar, ca
 from headrace._core import AsyncIterSource, attach
 from headrace._internal.depth import check_depth
 from headrace._internal.reprs import describe_value, format_count
-from headrace._internal.validate import check_int
+from headrace._internal.validate import check_size
 from headrace.errors import CLOSING, ForkError, WouldBlock, WrongLoopError
 from headrace.pull._background import Failure
 from headrace.pull.source import SourceObj
@@ -44,10 +44,10 @@ def tee(
     maxsize: int = 1024,
     overflow: Overflow = "auto",
 ) -> tuple[PullBranchObj[T], ...]:
-    """Several streams of all items of one; see `PullObj.tee`."""
-    if check_int("n", 1, n) > MOST_BRANCHES:
+    """Return several streams of all items of one; see `PullObj.tee`."""
+    if check_size("n", n) > MOST_BRANCHES:
         raise ValueError(f"n must be at most {MOST_BRANCHES}, got {describe_value(n)}")
-    check_int("maxsize", 1, maxsize)
+    check_size("maxsize", maxsize)
     if overflow not in ("auto", "block", "error"):
         raise ValueError(f'overflow must be "auto", "block" or "error", got {overflow!r}')
     depth = check_depth(source, "tee()")
@@ -59,27 +59,27 @@ def tee(
 class PullBranchObj(SourceObj[T_co], stock=True):
     """One of the streams that `PullObj.tee` returns."""
 
-    def __init__(self, reader: _Reader[T_co], nesting: int) -> None:
-        self._depth = nesting
+    def __init__(self, reader: _Reader[T_co], depth: int) -> None:
+        self._depth = depth
         # Only the feed refers to the reader, so that dropping the branch finalises it.
-        self._look = reader.look()
+        self._state = reader.state()
         super().__init__(AsyncIterSource(reader))
 
     @property
     def source(self) -> PullObj[T_co]:
         """The stream that the branches share."""
-        return self._look[0].source
+        return self._state[0].source
 
     def _repr_parts(self) -> Iterator[str]:
-        hub, backlog = self._look
+        hub, backlog = self._state
         yield format_count(len(backlog.outcomes), hub.maxsize, "behind")
         yield from super()._repr_parts()
 
     def restart(self) -> None:
-        """Raises.
+        """Refuse to restart.
 
         Raises:
-            RuntimeError: Always: the items read by a branch are gone, and the other branches are at other positions.
+            RuntimeError: Always: the items that a branch has read are dropped, and the other branches are at other positions.
         """
         raise RuntimeError(
             "a branch of tee() cannot restart; close all of them, restart the source, and tee() it again"
@@ -118,8 +118,8 @@ class _Reader(Generic[T_co]):
     def __aiter__(self) -> Self:
         return self
 
-    def look(self) -> tuple[_Hub[T_co], _Backlog[T_co]]:
-        """The state, which may be read without referring to the reader."""
+    def state(self) -> tuple[_Hub[T_co], _Backlog[T_co]]:
+        """Return the state, so that the branch can read it without referring to the reader."""
         return self._hub, self._backlog
 
     async def __anext__(self) -> T_co:
@@ -127,16 +127,16 @@ class _Reader(Generic[T_co]):
 
     async def aclose(self) -> None:
         self._backlog.close()
-        self._hub.gone.append(self._backlog)
-        await self._hub.left()
+        self._hub.closed_branches.append(self._backlog)
+        await self._hub.on_branch_closed()
 
     def __del__(self) -> None:
         # A finaliser may run in any thread at any time: it only records the fact, and wakes the
         # hub.
         self._backlog.close()
-        self._hub.gone.append(self._backlog)
+        self._hub.closed_branches.append(self._backlog)
         with contextlib.suppress(ForkError):
-            self._hub.moved.resolve(None)
+            self._hub.changed.resolve(None)
 
 
 class _Hub(Generic[T]):
@@ -150,7 +150,7 @@ class _Hub(Generic[T]):
         self._backlogs: dict[_Backlog[T], None] = {}
         self._full: dict[_Backlog[T], None] = {}
         """The open branches that have no space for one more item."""
-        self.gone: deque[_Backlog[T]] = deque()
+        self.closed_branches: deque[_Backlog[T]] = deque()
         """The branches closed since the last check; appended to from any thread."""
         self._puller: asyncio.Task[object] | None = None
         """The task of the branch that currently pulls the source."""
@@ -158,8 +158,8 @@ class _Hub(Generic[T]):
         self._ended = False
         self._awaited: dict[asyncio.Task[object], int] = {}
         """The number of branches that wait for each reader of another branch."""
-        self.moved: WaitObject[None] = WaitObject()
-        """Wake the branches that wait for a change."""
+        self.changed: WaitObject[None] = WaitObject()
+        """Wakes the branches that wait for a change."""
 
     def join(self) -> _Backlog[T]:
         """Return a new branch, which gets every item from here on."""
@@ -178,11 +178,11 @@ class _Hub(Generic[T]):
                 raise StopAsyncIteration
             self._check(task)
             if self._puller is not None:
-                await self.moved.wait()
-            elif self._has_room():
+                await self.changed.wait()
+            elif self._has_space():
                 await self._pull(task)
             elif self._overflow == "block":
-                await self.moved.wait()
+                await self.changed.wait()
             elif (reader := self._other_reader(task)) is not None:
                 await self._wait_for(reader)
             elif self._overflow == "auto" and not has_yielded:
@@ -195,7 +195,7 @@ class _Hub(Generic[T]):
         if mine.is_full:
             mine.is_full = False
             self._full.pop(mine, None)
-            self.moved.resolve(None)
+            self.changed.resolve(None)
         if isinstance(outcome, Failure):
             raise outcome.error
         return outcome
@@ -203,7 +203,7 @@ class _Hub(Generic[T]):
     def _other_reader(self, task: asyncio.Task[object]) -> asyncio.Task[object] | None:
         """Return a task that reads a full branch and that another branch waits for."""
         if self._overflow == "auto":
-            # The first one is enough: when it moves or ends, this is decided anew.
+            # The first one is enough: when it pulls or ends, the branch decides again.
             for full in self._full:
                 reader = full.reader()
                 if reader is not None and reader is not task and not reader.done():
@@ -211,13 +211,13 @@ class _Hub(Generic[T]):
         return None
 
     async def _wait_for(self, reader: asyncio.Task[object]) -> None:
-        """Wait until something moves, or the reader ends without having made room."""
+        """Wait for a change, or until the reader ends without having made space."""
         waiting = self._awaited.get(reader, 0)
         if not waiting:
             reader.add_done_callback(self._reader_ended)
         self._awaited[reader] = waiting + 1
         try:
-            await self.moved.wait()
+            await self.changed.wait()
         finally:
             self._awaited[reader] -= 1
             if not self._awaited[reader]:
@@ -225,7 +225,7 @@ class _Hub(Generic[T]):
                 reader.remove_done_callback(self._reader_ended)
 
     def _reader_ended(self, _reader: asyncio.Task[object]) -> None:
-        self.moved.resolve(None)
+        self.changed.resolve(None)
 
     def _refusal(self) -> WouldBlock:
         ahead = f"this branch is {self.maxsize} items ahead of the slowest, which is the maxsize of tee()"
@@ -250,15 +250,15 @@ class _Hub(Generic[T]):
                 "this stream is being pulled already: its own callable cannot pull it"
             )
 
-    def _has_room(self) -> bool:
+    def _has_space(self) -> bool:
         """Return whether every open branch has space for one more item."""
         # Called for each item of each branch: so the full branches are recorded, not searched.
         self._forget_closed()
         return not self._full
 
     def _forget_closed(self) -> None:
-        while self.gone:
-            backlog = self.gone.popleft()
+        while self.closed_branches:
+            backlog = self.closed_branches.popleft()
             if backlog in self._backlogs:
                 del self._backlogs[backlog]
                 self._full.pop(backlog, None)
@@ -288,7 +288,7 @@ class _Hub(Generic[T]):
             outcome = Failure(error)
         finally:
             self._puller = None
-            self.moved.resolve(None)
+            self.changed.resolve(None)
         for backlog in self._backlogs:
             if backlog.is_open:
                 backlog.outcomes.append(outcome)
@@ -296,9 +296,9 @@ class _Hub(Generic[T]):
                     backlog.is_full = True
                     self._full[backlog] = None
 
-    async def left(self) -> None:
+    async def on_branch_closed(self) -> None:
         """Remove a closed branch; with the last one, close the source."""
-        self.moved.resolve(None)
+        self.changed.resolve(None)
         self._forget_closed()
         if not self._backlogs:
             await self.source.aclose()

@@ -1,6 +1,6 @@
 """Operators that depend on time. They use the event loop's clock, and so also run on a virtual clock.
 
-Two of them wait for their source and the clock at the same time, which takes a task that pulls the source, a `Pump`.
+Two of them wait for their source and the clock at the same time, which takes a task that pulls the source, a `BackgroundPuller`.
 The others only sleep, and need no task.
 """
 
@@ -10,9 +10,10 @@ import asyncio
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from headrace._core import AsyncIterSource, FilterKernel
+from headrace._internal.kernel_properties import KernelProperty
 from headrace._internal.reprs import format_count
-from headrace._internal.validate import check_int, check_positive, check_seconds
-from headrace.pull._background import Failure, PullPumpObj, Pump
+from headrace._internal.validate import check_int, check_positive, check_seconds, check_size
+from headrace.pull._background import BackgroundPuller, Failure, PullBackgroundObj
 from headrace.pull.source import SourceObj, as_pull
 from headrace.pull.transform import PullObj1To1Link
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class PullTimeoutObj(PullPumpObj[T, T], stock=True):
+class PullTimeoutObj(PullBackgroundObj[T, T], stock=True):
     """The items of the source, with at most `timeout` seconds for each.
 
     Law: with `on_timeout="raise"`, the items of the source, each once, and a `TimeoutError` for every pull that got
@@ -66,9 +67,9 @@ class PullTimeoutObj(PullPumpObj[T, T], stock=True):
         self._checked = check_positive if on_timeout == "skip" else check_seconds
         self._timed: _Timed[T]
         if on_timeout == "skip":
-            self._timed = _InTime(as_pull(source), self._checked("timeout", timeout))
+            self._timed = _DropLate(as_pull(source), self._checked("timeout", timeout))
         else:
-            self._timed = _Patience(as_pull(source), self._checked("timeout", timeout))
+            self._timed = _PullWithin(as_pull(source), self._checked("timeout", timeout))
         super().__init__(self._timed)
 
     @property
@@ -81,51 +82,51 @@ class PullTimeoutObj(PullPumpObj[T, T], stock=True):
         self._timed.seconds = self._checked("seconds", timeout)
 
 
-class _Timed(Pump[T, T]):
+class _Timed(BackgroundPuller[T, T]):
     def __init__(self, source: PullObj[T], timeout: float) -> None:
         super().__init__(source)
         self.seconds = timeout
 
-    def facts(self) -> Iterator[str]:
+    def parts(self) -> Iterator[str]:
         yield f"within {self.seconds} s"
-        yield from super().facts()
+        yield from super().parts()
 
 
-class _Patience(_Timed[T]):
+class _PullWithin(_Timed[T]):
     """Wait up to the timeout, and keep a later item for the next pull."""
 
     async def __anext__(self) -> T:
         loop = asyncio.get_running_loop()
         timeout = self.seconds
         until = loop.time() + timeout
-        while not (self.held or self.over):
+        while not (self.buffer or self.is_over):
             await self.wait(until)
-            if not (self.held or self.over) and loop.time() >= until:
+            if not (self.buffer or self.is_over) and loop.time() >= until:
                 raise TimeoutError(
-                    f"the source gave no item within {timeout} seconds; what it gives goes to a later pull"
+                    f"the source gave no item within {timeout} seconds; a late item goes to a later pull"
                 )
         return self.take()
 
 
-class _InTime(_Timed[T]):
+class _DropLate(_Timed[T]):
     """Wait without a limit, and drop the items that took too long."""
 
-    asked = 0.0
+    requested_at = 0.0
     """The time of the pull for the held item, or else for the next one."""
 
     async def __anext__(self) -> T:
         while True:
-            if not (self.held or self.pulling):
-                self.asked = asyncio.get_running_loop().time()
-            while not (self.held or self.over):
+            if not (self.buffer or self.is_pulling):
+                self.requested_at = asyncio.get_running_loop().time()
+            while not (self.buffer or self.is_over):
                 await self.wait()
-            is_item = self.held and type(self.held[0]) is not Failure
-            if not (is_item and self.since - self.asked > self.seconds):
+            is_item = self.buffer and type(self.buffer[0]) is not Failure
+            if not (is_item and self.first_at - self.requested_at > self.seconds):
                 return self.take()
-            self.held.clear()
+            self.buffer.clear()
 
 
-class PullWindowTimeoutObj(PullPumpObj[T, list[T]], stock=True):
+class PullWindowTimeoutObj(PullBackgroundObj[T, list[T]], stock=True):
     """Lists of at most `size` items that wait at most `timeout` seconds.
 
     Law: the items of the source, each once, in lists that are never empty. A list is yielded when it is full or
@@ -151,58 +152,53 @@ class PullWindowTimeoutObj(PullPumpObj[T, list[T]], stock=True):
         ValueError: `size` is not positive, or `timeout` negative or not finite.
     """
 
+    size: KernelProperty[int, int] = KernelProperty(
+        "The number of items in a full list, live: a new number applies from the next item.",
+        of="_window",
+        check=check_size,
+    )
+    seconds: KernelProperty[float, float] = KernelProperty(
+        "The maximum age of a list in seconds, live: a new time applies from the next item.",
+        of="_window",
+        check=check_seconds,
+    )
+
     def __init__(self, source: Source[T], size: int, timeout: float) -> None:
         self._window = _Window(
-            as_pull(source), check_int("size", 1, size), check_seconds("timeout", timeout)
+            as_pull(source), check_size("size", size), check_seconds("timeout", timeout)
         )
         super().__init__(self._window)
 
-    @property
-    def size(self) -> int:
-        """The number of items in a full list, live: a new number applies from the next item."""
-        return self._window.size
 
-    @size.setter
-    def size(self, size: int) -> None:
-        self._window.size = check_int("size", 1, size)
-
-    @property
-    def seconds(self) -> float:
-        """The maximum age of a list in seconds, live: a new time applies from the next item."""
-        return self._window.seconds
-
-    @seconds.setter
-    def seconds(self, timeout: float) -> None:
-        self._window.seconds = check_seconds("seconds", timeout)
-
-
-class _Window(Pump[T, list[T]]):
+class _Window(BackgroundPuller[T, list[T]]):
     def __init__(self, source: PullObj[T], size: int, timeout: float) -> None:
         super().__init__(source)
         self.size = size
         self.seconds = timeout
 
-    def facts(self) -> Iterator[str]:
-        yield format_count(len(self.held), self.size, "gathered")
+    def parts(self) -> Iterator[str]:
+        yield format_count(len(self.buffer), self.size, "gathered")
         yield f"for {self.seconds} s"
 
-    def room(self) -> int:
-        return self.size if super().room() else 0
+    def max_buffered(self) -> int:
+        return self.size if super().max_buffered() else 0
 
     async def __anext__(self) -> list[T]:
         loop = asyncio.get_running_loop()
-        held = self.held
-        while not (self.over or len(held) >= self.size or (held and type(held[-1]) is Failure)):
-            until = self.since + self.seconds if held else None
+        buffer = self.buffer
+        while not (
+            self.is_over or len(buffer) >= self.size or (buffer and type(buffer[-1]) is Failure)
+        ):
+            until = self.first_at + self.seconds if buffer else None
             if until is not None and loop.time() >= until:
                 break
             await self.wait(until)
-        if not held or type(held[0]) is Failure:
+        if not buffer or type(buffer[0]) is Failure:
             # Raises the error, or the end.
             return [self.take()]
         window: list[T] = []
-        while held and len(window) < self.size and not isinstance(held[0], Failure):
-            window.append(cast("T", held.popleft()))
+        while buffer and len(window) < self.size and not isinstance(buffer[0], Failure):
+            window.append(cast("T", buffer.popleft()))
         return window
 
 
@@ -232,9 +228,25 @@ class PullThrottleObj(PullObj1To1Link[T, T], stock=True):
         ValueError: One of the numbers is not positive and finite.
     """
 
+    rate: KernelProperty[float, float] = KernelProperty(
+        "The number of items per period, live: a new number applies from the next item.",
+        of="_pace",
+        check=check_positive,
+    )
+    per: KernelProperty[float, float] = KernelProperty(
+        "The length of the period in seconds, live: a new number applies from the next item.",
+        of="_pace",
+        check=check_positive,
+    )
+    burst: KernelProperty[int, int] = KernelProperty(
+        "The maximum number of items that pass at once, live: a new number applies from the next item.",
+        of="_pace",
+        check=check_size,
+    )
+
     def __init__(self, source: Source[T], rate: float, *, per: float = 1.0, burst: int = 1) -> None:
         self._pace = _Pace(
-            check_positive("rate", rate), check_positive("per", per), check_int("burst", 1, burst)
+            check_positive("rate", rate), check_positive("per", per), check_size("burst", burst)
         )
         # A filter that accepts every item, in time: its driver keeps an item whose wait was cancelled, and does not
         # await awaitable items.
@@ -243,33 +255,6 @@ class PullThrottleObj(PullObj1To1Link[T, T], stock=True):
     def _repr_parts(self) -> Iterator[str]:
         yield f"{self.rate} in {self.per} s"
         yield from super()._repr_parts()
-
-    @property
-    def rate(self) -> float:
-        """The number of items per period, live: a new number applies from the next item."""
-        return self._pace.rate
-
-    @rate.setter
-    def rate(self, rate: float) -> None:
-        self._pace.rate = check_positive("rate", rate)
-
-    @property
-    def per(self) -> float:
-        """The length of the period in seconds, live: a new number applies from the next item."""
-        return self._pace.per
-
-    @per.setter
-    def per(self, per: float) -> None:
-        self._pace.per = check_positive("per", per)
-
-    @property
-    def burst(self) -> int:
-        """The maximum number of items that pass at once, live: a new number applies from the next item."""
-        return self._pace.burst
-
-    @burst.setter
-    def burst(self, burst: int) -> None:
-        self._pace.burst = check_int("burst", 1, burst)
 
 
 class _Pace:
@@ -334,13 +319,13 @@ class PullTimerObj(SourceObj[int], stock=True):
     def __init__(self, interval: float, *, count: int | None = None) -> None:
         if count is not None:
             count = check_int("count", 0, count)
-        self._said = (
+        self._description = (
             f"every {interval} s" if count is None else f"every {interval} s, {count} times"
         )
         super().__init__(AsyncIterSource(_Timer(check_positive("interval", interval), count)))
 
     def _repr_parts(self) -> Iterator[str]:
-        yield self._said
+        yield self._description
         yield from super()._repr_parts()
 
 

@@ -28,7 +28,8 @@ from headrace._internal.kernel_properties import (
     dedupe_kernel,
 )
 from headrace._internal.sentinels import NOTHING, SKIP, Skip
-from headrace.pull._concurrent_source import Calls, check
+from headrace.pull._concurrent_map import ConcurrentMap, check_limits
+from headrace.pull._concurrent_source import ConcurrentSource
 from headrace.pull.base import PullObj
 from headrace.pull.source import Source, as_pull
 
@@ -58,10 +59,9 @@ class PullObj1To1Link(PullObj[OUT_co], Generic[IN, OUT_co], stock=True):
 
     def __init__(self, source: Source[IN], kernel: Any = None) -> None:
         self._source: PullObj[IN] = as_pull(source)
-        if kernel is None:
-            # Closing and restarting still reach the source. Without `pull_impl` the link passes items through.
-            kernel = MapKernel(_unchanged)
-        super().__init__(self._source, kernel)
+        # With a kernel, closing and restarting reach the source. Without `pull_impl` the link passes items through.
+        self._kernel: Any = MapKernel(_unchanged) if kernel is None else kernel
+        super().__init__(self._source, self._kernel)
 
     @property
     def source(self) -> PullObj[IN]:
@@ -109,7 +109,7 @@ class PullMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
         ValueError: `concurrency` is not positive, `window` less than it, or `on_cancel` is neither of the two.
     """
 
-    _calls: Calls[OUT] | None = None
+    _calls: ConcurrentMap[OUT] | None = None
 
     @overload
     def __init__(
@@ -146,28 +146,24 @@ class PullMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
         on_cancel: Literal["retry", "keep"] = "retry",
         raw: bool = False,
     ) -> None:
-        self._kernel = MapKernel(transform, raw)
+        kernel = MapKernel(transform, raw)
         if type(concurrency) is not int or concurrency != 1 or window is not None:
-            check(concurrency, window)
+            check_limits(concurrency, window)
         if on_cancel != "keep":
             if on_cancel != "retry":
                 raise ValueError(f'on_cancel must be "retry" or "keep", got {on_cancel!r}')
             if concurrency == 1:
-                super().__init__(source, self._kernel)
+                super().__init__(source, kernel)
                 return
         pulled = as_pull(source)
-        self._calls = Calls(
-            pulled,
-            self._kernel,
-            concurrency=concurrency,
-            window=window,
-            ordered=ordered,
-            raw=raw,
-            operator=type(self).__name__,
+        self._calls = ConcurrentMap(
+            pulled, kernel, ordered=ordered, raw=raw, operator=type(self).__name__
         )
-        # The calls have run before items arrive here: all items pass.
-        super().__init__(cast("Any", self._calls), SkipKernel(0))
-        self._source = pulled
+        self._calls.set_limits(concurrency, window)
+        # The source has called `transform` already: all items pass.
+        super().__init__(cast("Any", ConcurrentSource(self._calls)), SkipKernel(0))
+        # The configuration is that of the calls and their source.
+        self._source, self._kernel = pulled, kernel
 
     @property
     def concurrency(self) -> int:
@@ -176,23 +172,25 @@ class PullMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
 
     @concurrency.setter
     def concurrency(self, concurrency: int) -> None:
-        self._running_ahead().concurrency = concurrency
+        calls = self._concurrent()
+        calls.set_limits(concurrency, calls.window)
 
     @property
     def window_size(self) -> int:
         """The maximum number of items called and not yet delivered; live where `concurrency` is."""
-        return 1 if self._calls is None else self._calls.window_size
+        return 1 if self._calls is None else self._calls.max_held
 
     @window_size.setter
     def window_size(self, window: int | None) -> None:
-        self._running_ahead().window_size = window
+        calls = self._concurrent()
+        calls.set_limits(calls.concurrency, window)
 
     def _repr_parts(self) -> Iterator[str]:
         if self._calls is not None:
-            yield from self._calls.facts()
+            yield from self._calls.parts()
         yield from super()._repr_parts()
 
-    def _running_ahead(self) -> Calls[OUT]:
+    def _concurrent(self) -> ConcurrentMap[OUT]:
         if self._calls is None:
             raise AttributeError(
                 "concurrency and window of this stream are fixed; make it with a concurrency above 1, "
@@ -220,8 +218,7 @@ class PullFilterObj(PullObj1To1Link[T, T], HasPredicate[T], stock=True):
     """
 
     def __init__(self, source: Source[T], predicate: Callable[[T], Any]) -> None:
-        self._kernel = FilterKernel(predicate)
-        super().__init__(source, self._kernel)
+        super().__init__(source, FilterKernel(predicate))
 
 
 class PullDedupeObj(PullObj1To1Link[T, T], HasMemory, stock=True):
@@ -255,8 +252,7 @@ class PullDedupeObj(PullObj1To1Link[T, T], HasMemory, stock=True):
         maxsize: int | None = None,
         consecutive: bool = False,
     ) -> None:
-        self._kernel = dedupe_kernel(key, maxsize, consecutive=consecutive)
-        super().__init__(source, self._kernel)
+        super().__init__(source, dedupe_kernel(key, maxsize, consecutive=consecutive))
 
 
 class PullReduceObj(PullObj1To1Link[IN, OUT], HasReducer[IN], stock=True):
@@ -293,8 +289,7 @@ class PullReduceObj(PullObj1To1Link[IN, OUT], HasReducer[IN], stock=True):
     def __init__(
         self, source: Source[IN], reducer: Callable[[Any, IN], Any], initial: Any = NOTHING
     ) -> None:
-        self._kernel = ReduceKernel(reducer, *(() if initial is NOTHING else (initial,)))
-        super().__init__(source, self._kernel)
+        super().__init__(source, ReduceKernel(reducer, *(() if initial is NOTHING else (initial,))))
 
 
 class PullCallbackObj(PullObj1To1Link[T, T], HasCallbacks[T], stock=True):
@@ -320,8 +315,7 @@ class PullCallbackObj(PullObj1To1Link[T, T], HasCallbacks[T], stock=True):
     """
 
     def __init__(self, source: Source[T], *callbacks: Callable[[T], Any]) -> None:
-        self._kernel = CallbackKernel(callbacks, _call_rest)
-        super().__init__(source, self._kernel)
+        super().__init__(source, CallbackKernel(callbacks, _call_rest))
 
 
 async def _call_rest(
@@ -366,8 +360,7 @@ class PullInOrderObj(PullObj1To1Link[T, T], HasIndex[T], stock=True):
     def __init__(
         self, source: Source[T], index: Callable[[T], Any], *, start: int = 0, maxsize: int = 1024
     ) -> None:
-        self._kernel = InOrderKernel(index, start, maxsize)
-        super().__init__(source, self._kernel)
+        super().__init__(source, InOrderKernel(index, start, maxsize))
 
 
 class PullCatchObj(PullObj1To1Link[T, T | U], HasHandler, Generic[T, U], stock=True):
@@ -406,5 +399,4 @@ class PullCatchObj(PullObj1To1Link[T, T | U], HasHandler, Generic[T, U], stock=T
     @overload
     def __init__(self, source: Source[T], handler: Callable[[Exception], U | Skip]) -> None: ...
     def __init__(self, source: Source[Any], handler: Callable[[Exception], Any]) -> None:
-        self._kernel = CatchKernel(handler, SKIP)
-        super().__init__(source, self._kernel)
+        super().__init__(source, CatchKernel(handler, SKIP))

@@ -1,15 +1,15 @@
-"""The implementation of `PullObj.drain_to`."""
+"""`drain`: the implementation of `PullObj.drain_to`, which pushes every item of a stream into a sink."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import headrace._core as _core
 from headrace._core import Delivery
 from headrace._internal.sentinels import NOTHING
+from headrace._internal.tasks import cancelling, is_cancellation
 from headrace.errors import ClosedError, WouldBlock
-from headrace.push.base import cancelling, says_done
+from headrace.push.base import says_done
 
 if TYPE_CHECKING:
     from headrace._core import PullLink
@@ -24,9 +24,8 @@ async def drain(stream: PullLink[Any], sink: PushProtocol[Any], *, forward_close
         try:
             result = await delivery.push(sink, item)
         except BaseException as error:
-            is_cancelled = isinstance(error, asyncio.CancelledError) and cancelling() > before
             if not delivery.accepted_by and (
-                is_cancelled or isinstance(error, GeneratorExit) or _is_refusal(error, item)
+                is_cancellation(error, before) or _is_refusal(error, item)
             ):
                 _core.hand_back(stream, item)
             raise

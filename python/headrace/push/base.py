@@ -1,4 +1,8 @@
-"""`PushObj`: the base of every push object."""
+"""`PushObj`: the base of every push object, and checks that push operators share.
+
+The native `PushLink` pushes through fused stages; this class ends and describes push objects, and records which methods a subclass
+overrides.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +38,7 @@ class PushObj(PushLink[T_contra], DescribeMixin):
     `await obj.next(item)` returns when the stages below have accepted the item, which is the back-pressure. If `done`
     is set in its result, no further items are needed, and later ones are dropped. `return_()` ends the supply,
     `throw(error)` ends it with an error; a later push raises `ClosedError`, which carries the item. `next_nowait(item)`
-    is for producers that cannot
-    wait: it delivers, or raises `WouldBlock`, and the item stays with the producer.
+    is for producers that cannot wait: it delivers, or raises `WouldBlock`, and the item stays with the producer.
 
     To make your own, override `next_impl(item)`, and `return_impl(value)` or `throw_impl(error)` if
     the end matters.
@@ -145,14 +148,14 @@ def checked_sink(sink: PushProtocol[Any], parameter: str = "sink") -> PushProtoc
         TypeError: It lacks a method of the push protocol, or has all of them but is a pull object or a class.
     """
     given = cast("object", sink)
-    what = None
+    kind = None
     if isinstance(given, type):
-        what = "a class: make one of it"
+        kind = "a class: make one of it"
     elif isinstance(given, PullLink):
-        what = "a pull object"
-    if what is not None:
+        kind = "a pull object"
+    if kind is not None:
         raise TypeError(
-            f"{parameter} must be a push object, got {describe_value(sink)}, which is {what}"
+            f"{parameter} must be a push object, got {describe_value(sink)}, which is {kind}"
         )
     missing = [
         name for name in ("next", "return_", "throw") if not callable(getattr(sink, name, None))
@@ -162,17 +165,6 @@ def checked_sink(sink: PushProtocol[Any], parameter: str = "sink") -> PushProtoc
             f"{parameter} must be a push object, got {describe_value(sink)}, which has no {' and no '.join(missing)}()"
         )
     return sink
-
-
-def checked_selector(selector: Any) -> Any:
-    """Return the selector if it is callable.
-
-    Raises:
-        TypeError: It is not callable.
-    """
-    if not callable(selector):
-        raise TypeError(f"selector must be callable, got {describe_value(selector)}")
-    return selector
 
 
 def checked_sinks(sinks: Iterable[PushProtocol[T]]) -> tuple[PushProtocol[T], ...]:
@@ -207,16 +199,6 @@ def different_sinks(sinks: Iterable[PushProtocol[T]]) -> tuple[PushProtocol[T], 
                 f"sinks must be different from each other, got {sink!r} as sinks[{first}] and sinks[{number}]"
             )
     return checked
-
-
-def cancelling() -> int:
-    """Return the number of cancellation requests of the running task.
-
-    A `CancelledError` is a cancellation only if this number rose; otherwise it is an error like any
-    other.
-    """
-    task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()
 
 
 def acceptors(error: BaseException) -> tuple[Any, ...]:

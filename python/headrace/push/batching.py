@@ -1,4 +1,4 @@
-"""Operators that group items into lists."""
+"""Operators that group items into lists: by number, and by a condition. Each is a push object over a sink with a native kernel."""
 
 from __future__ import annotations
 
@@ -53,8 +53,7 @@ class PushWindowObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
         *,
         partial: Literal["keep", "drop"] = "keep",
     ) -> None:
-        self._kernel = WindowKernel(size, check_partial(partial))
-        super().__init__(sink, self._kernel)
+        super().__init__(sink, WindowKernel(size, check_partial(partial)))
 
 
 class PushBufferObj(PushObj1To1Link[T, list[T]], HasCondition[T], stock=True):
@@ -94,5 +93,4 @@ class PushBufferObj(PushObj1To1Link[T, list[T]], HasCondition[T], stock=True):
         *,
         partial: Literal["keep", "drop"] = "keep",
     ) -> None:
-        self._kernel = BufferKernel(condition, check_partial(partial))
-        super().__init__(sink, self._kernel)
+        super().__init__(sink, BufferKernel(condition, check_partial(partial)))

@@ -53,7 +53,7 @@ U = TypeVar("U")
 K = TypeVar("K", bound="Hashable")
 
 # The number of operators that a `repr` names.
-_TOLD = 5
+_SHOWN = 5
 
 # The number of operators in one block of a chain. With one operator per block, CPython would free a long chain by
 # recursion; with a single block, each added operator would copy all others.
@@ -113,7 +113,7 @@ class PushChain(Uncopied, Generic[IN_contra, OUT_co]):
         name = type(make(SinkNullObj())).__name__
         chain: PushChain[IN_contra, Any] = PushChain()
         chain._count = self._count + 1
-        chain._first = self._first if self._count >= _TOLD else (*self._first, name)
+        chain._first = self._first if self._count >= _SHOWN else (*self._first, name)
         if len(self._steps) < _BLOCK:
             chain._steps, chain._above = (*self._steps, (make, name)), self._above
         else:
@@ -315,11 +315,11 @@ class PushChain(Uncopied, Generic[IN_contra, OUT_co]):
 
     def __repr__(self) -> str:
         first = self._first
-        told = first if self._count <= _TOLD else (*first[: _TOLD - 1], "...")
-        return f"<PushChain of {self._count}: {' | '.join(told) or 'nothing yet'}>"
+        names = first if self._count <= _SHOWN else (*first[: _SHOWN - 1], "...")
+        return f"<PushChain of {self._count}: {' | '.join(names) or 'nothing yet'}>"
 
     def _names(self) -> list[str]:
-        """The names of the operator classes, from the top."""
+        """Return the names of the operator classes, from the top."""
         return [name for _, name in self._upwards()][::-1]
 
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from headrace._core import Fan, IteratorResult
 from headrace._internal.error_notes import as_group, ends_program, raise_all
+from headrace._internal.kernel_properties import KernelProperty
 from headrace._internal.reprs import describe_value, pluralize
-from headrace._internal.tasks import wait_until_done
+from headrace._internal.tasks import cancelling, is_cancellation, wait_until_done
+from headrace._internal.validate import check_callable
 from headrace.push.base import (
     PushObj,
     acceptors,
-    cancelling,
-    checked_selector,
     checked_sink,
     checked_sinks,
     different_sinks,
@@ -132,7 +132,18 @@ class _FanOut(PushObj[T], stock=True):
         return IteratorResult(None, self._fan.is_done)
 
 
-class PushForkObj(_FanOut[T], stock=True):
+class _ListFanOut(_FanOut[T], stock=True):
+    """The base of push objects with a list of sinks."""
+
+    __slots__ = ()
+
+    @property
+    def sinks(self) -> Sequence[PushProtocol[T]]:
+        """The sinks."""
+        return tuple(self._fan.sinks)
+
+
+class PushForkObj(_ListFanOut[T], stock=True):
     """Deliver each item to all sinks, concurrently.
 
     Law: every sink gets every item; the push is done when all have accepted it.
@@ -167,7 +178,7 @@ class PushForkObj(_FanOut[T], stock=True):
         ValueError: There are no sinks, or one of them is given twice.
     """
 
-    __slots__ = ("_sinks",)
+    __slots__ = ()
 
     def __init__(
         self,
@@ -176,16 +187,12 @@ class PushForkObj(_FanOut[T], stock=True):
         concurrent: bool = True,
         forward_close: bool = True,
     ) -> None:
-        self._sinks = different_sinks(sinks)
-        super().__init__(self._sinks, "all", concurrent=concurrent, forward_close=forward_close)
-
-    @property
-    def sinks(self) -> Sequence[PushProtocol[T]]:
-        """The sinks."""
-        return self._sinks
+        super().__init__(
+            different_sinks(sinks), "all", concurrent=concurrent, forward_close=forward_close
+        )
 
 
-class PushDistributeObj(_FanOut[T], stock=True):
+class PushDistributeObj(_ListFanOut[T], stock=True):
     """Deliver each item to the sink that `selector` names.
 
     Law: each item goes to exactly one sink, number `selector(item)`.
@@ -208,7 +215,11 @@ class PushDistributeObj(_FanOut[T], stock=True):
         IndexError: At a push: the selector named no sink. The item stays with the caller.
     """
 
-    __slots__ = ("_sinks",)
+    __slots__ = ()
+
+    selector: KernelProperty[Callable[[T], Any], Callable[[T], Any]] = KernelProperty(
+        "The callable, live: a new one applies from the next item.", of="_fan"
+    )
 
     def __init__(
         self,
@@ -217,25 +228,11 @@ class PushDistributeObj(_FanOut[T], stock=True):
         *,
         forward_close: bool = True,
     ) -> None:
-        self._sinks = checked_sinks(sinks)
-        super().__init__(self._sinks, checked_selector(selector), forward_close=forward_close)
-
-    @property
-    def sinks(self) -> Sequence[PushProtocol[T]]:
-        """The sinks."""
-        return self._sinks
-
-    @property
-    def selector(self) -> Callable[[T], Any]:
-        """The callable, live: a new one applies from the next item."""
-        return self._fan.selector
-
-    @selector.setter
-    def selector(self, selector: Callable[[T], Any]) -> None:
-        self._fan.selector = selector
+        checked = checked_sinks(sinks)
+        super().__init__(checked, check_callable("selector", selector), forward_close=forward_close)
 
 
-class PushRoundRobinObj(_FanOut[T], stock=True):
+class PushRoundRobinObj(_ListFanOut[T], stock=True):
     """Deliver items to the sinks in rotation.
 
     Law: item number `i` goes to `sinks[i % len(sinks)]`. A sink that is done is skipped from then on; the push returns
@@ -255,16 +252,10 @@ class PushRoundRobinObj(_FanOut[T], stock=True):
         ValueError: There are no sinks.
     """
 
-    __slots__ = ("_sinks",)
+    __slots__ = ()
 
     def __init__(self, sinks: Iterable[PushProtocol[T]], *, forward_close: bool = True) -> None:
-        self._sinks = checked_sinks(sinks)
-        super().__init__(self._sinks, "ring", forward_close=forward_close)
-
-    @property
-    def sinks(self) -> Sequence[PushProtocol[T]]:
-        """The sinks."""
-        return self._sinks
+        super().__init__(checked_sinks(sinks), "ring", forward_close=forward_close)
 
 
 class PushLabeledDistributeObj(_FanOut[T], Generic[K, T], stock=True):
@@ -292,6 +283,12 @@ class PushLabeledDistributeObj(_FanOut[T], Generic[K, T], stock=True):
 
     __slots__ = ("_by_label", "_drops", "_labeled")
 
+    selector: KernelProperty[Callable[[T], Any], Callable[[T], Any]] = KernelProperty(
+        "The callable, live: a new one applies from the next item.",
+        of="_by_label",
+        check=check_callable,
+    )
+
     def __init__(
         self,
         sinks: Mapping[K, PushProtocol[T]],
@@ -315,7 +312,7 @@ class PushLabeledDistributeObj(_FanOut[T], Generic[K, T], stock=True):
         self._drops = missing == "drop"
         self._by_label = _ByLabel(
             {label: number for number, label in enumerate(self._labeled)},
-            checked_selector(selector),
+            check_callable("selector", selector),
             missing,
         )
         super().__init__(ways, self._by_label, forward_close=forward_close)
@@ -324,15 +321,6 @@ class PushLabeledDistributeObj(_FanOut[T], Generic[K, T], stock=True):
     def sinks(self) -> Mapping[K, PushProtocol[T]]:
         """The sinks, by label."""
         return MappingProxyType(self._labeled)
-
-    @property
-    def selector(self) -> Callable[[T], Any]:
-        """The callable, live: a new one applies from the next item."""
-        return self._by_label.selector
-
-    @selector.setter
-    def selector(self, selector: Callable[[T], Any]) -> None:
-        self._by_label.selector = checked_selector(selector)
 
 
 class _ByLabel:
@@ -402,9 +390,7 @@ class _Delivery(Generic[T]):
             result = await awaitable
         except BaseException as error:
             has_below = acceptors(error)
-            if isinstance(error, GeneratorExit) or (
-                isinstance(error, asyncio.CancelledError) and cancelling() > before
-            ):
+            if is_cancellation(error, before):
                 if has_below:
                     self._leave(number)
                     self.below += has_below
@@ -438,13 +424,9 @@ async def _end_all(ends: list[Callable[[Any], Awaitable[Any]]], argument: Any) -
         before = cancelling()
         try:
             await method(argument)
-        except asyncio.CancelledError as error:
-            if cancelling() > before:
-                raise
-            errors.append(error)
-        except GeneratorExit:
-            raise
         except BaseException as error:
+            if is_cancellation(error, before):
+                raise
             errors.append(error)
 
     if len(ends) == 1:

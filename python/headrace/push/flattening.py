@@ -1,4 +1,4 @@
-"""Operators that yield the items of each item."""
+"""Operators that push the items of each item, itself an iterable or mapped to one. Their logic is a native kernel."""
 
 from __future__ import annotations
 
@@ -77,5 +77,4 @@ class PushFlatMapObj(PushObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
             | Coroutine[Any, Any, Iterable[OUT] | AsyncIterable[OUT]],
         ],
     ) -> None:
-        self._kernel = FlatMapKernel(transform)
-        super().__init__(sink, self._kernel)
+        super().__init__(sink, FlatMapKernel(transform))

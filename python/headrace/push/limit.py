@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from headrace.capacity._item_lease import Passage, kept_cost
+from headrace.capacity._item_lease import ItemLease, freeze_cost
 from headrace.capacity.node import checked_capacity, under
 from headrace.errors import WouldBlock
 from headrace.push.base import checked_result, pushes_now, refuse_after_end
@@ -46,8 +46,8 @@ class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
     Raises:
         TypeError: `sink` is not a push object, `capacity` is not a `CapacitySource`, `cost` is not a cost, or
             `priority` is not an integer.
-        ValueError: `cost` is not positive, or could never be had.
-        BudgetExhausted: Nothing of a budget is left that could cover `cost`.
+        ValueError: `cost` is not positive, or could never be granted.
+        BudgetExhausted: The rest of a budget cannot cover `cost`.
         ClosedError: `capacity` is closed.
     """
 
@@ -61,7 +61,7 @@ class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
     ) -> None:
         super().__init__(sink)
         self._capacity = checked_capacity(capacity, cost, priority)
-        self._cost = kept_cost(cost)
+        self._cost = freeze_cost(cost)
         self._priority = priority
 
     @property
@@ -78,16 +78,16 @@ class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
         yield from super()._repr_parts()
 
     async def next_impl(self, item: T) -> IteratorResult[Any]:
-        """Passes one item on when its lease is there."""
+        """Push one item on once its lease is granted."""
         lease = await self._capacity.acquire(self._cost, priority=self._priority)
-        with Passage(lease):
+        with ItemLease(lease):
             return await self._sink.next(item)
 
     def next_nowait(self, item: T) -> IteratorResult[Any]:
-        """Passes one item on if its lease can be had now.
+        """Push one item on if its lease can be granted immediately.
 
         Raises:
-            WouldBlock: The lease would have to be waited for, or the sink would have to wait.
+            WouldBlock: The lease or the sink would have to wait.
             TypeError: The sink has no `next_nowait`.
         """
         refuse_after_end(self, item)
@@ -98,6 +98,6 @@ class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
                 "the item cannot be accepted without waiting for capacity; await next(item)",
                 item=item,
             )
-        with Passage(lease):
+        with ItemLease(lease):
             result = push(item)
         return checked_result(self._sink, result)

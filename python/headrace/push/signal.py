@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from headrace.push.base import name_acceptors, push_now, refuse_after_end
 from headrace.push.transform import PushObj1To1Link
-from headrace.signal import checked_signal
+from headrace.signal import check_signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,24 +21,23 @@ T = TypeVar("T")
 class PushSignalObj(PushObj1To1Link[T, T], stock=True):
     """Push items on, and resolve a signal with each.
 
-    Law: for each item the push and then `wait_obj.resolve(item)`; with `when="before"` the other way
-    round. Of an item that is not accepted the signal hears nothing, or, with `"before"`, hears before
-    that is known.
+    Law: for each item the push, then `wait_obj.resolve(item)`; with `when="before"` in reverse order. An item that the
+    sink refuses does not resolve the signal; with `"before"` it has done so already.
     Order: of arrival, for as long as the sink does not suspend; of acceptance with `"after"`.
     Bound: nothing is held; the signal keeps its last value.
-    Cost: O(1) per item, and O(number of those who wait for the signal).
-    Cancel safety: a push that is cancelled has delivered its item whole or not at all. With `"before"`
-    the signal has heard of it all the same, and hears of it again if it is pushed again.
+    Cost: O(1) per item, and O(number of waiters of the signal).
+    Cancel safety: a cancelled push has delivered its item whole or not at all. With `"before"` the signal is resolved
+    nevertheless, and resolved again if the item is pushed again.
 
-    Ending this ends the sink, and leaves the signal as it is.
+    Ending this ends the sink, and does not change the signal.
 
     Args:
         sink: A push object.
         wait_obj: The signal.
-        when: Whether it is told `"after"` the sink has accepted the item, or `"before"` it is asked.
+        when: Whether to resolve it `"after"` the sink has accepted the item, or `"before"` the push.
 
     Raises:
-        TypeError: `sink` is not a push object, or `wait_obj` no `WaitObject`.
+        TypeError: `sink` is not a push object, or `wait_obj` is not a `WaitObject`.
         ValueError: `when` is neither of the two.
     """
 
@@ -60,7 +59,7 @@ class PushSignalObj(PushObj1To1Link[T, T], stock=True):
 
     @wait_obj.setter
     def wait_obj(self, wait_obj: WaitObject[T]) -> None:
-        self._wait_obj = checked_signal(wait_obj)
+        self._wait_obj = check_signal("wait_obj", wait_obj)
 
     @property
     def when(self) -> Literal["after", "before"]:
@@ -74,7 +73,7 @@ class PushSignalObj(PushObj1To1Link[T, T], stock=True):
         self._when: Literal["after", "before"] = when
 
     def _repr_parts(self) -> Iterator[str]:
-        yield f"tells {self._when}"
+        yield f"resolves {self._when}"
         yield from super()._repr_parts()
 
     async def next_impl(self, item: T) -> IteratorResult[Any]:
@@ -84,7 +83,7 @@ class PushSignalObj(PushObj1To1Link[T, T], stock=True):
             self._wait_obj.resolve(item)
         result = await self._sink.next(item)
         if when == "after":
-            self._tell(item)
+            self._resolve(item)
         return result
 
     def next_nowait(self, item: T) -> IteratorResult[Any]:
@@ -99,10 +98,10 @@ class PushSignalObj(PushObj1To1Link[T, T], stock=True):
             self._wait_obj.resolve(item)
         result = push_now(self._sink, item)
         if when == "after":
-            self._tell(item)
+            self._resolve(item)
         return result
 
-    def _tell(self, item: T) -> None:
+    def _resolve(self, item: T) -> None:
         try:
             self._wait_obj.resolve(item)
         except BaseException as error:

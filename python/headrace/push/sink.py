@@ -1,4 +1,4 @@
-"""Sinks: the ends of push pipelines."""
+"""Sinks, the ends of push pipelines: into a list, into callbacks, and into nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operators that take or skip a part of the items."""
+"""`PushTakeObj`: the first items."""
 
 from __future__ import annotations
 
@@ -19,17 +19,15 @@ T = TypeVar("T")
 class PushTakeObj(PushObj1To1Link[T, T], HasSize, stock=True):
     """The first `size` items; the push of the last one returns `done`.
 
-    Law: the sink gets `list(itertools.islice(items, size))`. What is pushed after that is dropped, and
-    its result says `done` again.
+    Law: the sink gets `list(itertools.islice(items, size))`. Later items are dropped, and their pushes return `done` too.
     Order: of arrival.
     Bound: nothing is held.
     Cost: O(1) per item.
-    Cancel safety: a push that is cancelled below has left its item here, where it is counted; it goes on
-    with the next push or the end.
+    Cancel safety: an item whose push is cancelled below counts and stays here; the next push or the end delivers it.
 
     Args:
         sink: A push object.
-        size: How many items, a whole number.
+        size: The number of items, 0 or more.
 
     Raises:
         TypeError: `sink` is not a push object, or `size` is not an integer.
@@ -39,5 +37,4 @@ class PushTakeObj(PushObj1To1Link[T, T], HasSize, stock=True):
     __slots__ = ()
 
     def __init__(self, sink: PushProtocol[T], size: int) -> None:
-        self._kernel = TakeKernel(size)
-        super().__init__(sink, self._kernel)
+        super().__init__(sink, TakeKernel(size))

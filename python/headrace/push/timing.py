@@ -1,9 +1,8 @@
-"""Operators that depend on time, by the event loop's clock."""
+"""`PushWindowTimeoutObj`: lists of items that are pushed on when they are full or old enough, by the event loop's clock."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import warnings
 from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -11,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from headrace._core import IteratorResult, WindowKernel
 from headrace._internal.error_notes import raise_all
 from headrace._internal.fair_lock import FairLock
-from headrace._internal.kernel_properties import HasSize
-from headrace._internal.reprs import describe_value, format_count
-from headrace._internal.tasks import wait_until_done
+from headrace._internal.kernel_properties import HasSize, KernelProperty
+from headrace._internal.reprs import format_count
+from headrace._internal.tasks import cancelling, is_cancellation, wait_until_done
+from headrace._internal.validate import check_positive
 from headrace.errors import WouldBlock
 from headrace.push.base import (
     acceptors,
-    cancelling,
     name_acceptors,
     refuse_after_end,
     says_done,
@@ -58,22 +57,20 @@ class PushWindowTimeoutObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
         ValueError: `size` or `timeout` is not positive, or `timeout` not finite.
     """
 
+    seconds: KernelProperty[float, float] = KernelProperty(
+        "The maximum age of a list in seconds, live: a new number applies from the next list.",
+        of="_window",
+        check=check_positive,
+    )
+
     def __init__(self, sink: PushProtocol[list[T]], size: int, timeout: float) -> None:
-        self._kernel = WindowKernel(size, True)
         super().__init__(sink)
-        self._window: _Window[T] = _Window(sink, _checked_seconds("timeout", timeout))
-
-    @property
-    def seconds(self) -> float:
-        """The maximum age of a list in seconds, live: a new number applies from the next list."""
-        return self._window.seconds
-
-    @seconds.setter
-    def seconds(self, seconds: float) -> None:
-        self._window.seconds = _checked_seconds("seconds", seconds)
+        # It only holds and checks the size: `next_impl` fills the lists.
+        self._kernel = WindowKernel(size, True)
+        self._window: _Window[T] = _Window(sink, check_positive("timeout", timeout))
 
     def _repr_parts(self) -> Iterator[str]:
-        yield from self._window.facts(self.size)
+        yield from self._window.parts(self.size)
         yield "ended" if self.closed else "open"
 
     async def next_impl(self, item: T) -> IteratorResult[Any]:
@@ -158,13 +155,13 @@ class _Window(Generic[T]):
         # Lists that are full or timed out; the first one may be in delivery.
         self.lists: deque[list[T]] = deque()
         self.is_done = False
-        self._turn = FairLock()
+        self._lock = FairLock()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._left: list[BaseException] = []
 
-    def facts(self, size: int) -> Iterator[str]:
+    def parts(self, size: int) -> Iterator[str]:
         """Describe the state, for `repr`."""
         yield format_count(len(self.filling), size, "gathered")
         yield f"for {self.seconds} s"
@@ -199,11 +196,11 @@ class _Window(Generic[T]):
         """Whether the current push has lists to deliver."""
         # If the list being filled is empty, this push completed one; if no delivery is in progress, lists were left
         # over.
-        return bool(self.lists) and (not self.filling or not self._turn.locked())
+        return bool(self.lists) and (not self.filling or not self._lock.locked())
 
     async def deliver(self) -> None:
         """Deliver the complete lists, in order."""
-        async with self._turn:
+        async with self._lock:
             while self.lists and not self.is_done:
                 await self._deliver_one(self.lists[0])
             if self.is_done:
@@ -214,10 +211,7 @@ class _Window(Generic[T]):
         try:
             result = await self._sink.next(items)
         except BaseException as error:
-            was_cancelled = isinstance(error, GeneratorExit) or (
-                isinstance(error, asyncio.CancelledError) and cancelling() > before
-            )
-            if not was_cancelled or acceptors(error):
+            if not is_cancellation(error, before) or acceptors(error):
                 self._remove(items)
             raise
         self._remove(items)
@@ -266,13 +260,3 @@ class _Window(Generic[T]):
             if task is not None and not task.done():
                 loop.call_soon_threadsafe(task.cancel)
         return count
-
-
-def _checked_seconds(parameter: str, seconds: Any) -> float:
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise TypeError(f"{parameter} must be a number of seconds, got {describe_value(seconds)}")
-    if not (seconds > 0 and math.isfinite(seconds)):
-        raise ValueError(
-            f"{parameter} must be a finite number of seconds above 0, got {describe_value(seconds)}"
-        )
-    return float(seconds)

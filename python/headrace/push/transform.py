@@ -23,11 +23,11 @@ from headrace._internal.kernel_properties import (
 )
 from headrace._internal.reprs import callable_name
 from headrace._internal.sentinels import NOTHING
+from headrace._internal.tasks import cancelling, is_cancellation
 from headrace._internal.validate import check_callable_or_none
 from headrace.errors import WouldBlock
 from headrace.push.base import (
     PushObj,
-    cancelling,
     checked_sink,
     name_acceptors,
     push_now,
@@ -62,7 +62,8 @@ class PushObj1To1Link(PushObj[IN_contra], Generic[IN_contra, OUT], stock=True):
 
     def __init__(self, sink: PushProtocol[OUT], kernel: Any = None) -> None:
         self._sink: PushProtocol[OUT] = checked_sink(sink)
-        super().__init__(sink, MapKernel(_unchanged) if kernel is None else kernel)
+        self._kernel: Any = MapKernel(_unchanged) if kernel is None else kernel
+        super().__init__(sink, self._kernel)
 
     @property
     def sink(self) -> PushProtocol[OUT]:
@@ -81,13 +82,9 @@ class PushObj1To1Link(PushObj[IN_contra], Generic[IN_contra, OUT], stock=True):
             flushing = _core.flush_push(self)
             try:
                 tail = await flushing
-            except asyncio.CancelledError as error:
-                if cancelling() > before:
-                    raise
-                errors.append(error)
-            except GeneratorExit:
-                raise
             except BaseException as error:
+                if is_cancellation(error, before):
+                    raise
                 errors.append(error)
         try:
             await self._below(tail).return_(value)
@@ -139,8 +136,7 @@ class PushMapObj(PushObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
     @overload
     def __init__(self, sink: PushProtocol[OUT], transform: Callable[[IN], OUT]) -> None: ...
     def __init__(self, sink: PushProtocol[OUT], transform: Callable[[IN], Any]) -> None:
-        self._kernel = MapKernel(transform)
-        super().__init__(sink, self._kernel)
+        super().__init__(sink, MapKernel(transform))
 
 
 class PushFilterObj(PushObj1To1Link[T, T], HasPredicate[T], stock=True):
@@ -164,8 +160,7 @@ class PushFilterObj(PushObj1To1Link[T, T], HasPredicate[T], stock=True):
     __slots__ = ()
 
     def __init__(self, sink: PushProtocol[T], predicate: Callable[[T], Any]) -> None:
-        self._kernel = FilterKernel(predicate)
-        super().__init__(sink, self._kernel)
+        super().__init__(sink, FilterKernel(predicate))
 
 
 class PushDedupeObj(PushObj1To1Link[T, T], HasMemory, stock=True):
@@ -200,8 +195,7 @@ class PushDedupeObj(PushObj1To1Link[T, T], HasMemory, stock=True):
         maxsize: int | None = None,
         consecutive: bool = False,
     ) -> None:
-        self._kernel = dedupe_kernel(key, maxsize, consecutive=consecutive)
-        super().__init__(sink, self._kernel)
+        super().__init__(sink, dedupe_kernel(key, maxsize, consecutive=consecutive))
 
 
 class PushReduceObj(PushObj1To1Link[IN, OUT], HasReducer[IN], stock=True):
@@ -240,8 +234,7 @@ class PushReduceObj(PushObj1To1Link[IN, OUT], HasReducer[IN], stock=True):
     def __init__(
         self, sink: PushProtocol[OUT], reducer: Callable[[Any, IN], Any], initial: Any = NOTHING
     ) -> None:
-        self._kernel = ReduceKernel(reducer, *(() if initial is NOTHING else (initial,)))
-        super().__init__(sink, self._kernel)
+        super().__init__(sink, ReduceKernel(reducer, *(() if initial is NOTHING else (initial,))))
 
 
 class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
@@ -331,7 +324,7 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
         try:
             if not self._call_now("after", self._after, item):
                 raise TypeError(
-                    "after of PushCallbackObj is async, and nobody waits for it; await next(item)"
+                    "after of PushCallbackObj is async, and next_nowait cannot await it; await next(item)"
                 )
         except BaseException as error:
             name_acceptors(error, (self._sink,), f"the item was accepted by {self._sink!r}")
@@ -384,16 +377,16 @@ class PushSerialObj(PushObj1To1Link[T, T], stock=True):
     def __init__(self, sink: PushProtocol[T]) -> None:
         super().__init__(sink)
         # A fair lock: it wakes waiters in FIFO order, and no task overtakes them.
-        self._turn = FairLock()
+        self._lock = FairLock()
 
     def _repr_parts(self) -> Iterator[str]:
-        if self._turn.locked():
+        if self._lock.locked():
             yield "being pushed into"
         yield from super()._repr_parts()
 
     async def next_impl(self, item: T) -> IteratorResult[Any]:
         """Push one item on, after the pushes queued before it."""
-        async with self._turn:
+        async with self._lock:
             return await self._sink.next(item)
 
     def next_nowait(self, item: T) -> IteratorResult[Any]:
@@ -403,7 +396,7 @@ class PushSerialObj(PushObj1To1Link[T, T], stock=True):
             WouldBlock: Another push is in progress, or the sink would have to wait.
         """
         refuse_after_end(self, item)
-        if self._turn.locked():
+        if self._lock.locked():
             raise WouldBlock(
                 "the item cannot be accepted without waiting for its turn; await next(item)",
                 item=item,
@@ -412,5 +405,5 @@ class PushSerialObj(PushObj1To1Link[T, T], stock=True):
 
     async def return_impl(self, value: Any) -> None:
         """End the sink, after the pushes queued before it."""
-        async with self._turn:
+        async with self._lock:
             await super().return_impl(value)

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from headrace._core import IteratorResult, LineWriter
 from headrace._internal.fair_lock import FairLock
 from headrace._internal.reprs import describe_value, short_repr
+from headrace._internal.validate import check_flag, check_path
 from headrace.errors import ClosedError, WouldBlock
 from headrace.push.base import refuse_after_end
 from headrace.push.sink import SinkObj
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from headrace._internal.validate import Path
 
 # Made once: `json.dumps` would make one an item.
 _COMPACT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -58,31 +61,26 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
 
     def __init__(
         self,
-        path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+        path: Path,
         *,
         format: Literal["jsonl", "text"] = "jsonl",  # noqa: A002 - what it is
         append: bool = False,
         maxsize: int = 1 << 20,
     ) -> None:
-        given = cast("object", path)
-        if not isinstance(given, (str, bytes, os.PathLike)):
-            raise TypeError(
-                f"path must be a str, bytes or os.PathLike, got {describe_value(given)}"
-            )
+        name = check_path("path", path)
         if format not in ("jsonl", "text"):
             raise ValueError(f'format must be "jsonl" or "text", got {format!r}')
-        if not isinstance(cast("object", append), bool):
-            raise TypeError(f"append must be a bool, got {describe_value(append)}")
+        check_flag("append", append)
         super().__init__()
         self.maxsize = maxsize
         self._path = path
         self._format: Literal["jsonl", "text"] = format
-        self._writer = LineWriter(os.fsdecode(path), append)
-        self._turn = FairLock()
+        self._writer = LineWriter(name, append)
+        self._lock = FairLock()
         self._waiting = 0
 
     @property
-    def path(self) -> str | bytes | os.PathLike[str] | os.PathLike[bytes]:
+    def path(self) -> Path:
         """The file, as given; fixed."""
         return self._path
 
@@ -113,17 +111,17 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
         """Accept one item when there is space for its line."""
         line = self._line(item)
         if self._waiting or not self._take(line, item):
-            await self._take_in_turn(line, item)
+            await self._wait_and_take(line, item)
         return IteratorResult(None, False)
 
-    async def _take_in_turn(self, line: bytes, item: T_contra) -> None:
+    async def _wait_and_take(self, line: bytes, item: T_contra) -> None:
         """Wait for space, behind earlier waiters."""
         if not self._waiting:
             # A lock is bound to the event loop of its first waiter, and the next waiter may run on another one.
-            self._turn = FairLock()
+            self._lock = FairLock()
         self._waiting += 1
         try:
-            async with self._turn:
+            async with self._lock:
                 while not self._take(line, item):
                     await self._writer.room(len(line), self._maxsize)
         finally:

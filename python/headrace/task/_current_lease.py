@@ -36,7 +36,7 @@ def current_lease() -> Lease:
     lease = _lease.get()
     if lease is None:
         raise RuntimeError(
-            "there is no lease here: only a task of a pool has one, and can ask for it if its cost names the resources, "
+            "there is no lease here: only a task of a pool has one, and can get it if its cost names the resources, "
             'as in cost={"slots": 1}'
         )
     return lease

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random as chance
 from typing import TYPE_CHECKING, Any, cast
 
-from headrace._internal.reprs import describe_value, format_repr
+from headrace._internal.reprs import ReprMixin, describe_value
 from headrace._internal.validate import (
     check_callable_or_none,
     check_flag,
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Kinds = type[BaseException] | tuple[type[BaseException], ...]
 
 
-class Retry:
+class Retry(ReprMixin):
     """The retry policy of a task: the number of retries, the errors to retry, and the back-off.
 
     The delay before attempt `n + 1` is `backoff * factor ** (n - 1)`, at most `max_backoff`. With `jitter` each delay is
@@ -144,9 +144,6 @@ class Retry:
         """Initialize the object from its parameters."""
         *parameters, random = state
         Retry.__init__(self, *parameters, random=random)
-
-    def __repr__(self) -> str:
-        return format_repr(type(self).__name__, self._repr_parts())
 
     def _repr_parts(self) -> Iterator[str]:
         yield "1 retry" if self.retries == 1 else f"{self.retries} retries"

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from copy import copy, deepcopy
 from typing import TYPE_CHECKING, Any, TypeVarTuple, cast
 
-from headrace._internal.reprs import callable_name, describe_value, format_repr, short_repr
-from headrace._internal.validate import check_flag, check_time_limit
+from headrace._internal.reprs import ReprMixin, callable_name, describe_value, short_repr
+from headrace._internal.validate import check_callable_or_none, check_flag, check_time_limit
 from headrace.task._current_lease import unleased
 from headrace.task.retry import Retry, as_retry
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Arguments = TypeVarTuple("Arguments")
 
 
-class Task:
+class Task(ReprMixin):
     """A callable with its arguments and options, for a pool to run.
 
     Every call runs in its own copy of the context in which this object was created. The same object may be passed to a
@@ -74,21 +74,6 @@ class Task:
         "timeout",
     )
 
-    fn: Callable[..., object]
-    args: tuple[object, ...]
-    key: Hashable
-    cost: Cost
-    priority: int
-    thread: bool
-    timeout: float | None
-    queue_timeout: float | None
-    retry: Retry | None
-    on_complete: Callable[[Any], object] | None
-    on_error: Callable[[BaseException], object] | None
-    context: Context
-    is_plain: bool
-    """Whether the task has no options besides cost and key, and may use the fast path."""
-
     def __init__(
         self,
         fn: Callable[[*Arguments], object],
@@ -113,29 +98,27 @@ class Task:
             raise TypeError(f"Task: priority must be an integer, not {describe_value(priority)}")
         retry = as_retry("Task: retry", retry)
         for name, callback in (("on_complete", on_complete), ("on_error", on_error)):
-            if callback is not None and not callable(callback):
-                raise TypeError(
-                    f"Task: {name} must be callable or None, not {describe_value(callback)}"
-                )
+            check_callable_or_none(f"Task: {name}", callback)
             if inspect.iscoroutinefunction(callback):
                 raise TypeError(
                     f"Task: {name} must be a plain function, not the async function {callback!r}"
                 )
-        self.fn = fn
-        self.args = args
-        self.key = key
-        self.cost = cost
-        self.priority = priority
-        self.thread = thread
-        self.timeout = check_time_limit("Task: timeout", timeout)
-        self.queue_timeout = check_time_limit("Task: queue_timeout", queue_timeout)
-        self.retry = retry
-        self.on_complete = on_complete
-        self.on_error = on_error
-        self.context = unleased()
-        self.is_plain = not (thread or priority) and all(
+        self.fn: Callable[..., object] = fn
+        self.args: tuple[object, ...] = args
+        self.key: Hashable = key
+        self.cost: Cost = cost
+        self.priority: int = priority
+        self.thread: bool = thread
+        self.timeout: float | None = check_time_limit("Task: timeout", timeout)
+        self.queue_timeout: float | None = check_time_limit("Task: queue_timeout", queue_timeout)
+        self.retry: Retry | None = retry
+        self.on_complete: Callable[[Any], object] | None = on_complete
+        self.on_error: Callable[[BaseException], object] | None = on_error
+        self.context: Context = unleased()
+        self.is_plain: bool = not (thread or priority) and all(
             option is None for option in (timeout, queue_timeout, retry, on_complete, on_error)
         )
+        """Whether the task has no options besides cost and key, and may use the fast path."""
 
     def anew(self, *args: object) -> Task:
         """Return the same task with other arguments, in a copy of the current context.
@@ -183,9 +166,6 @@ class Task:
         for name, value in state.items():
             setattr(self, name, value)
         self.context = unleased()
-
-    def __repr__(self) -> str:
-        return format_repr(type(self).__name__, self._repr_parts())
 
     def _repr_parts(self) -> Iterator[str]:
         if self.key is not None:

@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from headrace._internal.reprs import describe_value
 from headrace.testing.fault_injection import (
+    Injection,
     MisfitError,
-    Strike,
-    SweepError,
-    Tally,
-    checked_case,
-    chosen,
-    done,
-    guarded,
-    strike_everywhere,
-    whole,
+    Results,
+    as_coroutine,
+    check_case,
+    check_names,
+    check_uninterrupted,
+    try_everywhere,
+    wait_or_cancel,
 )
 
 if TYPE_CHECKING:
@@ -84,25 +83,25 @@ async def cancel_everywhere(
         The number of places tried. 0 if the work never waited.
 
     Raises:
-        SweepError: A run broke what its case asserts, hung, or left tasks, and the message says where; or the work waits at
-            more than 10,000 places.
-        TypeError: `make_case` is no async generator function, or what it yields is no coroutine; `interruptions` is no iterable, or
-            `timeout` no number.
-        ValueError: `interruptions` is empty or has one that is none of these, or `timeout` is not positive.
+        SweepError: An assertion of a case failed, a run hung or left tasks, and the message names the place; or the work
+            waits at more than 10,000 places.
+        TypeError: `make_case` is not an async generator function, or does not yield a coroutine; `interruptions` is not an
+            iterable, or `timeout` not a number.
+        ValueError: `interruptions` is empty or has an unknown one, or `timeout` is not positive.
 
     Cancel safety: a cancelled call cancels its run, and waits for it.
     """
-    checked_case("cancel_everywhere", "make_case", make_case, timeout)
-    tried = chosen("cancel_everywhere", "interruptions", interruptions, _INTERRUPTIONS)
+    check_case("cancel_everywhere", "make_case", make_case, timeout)
+    tried = check_names("cancel_everywhere", "interruptions", interruptions, _INTERRUPTIONS)
 
-    async def run(strike: Strike) -> str | None:
+    async def run(injection: Injection) -> str | None:
         case = _checked(make_case())
         try:
             work = await _work(case)
-            task = asyncio.ensure_future(whole(strike.through(work)))
-            await done(task)
+            task = asyncio.ensure_future(as_coroutine(injection.through(work)))
+            await wait_or_cancel(task)
             outcome = _outcome(task)
-            if not strike.hits and outcome.error is not None:
+            if not injection.hits and outcome.error is not None:
                 raise outcome.error
             try:
                 (await case.asend(outcome)).close()
@@ -112,18 +111,12 @@ async def cancel_everywhere(
         finally:
             await case.aclose()
 
-    if complaint := await guarded(run, Strike("cancel", -1), timeout):
-        raise SweepError(f"left alone: {complaint}")
-    tally = Tally()
-    for way in tried:
-        await strike_everywhere(
-            partial(Strike, way),
-            run,
-            timeout,
-            tally,
-            f'"{way}" at suspension {{}}',
-        )
-    return tally.total()
+    await check_uninterrupted(run, timeout)
+    results = Results()
+    for interruption in tried:
+        name = f'"{interruption}" at suspension {{}}'
+        await try_everywhere(partial(Injection, interruption), run, timeout, results, name)
+    return results.total()
 
 
 _EXPECTED = (
@@ -144,7 +137,7 @@ def _checked(case: T) -> T:
 async def _work(
     case: AsyncGenerator[Coroutine[Any, Any, Any], Outcome],
 ) -> Coroutine[Any, Any, Any]:
-    """What a case yields."""
+    """Return the coroutine that a case yields."""
     try:
         work = await anext(case)
     except StopAsyncIteration:

@@ -16,17 +16,16 @@ from headrace._internal.reprs import describe_value
 from headrace.errors import ClosedError
 from headrace.testing.fault_injection import (
     SHOWN,
+    Injection,
     Interrupted,
     MisfitError,
-    Strike,
-    SweepError,
-    Tally,
-    checked_case,
-    chosen,
-    done,
-    guarded,
-    strike_everywhere,
-    whole,
+    Results,
+    as_coroutine,
+    check_case,
+    check_names,
+    check_uninterrupted,
+    try_everywhere,
+    wait_or_cancel,
 )
 from headrace.testing.scripted_source import WATCH, ScriptedSource
 
@@ -85,42 +84,40 @@ async def sweep(
         The number of places tried. 0 if no pull waited, and nothing was interrupted.
 
     Raises:
-        SweepError: Some place failed, the stream does not give `expected` if it is left alone, or it waits at more than
-            10,000 places.
-        TypeError: `build` is not callable or makes no async iterator, `expected` or `interruptions` is no iterable, or `timeout` no number.
-        ValueError: `interruptions` is empty or has one that is none of these, or `timeout` is not positive.
+        SweepError: A place failed, the uninterrupted stream does not yield `expected`, or it waits at more than 10,000
+            places.
+        TypeError: `build` is not callable or returns no async iterator, `expected` or `interruptions` is not an
+            iterable, or `timeout` not a number.
+        ValueError: `interruptions` is empty or has an unknown one, or `timeout` is not positive.
 
     Cancel safety: a cancelled sweep cancels its run, and waits for it.
     """
-    checked_case("sweep", "build", build, timeout)
-    tried: tuple[Interruption, ...] = chosen("sweep", "interruptions", interruptions, INTERRUPTIONS)
+    check_case("sweep", "build", build, timeout)
+    tried: tuple[Interruption, ...] = check_names(
+        "sweep", "interruptions", interruptions, INTERRUPTIONS
+    )
     if not isinstance(cast("object", expected), Iterable):
         raise TypeError(
             f"sweep: expected must be an iterable of items, got {describe_value(expected)}"
         )
     wanted = list(expected)
-    tally = Tally()
+    results = Results()
 
-    async def run(strike: Strike) -> str | None:
-        stream = _built("sweep", build(), "__anext__", "an async iterator")
-        outputs, is_excused = await _collect(stream, strike, excused_by, len(wanted))
+    async def run(injection: Injection) -> str | None:
+        stream = _checked_stream("sweep", build(), "__anext__", "an async iterator")
+        outputs, is_excused = await _collect(stream, injection, excused_by, len(wanted))
         if is_excused or _is_same(outputs, wanted, ordered):
             return None
         return f"expected {wanted!r}, got {outputs!r}"
 
-    if complaint := await guarded(run, Strike("cancel", -1), timeout):
-        raise SweepError(f"left alone: {complaint}")
-    for way in tried:
+    await check_uninterrupted(run, timeout)
+    for interruption in tried:
         for every in (False, True):
             which = "of the first try of every item" if every else "of the run"
-            await strike_everywhere(
-                partial(Strike, way, every=every),
-                run,
-                timeout,
-                tally,
-                f'"{way}" at suspension {{}} {which}',
-            )
-    return tally.total()
+            name = f'"{interruption}" at suspension {{}} {which}'
+            injections = partial(Injection, interruption, every=every)
+            await try_everywhere(injections, run, timeout, results, name)
+    return results.total()
 
 
 async def sweep_endings(
@@ -134,23 +131,25 @@ async def sweep_endings(
         async def test_law_4_mine() -> None:
             await sweep_endings(lambda: Mine(ScriptedSource([1, Yields(2), 2], closing=1)))
 
-    When it has been ended, every `ScriptedSource` that `build` made (or that was made while it ran)
-    must have been closed or have come to its end, never closed twice, and, unless it was at its end,
-    closed by a task that had pulled from it; a pull must give `StopAsyncIteration`; no task may be left. A closing that waits
-    is interrupted by a cancellation like any coroutine, and must not keep others from being closed.
+    After each ending:
+
+    - every `ScriptedSource` that was created by `build` or during the run has been closed or has reached its end;
+    - none was closed twice, and one before its end was closed by a task that had pulled from it;
+    - a pull raises `StopAsyncIteration`, and no task is left.
+
+    A closing that waits is interrupted by the cancellation too, and the other sources must still be closed.
 
     The endings, for each number of items taken before:
 
     - `"break"`: the consumer leaves its `async with`.
-    - `"error"`: the consumer fails inside its `async with`.
+    - `"error"`: the consumer raises inside its `async with`.
 
-    and for each suspension:
+    And for each suspension:
 
     - `"cancel"`: the consumer is cancelled inside its `async with`, or while that closes.
     - `"twice"`: it is cancelled again where it waits next.
-    - `"close"`: another task closes the stream while one pull is suspended and a second one waits;
-      both must raise `ClosedError`, unless an item was there for the second one, or came for the first one from a thread
-      before the closing began.
+    - `"close"`: another task closes the stream while one pull is suspended and a second one waits. Both must raise
+      `ClosedError`, unless an item was ready for the second one, or a thread delivered one to the first before the closing.
 
     Args:
         build: A function that creates a new stream for each run.
@@ -161,100 +160,95 @@ async def sweep_endings(
         The number of places tried.
 
     Raises:
-        SweepError: Some place failed, or there are more than 10,000.
-        TypeError: `build` is not callable or makes no stream, `endings` is no iterable, or `timeout` no number.
-        ValueError: `endings` is empty or has one that is none of these, or `timeout` is not positive.
+        SweepError: A place failed, or there are more than 10,000.
+        TypeError: `build` is not callable or returns no stream, `endings` is not an iterable, or `timeout` not a number.
+        ValueError: `endings` is empty or has an unknown one, or `timeout` is not positive.
 
     Cancel safety: a cancelled sweep cancels its run, and waits for it.
     """
-    checked_case("sweep_endings", "build", build, timeout)
-    tried: tuple[Ending, ...] = chosen("sweep_endings", "endings", endings, ENDINGS)
-    tally = Tally()
+    check_case("sweep_endings", "build", build, timeout)
+    tried: tuple[Ending, ...] = check_names("sweep_endings", "endings", endings, ENDINGS)
+    results = Results()
     for ending in tried:
 
-        async def run(strike: Strike, ending: Ending = ending) -> str | None:
+        async def run(injection: Injection, ending: Ending = ending) -> str | None:
             sources: list[ScriptedSource] = []
             WATCH.set(sources)
-            stream = _built("sweep_endings", build(), "__aenter__", "a stream")
-            return await _end(stream, ending, strike) or _of_sources(sources, ending)
+            stream = _checked_stream("sweep_endings", build(), "__aenter__", "a stream")
+            return await _end(stream, ending, injection) or _source_fault(sources, ending)
 
         unit = "item" if ending in ("break", "error") else "suspension"
-        await strike_everywhere(
-            partial(Strike, "cancel" if ending == "close" else ending),
-            run,
-            timeout,
-            tally,
-            f'"{ending}" at {unit} {{}}',
-        )
-    return tally.total()
+        injections = partial(Injection, "cancel" if ending == "close" else ending)
+        await try_everywhere(injections, run, timeout, results, f'"{ending}" at {unit} {{}}')
+    return results.total()
 
 
-def _built(where: str, stream: T, method: str, what: str) -> T:
-    """What a build function made, if it will do."""
+def _checked_stream(where: str, stream: T, method: str, kind: str) -> T:
+    """Return the result of a build function if it has the method."""
     made: object = stream
     if hasattr(cast("object", type(stream)), method):
         return stream
     if isinstance(made, Coroutine):
         made.close()
     hint = "; wrap it in SourceIterObj(...)" if isinstance(made, AsyncIterable | Iterable) else ""
-    raise MisfitError(f"{where}: build must make {what}, it made {describe_value(stream)}{hint}")
+    raise MisfitError(f"{where}: build must make {kind}, it made {describe_value(stream)}{hint}")
 
 
 class _OursError(Exception):
-    """Fails the body of a consumer."""
+    """Raised in the body of a consumer."""
 
 
 async def _collect(
-    stream: AsyncIterator[T], strike: Strike, excused_by: type[Exception] | None, wanted: int
+    stream: AsyncIterator[T], injection: Injection, excused_by: type[Exception] | None, wanted: int
 ) -> tuple[list[T], bool]:
-    """All that a stream gives, and whether it excused itself for losing some."""
-    # What repeats its items may do so for ever.
+    """Return the items of a stream, and whether it raised the error that excuses lost items."""
+    # A stream that repeats its items may never end.
     most = wanted + SHOWN
     outputs: list[T] = []
     excuses: tuple[type[Exception], ...] = () if excused_by is None else (excused_by,)
     is_excused = False
     try:
-        strike.begin_item()
+        injection.begin_item()
         while len(outputs) < most:
             try:
-                outputs.append(await strike.pull(stream))
+                outputs.append(await injection.pull(stream))
             except StopAsyncIteration:
                 break
             except (asyncio.CancelledError, Interrupted):
-                if not strike.is_fresh:
+                if not injection.is_fresh:
                     raise
             except excuses:
-                if not strike.hits:
+                if not injection.hits:
                     raise
                 is_excused = True
             else:
-                strike.begin_item()
-            strike.is_fresh = False
+                injection.begin_item()
+            injection.is_fresh = False
         return outputs, is_excused
     finally:
         if (aclose := getattr(stream, "aclose", None)) is not None:
             await aclose()
 
 
-async def _end(stream: PullObj[Any], ending: Ending, strike: Strike) -> str | None:
-    """Ends a stream in one of the ways, and says what is wrong then."""
+async def _end(stream: PullObj[Any], ending: Ending, injection: Injection) -> str | None:
+    """End a stream; return the fault, if any."""
     if ending == "close":
-        complaint = await _close_beside(stream, strike)
+        fault = await _close_beside(stream, injection)
     else:
         is_body = ending in ("break", "error")
-        body = _consume(stream, strike if is_body else None, fails=ending == "error")
-        task = asyncio.ensure_future(whole(body if is_body else strike.through(body)))
-        await done(task)
-        complaint = _of_outcome(task, ending if strike.hits else None)
-    if complaint is None and not await _is_ended(stream):
-        complaint = "a pull after the closing did not raise StopAsyncIteration"
-    return complaint
+        body = _consume(stream, injection if is_body else None, fails=ending == "error")
+        task = asyncio.ensure_future(as_coroutine(body if is_body else injection.through(body)))
+        await wait_or_cancel(task)
+        fault = _outcome_fault(task, ending if injection.hits else None)
+    if fault is None and not await _is_ended(stream):
+        fault = "a pull after the closing did not raise StopAsyncIteration"
+    return fault
 
 
-async def _consume(stream: PullObj[Any], strike: Strike | None, *, fails: bool) -> None:
-    """Takes items, up to as many as a strike says."""
+async def _consume(stream: PullObj[Any], injection: Injection | None, *, fails: bool) -> None:
+    """Take items until the injection is due."""
     async with stream:
-        while strike is None or not strike.is_due():
+        while injection is None or not injection.is_due():
             try:
                 await anext(stream)
             except StopAsyncIteration:
@@ -263,29 +257,29 @@ async def _consume(stream: PullObj[Any], strike: Strike | None, *, fails: bool) 
             raise _OursError
 
 
-async def _close_beside(stream: PullObj[Any], strike: Strike) -> str | None:
-    """Pulls, and has another task close the stream, with one more pull waiting."""
+async def _close_beside(stream: PullObj[Any], injection: Injection) -> str | None:
+    """Pull, and close the stream in another task while one more pull waits; return the fault, if any."""
     second: list[asyncio.Task[Any]] = []
     closing: list[asyncio.Task[None]] = []
     was_pending = is_second_pending = True
 
     async def close() -> None:
         nonlocal was_pending, is_second_pending
-        # What it waits for may have come in the meantime, from a thread; and the stream may have ended.
-        was_pending = strike.is_inside
+        # A thread may have delivered the awaited item meanwhile, and the stream may have ended.
+        was_pending = injection.is_inside
         is_second_pending = not second[0].done()
         await stream.aclose()
 
     def act() -> None:
-        # In this order: the second pull has begun to wait when the closing begins.
-        second.append(asyncio.ensure_future(whole(anext(stream))))
+        # In this order: the second pull waits before the closing starts.
+        second.append(asyncio.ensure_future(as_coroutine(anext(stream))))
         closing.append(asyncio.ensure_future(close()))
 
-    strike.act = act
+    injection.act = act
     outcome = "gave its items and ended"
     try:
         while True:
-            await strike.pull(stream)
+            await injection.pull(stream)
             if closing:
                 outcome = "gave an item"
                 break
@@ -316,8 +310,8 @@ async def _is_ended(stream: PullObj[Any]) -> bool:
     return False
 
 
-def _of_outcome(task: asyncio.Task[Any], ending: Ending | None) -> str | None:
-    """What is wrong about the way in which a consumer ended."""
+def _outcome_fault(task: asyncio.Task[Any], ending: Ending | None) -> str | None:
+    """Return the fault in the outcome of a consumer, if any."""
     if ending in ("cancel", "twice"):
         if task.cancelled():
             return None
@@ -332,19 +326,19 @@ def _of_outcome(task: asyncio.Task[Any], ending: Ending | None) -> str | None:
     return f"the outcome was {error!r}"
 
 
-def _of_sources(sources: list[ScriptedSource], ending: Ending) -> str | None:
-    """What is wrong about the way in which the sources were closed."""
+def _source_fault(sources: list[ScriptedSource], ending: Ending) -> str | None:
+    """Return the fault in the closing of the sources, if any."""
     for source in sources:
         if source.left_open:
             return f"a source was left open: {source}"
         if source.closes > source.opens:
             return f"a source was closed more often than it was opened: {source}"
         if source.ends == source.opens:
-            # It ended by itself, and holds nothing: whoever ran ahead of the consumer may be gone.
+            # It reached its end and holds nothing; a task that ran ahead of the consumer may have ended.
             continue
         if source.closed != source.closes and ending in ("break", "error"):
             return f"the closing of a source was interrupted: {source}"
-        # Where somebody else closes, the task that drove it may be gone.
+        # If another task closes the stream, the task that pulled the source may have ended.
         if ending != "close" and source.pulls:
             for task in source.closed_by:
                 if task not in source.pulled_by:
@@ -355,7 +349,7 @@ def _of_sources(sources: list[ScriptedSource], ending: Ending) -> str | None:
 def _is_same(outputs: list[Any], wanted: list[Any], ordered: bool) -> bool:
     if ordered or len(outputs) != len(wanted):
         return outputs == wanted
-    # What is compared need be neither hashable nor sortable.
+    # Items need not be hashable or sortable.
     left = list(wanted)
     for output in outputs:
         if output not in left:

@@ -1,4 +1,4 @@
-"""Assertions about sources and sinks."""
+"""`assert_closed`: asserts that a pipeline has closed its sources and sinks."""
 
 from __future__ import annotations
 

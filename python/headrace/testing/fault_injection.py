@@ -1,4 +1,4 @@
-"""One interruption, the place where it is due, and the run that it happens in."""
+"""Interruptions of coroutines at a chosen suspension, and the runs in which `sweep` and `cancel_everywhere` try them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from headrace._internal.validate import check_time_limit
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 
+    Run = Callable[["Injection"], Coroutine[Any, Any, str | None]]
+    """One run under an interruption; it returns a description of a fault, or None."""
+
 T = TypeVar("T")
 W = TypeVar("W")
 
 MOST: Final = 10_000
-"""How many places a sweep tries at most, in each way."""
+"""The maximum number of places that a sweep tries with each interruption."""
 SHOWN: Final = 10
-"""How many complaints a message has at most."""
+"""The maximum number of faults that a message lists."""
 
 
 class SweepError(AssertionError):
-    """A stream broke a law at some places; the message says at which, and what happened there."""
+    """A stream broke a law at some places; the message names the places and the faults."""
 
 
 class Interrupted(BaseException):
@@ -31,27 +34,34 @@ class Interrupted(BaseException):
 
 
 class MisfitError(TypeError):
-    """What a sweep was given makes nothing that can be tried, so that no place is at fault."""
+    """The function given to a sweep returns an object that cannot be tried, so that no place is at fault."""
 
 
-class Strike:
-    """One interruption to come, and the place where it is due."""
+class Injection:
+    """One interruption, and the place where it is due: a suspension or an item, by number.
 
-    def __init__(self, way: str, at: int, *, every: bool = False) -> None:
-        self._way = way
+    Args:
+        interruption: The kind; see `sweep`.
+        at: The number of the place, from 0; -1 for no interruption.
+        every: Whether the places are counted anew for every item.
+    """
+
+    def __init__(self, interruption: str, at: int, *, every: bool = False) -> None:
+        self._interruption = interruption
         self._at = at
         self._every = every
         self._count = 0
-        self._again = False
+        self._cancels_again = False
         self.hits: int = 0
-        # What the consumer has not seen yet.
         self.is_fresh: bool = False
+        """Whether the consumer has not seen the last interruption yet."""
         self.act: Callable[[], None] | None = None
-        # A pull has begun and has not come out.
+        """Called in place of the interruption."""
         self.is_inside: bool = False
+        """Whether a coroutine is being driven by `through`."""
 
     def is_due(self) -> bool:
-        """Counts one suspension, or one item."""
+        """Count one suspension or item, and return whether the interruption is due there."""
         self._count += 1
         due = self._count == self._at + 1
         if due:
@@ -60,32 +70,32 @@ class Strike:
         return due
 
     def begin_item(self) -> None:
-        """Another item is wanted: one that is due for every item is due again."""
+        """Note that the next pull is the first for its item."""
         if self._every:
             self._count = 0
 
     async def pull(self, stream: AsyncIterator[T]) -> T:
-        """One pull, which is interrupted if this is the place."""
+        """Pull one item, interrupted if this is the place."""
         if self.hits and not self._every:
             return await stream.__anext__()
         pull: Any = stream.__anext__()
         stepped: Awaitable[T] = self.through(
-            pull if isinstance(pull, Coroutine) else whole(pull)  # pyright: ignore[reportUnknownArgumentType]
+            pull if isinstance(pull, Coroutine) else as_coroutine(pull)  # pyright: ignore[reportUnknownArgumentType]
         )
-        if self._way in ("timeout", "drop"):
+        if self._interruption in ("timeout", "drop"):
             try:
                 return await stepped
             finally:
                 while self.is_fresh and _current().cancelling():
                     _current().uncancel()
-        return await asyncio.ensure_future(whole(stepped))
+        return await asyncio.ensure_future(as_coroutine(stepped))
 
     @types.coroutine
     def through(self, coroutine: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-        """Steps a coroutine, and interrupts it if this is the place."""
+        """Drive a coroutine, and interrupt it if this is the place."""
         step: Callable[[Any], Any] = coroutine.send
         sent: Any = None
-        self._again = False
+        self._cancels_again = False
         self.is_inside = True
         while True:
             try:
@@ -97,11 +107,11 @@ class Strike:
             except BaseException:
                 self.is_inside = False
                 raise
-            if self._again:
-                self._again = False
+            if self._cancels_again:
+                self._cancels_again = False
                 _current().cancel()
             elif self.is_due():
-                self._hit(coroutine, awaited)
+                self._interrupt(coroutine, awaited)
             try:
                 sent = yield awaited
                 step = coroutine.send
@@ -109,21 +119,21 @@ class Strike:
                 sent = error
                 step = coroutine.throw
 
-    def _hit(self, coroutine: Coroutine[Any, Any, Any], awaited: Any) -> None:
+    def _interrupt(self, coroutine: Coroutine[Any, Any, Any], awaited: Any) -> None:
         if self.act is not None:
             self.act()
-        elif self._way == "drop":
+        elif self._interruption == "drop":
             coroutine.close()
             raise Interrupted
-        elif self._way == "late":
+        elif self._interruption == "late":
             task = _current()
-            # Both come before what makes the task go on.
+            # Both run before the callback that resumes the task.
             if asyncio.isfuture(awaited):
                 awaited.add_done_callback(lambda _: task.cancel())
             else:
                 asyncio.get_running_loop().call_soon(task.cancel)
         else:
-            self._again = self._way == "twice"
+            self._cancels_again = self._interruption == "twice"
             _current().cancel()
 
 
@@ -131,30 +141,28 @@ def _current() -> asyncio.Task[Any]:
     return cast("asyncio.Task[Any]", asyncio.current_task())
 
 
-async def whole(awaitable: Awaitable[T]) -> T:
-    """Any awaitable as a coroutine."""
+async def as_coroutine(awaitable: Awaitable[T]) -> T:
+    """Wrap any awaitable in a coroutine."""
     return await awaitable
 
 
-async def done(task: asyncio.Task[Any], timeout: float | None = None) -> bool:
-    """Waits for a task, and cancels it if that takes too long or this one is cancelled."""
+async def wait_or_cancel(task: asyncio.Task[Any], timeout: float | None = None) -> bool:
+    """Wait for a task, and cancel it on a timeout or if the caller is cancelled; return whether it ended in time."""
     try:
         await asyncio.wait([task], timeout=timeout)
         return task.done()
     finally:
         if not task.done():
             task.cancel()
-            # Not for ever: what hangs may hang in its clean-up too.
+            # With the timeout: the clean-up of a task that hangs may hang too.
             await asyncio.wait([task], timeout=timeout)
 
 
-async def guarded(
-    run: Callable[[Strike], Coroutine[Any, Any, str | None]], strike: Strike, timeout: float
-) -> str | None:
-    """Does one run in a task of its own, and says what is wrong, also if it hangs or leaves tasks."""
+async def try_once(run: Run, injection: Injection, timeout: float) -> str | None:
+    """Do one run in a task of its own; return its fault, also if it hangs or leaves tasks."""
     before = asyncio.all_tasks()
-    task = asyncio.ensure_future(run(strike))
-    if not await done(task, timeout):
+    task = asyncio.ensure_future(run(injection))
+    if not await wait_or_cancel(task, timeout):
         return f"hung for {timeout} s"
     if task.cancelled():
         return "CancelledError came from nowhere"
@@ -167,68 +175,76 @@ async def guarded(
     return task.result()
 
 
-async def strike_everywhere(
-    strikes: Callable[[int], Strike],
-    run: Callable[[Strike], Coroutine[Any, Any, str | None]],
-    timeout: float,
-    tally: Tally,
-    name: str,
+async def check_uninterrupted(run: Run, timeout: float) -> None:
+    """Do one run without an interruption.
+
+    Raises:
+        SweepError: It has a fault.
+    """
+    if fault := await try_once(run, Injection("cancel", -1), timeout):
+        raise SweepError(f"left alone: {fault}")
+
+
+async def try_everywhere(
+    injections: Callable[[int], Injection], run: Run, timeout: float, results: Results, name: str
 ) -> None:
-    """Does one run for each place, and one that finds no more.
+    """Do one run for each place, until a run ends before its place is reached.
 
     Args:
-        strikes: The interruption at a place.
-        run: One run, and what is wrong about it.
-        timeout: After how many seconds it counts as hung.
-        tally: Takes the result.
-        name: What a place is called; `{}` stands for its number.
+        injections: Returns the interruption for a place.
+        run: The run.
+        timeout: The seconds after which a run counts as hung.
+        results: Receives the places and faults.
+        name: The description of a place; `{}` stands for its number.
     """
     for at in range(MOST):
-        strike = strikes(at)
-        complaint = await guarded(run, strike, timeout)
-        tally.runs += 1
-        if complaint:
-            tally.complaints.append(f"{name.format(at)}: {complaint}")
-        if not strike.hits:
+        injection = injections(at)
+        fault = await try_once(run, injection, timeout)
+        results.runs += 1
+        if fault:
+            results.faults.append(f"{name.format(at)}: {fault}")
+        if not injection.hits:
             return
-        tally.places += 1
-    tally.complaints.append(
+        results.places += 1
+    results.faults.append(
         f"{name.format(MOST)}: not tried, nor any behind it; {MOST} places are the most, so try something shorter"
     )
 
 
-class Tally:
-    """What a sweep has found."""
+class Results:
+    """The places that a sweep has tried, and the faults found there."""
 
     def __init__(self) -> None:
         self.places: int = 0
         self.runs: int = 0
-        self.complaints: list[str] = []
+        self.faults: list[str] = []
 
     def total(self) -> int:
-        """How many places were tried.
+        """Return the number of places tried.
 
         Raises:
-            SweepError: There is something to complain of.
+            SweepError: There are faults.
         """
-        complaints = self.complaints
-        if not complaints:
+        faults = self.faults
+        if not faults:
             return self.places
-        shown = complaints[:SHOWN]
-        if len(complaints) > len(shown):
-            shown.append(f"and {len(complaints) - len(shown)} more")
-        lines = "\n".join(f"  {complaint}" for complaint in shown)
+        shown = faults[:SHOWN]
+        if len(faults) > len(shown):
+            shown.append(f"and {len(faults) - len(shown)} more")
+        lines = "\n".join(f"  {fault}" for fault in shown)
         raise SweepError(
-            f"{pluralize(len(complaints), 'fault')} in {pluralize(self.runs, 'run')}, "
+            f"{pluralize(len(faults), 'fault')} in {pluralize(self.runs, 'run')}, "
             f"which tried {pluralize(self.places, 'place')}:\n{lines}"
         )
 
 
-def chosen(where: str, parameter: str, given: Iterable[W], known: tuple[W, ...]) -> tuple[W, ...]:
-    """The ways to try, each of which there is.
+def check_names(
+    where: str, parameter: str, given: Iterable[W], known: tuple[W, ...]
+) -> tuple[W, ...]:
+    """Return the interruptions or endings to try.
 
     Raises:
-        TypeError: It is no iterable of them.
+        TypeError: `given` is not an iterable.
         ValueError: One is unknown, or there is none.
     """
     names = ", ".join(map(repr, known))
@@ -236,19 +252,19 @@ def chosen(where: str, parameter: str, given: Iterable[W], known: tuple[W, ...])
         raise TypeError(
             f"{where}: {parameter} must be an iterable of some of {names}, got {describe_value(given)}"
         )
-    ways = tuple(given)
-    if not ways:
+    tried = tuple(given)
+    if not tried:
         raise ValueError(f"{where}: {parameter} must have one of {names} at least, got none")
-    if unknown := [way for way in ways if way not in known]:
+    if unknown := [name for name in tried if name not in known]:
         raise ValueError(f"{where}: {parameter} must be among {names}, got {unknown!r}")
-    return ways
+    return tried
 
 
-def checked_case(where: str, parameter: str, make: object, timeout: object) -> None:
-    """Refuses what cannot be called to make something, and what is no time.
+def check_case(where: str, parameter: str, make: object, timeout: object) -> None:
+    """Check the function that is called for each run, and the timeout.
 
     Raises:
-        TypeError: `make` is not callable, or `timeout` no number.
+        TypeError: `make` is not callable, or `timeout` is not a number.
         ValueError: `timeout` is not positive.
     """
     if not callable(make):

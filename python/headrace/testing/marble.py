@@ -28,7 +28,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from headrace._internal.reprs import describe_value
-from headrace._internal.validate import check_finite
+from headrace._internal.validate import check_positive, check_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +74,7 @@ def frames(line: str) -> Iterator[tuple[int, str | Literal[Mark.END, Mark.ERROR]
             raise ValueError(f"an empty group in the marbles {line!r}: write - for nothing")
         for marble in marbles:
             if ended:
-                raise ValueError(f"something stands behind the end in the marbles {line!r}")
+                raise ValueError(f"something follows the end in the marbles {line!r}")
             if marble is END:
                 ended = True
             if marble is not Mark.NOTHING:
@@ -95,20 +95,8 @@ def _read(frame: re.Match[str]) -> Iterator[str | Mark]:
                 yield ast.literal_eval(word[0])
             except SyntaxError as error:
                 raise ValueError(
-                    f"{word[0]} in marbles is no text as Python writes it: {error.msg}"
+                    f"{word[0]} in marbles is not a Python string literal: {error.msg}"
                 ) from None
-
-
-def checked_unit(where: str, unit: object) -> float:
-    """Check and return the length of a frame in seconds.
-
-    Raises:
-        TypeError: `unit` is not a number.
-        ValueError: `unit` is not positive, or not finite.
-    """
-    if (number := check_finite(f"{where}: unit", unit)) <= 0:
-        raise ValueError(f"{where}: unit must be a positive number of seconds, got {unit!r}")
-    return number
 
 
 async def marbles(stream: AsyncIterable[Any], *, unit: float = 1.0, most: int = 1_000) -> str:
@@ -130,13 +118,8 @@ async def marbles(stream: AsyncIterable[Any], *, unit: float = 1.0, most: int = 
         TypeError: `stream` is not an async iterable, `unit` not a number, or `most` not an integer.
         ValueError: `unit` or `most` is not positive.
     """
-    checked_unit("marbles", unit)
-    if not isinstance(cast("object", most), int) or isinstance(most, bool):
-        raise TypeError(
-            f"marbles: most must be a positive number of frames, got {describe_value(most)}"
-        )
-    if most < 1:
-        raise ValueError(f"marbles: most must be a positive number of frames, got {most!r}")
+    check_positive("marbles: unit", unit)
+    check_size("marbles: most", most)
     if not isinstance(cast("object", stream), AsyncIterable):
         raise TypeError(
             f"marbles: stream must be an async iterable, got {describe_value(stream)}; SourceIterObj makes a stream of an iterable"

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from headrace._internal.copying import Uncopied
-from headrace._internal.reprs import describe_value, format_count, format_repr, pluralize
-from headrace._internal.validate import check_int, check_seconds
-from headrace.testing.marble import END, ERROR, MarbleError, checked_unit, frames
+from headrace._internal.reprs import ReprMixin, describe_value, format_count, format_repr, pluralize
+from headrace._internal.validate import check_int, check_positive, check_seconds
+from headrace.testing.marble import END, ERROR, MarbleError, frames
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -69,7 +69,7 @@ class Raise(Step):
             raise TypeError(f"Raise: error must be an exception, got {describe_value(self.error)}")
 
 
-class ScriptedSource(Uncopied):
+class ScriptedSource(ReprMixin, Uncopied):
     """An async iterable that follows a script.
 
         ScriptedSource([1, Yields(2), 2, Delay(0.5), Raise(OSError("disk")), 3])
@@ -115,7 +115,7 @@ class ScriptedSource(Uncopied):
     _instead = "make another one of the same script"
 
     def __init__(self, script: Iterable[Any], *, unit: float = 1.0, closing: int = 0) -> None:
-        unit = checked_unit("ScriptedSource", unit)
+        unit = check_positive("ScriptedSource: unit", unit)
         self._script = _checked(_steps(script, unit) if isinstance(script, str) else script)
         self._closing = check_int("ScriptedSource: closing", 0, closing)
         self.opens: int = 0
@@ -129,23 +129,20 @@ class ScriptedSource(Uncopied):
         if (watch := WATCH.get()) is not None:
             watch.append(self)
 
-    def __aiter__(self) -> _Performance:
+    def __aiter__(self) -> _ScriptIterator:
         """Return a new iterator, from the beginning of the script."""
         self.opens += 1
         self.left_open += 1
-        return _Performance(self, self._script, self._closing)
+        return _ScriptIterator(self, self._script, self._closing)
 
     async def as_generator(self) -> AsyncGenerator[Any, None]:
         """Return an async generator over the script, which ends with the first error or cancellation."""
-        performance = aiter(self)
+        iterator = aiter(self)
         try:
-            async for item in performance:
+            async for item in iterator:
                 yield item
         finally:
-            await performance.aclose()
-
-    def __repr__(self) -> str:
-        return format_repr(type(self).__name__, self._repr_parts())
+            await iterator.aclose()
 
     def _repr_parts(self) -> Iterator[str]:
         yield pluralize(len(self._script), "step")
@@ -154,7 +151,7 @@ class ScriptedSource(Uncopied):
         yield f"closed {format_count(self.closed, self.closes, 'begun') if self.closed < self.closes else self.closes}"
 
 
-class _Performance:
+class _ScriptIterator:
     """One iterator over a script."""
 
     def __init__(self, source: ScriptedSource, script: tuple[Any, ...], closing: int) -> None:
@@ -163,13 +160,13 @@ class _Performance:
         self._closing = closing
         self._at = 0
         # The progress of the step at `_at`.
-        self._turned = 0
+        self._iterations = 0
         self._until: float | None = None
         self._began = math.inf
         self._is_busy = False
         self._is_open = True
 
-    def __aiter__(self) -> _Performance:
+    def __aiter__(self) -> _ScriptIterator:
         return self
 
     def __repr__(self) -> str:
@@ -185,7 +182,7 @@ class _Performance:
         if task not in source.pulled_by:
             source.pulled_by.append(task)
         if self._is_busy:
-            raise RuntimeError("a ScriptedSource was asked for two items at once")
+            raise RuntimeError("two pulls of a ScriptedSource overlap")
         self._is_busy = True
         if self._began == math.inf:
             self._began = asyncio.get_running_loop().time()
@@ -195,7 +192,7 @@ class _Performance:
                 if isinstance(step, Step):
                     await self._wait_for(step)
                 # There is no `await` below, so a completed step cannot be cancelled.
-                self._at, self._turned, self._until = self._at + 1, 0, None
+                self._at, self._iterations, self._until = self._at + 1, 0, None
                 if isinstance(step, Raise):
                     raise step.error
                 if not isinstance(step, Step):
@@ -212,8 +209,8 @@ class _Performance:
             if (left := self._began + step.seconds - loop.time()) > 0:
                 await asyncio.sleep(left)
         elif isinstance(step, Yields):
-            while self._turned < step.count:
-                self._turned += 1
+            while self._iterations < step.count:
+                self._iterations += 1
                 await asyncio.sleep(0)
         elif isinstance(step, Delay):
             if self._until is None:

@@ -76,32 +76,24 @@ def _shuffle(loop: Any, chance: random.Random) -> None:
     """
     ready: deque[Any] = loop._ready
     if len(ready) > 1:
-        turn = [ready.popleft() for _ in range(len(ready))]
-        chance.shuffle(turn)
-        ready.extendleft(reversed(turn))
+        callbacks = [ready.popleft() for _ in range(len(ready))]
+        chance.shuffle(callbacks)
+        ready.extendleft(reversed(callbacks))
 
 
-# CPython event loops run an iteration in `_run_once`, from `_ready`; there is no public hook.
 class _ShuffledLoop(asyncio.SelectorEventLoop):
     # Resume each woken waiter by its own callback, which is then shuffled; other loops use one callback for all.
     _wakes_one_by_one = True
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, *arguments: Any) -> None:
         self._chance = chance
-        super().__init__()
+        super().__init__(*arguments)
 
     def _run_once(self) -> None:
+        # CPython's event loops run an iteration in `_run_once`, from `_ready`; there is no public hook.
         _shuffle(self, self._chance)
         super()._run_once()  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
 
-class _ShuffledVirtualLoop(VirtualLoop):
-    _wakes_one_by_one = True
-
-    def __init__(self, chance: random.Random, clock: VirtualClock) -> None:
-        self._chance = chance
-        super().__init__(clock)
-
-    def _run_once(self) -> None:
-        _shuffle(self, self._chance)
-        super()._run_once()  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+class _ShuffledVirtualLoop(_ShuffledLoop, VirtualLoop):
+    """A shuffled loop on a virtual clock."""

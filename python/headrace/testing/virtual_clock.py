@@ -32,7 +32,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from headrace._internal.copying import Uncopied
-from headrace._internal.reprs import callable_name, format_repr, pluralize
+from headrace._internal.reprs import ReprMixin, callable_name, pluralize
 from headrace._internal.validate import check_finite, check_seconds
 from headrace.errors import HeadraceError
 
@@ -40,11 +40,9 @@ LONGEST: Final = 60.0
 """The least real seconds to wait for a job that blocks everything else; a longer `patience` extends it."""
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Executor
     from typing import TypeVarTuple
-
-    from _typeshed import FileDescriptorLike
 
     Arguments = TypeVarTuple("Arguments")
 
@@ -53,7 +51,7 @@ class DeadlockError(HeadraceError, RuntimeError):
     """Nothing is ready, no timer is set, and no outside event woke the loop: it would wait forever."""
 
 
-class VirtualClock(Uncopied):
+class VirtualClock(ReprMixin, Uncopied):
     """A loop factory with virtual time: its loops jump to the next timer instead of waiting.
 
     Pass it wherever a loop factory is accepted:
@@ -76,13 +74,7 @@ class VirtualClock(Uncopied):
 
     def __init__(self, start: float = 0.0, *, patience: float = 1.0) -> None:
         self._now = check_finite("VirtualClock: start", start)
-        if check_finite("VirtualClock: patience", patience) < 0:
-            msg = f"VirtualClock: patience must be a number of seconds >= 0, got {patience!r}"
-            raise ValueError(msg)
-        self.patience = patience
-
-    def __repr__(self) -> str:
-        return format_repr(type(self).__name__, self._repr_parts())
+        self.patience = check_seconds("VirtualClock: patience", patience)
 
     def _repr_parts(self) -> Iterator[str]:
         yield f"at {self._now:.6f} s"
@@ -114,7 +106,7 @@ class VirtualClock(Uncopied):
         self._now = max(self._now, check_finite("VirtualClock.jump: when", when))
 
 
-class VirtualLoop(asyncio.SelectorEventLoop):
+class VirtualLoop(ReprMixin, asyncio.SelectorEventLoop):
     """An asyncio event loop that uses a virtual clock."""
 
     def __init__(self, clock: VirtualClock) -> None:
@@ -122,16 +114,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._outside = selector = _JumpingSelector(self, clock)
         super().__init__(selector)
 
-    def __repr__(self) -> str:
-        return format_repr(type(self).__name__, self._repr_parts())
-
     def _repr_parts(self) -> Iterator[str]:
         yield f"at {self._clock.time():.6f} s"
         yield "closed" if self.is_closed() else "running" if self.is_running() else "not running"
         if jobs := self._outside.jobs:
             yield f"{pluralize(len(jobs), 'job')} in threads"
-        if alarms := self._outside.alarms:
-            yield f"{pluralize(len(alarms), 'timer')} of the real clock"
+        if timers := self._outside.real_timers:
+            yield f"{pluralize(len(timers), 'timer')} of the real clock"
 
     def time(self) -> float:
         """Return the time of the clock in seconds."""
@@ -139,31 +128,29 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     @property
     def _clock_resolution(self) -> float:
-        # asyncio runs what is due before now and this. Where it is less than what a float can tell from now, nothing would
-        # ever be due, and the loop would turn for ever.
+        # asyncio runs the timers due before the current time plus this. It must be representable at that time: otherwise
+        # no timer would ever be due, and the loop would iterate for ever.
         return max(1e-9, 4 * math.ulp(self._clock.time()))
 
     @_clock_resolution.setter
     def _clock_resolution(self, _: float) -> None:
-        """That of the real clock, which asyncio notes, is not this one's."""
+        """Ignore the resolution of the real clock, which asyncio sets."""
 
     def next_timer(self) -> float:
         """Return the time at which the next timer is due."""
-        # What asyncio tells the selector is how long until then: rounded, and a day at most.
+        # Not from the selector's timeout: asyncio rounds it and limits it to a day.
         scheduled: list[asyncio.TimerHandle] = cast("Any", self)._scheduled
         return scheduled[0].when()
 
     def hold_clock(self, job: str, *, left: bool = False) -> Callable[[], None]:
-        """Tells of a job that is done elsewhere, in real time: the clock stands still for it.
-
-        For whoever runs such jobs, and asks a loop whether it has this method.
+        """Stop the clock for a job that takes real time. Executors call it on loops that have this method.
 
         Args:
-            job: What to call it.
-            left: Nobody waits for what it gives, so that no timer is held up; but where none is set, its end may help.
+            job: The name of the job, for messages.
+            left: Whether no task waits for the job. Timers then run on, but without timers the loop waits for its end.
 
         Returns:
-            To be called, in any thread, when it has ended and the loop was told, or when its end is of no use any more.
+            A function to call, in any thread, when the loop was notified of the end of the job, or no longer needs it.
         """
         jobs = self._outside.left if left else self._outside.jobs
         key = object()
@@ -175,20 +162,19 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return release
 
     def call_later_real(self, seconds: float, callback: Callable[[], object]) -> _RealTimer:
-        """Calls back after so many real seconds; the clock stands still until then, as it does for a job.
+        """Schedule a callback after some real seconds, and stop the clock until then, as for a job.
 
-        For what goes by the real clock, and asks a loop whether it has this method: a tree of capacities that was made
-        without a `clock`.
+        A tree of capacities that was created without a `clock` calls it on loops that have this method.
 
         Args:
-            seconds: How long from now.
-            callback: What to call.
+            seconds: The delay in real seconds.
+            callback: The function to call.
 
         Returns:
-            What has a `cancel()`, as a timer of asyncio.
+            A timer with a `cancel()` method.
         """
-        timer = _RealTimer(time.monotonic() + seconds, callback, self._outside.alarms)
-        self._outside.alarms.append(timer)
+        timer = _RealTimer(time.monotonic() + seconds, callback, self._outside.real_timers)
+        self._outside.real_timers.append(timer)
         return timer
 
     def run_in_executor(
@@ -198,8 +184,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         *args: *Arguments,
     ) -> asyncio.Future[Any]:
         """Run a job in a thread, and stop the clock until it ends."""
-        # Counted until its future is done, which a cancelled wait makes it at once: a job that nobody waits for any
-        # more does not hold the clock.
+        # Until its future is done; cancelling the wait completes it immediately: a job that is no longer awaited does not
+        # stop the clock.
         future: asyncio.Future[Any] = super().run_in_executor(executor, func, *args)
         release = self.hold_clock(_job(func))
         future.add_done_callback(lambda _: release())
@@ -207,7 +193,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     async def shutdown_default_executor(self, *args: Any, **kwargs: Any) -> None:
         """Join the threads, in real time."""
-        # From 3.12 on this puts minutes of timeout, on the loop's clock, around a join in real time.
+        # From 3.12 on, asyncio limits the join, which takes real time, by a timeout on the loop's clock.
         self._outside.joining = True
         try:
             await super().shutdown_default_executor(*args, **kwargs)
@@ -216,7 +202,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def _job(func: object) -> str:
-    """What a job is called; `asyncio.to_thread` hands over a context that is to run it."""
+    """Return the name of a job. `asyncio.to_thread` passes the function as an argument of `Context.run`."""
     while isinstance(func, partial):
         made = cast("partial[Any]", cast("object", func))
         runs = isinstance(getattr(made.func, "__self__", None), Context) and made.args
@@ -229,104 +215,86 @@ def _when(timer: _RealTimer) -> float:
 
 
 class _RealTimer:
+    """A callback at a time on the real clock, in the list of a selector."""
+
     def __init__(
-        self, when: float, callback: Callable[[], object], among: list[_RealTimer]
+        self, when: float, callback: Callable[[], object], timers: list[_RealTimer]
     ) -> None:
         self.when = when
         self.callback = callback
-        self._among = among
+        self._timers = timers
 
     def cancel(self) -> None:
-        if self in self._among:
-            self._among.remove(self)
+        if self in self._timers:
+            self._timers.remove(self)
 
 
-class _JumpingSelector(selectors.BaseSelector):
-    """The selector of such a loop: where another would wait for a timer, it moves the clock to it."""
+class _JumpingSelector(selectors.DefaultSelector):
+    """The selector of a virtual loop: instead of waiting for a timer, it moves the clock to that timer."""
 
     def __init__(self, loop: VirtualLoop, clock: VirtualClock) -> None:
-        self._real = selectors.DefaultSelector()
+        super().__init__()
         self._loop = loop
         self._clock = clock
         self._patience = clock.patience
-        # What they are called.
+        # Running jobs with their names: awaited ones, and ones that no task waits for.
         self.jobs: dict[object, str] = {}
         self.left: dict[object, str] = {}
-        # By the real clock.
-        self.alarms: list[_RealTimer] = []
+        self.real_timers: list[_RealTimer] = []
         self.joining = False
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        rang = self._ring()
-        events = self._real.select(0)
-        # What is ready comes before any timer. A timeout of 0 means that the loop has callbacks to run.
-        if events or rang or (timeout is not None and timeout <= 0):
+        has_run_timers = self._run_real_timers()
+        events = super().select(0)
+        # Ready events come before any timer. A timeout of 0 means that the loop has callbacks to run.
+        if events or has_run_timers or (timeout is not None and timeout <= 0):
             return events
-        # One that is set for the end of time is as good as none.
+        # An infinite timer counts as none.
         when = math.inf if timeout is None else self._loop.next_timer()
         is_silent = when == math.inf
-        if is_silent or self.jobs or self.alarms or self.joining:
-            most = math.inf if self.joining else self._most(is_silent=is_silent)
-            left = min((alarm.when for alarm in self.alarms), default=math.inf) - time.monotonic()
+        if is_silent or self.jobs or self.real_timers or self.joining:
+            most = math.inf if self.joining else self._max_wait(is_silent=is_silent)
+            left = min(map(_when, self.real_timers), default=math.inf) - time.monotonic()
             bound = max(0.0, min(most, left))
-            events = self._real.select(None if bound == math.inf else bound)
-            if events or self._ring() or left < most:
+            events = super().select(None if bound == math.inf else bound)
+            if events or self._run_real_timers() or left < most:
                 return events
         if is_silent:
-            raise DeadlockError(self._who_waits())
+            raise DeadlockError(self._describe_deadlock())
         self._clock.jump(when)
         return []
 
-    def _ring(self) -> bool:
-        """Has those timers of the real clock called that are due, and says whether there are any."""
+    def _run_real_timers(self) -> bool:
+        """Schedule the callbacks of real timers that are due; return whether there are any."""
         now = time.monotonic()
-        due = sorted((alarm for alarm in self.alarms if alarm.when <= now), key=_when)
-        for alarm in due:
-            alarm.cancel()
-            self._loop.call_soon(alarm.callback)
+        due = sorted((timer for timer in self.real_timers if timer.when <= now), key=_when)
+        for timer in due:
+            timer.cancel()
+            self._loop.call_soon(timer.callback)
         return bool(due)
 
-    def _most(self, *, is_silent: bool) -> float:
-        """For how many real seconds to wait for what is outside."""
-        runs = self.jobs or self.left or self.alarms
+    def _max_wait(self, *, is_silent: bool) -> float:
+        """Return the maximum number of real seconds to wait for outside events."""
+        runs = self.jobs or self.left or self.real_timers
         return max(self._patience, LONGEST) if is_silent and runs else self._patience
 
-    def _who_waits(self) -> str:
+    def _describe_deadlock(self) -> str:
         waiting: list[str] = []
         for task in asyncio.all_tasks(self._loop):
             frames = task.get_stack(limit=1)
             where = f" at {frames[-1].f_code.co_filename}:{frames[-1].f_lineno}" if frames else ""
             waiting.append(f"{task.get_name()} ({task.get_coro()!r}){where}")
-        who = ", ".join(sorted(waiting)) or "no task"
+        tasks = ", ".join(sorted(waiting)) or "no task"
         running = [*self.jobs.values(), *self.left.values()]
-        if self.alarms:
+        if self.real_timers:
             running.append("a capacity by the real clock, whose root needs clock=loop.time")
         if running:
             return (
                 f"no timer is set at {self._clock.time():.6f} s on the virtual clock, and what takes real time has not ended in "
-                f"{self._most(is_silent=True):g} real seconds: {', '.join(sorted(running))}; if it takes longer, raise "
-                f"patience; waiting: {who}"
+                f"{self._max_wait(is_silent=True):g} real seconds: {', '.join(sorted(running))}; if it takes longer, raise "
+                f"patience; waiting: {tasks}"
             )
         return (
             f"nothing is ready and no timer is set at {self._clock.time():.6f} s on the virtual clock; "
-            f"waiting for ever: {who}"
+            f"waiting for ever: {tasks}"
         )
-
-    def register(
-        self, fileobj: FileDescriptorLike, events: int, data: Any = None
-    ) -> selectors.SelectorKey:
-        return self._real.register(fileobj, events, data)
-
-    def unregister(self, fileobj: FileDescriptorLike) -> selectors.SelectorKey:
-        return self._real.unregister(fileobj)
-
-    def modify(
-        self, fileobj: FileDescriptorLike, events: int, data: Any = None
-    ) -> selectors.SelectorKey:
-        return self._real.modify(fileobj, events, data)
-
-    def get_map(self) -> Mapping[FileDescriptorLike, selectors.SelectorKey]:
-        return self._real.get_map()
-
-    def close(self) -> None:
-        self._real.close()

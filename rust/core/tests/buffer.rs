@@ -6,6 +6,7 @@ mod common;
 use common::{Acting, Named, Reentrant, Task, panics};
 use headrace_core::Buffer;
 use headrace_core::buffer::{PutError, TryGetError};
+use headrace_core::sync::QueuedFuture;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};

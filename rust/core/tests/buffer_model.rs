@@ -8,6 +8,7 @@ use headrace_core::Buffer;
 use headrace_core::buffer::{
     Ended, Fault, Get, Order, Overflow, Put, PutError, Rank, Statistics, TryGetError,
 };
+use headrace_core::sync::QueuedFuture;
 use proptest::prelude::*;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -135,7 +136,7 @@ impl Comparison {
         }
     }
 
-    /// The index of the next item to deliver.
+    /// Return the index of the next item to deliver.
     fn next_index(&self) -> Option<usize> {
         let indices = 0..self.items.len();
         match self.kind {

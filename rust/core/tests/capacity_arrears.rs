@@ -108,7 +108,7 @@ impl House {
         }
     }
 
-    /// A slot and one unit of each of these rates.
+    /// Return a slot and one unit of each of these rates.
     fn cost(rates: &[ResourceId]) -> Cost {
         let rates = rates.iter().map(|&rate| (rate, units(1)));
         Cost::new(rates.chain([(SLOTS, units(1))])).unwrap()
@@ -146,7 +146,7 @@ impl House {
         self.tenants.len() - 1
     }
 
-    /// Sets the costs that a tenant requests, and drops its waiting acquires.
+    /// Set the costs that a tenant requests, and drop its waiting acquires.
     fn set_costs(&mut self, tenant: usize, costs: Vec<Cost>) {
         let tenant = &mut self.tenants[tenant];
         tenant.waiting.clear();
@@ -158,7 +158,7 @@ impl House {
         u64::try_from(self.world.tree.now().since(Time::ZERO).as_millis()).unwrap()
     }
 
-    /// Collects all grants and replaces their acquires by new ones.
+    /// Collect all grants and replace their acquires by new ones.
     fn replace(&mut self) {
         let now = self.now();
         loop {
@@ -192,7 +192,7 @@ impl House {
         }
     }
 
-    /// Advances to the time of the next event, if that is before `until`.
+    /// Advance to the time of the next event, if that is before `until`.
     fn step(&mut self, until: u64) -> bool {
         self.replace();
         let ends = self.held.iter().map(|(end, ..)| time(*end));
@@ -222,7 +222,7 @@ impl House {
         self.run_until(self.now() + span);
     }
 
-    /// The time in milliseconds until this cost of a tenant is granted once more, at most `most`.
+    /// Return the time in milliseconds until this cost of a tenant is granted once more, at most `most`.
     fn wait(&mut self, tenant: usize, which: usize, most: u64) -> u64 {
         let (began, before) = (self.now(), self.tenants[tenant].granted[which]);
         self.replace();
@@ -258,7 +258,7 @@ fn new_rate_user_does_not_wait_for_lag() {
     }
 }
 
-/// It also fetches, so it is level with the tenants that fetch. The tenants that call lag by at most two holds for each of
+/// A tenant that fetches and calls is level with the tenants that fetch. The tenants that call lag by at most two holds for each of
 /// two tenants.
 #[test]
 fn mixed_user_does_not_wait_for_lag() {

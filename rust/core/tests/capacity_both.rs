@@ -99,7 +99,7 @@ impl Market {
         (market, both)
     }
 
-    /// Collects all grants and replaces their acquires by new ones.
+    /// Collect all grants and replace their acquires by new ones.
     fn replace(&mut self) {
         let now = self.world.tree.now();
         loop {
@@ -130,7 +130,7 @@ impl Market {
         }
     }
 
-    /// Advances to the time of the next event.
+    /// Advance to the time of the next event.
     fn step(&mut self) {
         self.replace();
         let ends = self.held.iter().map(|(ends, _)| *ends);
@@ -150,7 +150,7 @@ impl Market {
     }
 }
 
-/// The wait in milliseconds of an acquire of `slots` slots and one call. Stops when it far exceeds the bound.
+/// Return the wait in milliseconds of an acquire of `slots` slots and one call. Stops when it far exceeds the bound.
 fn wait(market: &mut Market, both: NodeId, slots: u64, bound: u64) -> u64 {
     let cost = Cost::new([(SLOTS, units(slots)), (market.calls, units(1))]).unwrap();
     let began = market.world.tree.now();

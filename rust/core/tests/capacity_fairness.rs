@@ -98,7 +98,7 @@ impl Mix {
         }
     }
 
-    /// The amount that each of the four has received so far, divided by its weight.
+    /// Return the amount that each of the four has received so far, divided by its weight.
     fn shares(&self, world: &World) -> [f64; 4] {
         let got = |load: usize| world.loads[load].received;
         let received = [got(0), got(1), got(2), got(3) + got(4)];

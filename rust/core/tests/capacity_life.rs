@@ -10,6 +10,7 @@ use headrace_core::capacity::{
     AcquireError, AcquireRequest, Amount, AmountError, Cost, CostError, Limit, MAX_DEPTH,
     NodeError, NodeOptions, PermitError, ResourceId, Settings, Weight,
 };
+use headrace_core::sync::QueuedFuture;
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::Duration;
@@ -280,7 +281,10 @@ fn given_up_position_is_handed_on_and_queues_again() {
     let held = world.take(root, 1);
     let mut dead = world.waits(root, 1);
     let mut next = world.waits(root, 1);
-    let position = dead.future.position().expect("it has joined the queue");
+    let position = dead
+        .future
+        .queue_position()
+        .expect("it has joined the queue");
     world.release(held);
     assert_eq!((dead.wakes(), next.wakes()), (1, 0));
     position.give_up();
@@ -290,7 +294,7 @@ fn given_up_position_is_handed_on_and_queues_again() {
     assert!(dead.poll().is_pending());
     world.release(permit);
     drop(granted(&mut dead));
-    assert!(dead.future.position().is_none());
+    assert!(dead.future.queue_position().is_none());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::time::Instant;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Adds a tenant's node, acquires and releases a permit, and removes the node.
+/// Add a tenant's node, acquires and release a permit, and remove the node.
 fn visit(tree: &Arc<Tree>, root: NodeId) {
     let node = tree.add(root, NodeOptions::slots(2)).unwrap();
     drop(

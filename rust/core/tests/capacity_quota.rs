@@ -24,7 +24,7 @@ struct Shop {
 }
 
 impl Shop {
-    /// A shop with a rate of `calls` calls in `per` seconds, and a burst.
+    /// Return a shop with a rate of `calls` calls in `per` seconds, and a burst.
     fn new(calls: u64, per: u64, burst: Option<u64>) -> Self {
         let clock = Arc::new(ManualClock::new());
         let tree = Tree::new(Settings::with_clock(Arc::clone(&clock) as _));
@@ -71,7 +71,7 @@ impl Shop {
     }
 }
 
-/// The processor time of this thread so far, in seconds, where the system reports it.
+/// Return the processor time of this thread so far, in seconds, where the system reports it.
 fn busy() -> Option<f64> {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     Some(seconds(text.split(' ').next()?.parse().ok()?))

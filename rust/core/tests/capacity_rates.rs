@@ -44,7 +44,7 @@ fn two_of_three() -> (World, NodeId, ResourceId) {
     (world, root, tokens)
 }
 
-/// The time of each grant in milliseconds, in the order of `tasks`.
+/// Return the time of each grant in milliseconds, in the order of `tasks`.
 fn times(world: &World, tasks: &mut [Task<Acquire>]) -> Vec<u64> {
     let mut times = vec![None; tasks.len()];
     loop {
@@ -173,7 +173,7 @@ impl Crowd {
         }
     }
 
-    /// Advances to the time of the next event.
+    /// Advance to the time of the next event.
     fn step(crowds: &mut [Self], world: &World) {
         let ends = crowds
             .iter()
@@ -264,7 +264,8 @@ fn two_rate_waiter_has_bounded_wait() {
     }
 }
 
-/// A tree of three slots and a call every 100 ms, and a child with its own rate of a call an hour, which is used up.
+/// Return a tree of three slots and a call every 100 ms, and a child with its own rate of a call an hour, which is used
+/// up.
 fn slow_child(slots: u64) -> (World, [ResourceId; 2], NodeId, Task<Acquire>) {
     let world = World::new();
     let [calls, slow] = ["calls", "slow"].map(|name| world.tree.resource(name));
@@ -278,7 +279,7 @@ fn slow_child(slots: u64) -> (World, [ResourceId; 2], NodeId, Task<Acquire>) {
     (world, [calls, slow], root, task)
 }
 
-/// It always misses slots; the shared rate must not be reserved for it because of that.
+/// A waiter that always misses slots is no reason to reserve the shared rate for it.
 #[test]
 fn slow_private_rate_does_not_block_a_shared_rate() {
     for slots in [1, 3] {
@@ -317,7 +318,7 @@ fn slow_private_rate_does_not_block_a_shared_rate() {
     }
 }
 
-/// A budget of 20 of which a call holds ten, although it may need less; a request for eleven waits.
+/// Return a budget of 20 of which a call holds ten, although it may need less; a request for eleven waits.
 fn budget() -> (World, ResourceId, NodeId, Permit, Task<Acquire>) {
     let world = World::new();
     let dollars = world.tree.resource("dollars");

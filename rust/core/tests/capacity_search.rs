@@ -19,7 +19,7 @@ enum Shape {
     Mixed,
 }
 
-/// The time to acquire and release a slot beside `tenants` tenants, each waiting at one rate.
+/// Return the time to acquire and release a slot beside `tenants` tenants, each waiting at one rate.
 fn cost_of_a_slot(shape: Shape, tenants: usize) -> Duration {
     let world = World::new();
     let tree = &world.tree;

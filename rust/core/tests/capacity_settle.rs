@@ -81,8 +81,8 @@ impl Shop {
             .unwrap();
     }
 
-    /// Makes all calls, at most `limit` at a time and those of each leaf in order, and settles each when it ends. Returns for each
-    /// the time of its admission and its actual cost.
+    /// Make all calls, at most `limit` at a time and those of each leaf in order, and settle each when it ends.
+    /// Returns for each the time of its admission and its actual cost.
     fn make(&self, calls: &[Call], at_once: usize) -> Vec<(u64, u64)> {
         let mut asking: [VecDeque<(Task<Acquire>, Call)>; 2] = [VecDeque::new(), VecDeque::new()];
         let mut running: Vec<Running> = Vec::new();
@@ -139,7 +139,7 @@ impl Shop {
     }
 }
 
-/// Asserts that no window exceeds `burst + rate x t`, in integers.
+/// Assert that no window exceeds `burst + rate x t`, in integers.
 fn check_windows(admitted: &[(u64, u64)], terms: Terms, burst: u64, seed: u64) {
     for (first, &(start, _)) in admitted.iter().enumerate() {
         let mut sum = 0;

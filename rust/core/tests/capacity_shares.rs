@@ -354,7 +354,7 @@ fn big_costs_at_two_levels_are_both_granted() {
     }
 }
 
-/// A cost of 8 of 10 now and then, beside an endless stream of ones, at the same leaf or another.
+/// Return a cost of 8 of 10 now and then, beside an endless stream of ones, at the same leaf or another.
 fn big_beside_ones(hold: impl Fn(f64) -> Hold, same_leaf: bool) {
     for seed in SEEDS {
         let mut rig = Rig::new();

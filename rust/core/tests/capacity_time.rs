@@ -24,7 +24,7 @@ fn rate(amount: u64, per: u64, burst: Option<u64>) -> Limit {
     }
 }
 
-/// A tree whose root has one limit, on `"tokens"`.
+/// Return a tree whose root has one limit, on `"tokens"`.
 fn tokens(limit: Limit) -> (World, NodeId, ResourceId) {
     let world = World::new();
     let tokens = world.tree.resource("tokens");
@@ -43,7 +43,7 @@ fn at(seconds: f64) -> Time {
     Time::ZERO.after(Duration::from_secs_f64(seconds))
 }
 
-/// The largest amount admitted in any window beyond the refill in that time.
+/// Return the largest amount admitted in any window beyond the refill in that time.
 fn most_at_once(admitted: &[(Time, u32)], amount: u32, per: u32) -> f64 {
     let mut most = 0.0_f64;
     for first in 0..admitted.len() {
@@ -365,7 +365,7 @@ fn allowed_lateness_loses_no_quota() {
     assert!((599..=601).contains(&admitted), "{admitted}");
 }
 
-/// Ticks that are later than that lose their whole delay, except the part that the burst absorbs.
+/// Tick that are later than that lose their whole delay, except the part that the burst absorbs.
 #[test]
 fn tick_beyond_lateness_loses_quota_above_the_burst() {
     for (late, burst, expected) in [(19, None, 600), (30, None, 86), (30, Some(10), 610)] {

@@ -4,6 +4,7 @@
 
 use headrace_core::Buffer;
 use headrace_core::buffer::{Ended, Fault, Order, Overflow, PutError, Rank};
+use headrace_core::sync::QueuedFuture;
 use loom::future::block_on;
 use loom::thread;
 use std::future::Future;
@@ -12,7 +13,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-/// Polls once and drops: joins the queue and leaves it, interleaved with the other threads.
+/// Poll once and drop: join the queue and leave it, interleaved with the other threads.
 fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }

@@ -15,12 +15,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-/// Polls once and drops: joins the queue and leaves it, interleaved with the other threads.
+/// Poll once and drop: join the queue and leave it, interleaved with the other threads.
 fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// An acquire that has joined the wait queue.
+/// Return an acquire that has joined the wait queue.
 fn waiting(tree: &Arc<Tree>, ask: AcquireRequest) -> Acquire {
     let mut acquire = tree.acquire(ask);
     let polled = Pin::new(&mut acquire).poll(&mut Context::from_waker(Waker::noop()));
@@ -28,7 +28,7 @@ fn waiting(tree: &Arc<Tree>, ask: AcquireRequest) -> Acquire {
     acquire
 }
 
-/// A tree of one node, on a clock that does not advance.
+/// Return a tree of one node, on a clock that does not advance.
 fn tree(options: NodeOptions) -> (Arc<Tree>, NodeId, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::new());
     let tree = Tree::new(Settings::with_clock(Arc::clone(&clock) as _));
@@ -327,7 +327,7 @@ fn close_racing_suspend_and_resume() {
     });
 }
 
-/// A rate of one call a second with a burst of one; one call was made. A second later there is quota for one.
+/// Return a rate of one call a second with a burst of one; one call was made. A second later there is quota for one.
 fn rated() -> (
     Arc<Tree>,
     NodeId,

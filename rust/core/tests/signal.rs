@@ -6,10 +6,11 @@ mod common;
 use common::{Acting, Named, Reentrant, Task, panics};
 use headrace_core::Signal;
 use headrace_core::signal::Stopped;
+use headrace_core::sync::QueuedFuture;
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
-/// The values that `visit` shows.
+/// Return the values that `visit` shows.
 fn visited(signal: &Signal<u32>) -> Vec<u32> {
     let mut values = Vec::new();
     signal.visit(&mut |value| values.push(*value));

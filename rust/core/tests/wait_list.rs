@@ -12,7 +12,7 @@ fn waker() -> Waker {
     Waker::noop().clone()
 }
 
-/// Notifies all waiters and returns their payloads in order.
+/// Notify all waiters and return their payloads in order.
 fn drain(queue: &mut WaitList<u32>) -> Vec<u32> {
     std::iter::from_fn(|| queue.notify_first().map(|(_, payload)| *payload)).collect()
 }

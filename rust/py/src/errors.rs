@@ -1,9 +1,11 @@
 //! The Python exceptions that the core raises. `headrace.errors` defines the classes.
 
 use std::borrow::Cow;
+use std::io;
+use std::path::Path;
 
 use pyo3::exceptions::{
-    PyException, PyGeneratorExit, PyRuntimeError, PyStopAsyncIteration, PyStopIteration,
+    PyException, PyGeneratorExit, PyOSError, PyRuntimeError, PyStopAsyncIteration, PyStopIteration,
     PyTypeError, PyValueError,
 };
 use pyo3::intern;
@@ -63,14 +65,27 @@ impl RaisedError {
     }
 }
 
-/// `ClosedError`, without an item.
-pub(crate) fn closed(py: Python<'_>, message: &str) -> PyErr {
-    make(py, "ClosedError", message)
+/// Declares a function for each exception that only has a message.
+macro_rules! with_message {
+    ($($(#[$attribute:meta])* $function:ident: $class:literal;)+) => {
+        $($(#[$attribute])* #[doc = concat!("`", $class, "`.")]
+        pub(crate) fn $function(py: Python<'_>, message: &str) -> PyErr {
+            make(py, $class, message)
+        })+
+    };
 }
 
-/// `WouldBlock`, without an item.
-pub(crate) fn would_block(py: Python<'_>, message: &str) -> PyErr {
-    make(py, "WouldBlock", message)
+with_message! {
+    /// Without an item:
+    closed: "ClosedError";
+    /// Without an item:
+    would_block: "WouldBlock";
+    /// For a source that was cancelled in its own task:
+    source_was_cancelled: "SourceCancelledError";
+    budget_exhausted: "BudgetExhausted";
+    would_deadlock: "WouldDeadlock";
+    forked: "ForkError";
+    wrong_loop: "WrongLoopError";
 }
 
 /// `ClosedError` or `WouldBlock`, with the refused item for its owner.
@@ -96,11 +111,6 @@ pub(crate) fn source_cancelled(py: Python<'_>) -> PyErr {
     )
 }
 
-/// `SourceCancelledError`, for a source that was cancelled in its own task.
-pub(crate) fn source_was_cancelled(py: Python<'_>, message: &str) -> PyErr {
-    make(py, "SourceCancelledError", message)
-}
-
 /// `BrokenError`.
 pub(crate) fn broken(py: Python<'_>, kind: &str) -> PyErr {
     make(
@@ -110,26 +120,6 @@ pub(crate) fn broken(py: Python<'_>, kind: &str) -> PyErr {
             "this {kind} was left in doubt by an earlier failure inside headrace; make a new one"
         ),
     )
-}
-
-/// `BudgetExhausted`.
-pub(crate) fn budget_exhausted(py: Python<'_>, message: &str) -> PyErr {
-    make(py, "BudgetExhausted", message)
-}
-
-/// `WouldDeadlock`.
-pub(crate) fn would_deadlock(py: Python<'_>, message: &str) -> PyErr {
-    make(py, "WouldDeadlock", message)
-}
-
-/// `ForkError`.
-pub(crate) fn forked(py: Python<'_>, message: &str) -> PyErr {
-    make(py, "ForkError", message)
-}
-
-/// `WrongLoopError`.
-pub(crate) fn wrong_loop(py: Python<'_>, message: &str) -> PyErr {
-    make(py, "WrongLoopError", message)
 }
 
 /// The `CancelledError` with which a closing stream cancels its pull. The task was not cancelled, so the error is recognised by its
@@ -152,6 +142,22 @@ pub(crate) fn is_closing(py: Python<'_>, error: &PyErr) -> bool {
                 .and_then(|args| args.get_item(0))
                 .is_ok_and(|message| message.is(&closing))
         })
+}
+
+/// The `OSError` subclass of an error of the system, with the name of the file.
+#[cold]
+pub(crate) fn os_error(py: Python<'_>, path: &Path, error: &io::Error) -> PyErr {
+    let Some(number) = error.raw_os_error() else {
+        return PyOSError::new_err(format!("{}: {error}", path.display()));
+    };
+    let made = py
+        .import("os")
+        .and_then(|os| os.call_method1("strerror", (number,)))
+        .and_then(|text| {
+            py.get_type::<PyOSError>()
+                .call1((number, text, path.as_os_str()))
+        });
+    made.map_or_else(|error| error, PyErr::from_value)
 }
 
 /// `StopAsyncIteration`.
@@ -206,6 +212,15 @@ pub(crate) fn note(py: Python<'_>, error: &PyErr, text: &str) -> PyResult<()> {
 pub(crate) fn wrong_type(parameter: &str, expected: &str, value: &Bound<'_, PyAny>) -> PyErr {
     PyTypeError::new_err(format!(
         "{parameter} must be {expected}, got {}",
+        describe(value)
+    ))
+}
+
+/// `ValueError: <parameter> must <condition>, got 3 (int)`.
+#[cold]
+pub(crate) fn wrong_value(parameter: &str, condition: &str, value: &Bound<'_, PyAny>) -> PyErr {
+    PyValueError::new_err(format!(
+        "{parameter} must {condition}, got {}",
         describe(value)
     ))
 }

@@ -9,7 +9,7 @@
 //! | [`kernel`] | one operator's logic: item in, zero or more items out |
 //! | [`pull`], [`push`] | the drivers that run fused pipelines of kernels, on demand and on supply |
 //! | [`merge`] | many sources as one |
-//! | [`buffer`], [`queue`], [`signal`], [`capacity`] | the types of `headrace-core` for Python |
+//! | [`buffer`], [`signal`], [`capacity`] | the types of `headrace-core` for Python |
 //! | [`graph`] | nodes that depend on each other, and their states |
 //! | [`line_writer`] | writing lines to a file |
 //! | [`pool`] | the fast path of the task pool |
@@ -31,7 +31,6 @@ mod object;
 mod pool;
 mod pull;
 mod push;
-mod queue;
 mod runtime;
 mod signal;
 mod source;
@@ -57,10 +56,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     kernel::register(module)?;
     signal::register(module)?;
     line_writer::register(module)?;
-    queue::register(module)?;
+    buffer::register(module)?;
     capacity::register(module)?;
     pool::register(module)?;
-    module.add_class::<buffer::Buffer>()?;
     module.add_class::<graph::PyGraphCore>()?;
     module.add_class::<object::iterator_result::IteratorResult>()?;
     module.add_class::<pull::link::PyPullLink>()?;

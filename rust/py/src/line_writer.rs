@@ -15,15 +15,15 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
 use crate::coroutine::operation::{Operation, Ready};
 use crate::coroutine::{Native, own_class};
+use crate::errors;
 use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
 use crate::runtime::blocking_pool;
@@ -114,11 +114,9 @@ impl Job {
         let mut batch = Vec::new();
         loop {
             let mut state = self.shared.lock();
-            let done = std::mem::take(&mut state.in_flight) > 0;
-            let wakers = if done {
-                std::mem::take(&mut state.wakers)
-            } else {
-                Vec::new()
+            let wakers = match std::mem::take(&mut state.in_flight) {
+                0 => Vec::new(),
+                _ => std::mem::take(&mut state.wakers),
             };
             batch.clear();
             if batch.capacity() > SPARE {
@@ -228,7 +226,7 @@ impl PyLineWriter {
         drop(state);
         drop(spent);
         if let Some(error) = failure {
-            return Err(os_error(py, &shared.path, &error));
+            return Err(errors::os_error(py, &shared.path, &error));
         }
         start(py, job)?;
         Ok((!is_over).then_some(accepts))
@@ -250,7 +248,7 @@ impl PyLineWriter {
     /// waits for the close.
     fn close<'py>(&self, py: Python<'py>, creates: bool) -> PyResult<Bound<'py, PyAny>> {
         let shared = self.shared(py)?;
-        self.finish(py, &shared, creates)?;
+        Self::finish(py, &shared, creates)?;
         let event = Event::Closed;
         Ready::make(py, Wait { shared, event })
     }
@@ -260,11 +258,11 @@ impl PyLineWriter {
     fn shared(&self, py: Python<'_>) -> PyResult<Arc<Shared>> {
         self.process.check(py, "file writer")?;
         let shared = self.shared.borrow(py).as_ref().map(Arc::clone);
-        shared.ok_or_else(|| crate::errors::broken(py, "file writer"))
+        shared.ok_or_else(|| errors::broken(py, "file writer"))
     }
 
-    #[expect(clippy::unused_self, reason = "it is the writer that is closed")]
-    fn finish(&self, py: Python<'_>, shared: &Arc<Shared>, creates: bool) -> PyResult<()> {
+    /// Closes the file when everything is written; immediately if no job is running.
+    fn finish(py: Python<'_>, shared: &Arc<Shared>, creates: bool) -> PyResult<()> {
         let mut state = shared.lock();
         let mut file = None;
         let mut next = None;
@@ -297,7 +295,7 @@ impl Drop for PyLineWriter {
                 return;
             }
             // Without `creates` no job is started, so this cannot fail.
-            let _ = self.finish(py, &shared, false);
+            let _ = Self::finish(py, &shared, false);
             let mut state = shared.lock();
             state.is_abandoned = true;
             let spent = (
@@ -324,22 +322,6 @@ fn job(shared: &Arc<Shared>, state: &mut State) -> Option<Job> {
 
 fn start(py: Python<'_>, job: Option<Job>) -> PyResult<()> {
     job.map_or(Ok(()), |job| blocking_pool::spawn(py, move || job.run()))
-}
-
-/// Makes the `OSError` subclass of the error's number, with the name of the file.
-#[cold]
-fn os_error(py: Python<'_>, path: &Path, error: &io::Error) -> PyErr {
-    let Some(number) = error.raw_os_error() else {
-        return PyOSError::new_err(format!("{}: {error}", path.display()));
-    };
-    let made = py
-        .import("os")
-        .and_then(|os| os.call_method1("strerror", (number,)))
-        .and_then(|text| {
-            py.get_type::<PyOSError>()
-                .call1((number, text, path.as_os_str()))
-        });
-    made.map_or_else(|error| error, PyErr::from_value)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -387,7 +369,7 @@ impl Operation for Wait {
         drop(state);
         drop(spent);
         match failure {
-            Some(error) => Poll::Ready(Err(os_error(py, &self.shared.path, &error))),
+            Some(error) => Poll::Ready(Err(errors::os_error(py, &self.shared.path, &error))),
             None if has_occurred => Poll::Ready(Ok(py.None().into_bound(py))),
             None => Poll::Pending,
         }

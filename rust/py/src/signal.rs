@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::coroutine::operation::{Operation, Ready};
+use crate::coroutine::pending::Placed;
 use crate::coroutine::{Native, own_class};
 use crate::errors;
 use crate::object::gc::{self, traverse};
@@ -51,12 +52,12 @@ impl PySignal {
         }
     }
 
-    /// Waits for the next value.
+    /// Wait for the next value.
     fn wait(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
         Wait::make(slf, false)
     }
 
-    /// Waits in a thread without an event loop, for at most `timeout` seconds.
+    /// Wait in a thread without an event loop, for at most `timeout` seconds.
     #[pyo3(signature = (timeout = None))]
     fn wait_sync<'py>(
         &self,
@@ -89,7 +90,7 @@ impl PySignal {
         Wait::make(slf, true)
     }
 
-    /// Delivers `value` to every waiter. Without a waiter, keeps it for the next one.
+    /// Deliver `value` to every waiter. Without a waiter, keep it for the next one.
     #[pyo3(signature = (value = None))]
     fn resolve(&self, py: Python<'_>, value: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         self.check(py)?;
@@ -100,7 +101,7 @@ impl PySignal {
         Ok(())
     }
 
-    /// Raises `error` in every current and later waiter, until `reset()`.
+    /// Raise `error` in every current and later waiter, until `reset()`.
     fn reject(&self, error: &Bound<'_, PyAny>) -> PyResult<()> {
         self.check(error.py())?;
         if !error.is_instance_of::<PyBaseException>() {
@@ -111,14 +112,14 @@ impl PySignal {
         Ok(())
     }
 
-    /// Drops a kept value or error.
+    /// Drop a kept value or error.
     fn reset(&self, py: Python<'_>) -> PyResult<()> {
         self.check(py)?;
         self.core.reset();
         Ok(())
     }
 
-    /// Stops the signal: every current and later waiter raises `ClosedError`, and iteration ends.
+    /// Stop the signal: every current and later waiter raises `ClosedError`, and iteration ends.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
         self.check(py)?;
         self.core.stop();
@@ -166,7 +167,7 @@ impl PySignal {
     }
 }
 
-/// Converts the outcome of a wait to a Python result.
+/// Convert the outcome of a wait to a Python result.
 fn to_python<'py>(
     py: Python<'py>,
     outcome: &Result<Arc<Outcome>, core::Stopped>,
@@ -225,8 +226,7 @@ impl Operation for Wait {
     }
 
     fn forward(&self) -> Option<Box<dyn FnOnce() + Send>> {
-        let position = self.future.queue_position()?;
-        Some(Box::new(move || position.give_up()))
+        Placed::forward(&self.future)
     }
 }
 

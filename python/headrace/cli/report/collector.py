@@ -1,4 +1,4 @@
-"""Collection of the data of a report during a run."""
+"""`Collector`: samples levels during a run, adds the records to the `Report`, and writes its page. `map` runs it."""
 
 from __future__ import annotations
 

@@ -65,8 +65,9 @@ class DDSketch:
             ValueError: the duration is negative, infinite or NaN.
         """
         if not 0 <= seconds < math.inf:
-            msg = f"a duration must be a finite number of seconds of at least 0, got {seconds}"
-            raise ValueError(msg)
+            raise ValueError(
+                f"a duration must be a finite number of seconds of at least 0, got {seconds}"
+            )
         self.count += 1
         self.total += seconds
         self.minimum = min(self.minimum, seconds)
@@ -89,14 +90,12 @@ class DDSketch:
             ValueError: no duration was added, or a part is not between 0 and 1.
         """
         if not self.count:
-            msg = "quantiles need at least one duration"
-            raise ValueError(msg)
+            raise ValueError("quantiles need at least one duration")
         return [self._quantile(part) for part in parts]
 
     def _quantile(self, part: float) -> float:
         if not 0 <= part <= 1:
-            msg = f"a quantile must be between 0 and 1, got {part}"
-            raise ValueError(msg)
+            raise ValueError(f"a quantile must be between 0 and 1, got {part}")
         # Rounded first: 0.07 * 100 is slightly above 7, but the rank is 7.
         rank = max(1, math.ceil(round(part * self.count, 6)))
         if rank == 1:

@@ -1,4 +1,4 @@
-"""The data of a report, collected during a run."""
+"""`Report`: the data of a report. `Collector` fills it during a run, and `page` renders it."""
 
 from __future__ import annotations
 

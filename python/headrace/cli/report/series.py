@@ -1,4 +1,4 @@
-"""Definitions of the levels and rates in the time line of a report."""
+"""Definitions of the levels and rates in the time line of a report. `map` makes them, the collector samples them."""
 
 from __future__ import annotations
 

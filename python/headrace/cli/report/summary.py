@@ -1,4 +1,4 @@
-"""The summary at the top of a report."""
+"""`Summary`: totals and options for the top of a report. `map` makes it at the end of a run."""
 
 from __future__ import annotations
 

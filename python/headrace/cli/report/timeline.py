@@ -65,11 +65,9 @@ class TimeLine:
 
     def __init__(self, slots: int = 240, width: float = 0.005, most: int = 24) -> None:
         if slots < 2 or slots % 2:
-            msg = f"slots must be an even number of at least 2, got {slots}"
-            raise ValueError(msg)
+            raise ValueError(f"slots must be an even number of at least 2, got {slots}")
         if not width > 0:
-            msg = f"width must be above 0, got {width}"
-            raise ValueError(msg)
+            raise ValueError(f"width must be above 0, got {width}")
         self.width: float = width
         """The current width of a slot in seconds."""
         self.end: float = 0.0

@@ -65,12 +65,12 @@ enum End {
 }
 
 impl<T> Buffer<T> {
-    /// An empty FIFO buffer for at most `maxsize` items, or for any number of items.
+    /// Return an empty FIFO buffer for at most `maxsize` items, or for any number of items.
     pub fn new(maxsize: Option<NonZeroUsize>) -> Arc<Self> {
         Self::with(maxsize, Overflow::Block, Order::Fifo)
     }
 
-    /// An empty buffer with the given order and overflow mode.
+    /// Return an empty buffer with the given order and overflow mode.
     pub fn with(maxsize: Option<NonZeroUsize>, overflow: Overflow, order: Order<T>) -> Arc<Self> {
         Arc::new(Self {
             maxsize,
@@ -90,7 +90,7 @@ impl<T> Buffer<T> {
         })
     }
 
-    /// Stores `item` if there is a slot that no waiting putter was promised, or if the [`Overflow`] frees one.
+    /// Store `item` if there is a slot that no waiting putter was promised, or if the [`Overflow`] frees one.
     ///
     /// # Errors
     ///
@@ -107,13 +107,13 @@ impl<T> Buffer<T> {
         Ok(())
     }
 
-    /// Stores `item` as soon as there is space; see [`Put`].
+    /// Store `item` as soon as there is space; see [`Put`].
     #[inline]
     pub fn put(self: &Arc<Self>, item: T) -> Put<T> {
         Put::new(Arc::clone(self), item)
     }
 
-    /// Takes the next item if there is one that no waiting getter was promised.
+    /// Take the next item if there is one that no waiting getter was promised.
     ///
     /// # Errors
     ///
@@ -126,13 +126,13 @@ impl<T> Buffer<T> {
         Ok(item)
     }
 
-    /// Takes the next item as soon as there is one; see [`Get`].
+    /// Take the next item as soon as there is one; see [`Get`].
     #[inline]
     pub fn get(self: &Arc<Self>) -> Get<T> {
         Get::new(Arc::clone(self))
     }
 
-    /// Ends the producers' side: the items in the buffer are still delivered, then getters get
+    /// End the producers' side: the items in the buffer are still delivered, then getters get
     /// [`Ended`](super::Ended). Waiting putters get their items back. Idempotent.
     pub fn finish(&self) {
         let mut state = self.state.lock();
@@ -143,7 +143,7 @@ impl<T> Buffer<T> {
         State::settle_and_unlock(state);
     }
 
-    /// Ends the consumers' and the producers' side. Returns the remaining items in order; they count as processed.
+    /// End the consumers' and the producers' side. Returns the remaining items in order; they count as processed.
     /// Waiting putters get their items back, and waiting getters get [`Ended`](super::Ended). Idempotent: the second
     /// call returns no items. A buffer that has finished and is empty has ended and stays so: consumers that have not
     /// seen its end yet must not mistake it for a close.
@@ -161,7 +161,7 @@ impl<T> Buffer<T> {
         left.into_vec()
     }
 
-    /// Marks one of the delivered items as processed. `false` if all accepted items are processed already.
+    /// Mark one of the delivered items as processed. `false` if all accepted items are processed already.
     #[must_use = "false means that no item was unfinished"]
     pub fn task_done(&self) -> bool {
         let mut state = self.state.lock();
@@ -174,30 +174,30 @@ impl<T> Buffer<T> {
         true
     }
 
-    /// Waits until all accepted items are processed; see [`Join`].
+    /// Wait until all accepted items are processed; see [`Join`].
     pub fn join(self: &Arc<Self>) -> Join<T> {
         Join::new(Arc::clone(self))
     }
 
-    /// The number of items that were accepted and are not yet processed.
+    /// Return the number of items that were accepted and are not yet processed.
     pub fn unfinished(&self) -> usize {
         self.state.lock().unfinished
     }
 
-    /// The number of items that are not promised, and thus available to [`try_get`](Self::try_get).
+    /// Return the number of items that are not promised, and thus available to [`try_get`](Self::try_get).
     #[inline]
     pub fn available(&self) -> usize {
         let state = self.state.lock();
         state.items.len().saturating_sub(state.getters.notified())
     }
 
-    /// Whether no slot is free, apart from slots promised to waiting putters.
+    /// Return whether no slot is free, apart from slots promised to waiting putters.
     #[inline]
     pub fn is_full(&self) -> bool {
         !self.state.lock().has_room()
     }
 
-    /// All counters at one moment.
+    /// Return all counters at one moment.
     pub fn statistics(&self) -> Statistics {
         let state = self.state.lock();
         Statistics {
@@ -209,59 +209,59 @@ impl<T> Buffer<T> {
         }
     }
 
-    /// The number of items in the buffer, promised or not.
+    /// Return the number of items in the buffer, promised or not.
     #[inline]
     pub fn len(&self) -> usize {
         self.state.lock().items.len()
     }
 
-    /// Whether the buffer contains no item.
+    /// Return whether the buffer contains no item.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The bound, if there is one.
+    /// Return the bound, if there is one.
     #[inline]
     pub fn maxsize(&self) -> Option<NonZeroUsize> {
         self.maxsize
     }
 
-    /// Whether no more items are accepted, after [`finish`](Self::finish) or [`close`](Self::close).
+    /// Return whether no more items are accepted, after [`finish`](Self::finish) or [`close`](Self::close).
     #[inline]
     pub fn is_finished(&self) -> bool {
         self.state.lock().end != End::Open
     }
 
-    /// Whether it has finished and all its items were delivered.
+    /// Return whether it has finished and all its items were delivered.
     pub fn has_ended(&self) -> bool {
         self.state.lock().has_ended()
     }
 
-    /// Whether no more items are delivered, after [`close`](Self::close).
+    /// Return whether no more items are delivered, after [`close`](Self::close).
     #[inline]
     pub fn is_closed(&self) -> bool {
         self.state.lock().end == End::Closed
     }
 
-    /// The number of getters waiting for an item, without those already notified.
+    /// Return the number of getters waiting for an item, without those already notified.
     pub fn waiting_getters(&self) -> usize {
         self.state.lock().getters.waiting()
     }
 
-    /// The number of putters waiting for space, without those already notified.
+    /// Return the number of putters waiting for space, without those already notified.
     pub fn waiting_putters(&self) -> usize {
         self.state.lock().putters.waiting()
     }
 
-    /// Whether a panic under the lock may have left the state inconsistent. From then on every other method except
-    /// [`visit`](Self::visit) panics; dropping the futures does not.
+    /// Return whether a panic under the lock may have left the state inconsistent. From then on every other method
+    /// except [`visit`](Self::visit) panics; dropping the futures does not.
     #[inline]
     pub fn is_broken(&self) -> bool {
         self.state.is_poisoned()
     }
 
-    /// Calls `f` with each item, in no guaranteed order; with none if the lock is taken or poisoned.
+    /// Call `f` with each item, in no guaranteed order; with none if the lock is taken or poisoned.
     ///
     /// For garbage collectors: they run at any moment, may miss items, and must never wait. `f` runs under the lock: it
     /// must neither call back nor panic.
@@ -271,14 +271,14 @@ impl<T> Buffer<T> {
         }
     }
 
-    /// Calls `f` with the next item, promised or not.
+    /// Call `f` with the next item, promised or not.
     ///
     /// `f` runs under the lock: it must neither call back nor panic.
     pub fn peek_with<R>(&self, f: impl FnOnce(Option<&T>) -> R) -> R {
         f(self.state.lock().items.first())
     }
 
-    /// Locks. In a sorted buffer, first finds the position of `item` if it would be accepted now. Comparisons run
+    /// Lock the state. In a sorted buffer, first find the position of `item` if it would be accepted now. Comparisons run
     /// without the lock; changes made by other threads meanwhile are taken into account.
     #[inline]
     pub(super) fn lock_at_position(
@@ -331,20 +331,20 @@ impl<T> fmt::Debug for Buffer<T> {
 }
 
 impl<T> State<T> {
-    /// Whether it has finished and the last item was taken.
+    /// Return whether it has finished and the last item was taken.
     #[inline]
     fn has_ended(&self) -> bool {
         self.end == End::Finished && self.items.is_empty()
     }
 
-    /// Whether a slot is free and not promised.
+    /// Return whether a slot is free and not promised.
     #[inline]
     fn has_room(&self) -> bool {
         // Both count objects in memory, so the sum cannot overflow.
         self.items.len() + self.putters.notified() < self.capacity
     }
 
-    /// Ends every operation: the last three of the four steps in [`sync`](crate::sync).
+    /// End every operation: the last three of the four steps in [`sync`](crate::sync).
     #[inline]
     pub(super) fn settle_and_unlock(mut state: MutexGuard<'_, Self>) {
         // The fast path: usually nothing waits.
@@ -355,7 +355,7 @@ impl<T> State<T> {
         }
     }
 
-    /// Takes the next item, if the getter at `key` was promised one or if more items exist than are promised.
+    /// Take the next item, if the getter at `key` was promised one or if more items exist than are promised.
     ///
     /// A getter that takes an item leaves the queue. Settle afterwards.
     #[inline]
@@ -383,7 +383,7 @@ impl<T> State<T> {
             .expect("at least as many items as promises"))
     }
 
-    /// Decides about an item of the putter at `key`, or of a new put.
+    /// Decide about an item of the putter at `key`, or of a new put.
     #[inline]
     fn admit(&self, key: Option<Key>) -> Admission {
         if self.end != End::Open {
@@ -399,7 +399,7 @@ impl<T> State<T> {
         }
     }
 
-    /// Stores the item, if the putter at `key` was promised a slot, if a slot is free and not promised, or if the
+    /// Store the item, if the putter at `key` was promised a slot, if a slot is free and not promised, or if the
     /// overflow mode says so. Returns the displaced item, to be dropped after unlocking.
     ///
     /// A putter that stores its item leaves the queue. Settle afterwards.
@@ -435,7 +435,7 @@ impl<T> State<T> {
         }
     }
 
-    /// Marks `count` items as processed. At the last one, returns the joiners to be woken after unlocking.
+    /// Mark `count` items as processed. At the last one, returns the joiners to be woken after unlocking.
     fn finish_items(&mut self, count: usize) -> WakeList {
         let mut wakes = WakeList::new();
         // Items may be reported as processed before they are delivered.
@@ -446,7 +446,7 @@ impl<T> State<T> {
         wakes
     }
 
-    /// Restores the invariants of the [module](super): promises each spare item and slot to the first waiter for one,
+    /// Restore the invariants of the [module](super): promise each spare item and slot to the first waiter for one,
     /// and releases waiters that wait in vain. Must be called after every change. O(1) plus the wake-ups.
     fn settle(&mut self) -> WakeList {
         let mut wakes = WakeList::new();
@@ -478,7 +478,7 @@ impl<T> State<T> {
     }
 }
 
-/// Removes all waiters. Their keys become invalid, and the next poll of each sees the state for itself.
+/// Remove all waiters. Their keys become invalid, and the next poll of each sees the state for itself.
 fn release_all(queue: &mut WaitList, wakes: &mut WakeList) {
     while let Some((waker, ())) = queue.pop_first() {
         wakes.push(waker);

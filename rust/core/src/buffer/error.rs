@@ -13,7 +13,7 @@ pub enum PutError<T> {
 }
 
 impl<T> PutError<T> {
-    /// The item that was not accepted.
+    /// Return the item that was not accepted.
     pub fn into_item(self) -> T {
         match self {
             Self::Full(item) | Self::Closed(item) | Self::Unranked(item, _) => item,

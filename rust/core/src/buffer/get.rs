@@ -1,6 +1,6 @@
 use super::buffer::State;
 use super::{Buffer, Ended, Queue, TryGetError};
-use crate::sync::{Arc, Key, QueuePosition, WaitQueues};
+use crate::sync::{Arc, Key, QueuePosition, QueuedFuture, WaitQueues};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -34,9 +34,12 @@ impl<T> Get<T> {
             key: None,
         }
     }
+}
 
-    /// The position in the wait queue, if it has joined it.
-    pub fn queue_position(&self) -> Option<QueuePosition<Buffer<T>>> {
+impl<T> QueuedFuture for Get<T> {
+    type Owner = Buffer<T>;
+
+    fn queue_position(&self) -> Option<QueuePosition<Buffer<T>>> {
         let buffer = self.buffer.as_ref()?;
         Some(QueuePosition::new(buffer, Queue::Getters, self.key?))
     }

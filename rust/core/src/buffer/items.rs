@@ -19,7 +19,7 @@ impl<T> Items<T> {
         }
     }
 
-    /// Removes and returns all items, in the order of delivery.
+    /// Remove and return all items, in the order of delivery.
     pub(super) fn take_all(&mut self) -> Self {
         match self {
             Self::Fifo(items) => Self::Fifo(std::mem::take(items)),
@@ -49,7 +49,7 @@ impl<T> Items<T> {
         self.len() == 0
     }
 
-    /// The item to be delivered next.
+    /// Return the item to be delivered next.
     pub(super) fn first(&self) -> Option<&T> {
         match self {
             Self::Fifo(items) => items.front(),
@@ -67,7 +67,7 @@ impl<T> Items<T> {
         }
     }
 
-    /// Removes the item that was stored first.
+    /// Remove the item that was stored first.
     #[cold]
     pub(super) fn pop_oldest(&mut self) -> Option<T> {
         match self {
@@ -76,7 +76,7 @@ impl<T> Items<T> {
         }
     }
 
-    /// Adds an item. A sorted buffer needs its `position`, found since the lock was taken.
+    /// Add an item. A sorted buffer needs its `position`, found since the lock was taken.
     #[inline]
     pub(super) fn push(&mut self, position: Option<Position>, item: T) {
         match self {
@@ -87,7 +87,7 @@ impl<T> Items<T> {
         }
     }
 
-    /// Makes one step of the search for the position of a new item. Returns the position, `None` if the order needs
+    /// Make one step of the search for the position of a new item. Returns the position, `None` if the order needs
     /// none, or as `Err` a handle on the item to compare with after unlocking.
     pub(super) fn search(
         &self,

@@ -1,5 +1,5 @@
 use super::Buffer;
-use crate::sync::{Arc, Key};
+use crate::sync::{Arc, Key, QueuePosition, QueuedFuture};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -27,6 +27,15 @@ impl<T> Join<T> {
             buffer: Some(buffer),
             key: None,
         }
+    }
+}
+
+impl<T> QueuedFuture for Join<T> {
+    type Owner = Buffer<T>;
+
+    /// Always `None`: a joiner is promised nothing that another waiter could take over.
+    fn queue_position(&self) -> Option<QueuePosition<Buffer<T>>> {
+        None
     }
 }
 

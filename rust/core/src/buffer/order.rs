@@ -46,7 +46,7 @@ pub trait Rank<T>: Send + Sync {
     /// Runs under the lock: it must neither call back nor panic. The handle is dropped after unlocking.
     fn share(&self, item: &T) -> T;
 
-    /// Whether `item` is delivered before `other`, which is in the buffer.
+    /// Return whether `item` is delivered before `other`, which is in the buffer.
     ///
     /// Runs without the lock, so it may do anything, including changes to the buffer.
     ///

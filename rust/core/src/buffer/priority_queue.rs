@@ -69,7 +69,7 @@ pub(super) enum SearchStep<'a, T> {
 }
 
 impl Search {
-    /// Records whether the item is before the one of the last [`SearchStep::Compare`].
+    /// Record whether the item is before the one of the last [`SearchStep::Compare`].
     pub(super) fn record(&mut self, before: bool) {
         let Some(range) = &mut self.range else {
             return;
@@ -117,7 +117,7 @@ impl<T> PriorityQueue<T> {
         self.remove(Position(0, 0))
     }
 
-    /// Removes the item that was inserted first. O(number of items).
+    /// Remove the item that was inserted first. O(number of items).
     pub(super) fn pop_oldest(&mut self) -> Option<T> {
         let tickets = self.chunks.iter().enumerate().flat_map(|(index, chunk)| {
             let entries = chunk.iter().enumerate();
@@ -138,7 +138,7 @@ impl<T> PriorityQueue<T> {
         Some(entry.item)
     }
 
-    /// Makes one step of the search: returns the position, or the item to compare with first.
+    /// Make one step of the search: return the position, or the item to compare with first.
     pub(super) fn search<'a>(&'a self, search: &mut Search) -> SearchStep<'a, T> {
         let (mut low, mut high) = match search.range {
             Some(range) if range.version == self.version => (range.low, range.high),
@@ -171,7 +171,7 @@ impl<T> PriorityQueue<T> {
         SearchStep::Compare(&entry.item)
     }
 
-    /// Inserts an item at a position that a search found at this version.
+    /// Insert an item at a position that a search found at this version.
     pub(super) fn insert(&mut self, Position(index, offset): Position, item: T) {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
@@ -195,7 +195,7 @@ impl<T> PriorityQueue<T> {
         }
     }
 
-    /// The position after the item with this ticket; the start if there is no ticket or the item is gone.
+    /// Return the position after the item with this ticket; the start if there is no ticket or the item is gone.
     fn after(&self, ticket: Option<u64>) -> Position {
         self.position_of(ticket)
             .map_or(Position(0, 0), |Position(index, offset)| {
@@ -203,7 +203,7 @@ impl<T> PriorityQueue<T> {
             })
     }
 
-    /// The position before the item with this ticket; the end if there is no ticket or the item is gone.
+    /// Return the position before the item with this ticket; the end if there is no ticket or the item is gone.
     fn until(&self, ticket: Option<u64>) -> Position {
         self.position_of(ticket)
             .unwrap_or(Position(self.chunks.len(), 0))

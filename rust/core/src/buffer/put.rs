@@ -1,6 +1,6 @@
 use super::buffer::State;
 use super::{Buffer, Overflow, PutError, Queue};
-use crate::sync::{Arc, Key, QueuePosition, WaitQueues};
+use crate::sync::{Arc, Key, QueuePosition, QueuedFuture, WaitQueues};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -41,19 +41,22 @@ impl<T> Put<T> {
         }
     }
 
-    /// The item, until it is accepted: for callers that track the objects which the future keeps alive.
+    /// Return the item, until it is accepted: for callers that track the objects which the future keeps alive.
     pub fn item(&self) -> Option<&T> {
         self.item.as_ref()
     }
 
-    /// The position in the wait queue, if it has joined it.
-    pub fn queue_position(&self) -> Option<QueuePosition<Buffer<T>>> {
-        Some(QueuePosition::new(&self.buffer, Queue::Putters, self.key?))
-    }
-
-    /// Cancels the put and returns the item; `None` if the put has completed, successfully or not.
+    /// Cancel the put and return the item; `None` if the put has completed, successfully or not.
     pub fn into_item(mut self) -> Option<T> {
         self.item.take()
+    }
+}
+
+impl<T> QueuedFuture for Put<T> {
+    type Owner = Buffer<T>;
+
+    fn queue_position(&self) -> Option<QueuePosition<Buffer<T>>> {
+        Some(QueuePosition::new(&self.buffer, Queue::Putters, self.key?))
     }
 }
 

@@ -2,7 +2,7 @@ use super::Buffer;
 use super::buffer::State;
 use crate::sync::{Key, WaitQueues};
 
-/// The two wait queues of a buffer.
+/// The two wait queues of a buffer whose waiters are promised an item or a slot.
 #[derive(Clone, Copy, Debug)]
 pub enum Queue {
     /// The getters waiting for an item.

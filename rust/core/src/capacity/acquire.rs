@@ -2,8 +2,8 @@
 
 use super::model::state::State;
 use super::policy::admission::Answer;
-use super::{AcquireError, AcquireRequest, AlarmId, NodeId, OwnerId, Permit, QueuePosition, Tree};
-use crate::sync::{Arc, Key, WakeList};
+use super::{AcquireError, AcquireRequest, AlarmId, NodeId, OwnerId, Permit, Tree};
+use crate::sync::{Arc, Key, QueuePosition, QueuedFuture, WaitQueues, WakeList};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -67,8 +67,8 @@ impl Pending {
         self.tree.as_ref().expect("polled after completion")
     }
 
-    fn position(&self) -> Option<QueuePosition> {
-        Some(QueuePosition::new(self.tree.as_ref()?, self.key?))
+    fn queue_position(&self) -> Option<QueuePosition<Tree>> {
+        Some(QueuePosition::new(self.tree.as_ref()?, (), self.key?))
     }
 
     /// Queue at `node` by `join`, which may be answered at once.
@@ -149,8 +149,24 @@ impl Drop for Pending {
     #[inline]
     fn drop(&mut self) {
         if let (Some(tree), Some(key)) = (&self.tree, self.key) {
-            tree.withdraw(key);
+            tree.leave((), key);
         }
+    }
+}
+
+impl WaitQueues for Tree {
+    /// Each node has a wait queue, which the tree finds by the key.
+    type Queue = ();
+
+    fn leave(&self, (): (), key: Key) {
+        // A broken tree has no grant to pass on.
+        let Some(mut state) = self.lock_unless_broken() else {
+            return;
+        };
+        let mut wakes = WakeList::new();
+        let waker = state.withdraw(key, &mut wakes);
+        Self::finish(state, wakes);
+        drop(waker);
     }
 }
 
@@ -161,15 +177,10 @@ impl Acquire {
         Self { request, pending }
     }
 
-    /// The request.
+    /// Return the request.
     #[inline]
     pub fn request(&self) -> &AcquireRequest {
         &self.request
-    }
-
-    /// Its position in the queue, while it is queued.
-    pub fn position(&self) -> Option<QueuePosition> {
-        self.pending.position()
     }
 
     fn granted(&mut self, permit: Key) -> Permit {
@@ -179,6 +190,14 @@ impl Acquire {
             .take()
             .expect("it is there until completion");
         Permit::new(tree, self.request.node, permit)
+    }
+}
+
+impl QueuedFuture for Acquire {
+    type Owner = Tree;
+
+    fn queue_position(&self) -> Option<QueuePosition<Tree>> {
+        self.pending.queue_position()
     }
 }
 
@@ -219,19 +238,20 @@ impl Resume {
             pending: Pending::new(tree),
         }
     }
-}
 
-impl Resume {
     /// Set the requester, if it is not the owner of the permit: the one whose permits must not be waited for. A permit without an owner
     /// has no requester.
     pub fn by(mut self, requester: OwnerId) -> Self {
         self.requester = Some(requester);
         self
     }
+}
 
-    /// Its position in the queue, while it is queued.
-    pub fn position(&self) -> Option<QueuePosition> {
-        self.pending.position()
+impl QueuedFuture for Resume {
+    type Owner = Tree;
+
+    fn queue_position(&self) -> Option<QueuePosition<Tree>> {
+        self.pending.queue_position()
     }
 }
 

@@ -22,7 +22,7 @@ impl Amount {
     /// The largest amount of a request or a limit: 10¹² units. It leaves room for a million such sums.
     pub const MAX: Self = Self(1_000_000_000_000 * MICROS);
 
-    /// An amount in whole units.
+    /// Return an amount in whole units.
     ///
     /// # Panics
     ///
@@ -35,7 +35,7 @@ impl Amount {
         Self(units * MICROS)
     }
 
-    /// An amount in millionths of a unit.
+    /// Return an amount in millionths of a unit.
     ///
     /// # Panics
     ///
@@ -55,7 +55,7 @@ impl Amount {
         clippy::cast_sign_loss,
         clippy::cast_precision_loss
     )] // checked: it is between 0 and 10^12, and rounded
-    /// The nearest amount to `units`, but never zero for a positive number.
+    /// Return the nearest amount to `units`, but never zero for a positive number.
     ///
     /// # Errors
     ///
@@ -86,13 +86,13 @@ impl Amount {
         self.0
     }
 
-    /// Whether this is zero.
+    /// Return whether this is zero.
     #[inline]
     pub const fn is_zero(self) -> bool {
         self.0 == 0
     }
 
-    /// A sum of amounts, which may be above [`MAX`](Self::MAX).
+    /// Return a sum of amounts, which may be above [`MAX`](Self::MAX).
     #[inline]
     pub(super) const fn raw(micros: u64) -> Self {
         Self(micros)

@@ -16,25 +16,25 @@ impl Time {
     /// The last time, 584 years after the first.
     pub const MAX: Self = Self(u64::MAX);
 
-    /// The time `nanos` nanoseconds after the start of the clock.
+    /// Return the time `nanos` nanoseconds after the start of the clock.
     #[inline]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
-    /// Nanoseconds since the clock began.
+    /// Nanosecond since the clock began.
     #[inline]
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
-    /// The duration since `earlier`; zero if that is later.
+    /// Return the duration since `earlier`; zero if that is later.
     #[inline]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// The time `later` after this one, or [`MAX`](Self::MAX).
+    /// Return the time `later` after this one, or [`MAX`](Self::MAX).
     #[inline]
     #[must_use]
     pub fn after(self, later: Duration) -> Self {
@@ -42,7 +42,7 @@ impl Time {
     }
 }
 
-/// The duration in nanoseconds, or the largest number that fits.
+/// Return the duration in nanoseconds, or the largest number that fits.
 #[inline]
 pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
@@ -53,7 +53,7 @@ pub(super) fn nanos(duration: Duration) -> u64 {
 /// It is read under the tree's lock, so it must neither block nor call back. Read a clock that is foreign code before the call
 /// instead, and set a [`ManualClock`] to its time. If it steps back, time stands still for the tree.
 pub trait Clock: Debug + Send + Sync {
-    /// The current time.
+    /// Return the current time.
     fn now(&self) -> Time;
 }
 
@@ -75,7 +75,7 @@ impl Clock for Monotonic {
 pub struct ManualClock(AtomicU64);
 
 impl ManualClock {
-    /// A clock at [`Time::ZERO`].
+    /// Return a clock at [`Time::ZERO`].
     pub const fn new() -> Self {
         Self(AtomicU64::new(0))
     }

@@ -39,7 +39,7 @@ pub struct NodeOptions {
 }
 
 impl NodeOptions {
-    /// A node with a number of `"slots"`.
+    /// Return a node with a number of `"slots"`.
     ///
     /// # Panics
     ///
@@ -48,7 +48,7 @@ impl NodeOptions {
         Self::new([(ResourceId::SLOTS, Limit::Slots(Amount::units(slots)))])
     }
 
-    /// A node with these limits.
+    /// Return a node with these limits.
     pub fn new(limits: impl IntoIterator<Item = (ResourceId, Limit)>) -> Self {
         Self {
             limits: limits.into_iter().collect(),
@@ -101,7 +101,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The defaults, with another clock.
+    /// Return the defaults, with another clock.
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
         Self {
             clock,

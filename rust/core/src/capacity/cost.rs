@@ -24,7 +24,7 @@ enum Parts {
 }
 
 impl Cost {
-    /// A cost of one resource.
+    /// Return a cost of one resource.
     ///
     /// # Errors
     ///
@@ -37,7 +37,7 @@ impl Cost {
         Ok(Self::part(resource, amount))
     }
 
-    /// A cost of `"slots"`: [`of`](Self::of) for the usual case.
+    /// Return a cost of `"slots"`: [`of`](Self::of) for the usual case.
     ///
     /// # Panics
     ///
@@ -46,7 +46,7 @@ impl Cost {
         Self::of(ResourceId::SLOTS, Amount::units(slots)).expect("a cost of slots is above 0")
     }
 
-    /// A cost of several resources. Amounts of 0 are left out.
+    /// Return a cost of several resources. Amounts of 0 are left out.
     ///
     /// # Errors
     ///
@@ -67,13 +67,13 @@ impl Cost {
         }))
     }
 
-    /// Move it out of a record that is about to be deleted, which keeps a meaningless cost.
+    /// Move the cost out of a record that is about to be deleted, which keeps a meaningless cost.
     #[inline]
     pub(super) fn take(&mut self) -> Self {
         std::mem::replace(self, Self::part(ResourceId::SLOTS, Amount::ZERO))
     }
 
-    /// One part of a cost; its amount may be 0.
+    /// Return one part of a cost; its amount may be 0.
     #[inline]
     pub(super) const fn part(resource: ResourceId, amount: Amount) -> Self {
         Self(Parts::One((resource, amount)))
@@ -90,7 +90,7 @@ impl Cost {
         }
     }
 
-    /// The resources, sorted, each with its amount.
+    /// Return the resources, sorted, each with its amount.
     #[inline]
     pub fn parts(&self) -> &[(ResourceId, Amount)] {
         match &self.0 {
@@ -99,7 +99,7 @@ impl Cost {
         }
     }
 
-    /// The amount of `resource`; 0 if it is not part of the cost.
+    /// Return the amount of `resource`; 0 if it is not part of the cost.
     #[inline]
     pub fn get(&self, resource: ResourceId) -> Amount {
         self.parts()

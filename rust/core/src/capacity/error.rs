@@ -173,7 +173,7 @@ pub enum PermitError {
     Unasked(ResourceId),
     /// A resource is named twice.
     Twice(ResourceId),
-    /// What is held of slots can be settled to less, not to more.
+    /// Held slots can be settled to less, not to more.
     Grows(ResourceId),
 }
 

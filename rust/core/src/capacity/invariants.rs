@@ -46,8 +46,8 @@ impl State {
     /// [`find`](Self::find), by visiting every waiter.
     pub(super) fn find_among_all(&self, node: u32) -> Next {
         let here = self.nodes.at(node);
-        let mut places = Vec::new();
-        places.extend(
+        let mut positions = Vec::new();
+        positions.extend(
             here.queue
                 .share
                 .eligible
@@ -56,11 +56,11 @@ impl State {
         let mut child = here.first;
         while child != NIL {
             let below = self.nodes.at(child);
-            places.extend(below.share.eligible.then(|| below.share.order_key(child)));
+            positions.extend(below.share.eligible.then(|| below.share.order_key(child)));
             child = below.after;
         }
-        places.sort_unstable();
-        let nexts = places.into_iter().map(|(_, _, child)| {
+        positions.sort_unstable();
+        let nexts = positions.into_iter().map(|(_, _, child)| {
             if child != node {
                 return self.find_among_all(child);
             }

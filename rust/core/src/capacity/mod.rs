@@ -71,8 +71,8 @@
 //! This section is about slots and budgets. Smaller requests may *pass* a waiter that was next and did not fit, up to
 //! [`Settings::passes`] times. A pass is a grant that takes of a resource which the waiter lacks, from the moment at which the
 //! waiter was next, even while something else also holds it up. After the last pass, capacity that becomes free of the resource
-//! it lacks, at the node where it lacks it, is *reserved* for it (`policy/reservation.rs`). Other nodes and resources are
-//! unaffected. If another resource is then missing, that one is reserved too.
+//! it lacks, at the node where it lacks it, is *reserved* for it (`policy/reservation.rs`): each slots or budget resource that
+//! it lacks, so that it does not pay for them one after the other. Nodes and resources that it does not lack are unaffected.
 //!
 //! Holding one resource while waiting for another can deadlock. Reservations are therefore ordered by age: a waiter with
 //! reservations may use capacity that is reserved for younger ones. Only permits delay the oldest, and they are released
@@ -139,8 +139,8 @@
 //!
 //! One lock guards the tree. An operation that frees capacity also grants it, in the same step, to futures that have not been
 //! polled yet, so a newcomer cannot take it first. Wakers are called after unlocking. A grant that is never collected, because
-//! its future was dropped or [gave up its position](QueuePosition::give_up), is annulled: slots, quota and budget are as if it
-//! had never been made.
+//! its future was dropped or gave up its [position](crate::sync::QueuePosition), is annulled: slots, quota and budget are as
+//! if it had never been made.
 //!
 //! # Invariants
 //!
@@ -199,7 +199,6 @@ mod invariants;
 mod model;
 mod permit;
 mod policy;
-mod queue_position;
 mod reconfigure;
 mod request;
 mod snapshot;
@@ -215,7 +214,6 @@ pub use cost::{Cost, ResourceId};
 pub use error::{AcquireError, AmountError, CostError, NodeError, PermitError};
 pub use model::ids::{AlarmId, NodeId, OwnerId, PermitId};
 pub use permit::Permit;
-pub use queue_position::QueuePosition;
 pub use request::AcquireRequest;
 pub use snapshot::{ResourceUsage, Snapshot, Usage};
 pub use timer::Alarm;

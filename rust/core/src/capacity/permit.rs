@@ -74,7 +74,7 @@ impl Permit {
         self.tree.take_again(self.id, alarm)
     }
 
-    /// Its id.
+    /// Return its id.
     #[inline]
     pub fn id(&self) -> PermitId {
         self.id
@@ -88,24 +88,24 @@ impl Permit {
         self.id
     }
 
-    /// The cost that it holds, as settled; a part may be zero then. `None` once released.
+    /// Return the cost that it holds, as settled; a part may be zero then. `None` once released.
     pub fn cost(&self) -> Option<Cost> {
         self.tree.cost(self.id)
     }
 
-    /// The node that it is held at.
+    /// Return the node that it is held at.
     #[inline]
     pub fn node(&self) -> NodeId {
         self.node
     }
 
-    /// Whether it has been released.
+    /// Return whether it has been released.
     #[inline]
     pub fn is_released(&self) -> bool {
         self.released.load(Ordering::Relaxed)
     }
 
-    /// Whether it is suspended, and not resumed yet.
+    /// Return whether it is suspended, and not resumed yet.
     pub fn is_suspended(&self) -> bool {
         self.tree.is_suspended(self.id)
     }

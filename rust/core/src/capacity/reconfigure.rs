@@ -169,7 +169,7 @@ impl State {
         Ok(())
     }
 
-    /// The index of a node that is not closed.
+    /// Return the index of a node that is not closed.
     pub(super) fn live(&self, node: Key) -> Result<u32, NodeError> {
         let node = self.find_node(node).ok_or(NodeError::Closed)?;
         if self.nodes.at(node).is_closed() {

@@ -18,7 +18,7 @@ pub struct AcquireRequest {
 }
 
 impl AcquireRequest {
-    /// A request of priority 0, without an owner.
+    /// Return a request of priority 0, without an owner.
     #[inline]
     pub fn new(node: NodeId, cost: Cost) -> Self {
         Self {
@@ -30,7 +30,7 @@ impl AcquireRequest {
         }
     }
 
-    /// A request for a number of `"slots"`.
+    /// Return a request for a number of `"slots"`.
     ///
     /// # Panics
     ///

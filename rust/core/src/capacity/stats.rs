@@ -17,7 +17,7 @@ struct Total {
     weight: f64,
 }
 
-/// Whether a child holds, received or waits for anything.
+/// Return whether a child holds, received or waits for anything.
 fn takes_part(child: &Node) -> bool {
     child.waiting > 0 || child.permits > 0 || child.share.service > 0
 }
@@ -47,7 +47,7 @@ impl State {
         limits
     }
 
-    /// The resources that are limited on the path of a node, sorted.
+    /// Return the resources that are limited on the path of a node, sorted.
     pub(super) fn known(&self, node: u32) -> Vec<ResourceId> {
         let mut known: Vec<_> = self
             .path(node)
@@ -60,7 +60,7 @@ impl State {
         known
     }
 
-    /// The amount of a resource that is left for a new request.
+    /// Return the amount of a resource that is left for a new request.
     fn left(&self, resource: &Resource) -> u64 {
         if self.now < resource.not_before {
             return 0;
@@ -104,7 +104,7 @@ impl State {
         }
     }
 
-    /// The service and the weights of the children of a node. O(children).
+    /// Return the service and the weights of the children of a node. O(children).
     fn total(&self, parent: u32) -> Total {
         let mut total = Total::default();
         let mut add = |share: &Share, takes_part: bool| {
@@ -125,7 +125,7 @@ impl State {
         total
     }
 
-    /// A child's part of the service of its parent's children, and the part due to it.
+    /// Return a child's part of the service of its parent's children, and the part due to it.
     fn received_and_due(&self, node: u32, total: &Total) -> (Option<f64>, Option<f64>) {
         let here = self.nodes.at(node);
         let weight = here.share.weight.as_f64();
@@ -143,7 +143,7 @@ impl State {
         self.usage_of(node, total.as_ref())
     }
 
-    /// The same, with the total of its parent's children if that is known; a root has none.
+    /// Return the same, with the total of its parent's children if that is known; a root has none.
     fn usage_of(&self, node: u32, total: Option<&Total>) -> Usage {
         let here = self.nodes.at(node);
         let (received, due) =
@@ -183,7 +183,7 @@ impl State {
         }
     }
 
-    /// A node and all below it.
+    /// Return a node and all below it.
     ///
     /// The last of a list of nodes has no child left in it. So children are moved into their parents from the end on, without recursion.
     pub(super) fn snapshot(&self, node: u32) -> Snapshot {
@@ -202,12 +202,12 @@ impl State {
                 }
             })
             .collect();
-        let place: HashMap<_, _> = all.iter().copied().zip(0..).collect();
+        let position: HashMap<_, _> = all.iter().copied().zip(0..).collect();
         while made.len() > 1 {
             let mut child = made.pop().expect("there are at least two");
             child.children.reverse();
             let parent = self.nodes.at(all[made.len()]).parent;
-            let parent: usize = place[&parent];
+            let parent: usize = position[&parent];
             made[parent].children.push(child);
         }
         let mut root = made.pop().expect("the list starts with the node itself");

@@ -24,7 +24,7 @@ impl Alarm {
         Self { tree, key }
     }
 
-    /// The id that requests of its waiters name.
+    /// Return the id that requests of its waiters name.
     pub fn id(&self) -> AlarmId {
         AlarmId(self.key)
     }
@@ -70,7 +70,7 @@ impl Drop for Alarm {
 }
 
 impl State {
-    /// When something becomes ready for a waiter.
+    /// Return when something becomes ready for a waiter.
     pub(super) fn next_ready(&self) -> Option<Time> {
         let (next, _, _) = self.timers.first()?;
         (self.waiting > 0).then_some(next)

@@ -239,7 +239,7 @@ impl Tree {
         waiting.unwrap_or_default()
     }
 
-    /// Whether `node` was closed or removed, itself or by an ancestor.
+    /// Return whether `node` was closed or removed, itself or by an ancestor.
     pub fn is_closed(&self, node: NodeId) -> bool {
         let state = self.lock_for(node);
         state.live(node.key).is_err()
@@ -300,8 +300,8 @@ impl Tree {
         self.lock().time()
     }
 
-    /// Whether a panic under the lock left the state in doubt. Every other method then panics, except for dropping permits and
-    /// futures.
+    /// Return whether a panic under the lock left the state in doubt. Every other method then panics, except for
+    /// dropping permits and futures.
     pub fn is_broken(&self) -> bool {
         self.state.is_poisoned()
     }
@@ -342,7 +342,7 @@ impl Tree {
         self.act(act)
     }
 
-    /// The same, without a node.
+    /// Return the same, without a node.
     pub(super) fn act<R>(&self, act: impl FnOnce(&mut State, &mut WakeList) -> R) -> R {
         let mut state = self.lock();
         let mut wakes = WakeList::new();

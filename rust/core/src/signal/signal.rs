@@ -54,7 +54,7 @@ struct Batch<T> {
 }
 
 impl<T> Signal<T> {
-    /// A signal with no value and no waiters.
+    /// Return a signal with no value and no waiters.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
@@ -68,13 +68,13 @@ impl<T> Signal<T> {
         })
     }
 
-    /// Waits for the retained value, or the next to be published; see [`Wait`].
+    /// Wait for the retained value, or the next to be published; see [`Wait`].
     #[inline]
     pub fn wait(self: &Arc<Self>) -> Wait<T> {
         Wait::new(Arc::clone(self))
     }
 
-    /// Delivers `value` to all current waiters. If there are none, or if all are dropped before they take it, it is
+    /// Deliver `value` to all current waiters. If there are none, or if all are dropped before they take it, it is
     /// retained for the next wait, in place of an older one. A `sticky` value is always retained, for every wait, until
     /// [`reset`](Self::reset) or until another sticky value replaces it; until then, values that are not sticky are
     /// dropped. After [`stop`](Self::stop) every value is dropped.
@@ -104,7 +104,7 @@ impl<T> Signal<T> {
         }
     }
 
-    /// Drops the retained value, and any value published so far that comes back because no waiter took it.
+    /// Drop the retained value, and any value published so far that comes back because no waiter took it.
     ///
     /// Waiters that were notified still get their value.
     pub fn reset(&self) {
@@ -115,7 +115,7 @@ impl<T> Signal<T> {
         drop(retained);
     }
 
-    /// Ends the signal: all current and later waits get [`Stopped`].
+    /// End the signal: all current and later waits get [`Stopped`].
     ///
     /// Waiters that were notified still get their value; the retained value is dropped. Idempotent.
     pub fn stop(&self) {
@@ -131,26 +131,26 @@ impl<T> Signal<T> {
         wakes.wake_all();
     }
 
-    /// Whether [`stop`](Self::stop) was called.
+    /// Return whether [`stop`](Self::stop) was called.
     #[inline]
     pub fn is_stopped(&self) -> bool {
         self.state.lock().stopped
     }
 
-    /// The number of waiters in the queue, without those already notified.
+    /// Return the number of waiters in the queue, without those already notified.
     #[inline]
     pub fn waiting(&self) -> usize {
         self.state.lock().waiters.waiting()
     }
 
-    /// Whether a panic under the lock may have left the state inconsistent. From then on every other method except
-    /// [`visit`](Self::visit) panics; dropping the futures does not.
+    /// Return whether a panic under the lock may have left the state inconsistent. From then on every other method
+    /// except [`visit`](Self::visit) panics; dropping the futures does not.
     #[inline]
     pub fn is_broken(&self) -> bool {
         self.state.is_poisoned()
     }
 
-    /// Calls `f` once with each value; with none if the lock is taken or poisoned.
+    /// Call `f` once with each value; with none if the lock is taken or poisoned.
     ///
     /// For garbage collectors: they run at any moment, may miss values, and must never wait. A value with an [`Arc`]
     /// outside is left out, since this signal is not the only owner. `f` runs under the lock: it must neither call back
@@ -217,7 +217,7 @@ impl<T> fmt::Debug for Signal<T> {
 }
 
 impl<T> Retained<T> {
-    /// Returns the value as an `Arc`. May allocate: call it after unlocking.
+    /// Return the value as an `Arc`. May allocate: call it after unlocking.
     #[inline]
     pub(super) fn into_shared(self) -> Arc<T> {
         match self {
@@ -228,14 +228,14 @@ impl<T> Retained<T> {
 }
 
 impl<T> State<T> {
-    /// Retains the value of the newest publication. Returns the replaced one, to be dropped after unlocking.
+    /// Retain the value of the newest publication. Returns the replaced one, to be dropped after unlocking.
     #[inline]
     fn retain(&mut self, value: Retained<T>) -> Option<Retained<T>> {
         self.outdated = self.published;
         self.retained.replace(value)
     }
 
-    /// Notifies all waiters and makes a batch of them.
+    /// Notify all waiters and make a batch of them.
     fn broadcast(&mut self, value: Arc<T>, sticky: bool) -> (WakeList, Option<Retained<T>>) {
         let mut wakes = WakeList::new();
         let batch = self.batches.insert(Batch {
@@ -257,7 +257,7 @@ impl<T> State<T> {
         (wakes, outdated)
     }
 
-    /// Takes the value for the waiter at `key`, or for a new wait; `None` if it has to wait.
+    /// Take the value for the waiter at `key`, or for a new wait; `None` if it has to wait.
     ///
     /// A waiter that gets a result leaves the queue.
     #[inline]
@@ -282,7 +282,7 @@ impl<T> State<T> {
         }
     }
 
-    /// Returns the value to one member of a batch; the last member takes the batch's own reference.
+    /// Return the value to one member of a batch; the last member takes the batch's own reference.
     fn collect(&mut self, key: Key) -> Arc<T> {
         let batch = self
             .batches
@@ -299,7 +299,7 @@ impl<T> State<T> {
             .value
     }
 
-    /// Removes a member of a batch that was dropped before it collected. Wake and drop the results after unlocking.
+    /// Remove a member of a batch that was dropped before it collected. Wake and drop the results after unlocking.
     pub(super) fn drop_member(&mut self, key: Key) -> (WakeList, Option<Retained<T>>) {
         let mut wakes = WakeList::new();
         let batch = self

@@ -1,6 +1,6 @@
 use super::Signal;
 use super::signal::Retained;
-use crate::sync::{Arc, Key, QueuePosition, WaitQueues};
+use crate::sync::{Arc, Key, QueuePosition, QueuedFuture, WaitQueues};
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
@@ -48,9 +48,12 @@ impl<T> Wait<T> {
             key: None,
         }
     }
+}
 
-    /// The position in the wait queue, if it has joined it.
-    pub fn queue_position(&self) -> Option<QueuePosition<Signal<T>>> {
+impl<T> QueuedFuture for Wait<T> {
+    type Owner = Signal<T>;
+
+    fn queue_position(&self) -> Option<QueuePosition<Signal<T>>> {
         Some(QueuePosition::new(self.signal.as_ref()?, (), self.key?))
     }
 }

@@ -37,7 +37,7 @@ pub use std::sync::atomic;
 pub use std::sync::Arc;
 
 pub use mutex::{Mutex, MutexGuard};
-pub use queue_position::{QueuePosition, WaitQueues};
+pub use queue_position::{QueuePosition, QueuedFuture, WaitQueues};
 pub use slab::{Key, Slab};
 pub use wait_list::{Left, WaitList};
 pub use wake_list::WakeList;

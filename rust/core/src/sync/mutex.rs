@@ -16,13 +16,13 @@ pub type MutexGuard<'a, T> = imp::MutexGuard<'a, T>;
 pub struct Mutex<T>(imp::Mutex<T>);
 
 impl<T> Mutex<T> {
-    /// A mutex that guards `value`.
+    /// Return a mutex that guards `value`.
     #[inline]
     pub fn new(value: T) -> Self {
         Self(imp::Mutex::new(value))
     }
 
-    /// Waits for the lock.
+    /// Wait for the lock.
     ///
     /// # Panics
     ///
@@ -36,7 +36,7 @@ impl<T> Mutex<T> {
         }
     }
 
-    /// Waits for the lock; `None` if a panic happened under it before.
+    /// Wait for the lock; `None` if a panic happened under it before.
     ///
     /// For `Drop`, which may itself run during a panic: a second panic would abort the process.
     #[inline]
@@ -44,13 +44,13 @@ impl<T> Mutex<T> {
         self.0.lock().ok()
     }
 
-    /// Locks if the lock is free and not poisoned; never waits.
+    /// Lock if the lock is free and not poisoned; never waits.
     #[inline]
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         self.0.try_lock().ok()
     }
 
-    /// Whether a panic ever happened under the lock.
+    /// Return whether a panic ever happened under the lock.
     #[inline]
     pub fn is_poisoned(&self) -> bool {
         // loom ends a model at its first panic, so no lock is ever seen poisoned.

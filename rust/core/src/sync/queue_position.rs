@@ -1,5 +1,6 @@
 use super::{Arc, Key};
 use std::fmt;
+use std::future::Future;
 use std::sync::Weak;
 
 /// A structure with one or more queues of waiting futures, which a [`QueuePosition`] can leave.
@@ -7,9 +8,19 @@ pub trait WaitQueues {
     /// Selects one of the structure's queues; `()` if there is only one.
     type Queue: Copy + fmt::Debug + Send + Sync;
 
-    /// Removes the future of `key` from its queue. A promise that it has not collected goes to the next waiter.
+    /// Remove the future of `key` from its queue. A promise that it has not collected goes to the next waiter.
     /// Does nothing if the future has left already, or if the structure is broken.
     fn leave(&self, queue: Self::Queue, key: Key);
+}
+
+/// A future that waits in a queue of its owner.
+pub trait QueuedFuture: Future + Unpin {
+    /// The structure that it waits for.
+    type Owner: WaitQueues;
+
+    /// Return the position in the wait queue. `None` before the first poll that has to wait, after completion, and for a
+    /// future that cannot be promised anything.
+    fn queue_position(&self) -> Option<QueuePosition<Self::Owner>>;
 }
 
 /// The position of a future in a wait queue, for callers that can no longer reach the future itself.
@@ -24,7 +35,7 @@ pub struct QueuePosition<P: WaitQueues> {
 }
 
 impl<P: WaitQueues> QueuePosition<P> {
-    /// The position at `key` in one of the queues of `owner`.
+    /// Return the position at `key` in one of the queues of `owner`.
     pub fn new(owner: &Arc<P>, queue: P::Queue, key: Key) -> Self {
         Self {
             owner: Arc::downgrade(owner),
@@ -33,7 +44,7 @@ impl<P: WaitQueues> QueuePosition<P> {
         }
     }
 
-    /// Leaves the queue and hands on a promise that was not collected. Does nothing if the future has left already.
+    /// Leave the queue and hand on a promise that was not collected. Does nothing if the future has left already.
     pub fn give_up(&self) {
         if let Some(owner) = self.owner.upgrade() {
             owner.leave(self.queue, self.key);

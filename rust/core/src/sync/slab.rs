@@ -17,13 +17,13 @@ pub struct Key {
 }
 
 impl Key {
-    /// The slot of the entry; unique among the current entries, and valid until the entry is removed.
+    /// Return the slot of the entry; unique among the current entries, and valid until the entry is removed.
     #[inline]
     pub fn index(self) -> u32 {
         self.index
     }
 
-    /// The entry's ticket, greater than that of every entry inserted before.
+    /// Return the entry's ticket, greater than that of every entry inserted before.
     #[inline]
     pub fn ticket(self) -> NonZeroU64 {
         self.ticket
@@ -58,7 +58,7 @@ impl<T> Default for Slab<T> {
 }
 
 impl<T> Slab<T> {
-    /// An empty slab. Allocates nothing.
+    /// Return an empty slab. Allocates nothing.
     pub const fn new() -> Self {
         Self {
             slots: Vec::new(),
@@ -68,19 +68,19 @@ impl<T> Slab<T> {
         }
     }
 
-    /// The number of entries.
+    /// Return the number of entries.
     #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is no entry.
+    /// Return whether there is no entry.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Inserts `entry` into the most recently vacated slot, or into a new one.
+    /// Insert `entry` into the most recently vacated slot, or into a new one.
     ///
     /// # Panics
     ///
@@ -120,7 +120,7 @@ impl<T> Slab<T> {
         index
     }
 
-    /// The entry, if it still exists.
+    /// Return the entry, if it still exists.
     #[inline]
     pub fn get(&self, key: Key) -> Option<&T> {
         match self.slots.get(key.index as usize) {
@@ -129,7 +129,7 @@ impl<T> Slab<T> {
         }
     }
 
-    /// The entry, if it still exists.
+    /// Return the entry, if it still exists.
     #[inline]
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self.slots.get_mut(key.index as usize) {
@@ -138,7 +138,7 @@ impl<T> Slab<T> {
         }
     }
 
-    /// The entry in the slot `index`, for callers that know that it exists.
+    /// Return the entry in the slot `index`, for callers that know that it exists.
     ///
     /// # Panics
     ///
@@ -151,7 +151,7 @@ impl<T> Slab<T> {
         }
     }
 
-    /// The same, mutable.
+    /// Return the same, mutable.
     ///
     /// # Panics
     ///
@@ -164,7 +164,7 @@ impl<T> Slab<T> {
         }
     }
 
-    /// The key of the entry in the slot `index`.
+    /// Return the key of the entry in the slot `index`.
     ///
     /// # Panics
     ///
@@ -177,7 +177,7 @@ impl<T> Slab<T> {
         }
     }
 
-    /// Removes and returns the entry, if it still exists.
+    /// Remove and return the entry, if it still exists.
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
         let slot = &mut self.slots[key.index as usize];
@@ -190,7 +190,7 @@ impl<T> Slab<T> {
         Some(entry)
     }
 
-    /// Drops the entry in place, if it still exists.
+    /// Drop the entry in place, if it still exists.
     #[inline]
     pub fn discard(&mut self, key: Key) {
         if self.get(key).is_none() {
@@ -209,14 +209,14 @@ impl<T> Slab<T> {
         }
     }
 
-    /// All slots are vacant, so this runs no code of the caller. Old keys stay invalid because of their tickets.
+    /// Free the memory of all slots, which are vacant, so this runs no code of the caller. Old keys stay invalid because of their tickets.
     #[cold]
     fn free_memory(&mut self) {
         self.slots = Vec::new();
         self.vacant = NIL;
     }
 
-    /// All entries with their indices, in order of index. O(slots).
+    /// Return all entries with their indices, in order of index. O(slots).
     pub fn entries(&self) -> impl Iterator<Item = (u32, &T)> {
         (0..)
             .zip(&self.slots)
@@ -226,7 +226,7 @@ impl<T> Slab<T> {
             })
     }
 
-    /// All entries, mutable. O(slots).
+    /// Return all entries, mutable. O(slots).
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.slots.iter_mut().filter_map(|slot| match slot {
             Slot::Occupied { entry, .. } => Some(entry),
@@ -234,7 +234,7 @@ impl<T> Slab<T> {
         })
     }
 
-    /// All entries, in no guaranteed order. O(slots).
+    /// Return all entries, in no guaranteed order. O(slots).
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.slots.iter().filter_map(|slot| match slot {
             Slot::Occupied { entry, .. } => Some(entry),

@@ -53,7 +53,7 @@ impl<P> Default for WaitList<P> {
 }
 
 impl<P> WaitList<P> {
-    /// An empty list. Allocates nothing.
+    /// Return an empty list. Allocates nothing.
     pub const fn new() -> Self {
         Self {
             waiters: Slab::new(),
@@ -62,25 +62,25 @@ impl<P> WaitList<P> {
         }
     }
 
-    /// The number of waiters in the queue.
+    /// Return the number of waiters in the queue.
     #[inline]
     pub fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// The number of waiters that were notified and have neither collected nor been dropped yet.
+    /// Return the number of waiters that were notified and have neither collected nor been dropped yet.
     #[inline]
     pub fn notified(&self) -> usize {
         self.waiters.len() - self.waiting
     }
 
-    /// Whether the future of this key is in the queue or was notified.
+    /// Return whether the future of this key is in the queue or was notified.
     #[inline]
     pub fn contains(&self, key: Key) -> bool {
         self.waiters.get(key).is_some()
     }
 
-    /// Whether the future of this key was notified.
+    /// Return whether the future of this key was notified.
     #[inline]
     pub fn is_notified(&self, key: Key) -> bool {
         self.waiters
@@ -88,13 +88,13 @@ impl<P> WaitList<P> {
             .is_some_and(|waiter| waiter.waker.is_none())
     }
 
-    /// The payload of the first waiter.
+    /// Return the payload of the first waiter.
     #[inline]
     pub fn first(&self) -> Option<&P> {
         Some(&self.waiters.get(self.ends?.first)?.payload)
     }
 
-    /// Ensures that the future of `key` is in the queue with a waker equivalent to `waker`. A future without a key, or
+    /// Ensure that the future of `key` is in the queue with a waker equivalent to `waker`. A future without a key, or
     /// with one that is no longer valid, joins at the end of the queue.
     ///
     /// Cloning and dropping a waker run foreign code, so neither happens here. If this returns false, nothing was
@@ -134,7 +134,7 @@ impl<P> WaitList<P> {
         true
     }
 
-    /// Adds a waiter at the end of the queue.
+    /// Add a waiter at the end of the queue.
     pub fn push(&mut self, waker: Waker, payload: P) -> Key {
         let before = self.ends.map(|ends| ends.last);
         let key = self.waiters.insert(Waiter {
@@ -152,7 +152,7 @@ impl<P> WaitList<P> {
         key
     }
 
-    /// Removes the first waiter from the queue and marks it notified. Wake the waker after unlocking.
+    /// Remove the first waiter from the queue and mark it notified. Wake the waker after unlocking.
     pub fn notify_first(&mut self) -> Option<(Waker, &mut P)> {
         let key = self.ends?.first;
         self.unlink(key);
@@ -160,7 +160,7 @@ impl<P> WaitList<P> {
         Some((waiter.waker.take()?, &mut waiter.payload))
     }
 
-    /// Removes the first waiter and its entry: its key is no longer valid.
+    /// Remove the first waiter and its entry: its key is no longer valid.
     ///
     /// For endings, where the woken future needs no promise: it sees the state for itself.
     pub fn pop_first(&mut self) -> Option<(Waker, P)> {
@@ -170,7 +170,7 @@ impl<P> WaitList<P> {
         }
     }
 
-    /// Removes a waiter from any position. `None` if it was popped before.
+    /// Remove a waiter from any position. `None` if it was popped before.
     pub fn leave(&mut self, key: Key) -> Option<Left<P>> {
         if self.waiters.get(key)?.waker.is_some() {
             self.unlink(key);
@@ -182,7 +182,7 @@ impl<P> WaitList<P> {
         })
     }
 
-    /// Unlinks a waiter that is in the queue.
+    /// Unlink a waiter that is in the queue.
     fn unlink(&mut self, key: Key) {
         let Some(waiter) = self.waiters.get_mut(key) else {
             return;

@@ -13,7 +13,7 @@ pub struct WakeList {
 }
 
 impl WakeList {
-    /// An empty list. Allocates nothing.
+    /// Return an empty list. Allocates nothing.
     #[inline]
     pub const fn new() -> Self {
         Self {
@@ -22,7 +22,7 @@ impl WakeList {
         }
     }
 
-    /// Adds `waker` at the end.
+    /// Add `waker` at the end.
     #[inline]
     pub fn push(&mut self, waker: Waker) {
         if self.first.is_none() {
@@ -32,7 +32,7 @@ impl WakeList {
         }
     }
 
-    /// Wakes all wakers in the order of insertion. Call it without a lock.
+    /// Wake all wakers in the order of insertion. Call it without a lock.
     ///
     /// A lost wake-up would leave a task hanging, so all wakers are woken even if one panics. The first panic is resumed
     /// afterwards.

@@ -1,6 +1,6 @@
 //! Regression tests: failures that arbitrary operations have found.
 
-use crate::op::Op::{self, Acquire, Add, Cancel, Pass, Pause, Poll, Release};
+use crate::op::Op::{self, Acquire, Add, Cancel, Pass, Pause, Poll, Release, Resize, Unpause};
 use crate::op::{Amounts, Limits, Quota};
 use crate::run::Run;
 
@@ -80,4 +80,41 @@ fn passed_waiter_stays_first_when_slots_are_missed() {
         Pause(39),
         Release(0),
     ]);
+}
+
+/// A waiter that lacked two resources after a pause reserved only the first of them.
+#[test]
+fn reservation_after_a_pause_covers_both_resources() {
+    let limits = |slots, memory| Limits {
+        slots: Some(slots),
+        memory: Some(memory),
+        calls: None,
+        money: None,
+    };
+    let ask = |slots, memory| {
+        let cost = Amounts {
+            slots,
+            memory,
+            calls: 0,
+            money: 0,
+        };
+        Acquire(0, cost, 0, None)
+    };
+    for passes in 1..4 {
+        Run::new((0, passes), vec![(0, limits(0, 0), 1)]).play(&[
+            Resize(0, limits(3, 0), true),
+            ask(0, 6),
+            ask(3, 7),
+            ask(1, 7),
+            ask(0, 1),
+            ask(0, 1),
+            ask(1, 1),
+            Resize(0, limits(3, 9), true),
+            ask(0, 1),
+            Pause(0),
+            ask(0, 1),
+            Cancel(3),
+            Unpause(0),
+        ]);
+    }
 }

@@ -7,7 +7,7 @@ use headrace_core::capacity::{AcquireError, Amount, Time};
 use std::task::Poll;
 
 impl Run {
-    /// Records the effect of the operation on the waiters, and checks everything.
+    /// Record the effect of the operation on the waiters, and check everything.
     pub fn check(&mut self) {
         let woken = std::mem::take(&mut *self.log.lock().unwrap());
         for name in woken {
@@ -94,7 +94,7 @@ impl Run {
         }
     }
 
-    /// Releases everything and waits for all quotas: every waiter that fits is granted, and nothing stays held.
+    /// Release everything and wait for all quotas: every waiter that fits is granted, and nothing stays held.
     pub fn drain(&mut self) {
         for node in 0..self.model.nodes.len() {
             self.apply(Op::Unpause(node));

@@ -32,7 +32,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// The new limits of the resources that it limits already. Its own limits fill the gaps.
+    /// Return the new limits of the resources that it limits already. Its own limits fill the gaps.
     pub fn within(&self, limits: Limits) -> Limits {
         let (slots, money) = (self.slots, self.money.map(|money| money.amount));
         let calls = self.calls.as_ref().map(|log| log.quota);
@@ -44,7 +44,7 @@ impl Node {
         }
     }
 
-    /// Replaces all limits. A resource without a limit is forgotten, except for the held amounts.
+    /// Replace all limits. A resource without a limit is forgotten, except for the held amounts.
     pub fn resize(&mut self, limits: Limits, now: u64) {
         let Limits {
             slots,
@@ -108,7 +108,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// The queue order among the claims of one node, lowest first.
+    /// Return the queue order among the claims of one node, lowest first.
     pub fn order(&self) -> (i128, u64) {
         let since = i128::from(self.since);
         (since - i128::from(self.priority) * AGEING, self.name)
@@ -220,12 +220,12 @@ impl Model {
         });
     }
 
-    /// The node and all its ancestors.
+    /// Return the node and all its ancestors.
     pub fn path(&self, node: usize) -> impl Iterator<Item = usize> {
         std::iter::successors(Some(node), |&node| self.nodes[node].parent)
     }
 
-    /// Whether no acquire is possible here.
+    /// Return whether no acquire is possible here.
     pub fn is_closed(&self, node: usize) -> bool {
         self.nodes[node].removed || self.path(node).any(|above| self.nodes[above].closed)
     }
@@ -288,14 +288,14 @@ impl Model {
         totals
     }
 
-    /// The amount that an owner holds at a node and below; of a budget, the part that is not settled finally.
+    /// Return the amount that an owner holds at a node and below; of a budget, the part that is not settled finally.
     pub fn owned(&self, owner: u64, node: usize, quantity: Quantity) -> u64 {
         let own = self.held().filter(|(claim, _)| claim.owner == Some(owner));
         let here = own.filter(|(claim, _)| self.path(claim.node).any(|above| above == node));
         here.map(|(_, held)| quantity.of(&held)).sum()
     }
 
-    /// The nodes and quantities of which less is left than the claim needs.
+    /// Return the nodes and quantities of which less is left than the claim needs.
     pub fn lacks(&self, totals: &[Totals], claim: &Claim) -> Vec<(usize, Quantity)> {
         let mut lacks = Vec::new();
         for node in self.path(claim.node) {
@@ -308,7 +308,7 @@ impl Model {
         lacks
     }
 
-    /// The amount left at a node.
+    /// Return the amount left at a node.
     pub fn free(&self, totals: &[Totals], node: usize, quantity: Quantity) -> u64 {
         let (limit, held) = match quantity {
             Quantity::Slots => (self.nodes[node].slots, totals[node].slots),
@@ -321,7 +321,7 @@ impl Model {
         limit.map_or(u64::MAX, |limit| limit.saturating_sub(held))
     }
 
-    /// Whether it exceeds a current limit, so that no release can make it fit.
+    /// Return whether it exceeds a current limit, so that no release can make it fit.
     pub fn is_parked(&self, claim: &Claim) -> bool {
         self.path(claim.node).any(|node| {
             let Node {
@@ -337,7 +337,7 @@ impl Model {
         })
     }
 
-    /// Calls `act` with each rate that counts the claim, and the number of calls.
+    /// Call `act` with each rate that counts the claim, and the number of calls.
     pub fn for_rates(&mut self, claim: &Claim, act: impl Fn(&mut Log, u64)) {
         if claim.cost.calls == 0 {
             return;
@@ -349,7 +349,7 @@ impl Model {
         }
     }
 
-    /// Whether the rates of the path may admit it now.
+    /// Return whether the rates of the path may admit it now.
     pub fn is_allowed(&self, claim: &Claim) -> bool {
         self.path(claim.node).all(|node| {
             let rate = self.nodes[node].calls.as_ref();
@@ -358,7 +358,7 @@ impl Model {
         }) && self.is_admitted(claim, self.now)
     }
 
-    /// Whether the rates of the path must admit it at that time.
+    /// Return whether the rates of the path must admit it at that time.
     pub fn is_owed(&self, claim: &Claim, time: u64) -> bool {
         self.path(claim.node)
             .all(|node| self.is_owed_at(node, claim, time))
@@ -370,7 +370,7 @@ impl Model {
         claim.cost.calls == 0 || rate.is_none_or(|log| log.owes(time, claim.cost.calls))
     }
 
-    /// Whether no `retry_after` defers it.
+    /// Return whether no `retry_after` defers it.
     fn is_admitted(&self, claim: &Claim, time: u64) -> bool {
         self.path(claim.node)
             .all(|node| self.is_admitted_at(node, claim, time))
@@ -390,7 +390,7 @@ impl Model {
             .all(|(asks, not_before)| !asks || time >= not_before)
     }
 
-    /// The index among the waiters of its node that are not parked.
+    /// Return the index among the waiters of its node that are not parked.
     pub fn rank(&self, claim: &Claim) -> usize {
         let rivals = self.waiters.iter().filter(|waiter| {
             waiter.state == WaiterState::Waits

@@ -186,14 +186,14 @@ impl Theme {
         prop::strategy::Union::new_weighted(all)
     }
 
-    /// The allowed lateness of a timer in milliseconds, and the number of passes.
+    /// Return the allowed lateness of a timer in milliseconds, and the number of passes.
     pub fn settings() -> impl Strategy<Value = (u64, u32)> {
         let lateness = prop_oneof![3 => Just(0), 1 => 1..50_u64];
         // With few passes more cases reach a reservation.
         (lateness, prop_oneof![2 => Just(8), 1 => 1..4_u32])
     }
 
-    /// The initial nodes, each below an earlier one.
+    /// Return the initial nodes, each below an earlier one.
     pub fn nodes(self) -> impl Strategy<Value = Vec<(usize, Limits, u32)>> {
         prop::collection::vec((0..64_usize, self.limits(), 1..5_u32), 1..8)
     }

@@ -56,7 +56,7 @@ impl Log {
         }
     }
 
-    /// Changes the terms.
+    /// Change the terms.
     pub fn resize(&mut self, quota: Quota, now: u64) {
         self.known.take();
         self.changed = now;
@@ -80,7 +80,7 @@ impl Log {
         });
     }
 
-    /// Settles the admission of this name from `before` to `actual`; 0 for a grant that was never collected.
+    /// Settle the admission of this name from `before` to `actual`; 0 for a grant that was never collected.
     pub fn settle(&mut self, name: u64, now: u64, before: u64, actual: u64) {
         self.known.take();
         self.changed = now;
@@ -112,7 +112,7 @@ impl Log {
         }
     }
 
-    /// Whether `calls` may be admitted now: no window exceeds `burst + rate * t`, plus the refill in `lateness`
+    /// Return whether `calls` may be admitted now: no window exceeds `burst + rate * t`, plus the refill in `lateness`
     /// nanoseconds.
     pub fn allows(&self, now: u64, calls: u64, lateness: u64) -> bool {
         let debt = self.debt(now, 0, |entry| (entry.actual, &entry.debts));
@@ -121,15 +121,15 @@ impl Log {
         self.quota.calls > 0 && debt <= self.allowed(calls) + late
     }
 
-    /// Whether `calls` must be admitted now.
+    /// Return whether `calls` must be admitted now.
     pub fn owes(&self, now: u64, calls: u64) -> bool {
         // By then the rounding of the real scheduler is paid off.
         let is_settled = now >= self.changed + self.late();
         self.quota.calls > 0 && is_settled && self.owed(now) <= self.allowed(calls)
     }
 
-    /// The nanoseconds by which the real scheduler may be late: it rounds the debt at each change of the period, each
-    /// time by less than the refill of a nanosecond.
+    /// Return the nanoseconds by which the real scheduler may be late: it rounds the debt at each change of the period,
+    /// each time by less than the refill of a nanosecond.
     fn late(&self) -> u64 {
         let periods = self.terms.windows(2);
         periods
@@ -137,7 +137,7 @@ impl Log {
             .count() as u64
     }
 
-    /// The upper bound of the debt.
+    /// Return the upper bound of the debt.
     fn owed(&self, now: u64) -> i128 {
         let mut known = self.known.borrow_mut();
         if let Some(&(_, debt)) = known.iter().find(|(time, _)| *time == now) {
@@ -148,7 +148,7 @@ impl Log {
         debt
     }
 
-    /// The largest debt with which `calls` may be admitted.
+    /// Return the largest debt with which `calls` may be admitted.
     fn allowed(&self, calls: u64) -> i128 {
         let burst = self.quota.burst.unwrap_or(calls);
         price(burst) - price(calls)
@@ -186,12 +186,12 @@ fn price(calls: u64) -> i128 {
 }
 
 impl Quota {
-    /// The refill of a nanosecond.
+    /// Return the refill of a nanosecond.
     fn brings(self) -> u64 {
         self.calls * (WHOLE / self.millis)
     }
 
-    /// The largest cost of one acquire.
+    /// Return the largest cost of one acquire.
     pub fn largest(self) -> u64 {
         if self.calls == 0 {
             return 0;
@@ -200,7 +200,7 @@ impl Quota {
     }
 }
 
-/// Compares the log with the definition: the sum of every window that ends now.
+/// Compare the log with the definition: the sum of every window that ends now.
 #[test]
 fn log_matches_the_window_definition() {
     for seed in 0..200 {

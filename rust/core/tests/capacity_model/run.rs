@@ -44,7 +44,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// A run with this lateness in milliseconds and this number of passes.
+    /// Return a run with this lateness in milliseconds and this number of passes.
     pub fn new((lateness, passes): (u64, u32), nodes: Vec<(usize, Limits, u32)>) -> Self {
         let clock = Arc::new(ManualClock::new());
         let tree = Tree::new(Settings {
@@ -74,7 +74,7 @@ impl Run {
         run
     }
 
-    /// Runs all operations, drains the tree, and returns the names of all grants in order.
+    /// Run all operations, drain the tree, and return the names of all grants in order.
     pub fn play(self, ops: &[Op]) -> Vec<u64> {
         // On failure nothing is cleaned up: the broken state would only panic again.
         let mut run = ManuallyDrop::new(self);
@@ -247,7 +247,7 @@ impl Run {
         });
     }
 
-    /// Polls a waiter: it must be pending, or get the result that it was woken for.
+    /// Poll a waiter: it must be pending, or get the result that it was woken for.
     pub fn poll(&mut self, index: usize) {
         let waiter = &mut self.model.waiters[index];
         let polled = poll_request(&mut waiter.request, waiter.claim.name, &self.log);
@@ -437,7 +437,7 @@ impl Run {
     }
 }
 
-/// Polls. Returns the permit of an acquire, and `None` for a resume.
+/// Poll a request. Returns the permit of an acquire, and `None` for a resume.
 pub fn poll_request(
     request: &mut Request,
     name: u64,
@@ -454,7 +454,7 @@ pub fn poll_request(
     }
 }
 
-/// Compares the tree's error for an acquire with the errors that the model expects.
+/// Compare the tree's error for an acquire with the errors that the model expects.
 fn watch_refusal(claim: &Claim, error: Option<&AcquireError>, refusals: &[Refusal], must: bool) {
     match error {
         None => assert!(!must, "{claim:?} was not refused, despite {refusals:?}"),

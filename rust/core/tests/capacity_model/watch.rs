@@ -71,7 +71,7 @@ impl Model {
         (reasons, must)
     }
 
-    /// Whether a budget of the path may count as exhausted for a claim, and whether it must.
+    /// Return whether a budget of the path may count as exhausted for a claim, and whether it must.
     pub fn exhaustion(&self, claim: &Claim) -> (bool, bool) {
         let (mut may, mut must) = (false, false);
         for node in self.path(claim.node) {
@@ -90,7 +90,7 @@ impl Model {
         (may || must, must)
     }
 
-    /// Whether waiting may be a deadlock with the owner's own permits, and whether it must be.
+    /// Return whether waiting may be a deadlock with the owner's own permits, and whether it must be.
     pub fn deadlock(&self, claim: &Claim) -> (bool, bool) {
         let Some(owner) = claim.owner else {
             return (false, false);
@@ -119,7 +119,7 @@ impl Model {
         (may, must)
     }
 
-    /// Checks a grant before it is recorded: it must fit, and its order must be right.
+    /// Check a grant before it is recorded: it must fit, and its order must be right.
     pub fn watch_grant(&mut self, claim: &Claim, tried: bool) {
         let totals = self.totals();
         let lacks = self.lacks(&totals, claim);
@@ -168,7 +168,7 @@ impl Model {
         }
     }
 
-    /// Counts the times that a waiter was passed.
+    /// Count the times that a waiter was passed.
     fn watch_pass(&mut self, totals: &[Totals], index: usize, claim: &Claim) {
         let waiter = &self.waiters[index];
         let passed = waiter.claim;
@@ -200,7 +200,7 @@ impl Model {
         );
     }
 
-    /// The quantities that both take, with the nodes.
+    /// Return the quantities that both take, with the nodes.
     fn shared(&self, one: &Claim, other: &Claim) -> Vec<(usize, Quantity)> {
         let mut shared = Vec::new();
         for node in self.path(one.node) {
@@ -215,7 +215,7 @@ impl Model {
         shared
     }
 
-    /// Checks after every operation that no waiter fits, and that every claim that must be refused was refused.
+    /// Check after every operation that no waiter fits, and that every claim that must be refused was refused.
     pub fn watch_waiters(&self, totals: &[Totals], next_ready: Option<u64>) {
         for waiter in self
             .waiters
@@ -252,7 +252,7 @@ impl Model {
         }
     }
 
-    /// Whether the rest may be reserved for waiters that were passed too often.
+    /// Return whether the rest may be reserved for waiters that were passed too often.
     fn is_reserved(&self, totals: &[Totals], claim: &Claim) -> bool {
         let holders: Vec<_> = self
             .waiters
@@ -281,8 +281,9 @@ impl Model {
         })
     }
 
-    /// Whether another waiter may be the head of a rate queue. The head is the first waiter that lacked only quota, whatever the
-    /// arrival order and the slots since, until its quota is there. A head that missed too many slots stays until it is granted.
+    /// Return whether another waiter may be the head of a rate queue. The head is the first waiter that lacked only
+    /// quota, whatever the arrival order and the slots since, until its quota is there. A head that missed too many
+    /// slots stays until it is granted.
     fn is_behind_a_head(&self, claim: &Claim) -> bool {
         self.path(claim.node).any(|node| {
             claim.cost.calls > 0

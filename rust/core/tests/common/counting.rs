@@ -25,12 +25,12 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// The number of bytes that are allocated now.
+/// Return the number of bytes that are allocated now.
 pub fn live() -> usize {
     LIVE.load(Ordering::Relaxed)
 }
 
-/// The number of allocations so far.
+/// Return the number of allocations so far.
 pub fn count() -> usize {
     COUNT.load(Ordering::Relaxed)
 }

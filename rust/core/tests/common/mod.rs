@@ -47,7 +47,7 @@ impl<F: Future + Unpin> Task<F> {
         }
     }
 
-    /// A task that was polled once and is pending.
+    /// Return a task that was polled once and is pending.
     #[track_caller]
     pub fn waiting(future: F) -> Self {
         let mut task = Self::new(future);
@@ -65,7 +65,7 @@ impl<F: Future + Unpin> Task<F> {
         Pin::new(&mut self.future).poll(&mut Context::from_waker(waker))
     }
 
-    /// Polls; panics unless the output is ready.
+    /// Poll, and panic unless the output is ready.
     #[track_caller]
     pub fn ready(&mut self) -> F::Output {
         match self.poll() {
@@ -74,7 +74,7 @@ impl<F: Future + Unpin> Task<F> {
         }
     }
 
-    /// The number of wake-ups so far.
+    /// Return the number of wake-ups so far.
     pub fn wakes(&self) -> usize {
         self.count.get()
     }
@@ -134,7 +134,7 @@ impl Wake for Named {
     }
 }
 
-/// The message with which `f` panics.
+/// Return the message with which `f` panics.
 #[track_caller]
 pub fn panics<R>(f: impl FnOnce() -> R) -> String {
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));

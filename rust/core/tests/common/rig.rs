@@ -46,7 +46,7 @@ impl Rig {
         }
     }
 
-    /// Adds the root with these limits.
+    /// Add the root with these limits.
     pub fn root(&mut self, limits: &[(usize, u64)]) -> Spot {
         let options = NodeOptions::new(self.limits(limits));
         let id = self.tree.root(options).unwrap();
@@ -116,7 +116,7 @@ impl Rig {
         self.clock.set(Time::from_nanos(nanos));
     }
 
-    /// Records a grant, or its release.
+    /// Record a grant, or its release.
     pub fn record(&mut self, spot: Spot, cost: &[(usize, u64)], granted: bool) {
         let mut next = Some(spot);
         while let Some(spot) = next {
@@ -132,13 +132,13 @@ impl Rig {
         }
     }
 
-    /// Whether the cost fits on the whole path.
+    /// Return whether the cost fits on the whole path.
     pub fn fits(&self, spot: Spot, cost: &[(usize, u64)]) -> bool {
         let mut path = std::iter::successors(Some(spot), |&spot| self.nodes[spot].parent);
         path.all(|spot| self.fits_at(spot, cost))
     }
 
-    /// Whether the cost fits on the whole path in addition to the reservations there.
+    /// Return whether the cost fits on the whole path in addition to the reservations there.
     pub fn fits_unreserved(&self, spot: Spot, cost: &[(usize, u64)]) -> bool {
         let mut path = std::iter::successors(Some(spot), |&spot| self.nodes[spot].parent);
         path.all(|spot| {
@@ -157,12 +157,12 @@ impl Rig {
         })
     }
 
-    /// The limit of a node for a resource.
+    /// Return the limit of a node for a resource.
     pub fn limit(&self, spot: Spot, resource: usize) -> u64 {
         self.nodes[spot].limits[resource]
     }
 
-    /// Whether the cost fits at this node, ignoring its ancestors.
+    /// Return whether the cost fits at this node, ignoring its ancestors.
     pub fn fits_at(&self, spot: Spot, cost: &[(usize, u64)]) -> bool {
         let Node {
             limits,

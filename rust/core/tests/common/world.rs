@@ -32,7 +32,7 @@ impl Hold {
         nanos(seconds)
     }
 
-    /// The longest possible hold.
+    /// Return the longest possible hold.
     pub fn longest(self) -> f64 {
         match self {
             Self::Always(seconds) => seconds,
@@ -117,7 +117,7 @@ impl World {
         }
     }
 
-    /// Adds a load that is still off.
+    /// Add a load that is still off.
     pub fn load(&mut self, spot: Spot, cost: &[(usize, u64)], hold: Hold, backlog: usize) -> usize {
         self.loads.push(Load {
             spot,
@@ -145,7 +145,7 @@ impl World {
         self.settle();
     }
 
-    /// Submits one more job, whether the load is on or not.
+    /// Submit one more job, whether the load is on or not.
     pub fn submit(&mut self, load: usize) {
         let Load { spot, cost, .. } = &self.loads[load];
         let acquire = self.rig.acquire(*spot, cost);
@@ -165,7 +165,7 @@ impl World {
         self.poll(name);
     }
 
-    /// Drops the job at this index of the load's queue.
+    /// Drop the job at this index of the load's queue.
     pub fn cancel(&mut self, load: usize, index: usize) {
         if let Some(name) = self.loads[load].waiting.remove(index) {
             self.vacant.push(name);
@@ -189,13 +189,13 @@ impl World {
         self.settle();
     }
 
-    /// The end of the next job, in seconds.
+    /// Return the end of the next job, in seconds.
     pub fn next_end(&self) -> Option<f64> {
         let Reverse((time, _)) = self.ends.peek()?;
         Some(seconds(*time))
     }
 
-    /// Advances the time. `observe` is called at the end of every interval without a change, with its length in seconds.
+    /// Advance the time. `observe` is called at the end of every interval without a change, with its length in seconds.
     pub fn run_until(&mut self, end: f64, mut observe: impl FnMut(&Self, f64)) {
         let end = nanos(end);
         while let Some(&Reverse((time, name))) = self.ends.peek()
@@ -233,7 +233,7 @@ impl World {
         }
     }
 
-    /// Collects all grants, and asserts that no waiting job fits.
+    /// Collect all grants, and assert that no waiting job fits.
     fn settle(&mut self) {
         loop {
             let woken = std::mem::take(&mut *self.woken.lock().unwrap());
@@ -289,7 +289,7 @@ impl World {
     }
 }
 
-/// Jain's fairness index: 1 if all shares are equal, 1/n if one load has everything.
+/// Jain' fairness index: 1 if all shares are equal, 1/n if one load has everything.
 #[allow(clippy::cast_precision_loss)]
 pub fn jain(shares: &[f64]) -> f64 {
     let sum: f64 = shares.iter().sum();

@@ -1,4 +1,4 @@
-//! The buffer itself.
+//! `PyBuffer`: a buffer between producers and consumers.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -9,36 +9,44 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::get_sync::take_sync;
-use super::order::{incomparable, order_of, overflow_of};
-use super::put::{Putting, Refused};
+use super::ops::{self, Core};
+use super::order::{incomparable, parse_order, parse_overflow};
+use super::put::{PendingPut, Refused};
 use crate::coroutine::Pending;
 use crate::errors;
-use crate::object::gc::{self, VisitError, Visitor};
+use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
-use crate::runtime::blocking_wait;
-use crate::runtime::blocking_wait::Blocking;
+use crate::runtime::blocking_wait::{self, Blocking};
 use crate::runtime::fork_guard::ProcessId;
 
-/// Items on their way from any number of producers to any number of consumers, in any threads and
-/// loops.
-#[pyclass(generic, frozen, weakref, module = "headrace._core")]
+const GET: Blocking = Blocking {
+    name: "get_sync()",
+    instead: "await anext(source)",
+};
+
+const PUT: Blocking = Blocking {
+    name: "put_sync()",
+    instead: "await sink.next(item)",
+};
+
+/// A buffer between any number of producers and consumers, in any threads and event loops.
+#[pyclass(name = "Buffer", generic, frozen, weakref, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct Buffer {
-    home: ProcessId,
-    core: Arc<core::Buffer<Py<PyAny>>>,
-    /// What becomes of an item that finds it full.
+pub(crate) struct PyBuffer {
+    process: ProcessId,
+    core: Arc<Core>,
+    /// The treatment of an item when the buffer is full.
     overflow: Overflow,
     /// Whether its items are compared.
     is_sorted: bool,
-    /// What makes the key of an item; if there is one, the core holds tuples of both.
+    /// The function that computes an item's key. If set, the core holds tuples of key and item.
     key: Option<Py<PyAny>>,
-    /// What the producers ended with, until a consumer has raised it.
+    /// The error with which the producers ended, until a consumer raises it.
     error: GilCell<Option<Py<PyAny>>>,
 }
 
 #[pymethods]
-impl Buffer {
+impl PyBuffer {
     #[new]
     #[pyo3(signature = (maxsize, overflow, order, key))]
     fn new(
@@ -48,8 +56,8 @@ impl Buffer {
         key: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let maxsize = maxsize.map(bound).transpose()?;
-        let overflow = overflow_of(overflow)?;
-        let order = order_of(order, key.is_some())?;
+        let overflow = parse_overflow(overflow)?;
+        let order = parse_order(order, key.is_some())?;
         if let Some(key) = &key {
             if !key.is_callable() {
                 return Err(errors::wrong_type("key", "callable or None", key));
@@ -63,7 +71,7 @@ impl Buffer {
         }
         let is_sorted = matches!(order, Order::Sorted(_));
         Ok(Self {
-            home: ProcessId::current(),
+            process: ProcessId::current(),
             is_sorted,
             core: core::Buffer::with(maxsize, overflow, order),
             overflow,
@@ -72,20 +80,20 @@ impl Buffer {
         })
     }
 
-    /// The bound; `None` if there is none.
+    /// The greatest number of items, or `None`.
     #[getter]
     fn maxsize(&self) -> Option<usize> {
         self.core.maxsize().map(NonZeroUsize::get)
     }
 
-    /// The end of supply: what is there is drained, then the stream ends.
+    /// End the supply: consumers drain the stored items, then the stream ends.
     fn finish(&self, py: Python<'_>) -> PyResult<()> {
         self.check(py)?;
         self.core.finish();
         Ok(())
     }
 
-    /// As `finish`, but after the last item one consumer raises `error` before the stream ends.
+    /// End the supply like `finish`; after the last item one consumer raises `error` before the stream ends.
     fn fail(&self, error: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = error.py();
         self.check(py)?;
@@ -98,28 +106,17 @@ impl Buffer {
         Ok(())
     }
 
-    /// Stores an item from a thread without a loop, waiting for room at most so many seconds.
+    /// Store an item from a thread without an event loop, waiting for space at most `timeout` seconds.
     #[pyo3(signature = (item, timeout = None))]
-    fn put_sync<'py>(
-        slf: &Bound<'py, Self>,
-        item: Bound<'py, PyAny>,
-        timeout: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<()> {
-        const CALL: Blocking = Blocking {
-            name: "put_sync()",
-            instead: "await sink.next(item)",
-        };
-        let py = slf.py();
-        let this = slf.get();
-        let until = timeout.map(blocking_wait::deadline).transpose()?.flatten();
-        let put = match Self::offer(slf, item) {
-            Ok(None) => return Ok(()),
-            Ok(Some(putting)) => putting.put.future,
-            Err(refused) => return Err(refused.into_error(py, None)),
-        };
-        match blocking_wait::wait(py, CALL, put, until)? {
-            Some(Ok(())) => Ok(()),
-            Some(Err(refused)) => Err(this.refused(py, refused).into_error(py, None)),
+    fn put_sync(&self, item: Bound<'_, PyAny>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let py = item.py();
+        self.check(py)?;
+        let held = self.hold(item)?.unbind();
+        let waits = self.overflow == Overflow::Block;
+        match ops::block_on(py, PUT, timeout, || ops::put(&self.core, held, waits))? {
+            Some(stored) => {
+                stored.map_err(|refused| self.refused(py, refused).into_error(py, None))
+            }
             None => Err(blocking_wait::late(
                 "there was no room for the item",
                 timeout,
@@ -127,26 +124,22 @@ impl Buffer {
         }
     }
 
-    /// Takes the next item in a thread without a loop, waiting for it at most so many seconds.
+    /// Remove and return the next item in a thread without an event loop, waiting at most `timeout` seconds.
     #[pyo3(signature = (timeout = None))]
     fn get_sync<'py>(
         &self,
         py: Python<'py>,
         timeout: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        const CALL: Blocking = Blocking {
-            name: "get_sync()",
-            instead: "await anext(source)",
-        };
         self.check(py)?;
-        match take_sync(py, &self.core, CALL, timeout)? {
+        match ops::block_on(py, GET, timeout, || ops::get(&self.core))? {
             Some(Ok(item)) => Ok(self.reveal(item.into_bound(py))),
             Some(Err(core::Ended)) => Err(self.ended(py)),
             None => Err(blocking_wait::late("no item came", timeout)),
         }
     }
 
-    /// The next item, which stays.
+    /// Return the next item without removing it.
     fn peek<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.check(py)?;
         let next = self
@@ -159,7 +152,7 @@ impl Buffer {
         }
     }
 
-    /// Size, high-water mark, number of dropped items, waiting consumers, waiting producers.
+    /// Return size, high-water mark, number of dropped items, waiting consumers, waiting producers.
     fn statistics(&self, py: Python<'_>) -> PyResult<(usize, usize, u64, usize, usize)> {
         self.check(py)?;
         let now = self.core.statistics();
@@ -172,19 +165,19 @@ impl Buffer {
         ))
     }
 
-    /// Whether nothing comes in any more.
+    /// Whether the buffer refuses further items.
     #[getter]
     fn is_finished(&self) -> bool {
         self.core.is_finished() || self.core.is_closed()
     }
 
-    /// How many consumers wait for an item.
+    /// The number of consumers waiting for an item.
     #[getter]
     fn waiting_getters(&self) -> usize {
         self.core.waiting_getters()
     }
 
-    /// How many producers wait for room.
+    /// The number of producers waiting for space.
     #[getter]
     fn waiting_putters(&self) -> usize {
         self.core.waiting_putters()
@@ -196,13 +189,9 @@ impl Buffer {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         gc::visit(&visit, |visit| {
-            if let Some(key) = &self.key {
-                visit(key)?;
-            }
-            if let Some(Some(error)) = self.error.peek_for_gc().as_deref() {
-                visit(error)?;
-            }
-            show_items(&self.core, visit)
+            self.key.traverse(visit)?;
+            self.error.traverse(visit)?;
+            ops::visit_items(&self.core, visit)
         })
     }
 
@@ -213,26 +202,12 @@ impl Buffer {
     }
 }
 
-/// Shows the collector what is in a buffer.
-pub(crate) fn show_items(
-    core: &core::Buffer<Py<PyAny>>,
-    visit: Visitor<'_>,
-) -> Result<(), VisitError> {
-    let mut outcome = Ok(());
-    core.visit(&mut |item| {
-        if outcome.is_ok() {
-            outcome = visit(item);
-        }
-    });
-    outcome
-}
-
-/// No item is here, and none will come.
+/// Create the error of a read after the end.
 fn no_more(py: Python<'_>) -> PyErr {
     errors::closed(py, "the buffer has ended: no item will come")
 }
 
-/// A bound for the number of items.
+/// Parse `maxsize`.
 fn bound(maxsize: &Bound<'_, PyAny>) -> PyResult<NonZeroUsize> {
     if !maxsize.is_instance_of::<PyInt>() || maxsize.is_instance_of::<PyBool>() {
         return Err(errors::wrong_type(
@@ -245,38 +220,28 @@ fn bound(maxsize: &Bound<'_, PyAny>) -> PyResult<NonZeroUsize> {
         .extract::<usize>()
         .ok()
         .and_then(NonZeroUsize::new)
-        .ok_or_else(|| {
-            PyValueError::new_err(format!(
-                "maxsize must be a positive integer or None, got {}",
-                errors::describe(maxsize)
-            ))
-        })
+        .ok_or_else(|| errors::wrong_value("maxsize", "be a positive integer or None", maxsize))
 }
 
-impl Buffer {
-    /// Fails in a forked child, and after a panic inside.
+impl PyBuffer {
+    /// Fail in a forked child, and after a panic inside.
     #[inline]
     pub(crate) fn check(&self, py: Python<'_>) -> PyResult<()> {
-        self.home.check(py, "buffer")?;
-        if self.core.is_broken() {
-            Err(errors::broken(py, "buffer"))
-        } else {
-            Ok(())
-        }
+        ops::check(py, self.process, &self.core, "buffer")
     }
 
-    /// Whether it may be used here, and holds items as they are, in the order of their coming or against it.
+    /// Whether the buffer can be used in this process and stores items unsorted and without keys.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        !self.is_sorted && self.home.is_current() && !self.core.is_broken()
+        !self.is_sorted && self.process.is_current() && !self.core.is_broken()
     }
 
     #[inline]
-    pub(crate) fn core(&self) -> &Arc<core::Buffer<Py<PyAny>>> {
+    pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
     }
 
-    /// The item, out of what the core held for it.
+    /// Extract the item from the stored object.
     #[inline]
     pub(crate) fn reveal<'py>(&self, held: Bound<'py, PyAny>) -> Bound<'py, PyAny> {
         if self.key.is_none() {
@@ -285,7 +250,7 @@ impl Buffer {
         held.get_item(1).unwrap_or(held)
     }
 
-    /// What the core is to hold for an item: the item, or its key and it.
+    /// Return the object to store for an item: the item, or a tuple of its key and the item.
     #[inline]
     fn hold<'py>(&self, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         match &self.key {
@@ -303,26 +268,26 @@ impl Buffer {
         }
     }
 
-    /// Stores an item, or gives what waits for room. A failure leaves the item with the caller.
+    /// Store an item, or return the put that waits for space. If it fails, the caller keeps the item.
     pub(crate) fn offer<'py>(
         slf: &Bound<'py, Self>,
         item: Bound<'py, PyAny>,
-    ) -> Result<Option<Putting>, Refused<'py>> {
+    ) -> Result<Option<PendingPut>, Refused<'py>> {
         let py = slf.py();
         let this = slf.get();
         this.check(py).map_err(Refused::Failed)?;
         let held = this.hold(item).map_err(Refused::Failed)?;
-        match this.core.try_put(held.unbind()) {
-            Ok(()) => Ok(None),
-            Err(PutError::Full(held)) if this.overflow == Overflow::Block => Ok(Some(Putting {
+        match ops::put(&this.core, held.unbind(), this.overflow == Overflow::Block) {
+            Ok(Ok(())) => Ok(None),
+            Ok(Err(refused)) => Err(this.refused(py, refused)),
+            Err(put) => Ok(Some(PendingPut {
                 buffer: slf.clone().unbind(),
-                put: Pending::new(this.core.put(held)),
+                put: Pending::new(put),
             })),
-            Err(refused) => Err(this.refused(py, refused)),
         }
     }
 
-    /// Whether an item would be taken at once, or refused for good.
+    /// Whether a put would not wait: the item is stored at once, or refused because the buffer has ended.
     pub(crate) fn has_room(&self) -> bool {
         let core = &self.core;
         let is_full = core
@@ -345,12 +310,12 @@ impl Buffer {
         }
     }
 
-    /// What a thread raises that finds the end: the error that the producers left, or that it is the end.
+    /// Return the error of a blocking read after the end: the producers' error, or the end.
     fn ended(&self, py: Python<'_>) -> PyErr {
         self.take_error(py).unwrap_or_else(|| no_more(py))
     }
 
-    /// The error that the producers left, the first time.
+    /// Take the producers' error; `None` from the second call on.
     pub(crate) fn take_error(&self, py: Python<'_>) -> Option<PyErr> {
         let error = self.error.borrow(py).take()?;
         Some(PyErr::from_value(error.into_bound(py)))

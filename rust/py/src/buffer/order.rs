@@ -1,4 +1,4 @@
-//! What a buffer is told by name: its order, and what becomes of an item that finds it full.
+//! Parses the `order` and `overflow` parameters, and compares items.
 
 use headrace_core::buffer::{Fault, Order, Overflow, Rank};
 use pyo3::exceptions::PyValueError;
@@ -6,53 +6,54 @@ use pyo3::prelude::*;
 
 use crate::errors;
 
-/// What a full buffer does, by its name.
-pub(super) fn overflow_of(overflow: &Bound<'_, PyAny>) -> PyResult<Overflow> {
+/// Parse `overflow`.
+pub(super) fn parse_overflow(overflow: &Bound<'_, PyAny>) -> PyResult<Overflow> {
     const NAMES: [(&str, Overflow); 4] = [
         ("block", Overflow::Block),
         ("drop_oldest", Overflow::DropOldest),
         ("drop_newest", Overflow::DropNewest),
         ("error", Overflow::Error),
     ];
-    named("overflow", overflow, &NAMES)
+    parse_name("overflow", overflow, &NAMES)
 }
 
-/// An order, by its name.
-pub(super) fn order_of(order: &Bound<'_, PyAny>, keyed: bool) -> PyResult<Order<Py<PyAny>>> {
+/// Parse `order`.
+pub(super) fn parse_order(order: &Bound<'_, PyAny>, keyed: bool) -> PyResult<Order<Py<PyAny>>> {
     type Make = fn(bool) -> Order<Py<PyAny>>;
     const NAMES: [(&str, Make); 3] = [
         ("fifo", |_| Order::Fifo),
         ("lifo", |_| Order::Lifo),
         ("priority", by_priority),
     ];
-    Ok(named("order", order, &NAMES)?(keyed))
+    Ok(parse_name("order", order, &NAMES)?(keyed))
 }
 
-/// The order of `<`: of the items, or of the keys that come with them.
-pub(crate) fn by_priority(keyed: bool) -> Order<Py<PyAny>> {
+/// Order by `<` of the items, or of their keys.
+pub(super) fn by_priority(keyed: bool) -> Order<Py<PyAny>> {
     Order::Sorted(Box::new(ByValue { keyed }))
 }
 
-fn named<T: Copy>(parameter: &str, value: &Bound<'_, PyAny>, names: &[(&str, T)]) -> PyResult<T> {
-    let given = value.extract::<String>().ok();
-    let known = names
-        .iter()
-        .find(|(name, _)| given.as_deref() == Some(name));
+fn parse_name<T: Copy>(
+    parameter: &str,
+    value: &Bound<'_, PyAny>,
+    names: &[(&str, T)],
+) -> PyResult<T> {
+    let text = value.extract::<String>().ok();
+    let known = names.iter().find(|(name, _)| text.as_deref() == Some(name));
     known.map(|(_, choice)| *choice).ok_or_else(|| {
         let names: Vec<_> = names.iter().map(|(name, _)| format!("'{name}'")).collect();
-        let what = format!("one of {}", names.join(", "));
-        if given.is_none() {
-            return errors::wrong_type(parameter, &what, value);
+        let expected = format!("one of {}", names.join(", "));
+        if text.is_none() {
+            return errors::wrong_type(parameter, &expected, value);
         }
-        let shown = errors::describe(value);
-        PyValueError::new_err(format!("{parameter} must be {what}, got {shown}"))
+        errors::wrong_value(parameter, &format!("be {expected}"), value)
     })
 }
 
-/// Compares by `<`.
+/// The comparison by `<`.
 #[derive(Debug)]
 struct ByValue {
-    /// The items are tuples of a key and an item.
+    /// Whether the stored objects are tuples of a key and an item.
     keyed: bool,
 }
 
@@ -77,16 +78,15 @@ impl Rank<Py<PyAny>> for ByValue {
     }
 }
 
-/// The error of a comparison that failed.
-pub(crate) fn incomparable(py: Python<'_>, fault: Fault) -> PyErr {
+/// Return the error of a failed comparison, with a note.
+pub(super) fn incomparable(py: Python<'_>, fault: Fault) -> PyErr {
     match fault.downcast::<PyErr>() {
         Ok(error) => {
-            // An exception that takes no note still has to arrive.
+            // The error is raised even if it accepts no note.
             let _ = errors::note(
                 py,
                 &error,
-                "raised when an item was compared with another, to find its place in order of priority; \
-                 it was not accepted",
+                "raised while an item was compared with another to find its position; it was not accepted",
             );
             *error
         }

@@ -1,23 +1,23 @@
-//! `Putting`: a push that waits for room; and `Refused`: why an item was not accepted.
+//! `PendingPut`: a push that waits for space. `Refused`: why an item was not accepted.
 
 use headrace_core::buffer::Put;
 use pyo3::prelude::*;
 
-use super::Buffer;
+use super::PyBuffer;
 use crate::coroutine::Pending;
 use crate::errors;
 use crate::object::gc::traverse;
 
-/// A push that waits for room. Dropping it gives up its place; its item never left the caller.
+/// A push that waits for space. Dropping it gives up its queue position; its item never left the caller.
 #[derive(Debug)]
-pub(crate) struct Putting {
-    /// Also for the collector, to which the items in the core are the buffer's.
-    pub(super) buffer: Py<Buffer>,
+pub(crate) struct PendingPut {
+    /// Also visited by the garbage collector: the buffer visits the items in the core.
+    pub(super) buffer: Py<PyBuffer>,
     pub(super) put: Pending<Put<Py<PyAny>>>,
 }
 
-impl Putting {
-    /// Stores the item, or gives what to hand up to the task before the next step.
+impl PendingPut {
+    /// Store the item, or return the object to yield to the task before the next step.
     pub(crate) fn step<'py>(
         &mut self,
         py: Python<'py>,
@@ -32,7 +32,7 @@ impl Putting {
     }
 }
 
-traverse!(Putting { buffer, put });
+traverse!(PendingPut { buffer, put });
 
 /// Why an item was not accepted.
 pub(crate) enum Refused<'py> {
@@ -42,7 +42,7 @@ pub(crate) enum Refused<'py> {
 }
 
 impl<'py> Refused<'py> {
-    /// The error to raise. It carries the item, or what that was made of.
+    /// Create the error to raise. It carries `original` if given, and otherwise the item.
     #[cold]
     pub(crate) fn into_error(self, py: Python<'py>, original: Option<Bound<'py, PyAny>>) -> PyErr {
         match self {
@@ -55,7 +55,7 @@ impl<'py> Refused<'py> {
             Self::Closed(item) => errors::refused(
                 py,
                 "ClosedError",
-                "the buffer takes nothing more: it was ended, or its source was closed; the item is in this error's `item`",
+                "the buffer accepts no more items: it was ended, or its source was closed; the item is in this error's `item`",
                 original.unwrap_or(item),
             ),
             Self::Failed(error) => error,

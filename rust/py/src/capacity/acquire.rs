@@ -1,7 +1,7 @@
-//! The awaitable that gives a lease.
+//! The awaitable that returns a lease.
 //!
-//! Its first step asks the tree once: what can be had now comes back in that very call. Only what has to wait gets a place
-//! on the loop, an alarm and a timer.
+//! Its first step tries the tree once and returns available capacity in that call. Only a request that has to wait is
+//! queued, and gets a future and a timer of the event loop.
 
 use std::ffi::CStr;
 use std::future::Future;
@@ -11,345 +11,149 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use headrace_core::capacity::{
-    self as core, AcquireRequest, Amount, Cost, NodeId, OwnerId, Permit, PermitId, ResourceId,
+    self as core, AcquireRequest, Amount, Cost, NodeId, Permit, PermitId, ResourceId,
 };
 use pyo3::exceptions::PyTimeoutError;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::lease::Lease;
-use super::node::Capacity;
-use super::queued::Standing;
-use super::timer::LoopAlarm;
-use super::tree::Shared;
+use super::arguments::current_owner;
+use super::lease::PyLease;
+use super::node::PyCapacity;
+use super::queued::Queued;
+use super::timer::LoopTimer;
+use super::tree::TreeHandle;
 use crate::coroutine::async_context;
 use crate::coroutine::async_context::Context;
-use crate::coroutine::{Class, Coroutine, Native, Parked, Step};
+use crate::coroutine::{Coroutine, Native, Parked, Step, own_class};
 use crate::errors::RaisedError;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 use crate::runtime::asyncio;
-use crate::runtime::task_id;
 
-/// One wait for a lease.
+/// One `acquire()`, as Python awaits it.
 #[derive(Debug)]
-pub(super) struct Acquiring {
-    /// `None` while a step runs, which then holds it, and once it is finished.
-    source: Option<Py<Capacity>>,
-    /// What is asked for; `None` for one slot at priority 0, which nearly everybody asks for.
-    ask: Option<Box<AcquireRequest>>,
-    /// Whether what is granted counts as held by the task that asks.
+pub(super) struct AcquireAwaitable {
+    /// `None` while a step runs, which then holds it, and after the end.
+    capacity: Option<Py<PyCapacity>>,
+    /// The request; `None` for one slot at priority 0, the most common one.
+    request: Option<Box<AcquireRequest>>,
+    /// Whether the awaiting task owns the lease.
     is_owned: bool,
-    /// For how many seconds it may wait.
+    /// The longest wait, in seconds.
     timeout: Option<f64>,
-    waiting: Option<Box<Waiting>>,
-    entered: Entered,
+    queued: Option<Box<QueuedAcquire>>,
+    context: ContextState,
 }
 
-/// Whether it is used as a context manager.
+/// Whether the awaitable is used as a context manager.
 #[derive(Debug)]
-enum Entered {
-    No,
-    Yes,
-    /// And this is what leaving it releases.
-    Holding(Py<Lease>),
+enum ContextState {
+    Awaited,
+    Entered,
+    /// Entered; leaving the block releases this lease.
+    Holding(Py<PyLease>),
 }
 
-/// What has to wait.
+/// A queued request.
 #[derive(Debug)]
-pub(super) struct Waiting {
-    future: Standing<core::Acquire>,
+pub(super) struct QueuedAcquire {
+    future: Queued<core::Acquire>,
     parked: Parked,
-    timer: Option<Timer>,
-    /// As long as this waits, the loop's timer is seen to.
-    _alarm: Arc<LoopAlarm>,
+    timeout: Option<Timeout>,
+    /// Keeps the timer of the event loop alive during the wait.
+    _timer: Arc<LoopTimer>,
 }
 
-/// A timer of the loop that ends a wait.
+/// A timer of the event loop that ends a wait.
 #[derive(Debug)]
-struct Timer {
-    expiry: Py<Expiry>,
+struct Timeout {
+    callback: Py<PyTimeoutCallback>,
     handle: Py<PyAny>,
 }
 
-/// What that timer calls.
-#[pyclass(frozen, module = "headrace._core")]
+/// The callback of that timer.
+#[pyclass(name = "TimeoutCallback", frozen, module = "headrace._core")]
 #[derive(Debug)]
-struct Expiry {
+struct PyTimeoutCallback {
     is_over: AtomicBool,
     waker: Waker,
 }
 
 #[pymethods]
-impl Expiry {
+impl PyTimeoutCallback {
     fn __call__(&self) {
         self.is_over.store(true, Ordering::Relaxed);
         self.waker.wake_by_ref();
     }
 }
 
-impl Timer {
-    fn new(py: Python<'_>, seconds: f64, waker: Waker) -> PyResult<Self> {
-        let expiry = Py::new(
-            py,
-            Expiry {
-                is_over: AtomicBool::new(false),
-                waker,
-            },
-        )?;
-        let handle = asyncio::running_loop(py)?
-            .call_method1(intern!(py, "call_later"), (seconds, expiry.clone_ref(py)))?
+impl Timeout {
+    fn new(event_loop: &Bound<'_, PyAny>, seconds: f64, waker: Waker) -> PyResult<Self> {
+        let py = event_loop.py();
+        let is_over = AtomicBool::new(false);
+        let callback = Py::new(py, PyTimeoutCallback { is_over, waker })?;
+        let handle = event_loop
+            .call_method1(intern!(py, "call_later"), (seconds, callback.clone_ref(py)))?
             .unbind();
-        Ok(Self { expiry, handle })
+        Ok(Self { callback, handle })
     }
 
     fn is_over(&self) -> bool {
-        self.expiry.get().is_over.load(Ordering::Relaxed)
+        self.callback.get().is_over.load(Ordering::Relaxed)
     }
 }
 
-/// What came of asking.
+/// The result of starting a request.
 #[derive(Debug)]
-pub(super) enum Begun {
-    Waits(Box<Waiting>),
+pub(super) enum Started {
+    Pending(Box<QueuedAcquire>),
     Granted(PermitId),
     Refused(core::AcquireError),
 }
 
-impl Waiting {
-    /// Takes a place in line.
-    pub(super) fn begin(
+impl QueuedAcquire {
+    /// Start a request: queue it unless it is granted or refused at once.
+    pub(super) fn start(
         py: Python<'_>,
-        shared: &Arc<Shared>,
-        mut ask: AcquireRequest,
+        handle: &Arc<TreeHandle>,
+        mut request: AcquireRequest,
         parked: Parked,
-        alarm: Arc<LoopAlarm>,
-    ) -> PyResult<Begun> {
-        ask.alarm = Some(alarm.id());
-        let mut waiting = Box::new(Self {
-            future: Standing::new(shared, shared.enter(py)?.acquire(ask)),
+        timer: Arc<LoopTimer>,
+    ) -> PyResult<Started> {
+        request.alarm = Some(timer.id());
+        let mut queued = Box::new(Self {
+            future: Queued::new(handle, handle.enter(py)?.acquire(request)),
             parked,
-            timer: None,
-            _alarm: alarm,
-        });
-        Ok(match waiting.poll() {
-            Poll::Ready(Ok(permit)) => Begun::Granted(permit.into_id()),
-            Poll::Ready(Err(error)) => Begun::Refused(error),
-            Poll::Pending => {
-                waiting.forward(py);
-                Begun::Waits(waiting)
-            }
-        })
-    }
-
-    /// It is over: nothing of it is left on the loop.
-    fn end(self, py: Python<'_>) -> PyResult<()> {
-        match &self.timer {
-            Some(timer) if !timer.is_over() => {
-                timer.handle.bind(py).call_method0(intern!(py, "cancel"))?;
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-static CLASS: Class = Class::new();
-
-impl Acquiring {
-    /// An awaitable that has not started.
-    #[inline]
-    pub(super) fn make(
-        source: Bound<'_, Capacity>,
-        ask: Option<Box<AcquireRequest>>,
-        is_owned: bool,
-        timeout: Option<f64>,
-    ) -> PyResult<Bound<'_, PyAny>> {
-        Native::alloc(source.py(), || Self {
-            source: Some(source.unbind()),
-            ask,
-            is_owned,
-            timeout,
-            waiting: None,
-            entered: Entered::No,
-        })
-    }
-
-    /// One that stands in line already, for one slot on nobody's account.
-    pub(super) fn standing(
-        source: Bound<'_, Capacity>,
-        waiting: Box<Waiting>,
-    ) -> PyResult<Bound<'_, PyAny>> {
-        Native::alloc(source.py(), || Self {
-            source: Some(source.unbind()),
-            ask: None,
-            is_owned: false,
             timeout: None,
-            waiting: Some(waiting),
-            entered: Entered::No,
+            _timer: timer,
+        });
+        Ok(match queued.poll() {
+            Poll::Ready(Ok(permit)) => Started::Granted(permit.into_id()),
+            Poll::Ready(Err(error)) => Started::Refused(error),
+            Poll::Pending => {
+                queued.forward(py);
+                Started::Pending(queued)
+            }
         })
     }
 
-    /// The first step.
-    #[inline]
-    fn start<'py>(&mut self, source: &Bound<'py, Capacity>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let py = source.py();
-        let (tree, node) = source.get().enter(py)?;
-        let mut ask = match self.ask.as_deref() {
-            None => one_slot(node),
-            Some(ask) => ask.clone(),
-        };
-        if self.is_owned {
-            ask.owner = Some(OwnerId(task_id::current(py)?.get()));
+    /// Cancel the timeout at the end of the wait.
+    fn end(self, py: Python<'_>) -> PyResult<()> {
+        if let Some(timeout) = &self.timeout
+            && !timeout.is_over()
+        {
+            timeout.handle.call_method0(py, intern!(py, "cancel"))?;
         }
-        let owner = ask.owner;
-        match tree.try_take(&ask) {
-            Ok(Some(permit)) => self.grant(source, permit).map(Some),
-            Ok(None) => self.join(source, owner),
-            Err(error) => Err(self.refuse(source, &error)),
-        }
+        Ok(())
     }
 
-    #[cold]
-    fn join<'py>(
-        &mut self,
-        source: &Bound<'py, Capacity>,
-        owner: Option<OwnerId>,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let py = source.py();
-        let timeout = self.timeout.filter(|timeout| timeout.is_finite());
-        if timeout.is_some_and(|timeout| timeout <= 0.0) {
-            return Err(self.late());
-        }
-        let shared = source.get().shared()?;
-        let event_loop = match asyncio::running_here(py) {
-            Some(event_loop) => event_loop,
-            // Says that there is none.
-            None => asyncio::running_loop(py)?,
-        };
-        let alarm = shared.alarm(&event_loop)?;
-        let parked = Parked::on(&event_loop)?;
-        let mut ask = self.asked(source)?;
-        ask.owner = owner;
-        let mut waiting = match Waiting::begin(py, shared, ask, parked, alarm)? {
-            Begun::Waits(waiting) => waiting,
-            Begun::Granted(permit) => return self.grant(source, permit).map(Some),
-            Begun::Refused(error) => return Err(self.refuse(source, &error)),
-        };
-        if let Some(timeout) = timeout {
-            waiting.timer = Some(Timer::new(py, timeout, waiting.parked.waker())?);
-        }
-        self.waiting = Some(waiting);
-        Ok(None)
-    }
-
-    /// A later step.
-    fn go_on<'py>(
-        &mut self,
-        source: &Bound<'py, Capacity>,
-        mut waiting: Box<Waiting>,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let py = source.py();
-        source.get().shared()?.enter(py)?;
-        let mut polled = waiting.poll();
-        if polled.is_pending() {
-            if waiting.timer.as_ref().is_some_and(Timer::is_over) {
-                return Err(self.late());
-            }
-            waiting.parked.arm(py)?;
-            // Making the future was Python code, and the grant may have come meanwhile.
-            polled = waiting.poll();
-        }
-        let Poll::Ready(outcome) = polled else {
-            waiting.forward(py);
-            self.waiting = Some(waiting);
-            return Ok(None);
-        };
-        waiting.end(py)?;
-        match outcome {
-            Ok(permit) => self.grant(source, permit.into_id()).map(Some),
-            Err(error) => Err(self.refuse(source, &error)),
-        }
-    }
-
-    #[inline]
-    fn grant<'py>(
-        &mut self,
-        source: &Bound<'py, Capacity>,
-        permit: PermitId,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let lease = Lease::make(source, permit)?;
-        if matches!(self.entered, Entered::Yes) {
-            self.entered = Entered::Holding(lease.clone().unbind());
-        }
-        Ok(lease.into_any())
-    }
-
-    #[cold]
-    fn late(&self) -> PyErr {
-        let timeout = self.timeout.unwrap_or_default();
-        PyTimeoutError::new_err(format!(
-            "the lease could not be had within {timeout} seconds"
-        ))
-    }
-
-    #[cold]
-    fn asked(&self, source: &Bound<'_, Capacity>) -> PyResult<AcquireRequest> {
-        match self.ask.as_deref() {
-            None => Ok(one_slot(source.get().place()?.1)),
-            Some(ask) => Ok(ask.clone()),
-        }
-    }
-
-    #[cold]
-    fn refuse(&self, source: &Bound<'_, Capacity>, error: &core::AcquireError) -> PyErr {
-        match self.asked(source) {
-            Ok(ask) => source.get().refuse(source.py(), &ask, error),
-            Err(error) => error,
-        }
-    }
-
-    #[inline]
-    fn step<'py>(&mut self, py: Python<'py>) -> PyResult<Step<'py>> {
-        let source = self.source.take();
-        let source = source
-            .expect("a finished awaitable is not stepped again")
-            .into_bound(py);
-        let lease = match self.waiting.take() {
-            None => self.start(&source),
-            Some(waiting) => self.go_on(&source, waiting),
-        };
-        match lease {
-            Ok(Some(lease)) => {
-                self.ask = None;
-                Ok(Step::Return(lease))
-            }
-            Err(error) => {
-                self.ask = None;
-                Err(error)
-            }
-            Ok(None) => {
-                self.source = Some(source.unbind());
-                let waiting = self.waiting.as_ref().expect("it waits, having no lease");
-                Ok(Step::Yield(waiting.parked.hand_up(py)?))
-            }
-        }
-    }
-}
-
-#[inline]
-pub(super) fn one_slot(node: NodeId) -> AcquireRequest {
-    let cost = Cost::of(ResourceId::SLOTS, Amount::ONE);
-    AcquireRequest::new(node, cost.expect("one is more than nothing"))
-}
-
-impl Waiting {
     pub(super) fn poll(&mut self) -> Poll<Result<Permit, core::AcquireError>> {
         let mut context = TaskContext::from_waker(self.parked.as_waker());
         Pin::new(&mut self.future).poll(&mut context)
     }
 
-    /// Has its place given up if its loop is dead when it is to be woken.
+    /// Register that the queue position is given up if the event loop is closed when the waiter is woken.
     fn forward(&self, py: Python<'_>) {
         if let Some(forward) = self.future.forward() {
             self.parked.forward(py, forward);
@@ -357,19 +161,205 @@ impl Waiting {
     }
 }
 
-impl Coroutine for Acquiring {
+impl AcquireAwaitable {
+    /// One slot for no owner, without a timeout.
+    #[inline]
+    fn new(capacity: Bound<'_, PyCapacity>) -> Self {
+        Self {
+            capacity: Some(capacity.unbind()),
+            request: None,
+            is_owned: false,
+            timeout: None,
+            queued: None,
+            context: ContextState::Awaited,
+        }
+    }
+
+    /// Create an awaitable that has not started.
+    #[inline]
+    pub(super) fn make(
+        capacity: Bound<'_, PyCapacity>,
+        request: Option<Box<AcquireRequest>>,
+        is_owned: bool,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'_, PyAny>> {
+        Native::alloc(capacity.py(), || Self {
+            request,
+            is_owned,
+            timeout,
+            ..Self::new(capacity)
+        })
+    }
+
+    /// Create an awaitable for a queued request of one slot, without an owner.
+    pub(super) fn queued(
+        capacity: Bound<'_, PyCapacity>,
+        queued: Box<QueuedAcquire>,
+    ) -> PyResult<Bound<'_, PyAny>> {
+        Native::alloc(capacity.py(), || Self {
+            queued: Some(queued),
+            ..Self::new(capacity)
+        })
+    }
+
+    #[inline]
+    fn request(&self, node: NodeId) -> AcquireRequest {
+        match self.request.as_deref() {
+            None => one_slot(node),
+            Some(request) => request.clone(),
+        }
+    }
+
+    /// Run the first step: try the tree, and queue the request if it has to wait.
+    #[inline]
+    fn start<'py>(
+        &mut self,
+        capacity: &Bound<'py, PyCapacity>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = capacity.py();
+        let (tree, node) = capacity.get().enter(py)?;
+        let mut request = self.request(node);
+        if self.is_owned {
+            request.owner = Some(current_owner(py)?);
+        }
+        match tree.try_take(&request) {
+            Ok(Some(permit)) => self.grant(capacity, permit).map(Some),
+            Ok(None) => self.enqueue(capacity, request),
+            Err(error) => Err(capacity.get().acquire_error(py, &request, &error)),
+        }
+    }
+
+    #[cold]
+    fn enqueue<'py>(
+        &mut self,
+        capacity: &Bound<'py, PyCapacity>,
+        request: AcquireRequest,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = capacity.py();
+        let timeout = self.timeout.filter(|timeout| timeout.is_finite());
+        if timeout.is_some_and(|timeout| timeout <= 0.0) {
+            return Err(self.timeout_error());
+        }
+        let handle = capacity.get().handle()?;
+        let event_loop = match asyncio::running_here(py) {
+            Some(event_loop) => event_loop,
+            // Raises the error of a missing event loop.
+            None => asyncio::running_loop(py)?,
+        };
+        let timer = handle.loop_timer(&event_loop)?;
+        let parked = Parked::on(&event_loop)?;
+        let mut queued = match QueuedAcquire::start(py, handle, request, parked, timer)? {
+            Started::Pending(queued) => queued,
+            Started::Granted(permit) => return self.grant(capacity, permit).map(Some),
+            Started::Refused(error) => return Err(self.acquire_error(capacity, &error)),
+        };
+        if let Some(timeout) = timeout {
+            let waker = queued.parked.waker();
+            queued.timeout = Some(Timeout::new(&event_loop, timeout, waker)?);
+        }
+        self.queued = Some(queued);
+        Ok(None)
+    }
+
+    /// Run a later step: poll the queued request.
+    fn resume<'py>(
+        &mut self,
+        capacity: &Bound<'py, PyCapacity>,
+        mut queued: Box<QueuedAcquire>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = capacity.py();
+        capacity.get().handle()?.enter(py)?;
+        let mut polled = queued.poll();
+        if polled.is_pending() {
+            if queued.timeout.as_ref().is_some_and(Timeout::is_over) {
+                return Err(self.timeout_error());
+            }
+            queued.parked.arm(py)?;
+            // Creating the future ran Python code, and the request may have been granted meanwhile.
+            polled = queued.poll();
+        }
+        let Poll::Ready(outcome) = polled else {
+            queued.forward(py);
+            self.queued = Some(queued);
+            return Ok(None);
+        };
+        queued.end(py)?;
+        match outcome {
+            Ok(permit) => self.grant(capacity, permit.into_id()).map(Some),
+            Err(error) => Err(self.acquire_error(capacity, &error)),
+        }
+    }
+
+    #[inline]
+    fn grant<'py>(
+        &mut self,
+        capacity: &Bound<'py, PyCapacity>,
+        permit: PermitId,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let lease = PyLease::make(capacity, permit)?;
+        if matches!(self.context, ContextState::Entered) {
+            self.context = ContextState::Holding(lease.clone().unbind());
+        }
+        Ok(lease.into_any())
+    }
+
+    #[cold]
+    fn timeout_error(&self) -> PyErr {
+        let timeout = self.timeout.unwrap_or_default();
+        PyTimeoutError::new_err(format!(
+            "the lease was not granted within {timeout} seconds"
+        ))
+    }
+
+    #[cold]
+    fn acquire_error(&self, capacity: &Bound<'_, PyCapacity>, error: &core::AcquireError) -> PyErr {
+        match capacity.get().tree_and_node() {
+            Ok((_, node)) => {
+                let request = self.request(node);
+                (capacity.get()).acquire_error(capacity.py(), &request, error)
+            }
+            Err(error) => error,
+        }
+    }
+
+    #[inline]
+    fn step<'py>(&mut self, py: Python<'py>) -> PyResult<Step<'py>> {
+        let capacity = self.capacity.take();
+        let capacity = capacity
+            .expect("a finished awaitable is not stepped again")
+            .into_bound(py);
+        let lease = match self.queued.take() {
+            None => self.start(&capacity)?,
+            Some(queued) => self.resume(&capacity, queued)?,
+        };
+        if let Some(lease) = lease {
+            self.request = None;
+            return Ok(Step::Return(lease));
+        }
+        self.capacity = Some(capacity.unbind());
+        let queued = self.queued.as_ref();
+        let queued = queued.expect("a request without a lease is queued");
+        Ok(Step::Yield(queued.parked.hand_up(py)?))
+    }
+}
+
+#[inline]
+pub(super) fn one_slot(node: NodeId) -> AcquireRequest {
+    let cost = Cost::of(ResourceId::SLOTS, Amount::ONE);
+    AcquireRequest::new(node, cost.expect("a cost of one slot is valid"))
+}
+
+impl Coroutine for AcquireAwaitable {
     const NAME: &'static CStr = c"headrace._core.Acquire";
 
     fn never_awaited_warning(&self) -> Option<&'static CStr> {
-        (self.source.is_some() && self.waiting.is_none() && matches!(self.entered, Entered::No))
+        (self.capacity.is_some() && self.queued.is_none() && matches!(self.context, ContextState::Awaited))
             .then_some(c"acquire() was never awaited, and nothing is held: write `async with capacity.acquire():`, or `lease = await capacity.acquire()`")
     }
 
     const KEEPS_VALUE: bool = true;
 
-    fn class() -> &'static Class {
-        &CLASS
-    }
+    own_class!();
 
     fn methods() -> Vec<ffi::PyMethodDef> {
         async_context::methods::<Self>()
@@ -381,56 +371,39 @@ impl Coroutine for Acquiring {
         RaisedError::set_from(py, self.step(py))
     }
 
-    fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
-        self.abandon(py);
-        Err(error)
-    }
-
     #[inline]
     fn is_empty(&self) -> bool {
-        self.source.is_none()
-            && self.ask.is_none()
-            && self.waiting.is_none()
-            && !matches!(self.entered, Entered::Holding(_))
+        self.capacity.is_none()
+            && self.request.is_none()
+            && self.queued.is_none()
+            && !matches!(self.context, ContextState::Holding(_))
     }
 
     fn abandon(&mut self, py: Python<'_>) {
-        if let Some(waiting) = self.waiting.take()
-            && let Err(error) = waiting.end(py)
+        if let Some(queued) = self.queued.take()
+            && let Err(error) = queued.end(py)
         {
             error.write_unraisable(py, None);
         }
-        self.source = None;
-        self.ask = None;
+        self.capacity = None;
+        self.request = None;
     }
 }
 
-impl Traverse for Acquiring {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        if let Some(source) = &self.source {
-            visit(source.as_any())?;
-        }
-        let Some(waiting) = &self.waiting else {
-            return Ok(());
-        };
-        if let Some(timer) = &waiting.timer {
-            visit(timer.expiry.as_any())?;
-            visit(&timer.handle)?;
-        }
-        waiting.parked.traverse(visit)
-    }
-}
+traverse!(AcquireAwaitable { capacity, queued });
+traverse!(QueuedAcquire { timeout, parked });
+traverse!(Timeout { callback, handle });
 
-impl Context for Acquiring {
+impl Context for AcquireAwaitable {
     fn enter(&mut self, _py: Python<'_>) {
-        self.entered = Entered::Yes;
+        self.context = ContextState::Entered;
     }
 
     #[inline]
     fn exit(&mut self, py: Python<'_>) -> PyResult<()> {
-        match std::mem::replace(&mut self.entered, Entered::No) {
-            Entered::Holding(lease) => lease.get().release(py),
-            Entered::No | Entered::Yes => Ok(()),
+        match std::mem::replace(&mut self.context, ContextState::Awaited) {
+            ContextState::Holding(lease) => lease.get().release(py),
+            ContextState::Awaited | ContextState::Entered => Ok(()),
         }
     }
 }

@@ -1,21 +1,24 @@
-//! Numbers and costs that a user gave, and numbers that a user gets.
+//! Parses amounts, costs, priorities and weights, and converts amounts for Python.
 
-use headrace_core::capacity::{Amount, AmountError, Cost, CostError, ResourceId, Weight};
+use std::borrow::Cow;
+
+use headrace_core::capacity::{Amount, AmountError, Cost, CostError, OwnerId, ResourceId, Weight};
 use pyo3::Borrowed;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyMapping, PyString};
 
-use crate::errors;
+use crate::errors::{self, wrong_value};
+use crate::runtime::task_id;
 
-/// An argument whose default is not `None`, which is refused like any other wrong value.
+/// An argument whose default is not `None`: `None` is refused like any other wrong value.
 #[derive(Clone, Copy)]
-pub(super) enum Given<'a, 'py> {
-    No,
+pub(super) enum Argument<'a, 'py> {
+    Default,
     Value(Borrowed<'a, 'py, PyAny>),
 }
 
-impl<'a, 'py> FromPyObject<'a, 'py> for Given<'a, 'py> {
+impl<'a, 'py> FromPyObject<'a, 'py> for Argument<'a, 'py> {
     type Error = std::convert::Infallible;
 
     fn extract(value: Borrowed<'a, 'py, PyAny>) -> Result<Self, Self::Error> {
@@ -23,12 +26,12 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Given<'a, 'py> {
     }
 }
 
-/// Whether a lease belongs to the current task (the default), and not to none (`owner=None`).
-pub(super) fn is_owned(owner: Given<'_, '_>) -> PyResult<bool> {
+/// Parse `owner`: whether a lease belongs to the current task (the default) or to no task (`None`).
+pub(super) fn is_owned(owner: Argument<'_, '_>) -> PyResult<bool> {
     match owner {
-        Given::No => Ok(true),
-        Given::Value(value) if value.is_none() => Ok(false),
-        Given::Value(value) => Err(errors::wrong_type(
+        Argument::Default => Ok(true),
+        Argument::Value(value) if value.is_none() => Ok(false),
+        Argument::Value(value) => Err(errors::wrong_type(
             "owner",
             "None, or left out for the current task",
             &value,
@@ -36,9 +39,28 @@ pub(super) fn is_owned(owner: Given<'_, '_>) -> PyResult<bool> {
     }
 }
 
-/// An amount from 0 on.
+/// Return the owner of a lease that belongs to the current task, or to this thread if no task runs.
+#[inline]
+pub(super) fn current_owner(py: Python<'_>) -> PyResult<OwnerId> {
+    Ok(OwnerId(task_id::current(py)?.get()))
+}
+
+/// Parse a string or `None`.
+pub(super) fn text<'a>(
+    parameter: &str,
+    value: Option<&'a Bound<'_, PyAny>>,
+) -> PyResult<Option<Cow<'a, str>>> {
+    value
+        .map(|value| match value.cast::<PyString>() {
+            Ok(text) => errors::text(parameter, text),
+            Err(_) => Err(errors::wrong_type(parameter, "a string or None", value)),
+        })
+        .transpose()
+}
+
+/// Parse an amount, which must not be negative.
 pub(super) fn amount(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<Amount> {
-    let too_large = || refused(parameter, "be at most 10**12", value);
+    let too_large = || wrong_value(parameter, "be at most 10**12", value);
     if let Ok(number) = value.cast::<PyInt>()
         && !value.is_instance_of::<PyBool>()
     {
@@ -46,7 +68,7 @@ pub(super) fn amount(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<Amou
             Ok(units) if units <= Amount::MAX.as_micros() / Amount::ONE.as_micros() => {
                 Ok(Amount::units(units))
             }
-            _ if number.lt(0)? => Err(refused(parameter, "not be negative", value)),
+            _ if number.lt(0)? => Err(wrong_value(parameter, "not be negative", value)),
             _ => Err(too_large()),
         };
     }
@@ -55,24 +77,16 @@ pub(super) fn amount(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<Amou
     };
     let units = number.value();
     if units.is_infinite() {
-        return Err(refused(parameter, "be finite", value));
+        return Err(wrong_value(parameter, "be finite", value));
     }
     Amount::from_f64(units).map_err(|error| match error {
-        AmountError::NotANumber => refused(parameter, "be finite", value),
-        AmountError::Negative => refused(parameter, "not be negative", value),
+        AmountError::NotANumber => wrong_value(parameter, "be finite", value),
+        AmountError::Negative => wrong_value(parameter, "not be negative", value),
         AmountError::TooLarge | AmountError::TooSmall => too_large(),
     })
 }
 
-#[cold]
-fn refused(parameter: &str, must: &str, value: &Bound<'_, PyAny>) -> PyErr {
-    PyValueError::new_err(format!(
-        "{parameter} must {must}, got {}",
-        errors::describe(value)
-    ))
-}
-
-/// An amount as Python's number: an integer where it is one.
+/// Convert an amount to an `int` if it is whole, and otherwise to a `float`.
 pub(super) fn number(py: Python<'_>, amount: Amount) -> Bound<'_, PyAny> {
     let (micros, one) = (amount.as_micros(), Amount::ONE.as_micros());
     if micros % one == 0 {
@@ -82,7 +96,7 @@ pub(super) fn number(py: Python<'_>, amount: Amount) -> Bound<'_, PyAny> {
     }
 }
 
-/// A cost: so many slots, or a mapping of resource to number. `known` tells the resource of a name.
+/// Parse a cost: a number of slots, or a mapping of resource to number. `known` finds a resource by its name.
 pub(super) fn cost(
     value: &Bound<'_, PyAny>,
     known: impl Fn(&str) -> PyResult<ResourceId>,
@@ -108,8 +122,8 @@ pub(super) fn cost(
         ));
     };
     made.map_err(|error| match error {
-        CostError::Zero => refused("cost", "have a positive amount", value),
-        CostError::Twice(_) => refused("cost", "name each resource once", value),
+        CostError::Zero => wrong_value("cost", "have a positive amount", value),
+        CostError::Twice(_) => wrong_value("cost", "name each resource once", value),
     })
 }
 
@@ -129,17 +143,17 @@ fn part(
     Ok((known(&text)?, amount))
 }
 
-/// A priority.
+/// Parse a priority.
 pub(super) fn priority(value: &Bound<'_, PyAny>) -> PyResult<i32> {
     if !value.is_instance_of::<PyInt>() || value.is_instance_of::<PyBool>() {
         return Err(errors::wrong_type("priority", "an integer", value));
     }
     value
         .extract()
-        .map_err(|_| refused("priority", "be between -2**31 and 2**31 - 1", value))
+        .map_err(|_| wrong_value("priority", "be between -2**31 and 2**31 - 1", value))
 }
 
-/// A share beside others'.
+/// Parse a weight.
 pub(super) fn weight(weight: &Bound<'_, PyAny>) -> PyResult<Weight> {
     let is_number = weight.is_instance_of::<PyInt>() || weight.is_instance_of::<PyFloat>();
     if !is_number || weight.is_instance_of::<PyBool>() {
@@ -147,11 +161,7 @@ pub(super) fn weight(weight: &Bound<'_, PyAny>) -> PyResult<Weight> {
     }
     let number: f64 = weight.extract().unwrap_or(f64::INFINITY);
     Weight::from_f64(number).map_err(|_| {
-        PyValueError::new_err(format!(
-            "weight must be between {} and {}, got {}",
-            Weight::MIN.as_f64(),
-            Weight::MAX.as_f64(),
-            errors::describe(weight)
-        ))
+        let (least, most) = (Weight::MIN.as_f64(), Weight::MAX.as_f64());
+        wrong_value("weight", &format!("be between {least} and {most}"), weight)
     })
 }

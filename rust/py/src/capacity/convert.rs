@@ -1,4 +1,4 @@
-//! Limits and snapshots as they go between Python and the core: tuples, which the Python side has classes for.
+//! Converts limits and snapshots to and from tuples, for which the Python side has classes.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
 use super::arguments;
-use super::tree::Shared;
+use super::tree::TreeHandle;
 use crate::errors;
 
-/// Limits between Python and here: resource, kind, amount, `per`, burst.
-pub(super) type Lowered<'py> = Vec<(
+/// Limits as Python passes them: resource, kind, amount, `per`, burst.
+pub(super) type LimitTuples<'py> = Vec<(
     Bound<'py, PyString>,
     String,
     Bound<'py, PyAny>,
@@ -19,51 +19,51 @@ pub(super) type Lowered<'py> = Vec<(
     Option<Bound<'py, PyAny>>,
 )>;
 
-/// The kinds.
-const KINDS: [&str; 3] = ["number", "rate", "budget"];
+// The kinds of limits.
+const NUMBER: &str = "number";
+const RATE: &str = "rate";
+const BUDGET: &str = "budget";
 
-/// Limits as the core has them.
-pub(super) fn lowered(
+/// Convert limits for the core.
+pub(super) fn limits_to_core(
     py: Python<'_>,
-    shared: &Shared,
-    limits: Lowered<'_>,
+    handle: &TreeHandle,
+    limits: LimitTuples<'_>,
 ) -> PyResult<Vec<(ResourceId, Limit)>> {
     let limits = limits.into_iter().map(|(name, kind, number, per, burst)| {
         let number = arguments::amount("limit", &number)?;
-        let limit = if kind == KINDS[0] {
-            Limit::Slots(number)
-        } else if kind == KINDS[1] {
-            Limit::Rate {
+        let limit = match kind.as_str() {
+            NUMBER => Limit::Slots(number),
+            RATE => Limit::Rate {
                 amount: number,
-                // What is too long is refused by the core, by its name.
+                // The core refuses a period that is too long, with the name of the resource.
                 per: Duration::try_from_secs_f64(per).unwrap_or(Duration::MAX),
                 burst: (burst.map(|burst| arguments::amount("burst", &burst))).transpose()?,
-            }
-        } else {
-            Limit::Budget(number)
+            },
+            _ => Limit::Budget(number),
         };
         let name = errors::text("a resource of limit", &name)?;
-        Ok((shared.limited(py, &name), limit))
+        Ok((handle.intern_resource(py, &name), limit))
     });
     limits.collect()
 }
 
-/// A limit as such a tuple, without its resource.
-fn raised<'py>(py: Python<'py>, limit: &Limit) -> PyResult<Bound<'py, PyTuple>> {
+/// Convert a limit to such a tuple, without its resource.
+fn limit_to_python<'py>(py: Python<'py>, limit: &Limit) -> PyResult<Bound<'py, PyTuple>> {
     match *limit {
-        Limit::Slots(held) => (KINDS[0], arguments::number(py, held), 0.0, py.None()),
+        Limit::Slots(held) => (NUMBER, arguments::number(py, held), 0.0, py.None()),
         Limit::Rate { amount, per, burst } => (
-            KINDS[1],
+            RATE,
             arguments::number(py, amount),
             per.as_secs_f64(),
             burst.map_or_else(|| py.None(), |burst| arguments::number(py, burst).unbind()),
         ),
-        Limit::Budget(spent) => (KINDS[2], arguments::number(py, spent), 0.0, py.None()),
+        Limit::Budget(spent) => (BUDGET, arguments::number(py, spent), 0.0, py.None()),
     }
     .into_pyobject(py)
 }
 
-/// A dictionary of resource to number.
+/// Create a dictionary of resource to number.
 pub(super) fn by_name<'py>(
     py: Python<'py>,
     tree: &Tree,
@@ -76,8 +76,8 @@ pub(super) fn by_name<'py>(
     Ok(named)
 }
 
-/// A snapshot as nested tuples. It goes as deep as a tree may be.
-pub(super) fn shown<'py>(
+/// Convert a snapshot to nested tuples. The recursion is as deep as the tree, which is bounded.
+pub(super) fn snapshot_to_python<'py>(
     py: Python<'py>,
     tree: &Tree,
     snapshot: &Snapshot,
@@ -87,14 +87,14 @@ pub(super) fn shown<'py>(
     for one in &usage.resources {
         resources.append((
             &*tree.resource_name(one.resource),
-            raised(py, &one.limit)?,
+            limit_to_python(py, &one.limit)?,
             arguments::number(py, one.held),
             arguments::number(py, one.reserved),
         ))?;
     }
     let children = PyList::empty(py);
     for child in &snapshot.children {
-        children.append(shown(py, tree, child)?)?;
+        children.append(snapshot_to_python(py, tree, child)?)?;
     }
     let name = usage.name.as_deref();
     (

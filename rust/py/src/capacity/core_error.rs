@@ -1,4 +1,4 @@
-//! The core's errors as Python's: with names for numbers, and what to do.
+//! Converts the core's errors to exceptions that name nodes and resources, and the way out.
 
 use headrace_core::capacity::{
     AcquireError, Amount, Limit, NodeError, NodeId, PermitError, ResourceId, Tree,
@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use crate::errors;
 
-/// What a node is called in a message.
+/// Return the name of a node for a message.
 pub(super) fn name(tree: &Tree, node: NodeId) -> String {
     match tree.name(node) {
         Some(name) => format!("'{name}'"),
@@ -16,14 +16,14 @@ pub(super) fn name(tree: &Tree, node: NodeId) -> String {
     }
 }
 
-/// Why an ask will never be granted. `asked` is how much of a resource it asks for.
+/// Create the error of a request that can never be granted. `requested` returns the requested amount of a resource.
 #[cold]
-pub(super) fn of_ask(
+pub(super) fn acquire_error(
     py: Python<'_>,
     tree: &Tree,
     node: NodeId,
     error: &AcquireError,
-    asked: impl Fn(ResourceId) -> Amount,
+    requested: impl Fn(ResourceId) -> Amount,
 ) -> PyErr {
     let called = |resource: &ResourceId| tree.resource_name(*resource);
     match error {
@@ -32,8 +32,8 @@ pub(super) fn of_ask(
             resource,
             ceiling,
         } => PyValueError::new_err(format!(
-            "a cost of {} {} can never be had: the limit of {} is {ceiling}; lower the cost or raise that limit",
-            asked(*resource),
+            "a cost of {} {} can never be granted: the limit of {} is {ceiling}; lower the cost or raise that limit",
+            requested(*resource),
             called(resource),
             name(tree, *node)
         )),
@@ -54,65 +54,54 @@ pub(super) fn of_ask(
                 "the budget of {} of {} has {left} left, which does not cover {}; resize() raises it",
                 called(resource),
                 name(tree, *node),
-                asked(*resource)
+                requested(*resource)
             ),
         ),
         AcquireError::Closed => closed(py, tree, node),
-        AcquireError::WouldDeadlock { .. } => would_deadlock(py, tree, error, asked),
+        // A task that would wait for itself.
+        AcquireError::WouldDeadlock {
+            node,
+            resource,
+            limit,
+            held,
+            permits,
+            permit: _,
+            acquired,
+        } => {
+            let lease = name(tree, *acquired);
+            let lease = match permits {
+                1 => format!("a lease of {lease}"),
+                several => format!("{several} leases, the latest of {lease}"),
+            };
+            let them = if *permits == 1 { "it" } else { "them" };
+            let is_budget = (tree.limits(*node).iter())
+                .any(|(limited, limit)| limited == resource && matches!(limit, Limit::Budget(_)));
+            let (node, called, requested) =
+                (name(tree, *node), called(resource), requested(*resource));
+            let message = if is_budget {
+                format!(
+                    "this task or thread holds {lease}, with {held} {called} of the {limit} that the budget of {node} has left, and would \
+                     wait for itself to settle {them} to less: {requested} more can never be granted; first settle {them} to the amount \
+                     used (lease.settle()), or acquire {them} with owner=None if another task settles {them}"
+                )
+            } else {
+                format!(
+                    "this task or thread holds {lease}, with {held} of the {limit} {called} of {node}, and would wait for itself to \
+                     release {them}: {requested} more can never be granted; first release {them}, or suspend {them} (lease.suspended()), \
+                     or acquire {them} with owner=None if another task releases {them}"
+                )
+            };
+            errors::would_deadlock(py, &message)
+        }
     }
 }
 
-/// That somebody would wait for itself, and by which lease.
-#[cold]
-fn would_deadlock(
-    py: Python<'_>,
-    tree: &Tree,
-    error: &AcquireError,
-    asked: impl Fn(ResourceId) -> Amount,
-) -> PyErr {
-    let AcquireError::WouldDeadlock {
-        node,
-        resource,
-        limit,
-        held,
-        permits: leases,
-        permit: _,
-        acquired,
-    } = error
-    else {
-        unreachable!("it is told of this one alone");
-    };
-    let (called, lease) = (tree.resource_name(*resource), name(tree, *acquired));
-    let lease = match leases {
-        1 => format!("a lease of {lease}"),
-        several => format!("{several} leases, the latest of {lease}"),
-    };
-    let what = if *leases == 1 { "it" } else { "them" };
-    let is_budget = (tree.limits(*node).iter())
-        .any(|(limited, limit)| limited == resource && matches!(limit, Limit::Budget(_)));
-    let (node, asked) = (name(tree, *node), asked(*resource));
-    let message = if is_budget {
-        format!(
-            "this task or thread holds {lease}, with {held} {called} of the {limit} that the budget of {node} has left, and would \
-             wait for itself to settle {what} to less: {asked} more can never be had; settle first what was not needed \
-             (lease.settle()), or acquire what somebody else is to settle with owner=None"
-        )
-    } else {
-        format!(
-            "this task or thread holds {lease}, with {held} of the {limit} {called} of {node}, and would wait for itself to \
-             release {what}: {asked} more can never be had; release first, or give back for a while (lease.suspended()), or \
-             acquire what somebody else is to release with owner=None"
-        )
-    };
-    errors::would_deadlock(py, &message)
-}
-
-/// A resource that nobody on the path limits.
+/// Create the error of a resource that no node on the path limits.
 #[cold]
 pub(super) fn unknown(tree: &Tree, node: NodeId, resource: &str, mut known: Vec<String>) -> PyErr {
     known.sort_unstable();
     known.dedup();
-    // A bare number asks for slots without naming them, and so does who names no cost at all.
+    // A bare number, and the default cost, request slots without naming them.
     let hint = match known.first() {
         Some(first) if resource == "slots" => {
             format!(
@@ -137,15 +126,16 @@ pub(super) fn closed(py: Python<'_>, tree: &Tree, node: NodeId) -> PyErr {
     errors::closed(py, &format!("{name} was closed, or one above it"))
 }
 
-/// Why a node cannot be made or changed so; `node` is that one, or the one that it would be below.
+/// Create the error of a node that cannot be created or changed. `node` is that node, or its parent.
 #[cold]
-pub(super) fn of_node(
+pub(super) fn node_error(
     py: Python<'_>,
     tree: &Tree,
     node: Option<NodeId>,
     error: NodeError,
 ) -> PyErr {
     let named = || node.map_or_else(|| "it".to_owned(), |node| name(tree, node));
+    let called = |resource| tree.resource_name(resource);
     let message = match error {
         NodeError::Closed => {
             return match node {
@@ -160,50 +150,48 @@ pub(super) fn of_node(
         ),
         // A resource is looked up in the tree that it is used in.
         NodeError::Foreign(_) => error.to_string(),
-        NodeError::Twice(resource) => {
-            format!("limit names '{}' twice", tree.resource_name(resource))
-        }
+        NodeError::Twice(resource) => format!("limit names '{}' twice", called(resource)),
         NodeError::Per(resource) => format!(
             "per of the rate of '{}' must be between a microsecond and a year",
-            tree.resource_name(resource)
+            called(resource)
         ),
-        NodeError::Burst(resource) => format!(
-            "burst of the rate of '{}' must be above 0",
-            tree.resource_name(resource)
-        ),
+        NodeError::Burst(resource) => {
+            format!(
+                "burst of the rate of '{}' must be above 0",
+                called(resource)
+            )
+        }
         NodeError::Kind(resource) => format!(
             "'{}' is another kind of limit elsewhere in this tree: a number, a Rate and a Budget do not mix",
-            tree.resource_name(resource)
+            called(resource)
         ),
-        NodeError::Unlimited(resource) => format!(
-            "{} does not limit '{}'",
-            named(),
-            tree.resource_name(resource)
-        ),
+        NodeError::Unlimited(resource) => {
+            format!("{} does not limit '{}'", named(), called(resource))
+        }
     };
     PyValueError::new_err(message)
 }
 
-/// Why a lease cannot be settled, given back or taken again.
+/// Create the error of a lease that cannot be settled, suspended or resumed.
 #[cold]
-pub(super) fn of_permit(tree: &Tree, error: PermitError) -> PyErr {
+pub(super) fn permit_error(tree: &Tree, error: PermitError) -> PyErr {
+    let called = |resource| tree.resource_name(resource);
     match error {
         PermitError::Released => PyRuntimeError::new_err("this lease was released"),
         PermitError::Suspended => {
-            PyRuntimeError::new_err("this lease was given back for a while; take it again first")
+            PyRuntimeError::new_err("this lease is suspended; leave the block of suspended() first")
         }
-        PermitError::Held => PyRuntimeError::new_err("this lease was not given back for a while"),
-        PermitError::Unasked(resource) => PyValueError::new_err(format!(
-            "this lease holds no '{}'",
-            tree.resource_name(resource)
-        )),
+        PermitError::Held => PyRuntimeError::new_err("this lease is not suspended"),
+        PermitError::Unasked(resource) => {
+            PyValueError::new_err(format!("this lease holds no '{}'", called(resource)))
+        }
         PermitError::Twice(resource) => PyValueError::new_err(format!(
             "'{}' is settled twice in one call",
-            tree.resource_name(resource)
+            called(resource)
         )),
         PermitError::Grows(resource) => PyValueError::new_err(format!(
-            "'{}' can be settled to less, not to more: acquire another lease for that",
-            tree.resource_name(resource)
+            "'{}' can be settled to a smaller amount only: acquire another lease for more",
+            called(resource)
         )),
     }
 }

@@ -1,4 +1,4 @@
-//! A lease: what somebody holds of a capacity.
+//! `PyLease`: the user's handle on a permit, and suspending it.
 
 use std::ffi::CStr;
 use std::future::Future;
@@ -7,81 +7,81 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use headrace_core::capacity::{self as core, Amount, NodeId, OwnerId, PermitId, ResourceId, Tree};
+use headrace_core::capacity::{self as core, AlarmId, Amount, NodeId, PermitId, ResourceId, Tree};
 use pyo3::exceptions::{PyResourceWarning, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
-use super::node::Capacity;
-use super::queued::Standing;
-use super::timer::LoopAlarm;
-use super::tree::{Keeper, Shared};
+use super::arguments::current_owner;
+use super::node::PyCapacity;
+use super::queued::Queued;
+use super::timer::LoopTimer;
+use super::tree::{PyTreeRef, TreeHandle};
 use super::{arguments, convert, core_error, timer};
 use crate::coroutine::operation::{Operation, Ready};
-use crate::coroutine::{Class, async_context};
+use crate::coroutine::{async_context, own_class, with_saved_exception};
 use crate::errors;
 use crate::object::freelist::{Dropped, Filling, FreeList, Pooled};
 use crate::object::gc::traverse;
 use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::Blocking;
-use crate::runtime::task_id;
 
-/// What somebody holds of a capacity, here and at every ancestor, until it is released.
+/// Holds an amount of a capacity, and of every ancestor, until it is released.
 ///
-/// `with lease:` releases it at the end of the block. One that is collected while it is held returns its capacity, and
-/// emits a `ResourceWarning`. Any thread may use it.
+/// `with lease:` releases it at the end of the block. A lease that is garbage-collected while it is held returns its capacity
+/// and emits a `ResourceWarning`. Any thread may use it.
 #[pyclass(frozen, module = "headrace", name = "Lease")]
 #[derive(Debug)]
-pub(super) struct Lease {
-    permit: Filling<Permit>,
+pub(super) struct PyLease {
+    permit: Filling<LeasePermit>,
     is_released: AtomicBool,
 }
 
-/// What it holds, by its name, and where.
+/// The permit of a lease, its node and its tree.
 #[derive(Debug)]
-struct Permit {
-    /// `None` in a dead object alone.
-    keeper: Option<Py<Keeper>>,
+struct LeasePermit {
+    /// `None` only in a freed object.
+    tree_ref: Option<Py<PyTreeRef>>,
     node: NodeId,
     id: PermitId,
 }
 
 static FREE_LIST: FreeList = FreeList::new();
 
-impl Pooled for Lease {
+impl Pooled for PyLease {
     fn free_list() -> &'static FreeList {
         &FREE_LIST
     }
 
     #[inline]
     fn recycle(&self, dropped: &mut Dropped) -> bool {
-        // One that was not released is dropped by the long way, which releases it and warns.
+        // A lease that was not released takes the slow path, which releases it and warns.
         let is_spent = self.is_released.load(Ordering::Relaxed);
         if is_spent {
             // SAFETY: the last reference to the object is gone.
             let permit = unsafe { self.permit.get_mut() };
-            dropped.push(permit.keeper.take().map(Py::into_any));
+            dropped.push(permit.tree_ref.take().map(Py::into_any));
         }
         is_spent
     }
 }
 
-impl Lease {
+impl PyLease {
     #[inline]
     pub(super) fn make<'py>(
-        source: &Bound<'py, Capacity>,
+        capacity: &Bound<'py, PyCapacity>,
         id: PermitId,
     ) -> PyResult<Bound<'py, Self>> {
-        let py = source.py();
-        let (keeper, node) = source.get().place()?;
-        let permit = Permit {
-            keeper: Some(keeper.clone_ref(py)),
+        let py = capacity.py();
+        let (tree_ref, node) = capacity.get().tree_and_node()?;
+        let permit = LeasePermit {
+            tree_ref: Some(tree_ref.clone_ref(py)),
             node,
             id,
         };
         if let Some(lease) = FREE_LIST.take::<Self>(py) {
             let this = lease.get();
-            // SAFETY: nobody else has it yet.
+            // SAFETY: the object was just taken from the free list, and has no other reference.
             unsafe { *this.permit.get_mut() = permit };
             this.is_released.store(false, Ordering::Relaxed);
             return Ok(lease);
@@ -90,74 +90,76 @@ impl Lease {
             permit: Filling::new(permit),
             is_released: AtomicBool::new(false),
         };
-        // If there is no memory for it, dropping it releases it.
+        // If the allocation fails, the drop releases the permit.
         Bound::new(py, lease)
     }
 }
 
 #[expect(clippy::doc_markdown, reason = "these docstrings are Python's")]
 #[pymethods]
-impl Lease {
-    /// Refuses to be copied and pickled; see `headrace.copying`.
+impl PyLease {
+    /// Refuse to be copied and pickled; see `headrace.copying`.
     #[expect(clippy::unused_self, reason = "Python calls it as a method")]
     fn __reduce__(&self) -> PyResult<()> {
         Err(PyTypeError::new_err(
-            "Lease cannot be copied or pickled: what it holds would be held twice; acquire another one of its capacity",
+            "Lease cannot be copied or pickled: its capacity would be held twice; acquire another one of its capacity",
         ))
     }
 
-    /// Gives it back: slots at once; what a rate gave comes back with time, and what was taken of a budget is spent.
-    /// Idempotent.
+    /// Release the lease: slots are returned at once, a rate refills with time, and a budget stays spent. Idempotent.
     pub(super) fn release(&self, py: Python<'_>) -> PyResult<()> {
-        self.shared()
+        self.handle()
             .give_back(py, "lease", |tree| self.release_in(tree))
     }
 
-    /// Corrects what was asked for to what it really was, of the resources that are named.
+    /// Correct the requested amounts of the named resources to the actual ones.
     ///
-    /// Of a rate, more makes a debt, which those who come later wait for; less gives back what was not needed, as if it had been
-    /// known from the start: nothing, where the rate was at rest since and is full already. Of a budget both are exact, and more may go
-    /// beyond it. Of slots less is given back at once; more is refused. It may be done more than once, while the lease is held; of a
-    /// rate or a budget also while it is given back for a while.
+    /// - Rate: a greater amount makes a debt, which later requests wait for. A smaller amount is refunded as if it had been
+    ///   requested from the start: nothing is refunded if the rate has refilled since.
+    /// - Budget: both are exact, and a greater amount may exceed the budget.
+    /// - Slots: a smaller amount returns the rest at once; a greater one is refused.
+    ///
+    /// May be called repeatedly while the lease is held; for rates and budgets also while it is suspended.
     ///
     /// Raises:
     ///     TypeError: An amount is no number.
     ///     ValueError: An amount is negative or not finite, the lease does not hold that resource, or slots would grow.
-    ///     RuntimeError: The lease was released; or it is given back for a while, and slots are among what is named.
+    ///     RuntimeError: The lease was released; or it is suspended, and slots are named.
     #[pyo3(signature = (**actual))]
     fn settle(&self, py: Python<'_>, actual: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
-        let tree = self.shared().enter(py)?;
+        let tree = self.handle().enter(py)?;
         let actual = (actual.into_iter().flat_map(PyDictMethods::iter))
             .map(|(name, value)| self.part(&name, &value))
             .collect::<PyResult<Vec<_>>>()?;
-        (tree.settle(self.id(), &actual)).map_err(|error| core_error::of_permit(tree, error))
+        (tree.settle(self.id(), &actual)).map_err(|error| core_error::permit_error(tree, error))
     }
 
-    /// Gives it back for a while, and takes it again at the end of the block, in a line as any other: `async with
-    /// lease.suspended():`, or `with` in a thread without a loop. What it took of rates and budgets stays taken.
+    /// Suspend the lease for a block: return its slots, and acquire them again at the end of the block, queued like any
+    /// other request. Use `async with lease.suspended():`, or `with` in a thread without an event loop. Rates and budgets stay
+    /// charged.
     ///
-    /// Cancel safety: if taking it again is cancelled or fails, the lease is released.
+    /// Cancel safety: if the lease cannot be resumed, or that is cancelled, the lease is released.
     ///
     /// Raises:
-    ///     RuntimeError: When entered: the lease was released, or is given back already.
-    ///     WouldDeadlock: At the end: this task holds itself what it would wait for, as in `acquire`.
-    ///     ClosedError: At the end: the node was closed, or one above it.
-    fn suspended(slf: Bound<'_, Self>) -> Suspended {
-        Suspended {
+    ///     RuntimeError: When entered: the lease was released, or is suspended already.
+    ///     WouldDeadlock: At the end: this task holds the capacity that it would wait for, as in `acquire`.
+    ///     ClosedError: At the end: the node, or one above it, was closed.
+    fn suspended(slf: Bound<'_, Self>) -> PySuspended {
+        PySuspended {
             lease: slf.unbind(),
         }
     }
 
-    /// How much it holds, by resource; nothing once it was released.
+    /// The held amounts by resource; empty after the release.
     #[getter]
     fn cost<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let tree = self.shared().look();
+        let tree = self.handle().peek();
         let cost = tree.cost(self.id());
         let parts = cost.iter().flat_map(core::Cost::parts);
         convert::by_name(py, tree, parts.copied())
     }
 
-    /// Whether it was released.
+    /// Whether the lease was released.
     #[getter]
     fn is_released(&self) -> bool {
         self.is_released.load(Ordering::Relaxed)
@@ -179,7 +181,7 @@ impl Lease {
     }
 
     fn __repr__(&self) -> String {
-        let tree = self.shared().look();
+        let tree = self.handle().peek();
         let Some(cost) = tree.cost(self.id()) else {
             return "<Lease, released>".to_owned();
         };
@@ -188,21 +190,21 @@ impl Lease {
             .collect();
         let of = (tree.name(self.permit.get().node))
             .map_or(String::new(), |name| format!(" of '{name}'"));
-        let away = if tree.is_suspended(self.id()) {
-            ", given back for a while"
+        let suspended = if tree.is_suspended(self.id()) {
+            ", suspended"
         } else {
             ""
         };
-        format!("<Lease of {}{of}{away}>", parts.join(", "))
+        format!("<Lease of {}{of}{suspended}>", parts.join(", "))
     }
 }
 
-impl Lease {
+impl PyLease {
     #[inline]
-    fn shared(&self) -> &Arc<Shared> {
-        let keeper = self.permit.get().keeper.as_ref();
-        let keeper = keeper.expect("it is there until it is dropped");
-        &keeper.get().0
+    fn handle(&self) -> &Arc<TreeHandle> {
+        let tree_ref = self.permit.get().tree_ref.as_ref();
+        let tree_ref = tree_ref.expect("a live lease has a tree");
+        &tree_ref.get().0
     }
 
     #[inline]
@@ -210,20 +212,20 @@ impl Lease {
         self.permit.get().id
     }
 
-    /// Releases it, unless it is.
+    /// Release the permit, unless it is released already.
     #[inline]
     fn release_in(&self, tree: &Tree) {
-        // With the GIL held, so that nobody comes in between.
+        // The GIL is held between the load and the store.
         if !self.is_released.load(Ordering::Relaxed) {
             self.is_released.store(true, Ordering::Relaxed);
             tree.release(self.id());
         }
     }
 
-    /// The same where nobody can be told that the clock failed.
-    fn release_at_last(&self) {
+    /// Release the permit in a place that cannot raise an error of the clock.
+    fn release_in_destructor(&self) {
         if !self.is_released.load(Ordering::Relaxed) {
-            self.shared().at_last(|tree| self.release_in(tree));
+            self.handle().in_destructor(|tree| self.release_in(tree));
         }
     }
 
@@ -235,16 +237,16 @@ impl Lease {
         let py = name.py();
         let name = errors::text("a resource", name.cast::<PyString>()?)?;
         let amount = arguments::amount(&name, value)?;
-        let shared = self.shared();
-        let cost = shared.look().cost(self.id());
+        let handle = self.handle();
+        let cost = handle.peek().cost(self.id());
         let parts = cost.as_ref().map_or(&[][..], core::Cost::parts);
-        let resource = shared.resource(py, &name);
+        let resource = handle.resource(py, &name);
         match resource.filter(|resource| parts.iter().any(|(held, _)| held == resource)) {
             Some(resource) => Ok((resource, amount)),
             None if cost.is_none() => Err(PyRuntimeError::new_err("this lease was released")),
             None => {
                 let held: Vec<_> = (parts.iter())
-                    .map(|(held, _)| format!("'{}'", shared.look().resource_name(*held)))
+                    .map(|(held, _)| format!("'{}'", handle.peek().resource_name(*held)))
                     .collect();
                 Err(PyValueError::new_err(format!(
                     "this lease holds no '{name}'; it holds {}",
@@ -255,52 +257,44 @@ impl Lease {
     }
 
     fn suspend(&self, py: Python<'_>) -> PyResult<()> {
-        let tree = self.shared().enter(py)?;
-        (tree.suspend(self.id())).map_err(|error| core_error::of_permit(tree, error))
+        let tree = self.handle().enter(py)?;
+        (tree.suspend(self.id())).map_err(|error| core_error::permit_error(tree, error))
     }
 }
 
-impl Drop for Lease {
+impl Drop for PyLease {
     fn drop(&mut self) {
-        // A forked child has no such tree.
+        // A forked child releases nothing.
         let is_held = !*self.is_released.get_mut();
-        if is_held && self.shared().home.is_current() {
-            self.release_at_last();
+        if is_held && self.handle().process.is_current() {
+            self.release_in_destructor();
             warn();
         }
     }
 }
 
-/// A warning runs Python code, which must not see an exception that is on its way through whoever dropped the lease.
+/// Warn about a lease that was not released. The warning runs Python code, which must not see an exception that is
+/// propagating through the frame that dropped the lease.
 #[cold]
 fn warn() {
-    Python::attach(|py| {
-        let pending = PyErr::take(py);
+    with_saved_exception(|py| {
         let category = py.get_type::<PyResourceWarning>();
-        let warned = PyErr::warn(
-            py,
-            &category,
-            c"a lease was collected before it was released; use `with lease:`",
-            1,
-        );
-        if let Err(error) = warned {
+        let message = c"a lease was collected before it was released; use `with lease:`";
+        if let Err(error) = PyErr::warn(py, &category, message, 1) {
             error.write_unraisable(py, None);
-        }
-        if let Some(pending) = pending {
-            pending.restore(py);
         }
     });
 }
 
-/// A lease that is given back for the length of a block.
-#[pyclass(frozen, module = "headrace._core")]
+/// The context manager of [`PyLease::suspended`].
+#[pyclass(name = "Suspended", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(super) struct Suspended {
-    lease: Py<Lease>,
+pub(super) struct PySuspended {
+    lease: Py<PyLease>,
 }
 
 #[pymethods]
-impl Suspended {
+impl PySuspended {
     fn __enter__(&self, py: Python<'_>) -> PyResult<()> {
         self.lease.get().suspend(py)
     }
@@ -312,9 +306,9 @@ impl Suspended {
             instead: "write `async with`",
         };
         let lease = self.lease.get();
-        let taken = lease.take_again(py, CALL);
+        let taken = lease.resume_blocking(py, CALL);
         if taken.is_err() {
-            lease.release_at_last();
+            lease.release_in_destructor();
         }
         taken
     }
@@ -332,7 +326,7 @@ impl Suspended {
     ) -> PyResult<Bound<'py, PyAny>> {
         Ready::make(
             py,
-            Retaking {
+            ResumeAwaitable {
                 lease: self.lease.clone_ref(py),
                 future: None,
                 is_over: false,
@@ -341,59 +335,65 @@ impl Suspended {
     }
 }
 
-impl Lease {
-    /// Takes it again in a thread; nothing if somebody released it, before or meanwhile.
-    fn take_again(&self, py: Python<'_>, call: Blocking) -> PyResult<()> {
-        let shared = self.shared();
-        let tree = shared.enter(py)?;
+impl PyLease {
+    /// Create the future that resumes the lease for the current task or thread.
+    fn resume(
+        &self,
+        py: Python<'_>,
+        tree: &Arc<Tree>,
+        alarm: AlarmId,
+    ) -> PyResult<Queued<core::Resume>> {
+        let future = (tree.take_again(self.id(), Some(alarm)))
+            .map_err(|error| core_error::permit_error(tree, error))?;
+        let future = future.by(current_owner(py)?);
+        Ok(Queued::new(self.handle(), future))
+    }
+
+    /// Resume the lease in a thread without an event loop. Does nothing if it is released before or meanwhile.
+    fn resume_blocking(&self, py: Python<'_>, call: Blocking) -> PyResult<()> {
+        let handle = self.handle();
+        let tree = handle.enter(py)?;
         if self.is_released() {
             return Ok(());
         }
         let alarm = tree.alarm();
-        let future = (tree.take_again(self.id(), Some(alarm.id())))
-            .map_err(|error| core_error::of_permit(tree, error))?
-            .by(OwnerId(task_id::current(py)?.get()));
-        let future = Standing::new(shared, future);
-        match timer::wait(py, call, shared, &alarm, future, None)? {
-            Some(Err(error)) if !self.is_released() => Err(self.refuse(py, &error)),
-            // It waits for as long as it takes.
+        let future = self.resume(py, tree, alarm.id())?;
+        match timer::wait(py, call, handle, &alarm, future, None)? {
+            Some(Err(error)) if !self.is_released() => Err(self.acquire_error(py, &error)),
+            // Without a deadline the wait cannot time out.
             _ => Ok(()),
         }
     }
 
     #[cold]
-    fn refuse(&self, py: Python<'_>, error: &core::AcquireError) -> PyErr {
-        let tree = self.shared().look();
+    fn acquire_error(&self, py: Python<'_>, error: &core::AcquireError) -> PyErr {
+        let tree = self.handle().peek();
         let cost = tree.cost(self.id());
-        let asked = |resource| (cost.as_ref()).map_or(Amount::ZERO, |cost| cost.get(resource));
-        core_error::of_ask(py, tree, self.permit.get().node, error, asked)
+        let requested = |resource| (cost.as_ref()).map_or(Amount::ZERO, |cost| cost.get(resource));
+        core_error::acquire_error(py, tree, self.permit.get().node, error, requested)
     }
 }
 
-/// Taking a lease again.
+/// Resuming a lease, as Python awaits it.
 #[derive(Debug)]
-pub(super) struct Retaking {
-    lease: Py<Lease>,
-    /// Made by the first step, with the alarm of its loop.
-    future: Option<(Standing<core::Resume>, Arc<LoopAlarm>)>,
+pub(super) struct ResumeAwaitable {
+    lease: Py<PyLease>,
+    /// Set by the first step, with the timer of the event loop.
+    future: Option<(Queued<core::Resume>, Arc<LoopTimer>)>,
     is_over: bool,
 }
 
-static CLASS: Class = Class::new();
-
-impl Operation for Retaking {
+impl Operation for ResumeAwaitable {
     const NAME: &'static CStr = c"headrace._core.Retaking";
 
-    fn class() -> &'static Class {
-        &CLASS
-    }
+    own_class!();
 
     fn poll<'py>(
         &mut self,
         py: Python<'py>,
         context: &mut Context<'_>,
     ) -> Poll<PyResult<Bound<'py, PyAny>>> {
-        let polled = self.poll_retaken(py, context);
+        let polled = self.poll_resumed(py, context);
         self.is_over = matches!(polled, Poll::Ready(Ok(())));
         polled.map_ok(|()| py.None().into_bound(py))
     }
@@ -403,39 +403,37 @@ impl Operation for Retaking {
     }
 }
 
-traverse!(Retaking { lease });
+traverse!(ResumeAwaitable { lease });
 
-impl Retaking {
-    fn poll_retaken(&mut self, py: Python<'_>, context: &mut Context<'_>) -> Poll<PyResult<()>> {
+impl ResumeAwaitable {
+    fn poll_resumed(&mut self, py: Python<'_>, context: &mut Context<'_>) -> Poll<PyResult<()>> {
         let lease = self.lease.get();
         if lease.is_released() {
             return Poll::Ready(Ok(()));
         }
-        let shared = lease.shared();
-        let tree = shared.enter(py)?;
+        let handle = lease.handle();
+        let tree = handle.enter(py)?;
         if self.future.is_none() {
-            let alarm = shared.alarm(&asyncio::running_loop(py)?)?;
-            let future = (tree.take_again(lease.id(), Some(alarm.id())))
-                .map_err(|error| core_error::of_permit(tree, error))?
-                .by(OwnerId(task_id::current(py)?.get()));
-            self.future = Some((Standing::new(shared, future), alarm));
+            let timer = handle.loop_timer(&asyncio::running_loop(py)?)?;
+            let future = lease.resume(py, tree, timer.id())?;
+            self.future = Some((future, timer));
         }
         let Some((future, _)) = &mut self.future else {
-            unreachable!("it was made just now")
+            unreachable!("the future was set above")
         };
         Pin::new(future)
             .poll(context)
-            .map_err(|error| lease.refuse(py, &error))
+            .map_err(|error| lease.acquire_error(py, &error))
     }
 }
 
-impl Drop for Retaking {
+impl Drop for ResumeAwaitable {
     fn drop(&mut self) {
-        // What stands in the line for this lease, first.
+        // First drop the queued request of this lease.
         self.future = None;
         let lease = self.lease.get();
         if !self.is_over {
-            lease.release_at_last();
+            lease.release_in_destructor();
         }
     }
 }

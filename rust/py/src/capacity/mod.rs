@@ -1,21 +1,22 @@
-//! The tree of capacities, as Python sees it: a thin layer over [`headrace_core::capacity`].
+//! Capacities for Python: a thin layer over [`headrace_core::capacity`].
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! |---|---|
-//! | [`node`] | `Capacity`, a node of a tree |
-//! | [`tree`] | what the nodes of one tree share: the core's tree, its clock, the alarms of the loops |
-//! | [`acquire`] | the awaitable that gives a lease, which `async with` takes too |
-//! | [`queued`] | a future of the core, which leaves its line at the time of now |
-//! | [`prefetch`] | asks that are made before it is known what they are for |
-//! | [`permit`] | what the core asks for itself: a permit without a lease |
-//! | [`lease`] | `Lease`, and giving one back for a while |
-//! | [`timer`] | how a loop, or a thread, is told when time has made something ready |
-//! | [`arguments`] | numbers and costs that a user gave |
+//! | [`node`] | `PyCapacity`: a node of a tree |
+//! | [`request`] | access to a node's tree, and its acquire requests |
+//! | [`tree`] | `TreeHandle`: the core's tree, its clock and the timers of the event loops, shared by all nodes |
+//! | [`acquire`] | the awaitable that returns a lease, also an async context manager |
+//! | [`queued`] | a future of the core in a wait queue of the tree |
+//! | [`lease`] | `PyLease`, and suspending a lease |
+//! | [`permit`] | a permit without a lease, for the task pool |
+//! | [`prefetch`] | permits requested before the task that uses them is known |
+//! | [`timer`] | timers that serve the tree when time makes capacity available |
+//! | [`arguments`] | parses amounts, costs, priorities and weights |
 //! | [`convert`] | limits and snapshots as tuples |
-//! | [`core_error`] | the core's errors as Python's |
+//! | [`core_error`] | converts the core's errors |
 //!
-//! Nothing of Python runs under the lock of a tree. A clock that is foreign code is read before a call, on the caller's
-//! thread, and the tree goes by what it showed. [`shared::Shared`] lists the ways to the tree, each of which sees to that.
+//! No Python code runs under the lock of a tree. A clock that is a Python function is read before a call, on the caller's
+//! thread; the tree uses the value read last. [`tree::TreeHandle`] lists the ways to access a tree.
 
 mod acquire;
 mod arguments;
@@ -26,25 +27,26 @@ mod node;
 mod permit;
 mod prefetch;
 mod queued;
+mod request;
 mod timer;
 mod tree;
 
 use pyo3::prelude::*;
 
-pub(crate) use permit::{Grant, Granter, Next, is_number};
-pub(crate) use prefetch::{Asks, Own};
+pub(crate) use permit::{CapacityClient, Next, TaskPermit, is_number};
+pub(crate) use prefetch::{PyPermitPrefetch, RunUsage};
 
 use crate::coroutine::Native;
 use crate::coroutine::operation::Ready;
 use crate::object::freelist;
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<node::Capacity>()?;
-    module.add_class::<lease::Lease>()?;
-    module.add_class::<lease::Suspended>()?;
-    module.add_class::<prefetch::Asks>()?;
+    module.add_class::<node::PyCapacity>()?;
+    module.add_class::<lease::PyLease>()?;
+    module.add_class::<lease::PySuspended>()?;
+    module.add_class::<prefetch::PyPermitPrefetch>()?;
     let py = module.py();
-    freelist::register::<lease::Lease>(py)?;
-    Native::<acquire::Acquiring>::register(py)?;
-    Native::<Ready<lease::Retaking>>::register(py)
+    freelist::register::<lease::PyLease>(py)?;
+    Native::<acquire::AcquireAwaitable>::register(py)?;
+    Native::<Ready<lease::ResumeAwaitable>>::register(py)
 }

@@ -1,4 +1,4 @@
-//! How the core asks a capacity for itself: what is granted is no object of Python's.
+//! Permits for the task pool: capacity that is held without a `Lease` object.
 
 use std::sync::Arc;
 
@@ -7,63 +7,67 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyInt};
 
-use super::acquire::{Acquiring, one_slot};
-use super::arguments::Given;
-use super::node::Capacity;
-use super::prefetch::{Asks, Own};
-use super::tree::Shared;
+use super::acquire::{AcquireAwaitable, one_slot};
+use super::arguments::Argument;
+use super::node::PyCapacity;
+use super::prefetch::{PyPermitPrefetch, RunUsage};
+use super::tree::TreeHandle;
 use crate::object::gc::traverse;
 
-/// A capacity, as a pool asks it for what its tasks cost, on nobody's account.
+/// Requests the costs of a pool's tasks from a capacity, without an owner.
 #[derive(Debug)]
-pub(crate) struct Granter {
-    capacity: Py<Capacity>,
-    /// For one slot.
-    asks: Py<Asks>,
-    /// Its `acquire_nowait`.
+pub(crate) struct CapacityClient {
+    capacity: Py<PyCapacity>,
+    /// Permits of one slot.
+    prefetch: Py<PyPermitPrefetch>,
+    /// The capacity's `acquire_nowait`.
     method: Py<PyAny>,
-    /// Whether that and `acquire` are the core's own, and no subclass has put one in its place.
+    /// Whether no subclass overrides `acquire_nowait` or `acquire`.
     is_native: bool,
 }
 
-impl Granter {
-    pub(crate) fn new(capacity: &Bound<'_, PyAny>, asks: Py<Asks>) -> PyResult<Self> {
+impl CapacityClient {
+    pub(crate) fn new(
+        capacity: &Bound<'_, PyAny>,
+        prefetch: Py<PyPermitPrefetch>,
+    ) -> PyResult<Self> {
         let py = capacity.py();
-        let capacity = capacity.cast::<Capacity>()?;
+        let capacity = capacity.cast::<PyCapacity>()?;
         let name = intern!(py, "acquire_nowait");
-        let (class, native) = (capacity.get_type(), py.get_type::<Capacity>());
+        let (class, native) = (capacity.get_type(), py.get_type::<PyCapacity>());
         let is_native = |name| PyResult::Ok(class.getattr(name)?.is(native.getattr(name)?));
         Ok(Self {
             capacity: capacity.clone().unbind(),
-            asks,
+            prefetch,
             method: capacity.getattr(name)?.unbind(),
             is_native: is_native(name)? && is_native(intern!(py, "acquire"))?,
         })
     }
 
-    /// So much (one slot, if nothing is said), if it can be had now. What has named parts comes as a lease.
+    /// Return a permit for a cost (one slot by default) if it is available now. A cost with named resources is granted as a
+    /// lease.
     #[inline]
-    fn try_grant(
+    fn try_permit(
         &self,
         py: Python<'_>,
         cost: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Option<Grant>> {
+    ) -> PyResult<Option<TaskPermit>> {
         let capacity = self.capacity.get();
-        let ask = match cost {
+        let request = match cost {
             _ if !self.is_native => return self.acquire_nowait(py, cost),
-            None => one_slot(capacity.place()?.1),
-            Some(cost) if is_one(cost) => one_slot(capacity.place()?.1),
+            None => one_slot(capacity.tree_and_node()?.1),
+            Some(cost) if is_one(cost) => one_slot(capacity.tree_and_node()?.1),
             Some(cost) if is_number(cost) => {
-                capacity.ask(py, Given::Value(cost.as_borrowed()), Given::No)?
+                capacity.request(py, Argument::Value(cost.as_borrowed()), Argument::Default)?
             }
             Some(_) => return self.acquire_nowait(py, cost),
         };
-        let id = capacity.take(py, &ask)?;
-        let shared = capacity.shared()?;
-        Ok(id.map(|id| Grant::Permit(Permit::new(shared, id))))
+        let id = capacity.try_take(py, &request)?;
+        let handle = capacity.handle()?;
+        Ok(id.map(|id| TaskPermit::Native(TreePermit::new(handle, id))))
     }
 
-    /// What gives a lease of as much, when awaited; nothing if that is not the core's to say.
+    /// Return the awaitable of a lease; `None` if a subclass overrides the methods.
     fn acquire<'py>(
         &self,
         py: Python<'py>,
@@ -73,17 +77,21 @@ impl Granter {
             return Ok(None);
         }
         let capacity = self.capacity.bind(py);
-        let ask = match cost {
+        let request = match cost {
             Some(cost) if !is_one(cost) => {
-                let cost = Given::Value(cost.as_borrowed());
-                Some(Box::new(capacity.get().checked(py, cost, Given::No)?))
+                let cost = Argument::Value(cost.as_borrowed());
+                Some(Box::new(capacity.get().checked_request(
+                    py,
+                    cost,
+                    Argument::Default,
+                )?))
             }
             _ => {
-                capacity.get().check_one(py)?;
+                capacity.get().check_one_slot(py)?;
                 None
             }
         };
-        Acquiring::make(capacity.clone(), ask, false, None).map(Some)
+        AcquireAwaitable::make(capacity.clone(), request, false, None).map(Some)
     }
 
     #[cold]
@@ -91,7 +99,7 @@ impl Granter {
         &self,
         py: Python<'_>,
         cost: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Option<Grant>> {
+    ) -> PyResult<Option<TaskPermit>> {
         let method = self.method.bind(py);
         let keywords = PyDict::new(py);
         keywords.set_item(intern!(py, "owner"), py.None())?;
@@ -99,83 +107,85 @@ impl Granter {
             None => method.call((), Some(&keywords)),
             Some(cost) => method.call((cost,), Some(&keywords)),
         }?;
-        Ok((!lease.is_none()).then(|| Grant::Lease(lease.unbind())))
+        Ok((!lease.is_none()).then(|| TaskPermit::Lease(lease.unbind())))
     }
 
-    /// What a task gets that costs so much, or what it waits for. Nothing if that is not the core's to say.
+    /// Return the permit for the next task, or the awaitable of its lease.
     ///
-    /// `least` is what the run has of its node at least, and `own` what it has.
+    /// `least` returns a cheap lower bound of the run's usage of its node, and `own` the exact usage.
     #[inline]
     pub(crate) fn next<'py>(
         &self,
         py: Python<'py>,
         cost: Option<&Bound<'py, PyAny>>,
-        least: impl FnOnce() -> Own,
-        own: impl FnOnce() -> PyResult<Own>,
+        least: impl FnOnce() -> RunUsage,
+        own: impl FnOnce() -> PyResult<RunUsage>,
     ) -> PyResult<Next<'py>> {
-        let asks = self.asks.get();
+        let prefetch = self.prefetch.get();
         if self.is_native && cost.is_none_or(is_one) {
-            return Ok(match asks.take_one(py, true)? {
-                Some(permit) => Next::Had(Grant::Permit(permit)),
-                None => Next::Waits(asks.wait_for_one(py, least(), own)?),
+            return Ok(match prefetch.take_one(py, true)? {
+                Some(permit) => Next::Granted(TaskPermit::Native(permit)),
+                None => Next::Pending(prefetch.wait_for_one(py, least(), own)?),
             });
         }
-        asks.clear(py);
-        if let Some(grant) = self.try_grant(py, cost)? {
-            return Ok(Next::Had(grant));
+        prefetch.clear(py);
+        if let Some(grant) = self.try_permit(py, cost)? {
+            return Ok(Next::Granted(grant));
         }
-        Ok(self.acquire(py, cost)?.map_or(Next::Left, Next::Waits))
+        Ok(self
+            .acquire(py, cost)?
+            .map_or(Next::Unsupported, Next::Pending))
     }
 
-    /// Nothing is asked for ahead any more.
+    /// Cancel the prefetched requests.
     #[inline]
     pub(crate) fn clear(&self, py: Python<'_>) {
-        self.asks.get().clear(py);
+        self.prefetch.get().clear(py);
     }
 }
 
-traverse!(Granter {
+traverse!(CapacityClient {
     capacity,
-    asks,
+    prefetch,
     method
 });
 
-/// What became of asking for capacity.
+/// The result of requesting capacity for a task.
 #[derive(Debug)]
 pub(crate) enum Next<'py> {
-    Had(Grant),
-    /// This gives it when awaited.
-    Waits(Bound<'py, PyAny>),
-    /// It is Python's to ask.
-    Left,
+    Granted(TaskPermit),
+    /// Awaiting this returns the lease.
+    Pending(Bound<'py, PyAny>),
+    /// A subclass overrides the methods: Python must request the capacity.
+    Unsupported,
 }
 
-/// Whether a cost is a bare number: so many slots.
+/// Whether a cost is a bare number of slots.
 #[inline]
 pub(crate) fn is_number(cost: &Bound<'_, PyAny>) -> bool {
     cost.is_instance_of::<PyInt>() || cost.is_instance_of::<PyFloat>()
 }
 
-/// Whether a cost is the number 1, which is that of nearly all tasks.
+/// Whether a cost is the number 1, the most common one.
 #[inline]
 fn is_one(cost: &Bound<'_, PyAny>) -> bool {
     cost.is_exact_instance_of::<PyInt>() && cost.extract::<u8>().is_ok_and(|cost| cost == 1)
 }
 
-/// What was granted, and is held until it is given back.
+/// The capacity that a task holds until it is released.
 #[derive(Debug)]
-pub(crate) enum Grant {
-    Permit(Permit),
-    /// A `Lease`, which somebody else may have a hand on.
+pub(crate) enum TaskPermit {
+    Native(TreePermit),
+    /// A `Lease`, which user code may also use.
     Lease(Py<PyAny>),
 }
 
-impl Grant {
-    /// Gives it back.
+impl TaskPermit {
+    /// Release the capacity.
     #[inline]
     pub(crate) fn release(&mut self, py: Python<'_>) -> PyResult<()> {
         match self {
-            Self::Permit(permit) => permit.release(py),
+            Self::Native(permit) => permit.release(py),
             Self::Lease(lease) => lease
                 .bind(py)
                 .call_method0(intern!(py, "release"))
@@ -183,52 +193,52 @@ impl Grant {
         }
     }
 
-    /// The lease, where it is one.
+    /// Return the lease, if it is one.
     pub(crate) fn lease(&self) -> Option<&Py<PyAny>> {
         match self {
-            Self::Permit(_) => None,
+            Self::Native(_) => None,
             Self::Lease(lease) => Some(lease),
         }
     }
 }
 
-/// What a lease holds, without the lease.
+/// A permit of the core that is released when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Permit {
-    /// `None` once it was given back.
-    shared: Option<Arc<Shared>>,
+pub(crate) struct TreePermit {
+    /// `None` after the release.
+    handle: Option<Arc<TreeHandle>>,
     id: PermitId,
 }
 
-impl Permit {
+impl TreePermit {
     #[inline]
-    pub(super) fn new(shared: &Arc<Shared>, id: PermitId) -> Self {
+    pub(super) fn new(handle: &Arc<TreeHandle>, id: PermitId) -> Self {
         Self {
-            shared: Some(Arc::clone(shared)),
+            handle: Some(Arc::clone(handle)),
             id,
         }
     }
 
-    /// Somebody else sees to it now.
+    /// Pass the permit to the caller, which must release it.
     pub(super) fn into_id(mut self) -> PermitId {
-        self.shared = None;
+        self.handle = None;
         self.id
     }
 
     #[inline]
     fn release(&mut self, py: Python<'_>) -> PyResult<()> {
-        let Some(shared) = self.shared.take() else {
+        let Some(handle) = self.handle.take() else {
             return Ok(());
         };
-        shared.give_back(py, "capacity", |tree| tree.release(self.id))
+        handle.give_back(py, "capacity", |tree| tree.release(self.id))
     }
 }
 
-impl Drop for Permit {
+impl Drop for TreePermit {
     fn drop(&mut self) {
-        // A loop that was closed under its tasks drops them. A child of a fork has no such tree.
-        if let Some(shared) = self.shared.take() {
-            shared.at_last(|tree| tree.release(self.id));
+        // A closed event loop drops its tasks with their permits. A forked child releases nothing.
+        if let Some(handle) = self.handle.take() {
+            handle.in_destructor(|tree| tree.release(self.id));
         }
     }
 }

@@ -1,15 +1,25 @@
-//! Asks that stand in line before it is known what they are for.
+//! Prefetched permits: requests that are queued before the task that uses them is known.
 //!
-//! Who asks for one slot at a time, and for the next when it has the last, gets no share of what is freed in one turn of its loop. The
-//! first slot goes to whoever is owed most, and for the others nobody asks; in the next turn they are there for the first to
-//! come, whatever the weights. So a run that has more to do than may be done keeps asks in line for as many slots as might be freed in a
-//! turn: twice as many as it holds, but no more than it had a use for since it last had nothing to do. Where nobody else holds or waits
-//! for anything it keeps none; nor where somebody else holds or waits for anything at the same node.
+//! # Problem
 //!
-//! There is one set of them for a run, and whoever pulls for it uses it: the [`Lane`](crate::pool::Lane), or the admission in Python.
-//! Nobody waits for them, so they may stand only while the puller waits for its own place, which is in front of them, or comes
-//! back for the next by itself. [Cleared](Asks::clear) they are in the step in which it waits for anything else, or ends: what
-//! was granted and not taken is annulled, and goes to others. A task that is called again stands in the place of the first of them.
+//! Several slots may be released in one iteration of the event loop. A run that requests one slot at a time, each after the
+//! previous grant, gets no fair share of them:
+//!
+//! 1. The first slot is granted to the run with the greatest lag.
+//! 2. No request is queued for the other slots, so they stay free.
+//! 3. In the next iteration they are granted to the first request, whatever the weights.
+//!
+//! # Approach
+//!
+//! A run with more tasks than slots keeps requests queued for as many slots as may be released in one iteration. The number is
+//! twice the slots that it holds, but at most the number that it has used since it was last idle. It keeps none in two cases:
+//! no other run holds or waits for capacity in the tree, or another one does so at the same node.
+//!
+//! A run has one set of prefetched permits, which its puller uses: the fast path of the pool, or the admission in Python. No
+//! task waits for them. So they may be queued only while the puller waits for its own request, which is ahead of them, or
+//! returns for the next permit by itself. They are [cleared](PyPermitPrefetch::clear) in the step in which the puller waits for
+//! anything else, or ends. Granted permits that were not taken are then released, and go to other requests. A task that is
+//! retried takes over the first queued request.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -19,72 +29,72 @@ use headrace_core::capacity::{Amount, PermitId, ResourceId};
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::acquire::{Acquiring, Begun, Waiting, one_slot};
-use super::lease::Lease;
-use super::node::Capacity;
-use super::permit::Permit;
+use super::acquire::{AcquireAwaitable, QueuedAcquire, Started, one_slot};
+use super::lease::PyLease;
+use super::node::PyCapacity;
+use super::permit::TreePermit;
 use crate::coroutine::Parked;
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
 
 /// The most that are kept.
-const MOST: usize = 1024;
+const LIMIT: usize = 1024;
 
-/// See the top of this file. Each is for one slot.
-#[pyclass(frozen, module = "headrace._core")]
+/// The prefetched permits of a run, of one slot each.
+#[pyclass(name = "PermitPrefetch", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct Asks {
-    capacity: Py<Capacity>,
-    ahead: GilCell<Ahead>,
-    /// How often it was cleared.
-    cleared: AtomicUsize,
+pub(crate) struct PyPermitPrefetch {
+    capacity: Py<PyCapacity>,
+    prefetched: GilCell<Prefetched>,
+    /// The number of calls to `clear`.
+    clear_count: AtomicUsize,
 }
 
-/// Taken out while it changes, since whom that wakes may be Python's.
+/// The queued requests. Moved out of the cell during a change: it may wake Python code, which may call this object.
 #[derive(Debug, Default)]
-struct Ahead {
-    line: VecDeque<Box<Waiting>>,
-    /// How many slots were asked for that there was a use for, since it was cleared.
+struct Prefetched {
+    queue: VecDeque<Box<QueuedAcquire>>,
+    /// The number of slots that were used, or waited for, since the last `clear`.
     used: usize,
 }
 
-/// What the run has of its node.
+/// The tasks of a run at its node.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Own {
-    /// How many of its tasks run.
+pub(crate) struct RunUsage {
+    /// The number of running tasks.
     pub(crate) running: usize,
-    /// How many others of its tasks wait, beside the one that is asked for.
+    /// The number of waiting tasks, without the one that the permit is for.
     pub(crate) waiting: usize,
 }
 
-impl Asks {
-    /// One slot, if it can be had now. If `more` are about to be pulled, it is one that there was a use for.
+impl PyPermitPrefetch {
+    /// Take one slot, if it is available now. `more`: count it as used, since more tasks are about to be pulled.
     #[inline]
-    pub(super) fn take_one(&self, py: Python<'_>, more: bool) -> PyResult<Option<Permit>> {
+    pub(super) fn take_one(&self, py: Python<'_>, more: bool) -> PyResult<Option<TreePermit>> {
         let this = self.capacity.get();
-        let stands = !self.ahead.borrow(py).line.is_empty();
-        let id = if stands {
+        let has_queued = !self.prefetched.borrow(py).queue.is_empty();
+        let id = if has_queued {
             self.take_granted(py)?
         } else {
-            this.take(py, &one_slot(this.enter(py)?.1))?
+            this.try_take(py, &one_slot(this.enter(py)?.1))?
         };
         let Some(id) = id else {
             return Ok(None);
         };
-        self.ahead.borrow(py).used += usize::from(more);
-        Ok(Some(Permit::new(this.shared()?, id)))
+        self.prefetched.borrow(py).used += usize::from(more);
+        Ok(Some(TreePermit::new(this.handle()?, id)))
     }
 
-    /// What the first in line was granted.
+    /// Take the permit of the first queued request, if it was granted.
     #[cold]
     fn take_granted(&self, py: Python<'_>) -> PyResult<Option<PermitId>> {
         let capacity = self.capacity.get();
         capacity.enter(py)?;
-        let answer = self.change(py, |ahead| {
-            let polled = ahead.line.front_mut().map(|first| first.poll());
+        let answer = self.change(py, |prefetched| {
+            let polled = prefetched.queue.front_mut().map(|first| first.poll());
             match polled {
                 Some(Poll::Ready(answer)) => {
-                    ahead.line.pop_front();
+                    prefetched.queue.pop_front();
                     Some(answer)
                 }
                 Some(Poll::Pending) | None => None,
@@ -95,77 +105,77 @@ impl Asks {
             Some(Ok(permit)) => Ok(Some(permit.into_id())),
             Some(Err(error)) => {
                 self.clear(py);
-                Err(capacity.refuse(py, &one_slot(capacity.place()?.1), &error))
+                Err(capacity.acquire_error(py, &one_slot(capacity.tree_and_node()?.1), &error))
             }
         }
     }
 
-    /// What gives a lease of one slot when awaited, for who pulls; its place in line is taken now, and others behind it.
+    /// Queue the puller's request for one slot now, and prefetched requests behind it. Returns the awaitable of the lease.
     ///
-    /// `least` is what the run has of its node at least, and `own` what it has.
+    /// `least` is a lower bound of the run's usage of its node, and `usage` returns the exact usage.
     #[cold]
     pub(super) fn wait_for_one<'py>(
         &self,
         py: Python<'py>,
-        least: Own,
-        own: impl FnOnce() -> PyResult<Own>,
+        least: RunUsage,
+        usage: impl FnOnce() -> PyResult<RunUsage>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let capacity = self.capacity.bind(py);
-        let Some(first) = self.first(py)? else {
-            return Acquiring::make(capacity.clone(), None, false, None);
+        let Some(first) = self.take_first(py)? else {
+            return AcquireAwaitable::make(capacity.clone(), None, false, None);
         };
-        let (asking, used) = {
-            let mut ahead = self.ahead.borrow(py);
-            ahead.used += 1;
-            (ahead.line.len() + 1, ahead.used)
+        let (requesting, used) = {
+            let mut prefetched = self.prefetched.borrow(py);
+            prefetched.used += 1;
+            (prefetched.queue.len() + 1, prefetched.used)
         };
-        if let Some(running) = self.shares(py, asking, least, own)? {
-            let wanted = used.min(2 * running.max(1)).min(MOST);
-            self.change(py, |ahead| {
-                while ahead.line.len() < wanted
-                    && let Some(waiting) = self.begin(py)?
+        if let Some(running) = self.running_if_shared(py, requesting, least, usage)? {
+            let wanted = used.min(2 * running.max(1)).min(LIMIT);
+            self.change(py, |prefetched| {
+                while prefetched.queue.len() < wanted
+                    && let Some(waiting) = self.enqueue(py)?
                 {
-                    ahead.line.push_back(waiting);
+                    prefetched.queue.push_back(waiting);
                 }
                 PyResult::Ok(())
             })?;
         }
-        Acquiring::standing(capacity.clone(), first)
+        AcquireAwaitable::queued(capacity.clone(), first)
     }
 
-    /// The place that is the first of them, or else one at the end of the line; nothing if it must not wait.
-    fn first(&self, py: Python<'_>) -> PyResult<Option<Box<Waiting>>> {
-        self.capacity.get().check_one(py)?;
-        let first = self.ahead.borrow(py).line.pop_front();
+    /// Take the first queued request, or queue a new one; `None` if that need not wait.
+    fn take_first(&self, py: Python<'_>) -> PyResult<Option<Box<QueuedAcquire>>> {
+        self.capacity.get().check_one_slot(py)?;
+        let first = self.prefetched.borrow(py).queue.pop_front();
         match first {
             Some(first) => Ok(Some(first)),
-            None => self.begin(py),
+            None => self.enqueue(py),
         }
     }
 
-    fn begin(&self, py: Python<'_>) -> PyResult<Option<Box<Waiting>>> {
+    fn enqueue(&self, py: Python<'_>) -> PyResult<Option<Box<QueuedAcquire>>> {
         let capacity = self.capacity.get();
         let (_, node) = capacity.enter(py)?;
-        let shared = capacity.shared()?;
-        let alarm = shared.alarm(&asyncio::running_loop(py)?)?;
-        match Waiting::begin(py, shared, one_slot(node), Parked::resting(py)?, alarm)? {
-            Begun::Waits(waiting) => Ok(Some(waiting)),
-            // Whoever asks next has it, or hears of the error.
-            Begun::Granted(permit) => {
-                drop(Permit::new(shared, permit));
+        let handle = capacity.handle()?;
+        let timer = handle.loop_timer(&asyncio::running_loop(py)?)?;
+        match QueuedAcquire::start(py, handle, one_slot(node), Parked::resting(py)?, timer)? {
+            Started::Pending(waiting) => Ok(Some(waiting)),
+            // Suspended: the next request is granted it, or gets the error.
+            Started::Granted(permit) => {
+                drop(TreePermit::new(handle, permit));
                 Ok(None)
             }
-            Begun::Refused(_) => Ok(None),
+            Started::Refused(_) => Ok(None),
         }
     }
 
-    /// How many tasks of the run run, if it has its node for itself and others are beside it.
-    fn shares(
+    /// Return the number of the run's running tasks if it alone uses its node, and others use other nodes of the tree.
+    fn running_if_shared(
         &self,
         py: Python<'_>,
-        asking: usize,
-        least: Own,
-        own: impl FnOnce() -> PyResult<Own>,
+        requesting: usize,
+        least: RunUsage,
+        usage: impl FnOnce() -> PyResult<RunUsage>,
     ) -> PyResult<Option<usize>> {
         let (tree, node) = self.capacity.get().enter(py)?;
         let mut root = node;
@@ -176,80 +186,79 @@ impl Asks {
         if tree.waiting(root) == waiting && tree.held(root, ResourceId::SLOTS) == held {
             return Ok(None);
         }
-        // Those at the same node stand in one line: there many asks would be more than a share. What was granted to one of the run's
-        // tasks that does not know of it yet is held, and waits no more.
-        let is_all = |own: Own| {
-            let ours = (own.running + own.waiting + asking).checked_sub(waiting);
+        // Requests at the same node share one wait queue, where many requests would get more than a fair share. A permit that
+        // was granted to a task of the run, and not taken yet, counts as held and not as waiting.
+        let is_all = |usage: RunUsage| {
+            let ours = (usage.running + usage.waiting + requesting).checked_sub(waiting);
             ours.is_some_and(|ours| held == Amount::units(ours as u64))
         };
-        let own = if is_all(least) { least } else { own()? };
-        Ok(is_all(own).then_some(own.running))
+        let usage = if is_all(least) { least } else { usage()? };
+        Ok(is_all(usage).then_some(usage.running))
     }
 
-    /// Changes them. Those that were cleared meanwhile are gone.
-    fn change<T>(&self, py: Python<'_>, change: impl FnOnce(&mut Ahead) -> T) -> T {
-        let cleared = self.cleared.load(Relaxed);
-        let mut ahead = std::mem::take(&mut *self.ahead.borrow(py));
-        let changed = change(&mut ahead);
-        if self.cleared.load(Relaxed) == cleared {
-            std::mem::swap(&mut *self.ahead.borrow(py), &mut ahead);
+    /// Change the queue. If it is cleared meanwhile, drop the result.
+    fn change<T>(&self, py: Python<'_>, change: impl FnOnce(&mut Prefetched) -> T) -> T {
+        let clear_count = self.clear_count.load(Relaxed);
+        let mut prefetched = std::mem::take(&mut *self.prefetched.borrow(py));
+        let changed = change(&mut prefetched);
+        if self.clear_count.load(Relaxed) == clear_count {
+            std::mem::swap(&mut *self.prefetched.borrow(py), &mut prefetched);
         }
-        drop(ahead);
+        drop(prefetched);
         changed
     }
 }
 
 #[pymethods]
-impl Asks {
+impl PyPermitPrefetch {
     #[new]
-    fn new(capacity: Py<Capacity>) -> Self {
+    fn new(capacity: Py<PyCapacity>) -> Self {
         Self {
             capacity,
-            ahead: GilCell::default(),
-            cleared: AtomicUsize::new(0),
+            prefetched: GilCell::default(),
+            clear_count: AtomicUsize::new(0),
         }
     }
 
-    /// A lease of one slot, if it can be had now; if `more` are about to be pulled, one of those that there is a use for.
+    /// Return a lease of one slot, if it is available now. `more`: count it as used, since more tasks are about to be pulled.
     #[pyo3(signature = (*, more))]
-    fn take<'py>(&self, py: Python<'py>, more: bool) -> PyResult<Option<Bound<'py, Lease>>> {
+    fn take<'py>(&self, py: Python<'py>, more: bool) -> PyResult<Option<Bound<'py, PyLease>>> {
         self.take_one(py, more)?
-            .map(|permit| Lease::make(self.capacity.bind(py), permit.into_id()))
+            .map(|permit| PyLease::make(self.capacity.bind(py), permit.into_id()))
             .transpose()
     }
 
-    /// What gives one when awaited, for who pulls; its place in line is taken now, and others behind it. So many tasks run, and so many
-    /// others wait.
+    /// Queue the puller's request for one slot now, and prefetched requests behind it. Returns the awaitable of the lease.
     fn wait<'py>(
         &self,
         py: Python<'py>,
         running: usize,
         waiting: usize,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let own = Own { running, waiting };
-        self.wait_for_one(py, own, || Ok(own))
+        let usage = RunUsage { running, waiting };
+        self.wait_for_one(py, usage, || Ok(usage))
     }
 
-    /// The same for a task that nobody has pulled just now: in the place of the first that was asked for ahead, if there is one.
+    /// Return the awaitable of a lease for a task that is retried. It takes over the first queued request, if there is one.
     fn stand<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let capacity = self.capacity.bind(py);
-        match self.first(py)? {
-            Some(first) => Acquiring::standing(capacity.clone(), first),
-            None => Acquiring::make(capacity.clone(), None, false, None),
+        match self.take_first(py)? {
+            Some(first) => AcquireAwaitable::queued(capacity.clone(), first),
+            None => AcquireAwaitable::make(capacity.clone(), None, false, None),
         }
     }
 
-    /// How many stand in line.
+    /// The number of queued requests.
     fn __len__(&self, py: Python<'_>) -> usize {
-        self.ahead.borrow(py).line.len()
+        self.prefetched.borrow(py).queue.len()
     }
 
-    /// Leaves the line, with all that was granted and not taken.
+    /// Cancel all requests, and release the permits that were granted and not taken.
     #[inline]
     pub(crate) fn clear(&self, py: Python<'_>) {
-        self.cleared.fetch_add(1, Relaxed);
-        let ahead = std::mem::take(&mut *self.ahead.borrow(py));
-        drop(ahead);
+        self.clear_count.fetch_add(1, Relaxed);
+        let prefetched = std::mem::take(&mut *self.prefetched.borrow(py));
+        drop(prefetched);
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -257,10 +266,10 @@ impl Asks {
     }
 }
 
-impl Drop for Ahead {
+impl Drop for Prefetched {
     fn drop(&mut self) {
-        // From behind, so that what the first was granted does not go to the next.
-        while let Some(last) = self.line.pop_back() {
+        // From the back, so that the permit of the first request is not granted to the next one.
+        while let Some(last) = self.queue.pop_back() {
             drop(last);
         }
     }

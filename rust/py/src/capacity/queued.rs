@@ -1,83 +1,69 @@
-//! A future of the core, as it stands in a line of a tree.
+//! `Queued`: a future of the core in a wait queue of a tree.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use headrace_core::capacity::{Acquire, QueuePosition, Resume};
+use headrace_core::capacity::Tree;
+use headrace_core::sync::QueuedFuture;
 
-use super::tree::Shared;
+use super::tree::TreeHandle;
 
-/// What may stand in a line.
-pub(super) trait Stands: Future + Unpin {
-    /// Where it stands; also if it was granted, and has not heard of it.
-    fn place(&self) -> Option<QueuePosition>;
-}
-
-impl Stands for Acquire {
-    fn place(&self) -> Option<QueuePosition> {
-        Self::position(self)
-    }
-}
-
-impl Stands for Resume {
-    fn place(&self) -> Option<QueuePosition> {
-        Self::position(self)
-    }
-}
-
-/// Dropped a line makes room for others, who are granted at that moment: so it needs the time, which a bare future would not ask
-/// for.
+/// A future that reads the clock before it leaves the wait queue. Leaving may grant other requests at that moment, so the tree
+/// needs the current time; the core's future does not read a user's clock.
 #[derive(Debug)]
-pub(super) struct Standing<F: Stands> {
-    shared: Arc<Shared>,
-    /// `None` once it has left.
+pub(super) struct Queued<F: QueuedFuture<Owner = Tree>> {
+    handle: Arc<TreeHandle>,
+    /// `None` during the drop.
     future: Option<F>,
 }
 
-impl<F: Stands> Standing<F> {
-    pub(super) fn new(shared: &Arc<Shared>, future: F) -> Self {
+impl<F: QueuedFuture<Owner = Tree>> Queued<F> {
+    pub(super) fn new(handle: &Arc<TreeHandle>, future: F) -> Self {
         Self {
-            shared: Arc::clone(shared),
+            handle: Arc::clone(handle),
             future: Some(future),
         }
     }
 
-    /// What gives up its place, if it has one, for whoever finds that it cannot be woken.
+    /// Return the function that gives up the queue position, if there is one. It is called if the waiter cannot be woken.
     pub(super) fn forward(&self) -> Option<Box<dyn FnOnce() + Send>> {
-        let place = self.future.as_ref()?.place()?;
-        // Weak: the waker in the line may own this.
-        let shared = Arc::downgrade(&self.shared);
+        let position = self.future.as_ref()?.queue_position()?;
+        // Weak, since the waker in the wait queue may own this.
+        let handle = Arc::downgrade(&self.handle);
         Some(Box::new(move || {
-            if let Some(shared) = shared.upgrade() {
-                shared.at_last(|_| place.give_up());
+            if let Some(handle) = handle.upgrade() {
+                handle.in_destructor(|_| position.give_up());
             }
         }))
     }
 }
 
-/// As the future itself. The first poll takes the place in the line, and so wants the tree [entered](Shared::enter).
-impl<F: Stands> Future for Standing<F> {
+/// The first poll queues the request, so the tree must be [entered](TreeHandle::enter).
+impl<F: QueuedFuture<Owner = Tree>> Future for Queued<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let future = self.get_mut().future.as_mut();
-        Pin::new(future.expect("it is there until it is dropped")).poll(context)
+        Pin::new(future.expect("the future is present until the drop")).poll(context)
     }
 }
 
-impl<F: Stands> Drop for Standing<F> {
+impl<F: QueuedFuture<Owner = Tree>> Drop for Queued<F> {
     fn drop(&mut self) {
-        let future = self.future.take().filter(|future| future.place().is_some());
+        let future = self
+            .future
+            .take()
+            .filter(|future| future.queue_position().is_some());
         let Some(future) = future else {
             return;
         };
         let mut future = Some(future);
-        self.shared.at_last(|_| drop(future.take()));
-        // In a forked child the lock of the tree may be somebody's who is not there.
+        self.handle.in_destructor(|_| drop(future.take()));
+        // In a forked child a thread that does not exist there may hold the lock of the tree.
         if let Some(future) = future
-            && !self.shared.home.is_current()
+            && !self.handle.process.is_current()
         {
             std::mem::forget(future);
         }

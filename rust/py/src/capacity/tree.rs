@@ -1,4 +1,4 @@
-//! What the nodes of one tree share.
+//! `TreeHandle`: the tree, its clock and its timers, shared by all nodes.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,155 +13,156 @@ use pyo3::prelude::*;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::timer::LoopAlarm;
+use super::timer::LoopTimer;
 use crate::coroutine::with_saved_exception;
 use crate::errors;
 use crate::object::gc;
 use crate::object::gil_cell::GilCell;
 use crate::runtime::fork_guard::ProcessId;
 
-/// What a loop's timer is late by costs no quota, up to this: a millisecond, by which loops round, and what keeps a busy one.
+/// A rate loses no quota if a timer is late by up to this. Event loops round to a millisecond, and busy ones are late.
 const LATENESS: Duration = Duration::from_millis(50);
 
-/// A tree with its clock and the alarms of the loops that wait for it.
+/// A tree with its clock and the timers of the event loops that wait for it.
 ///
-/// Whatever may grant something has to be done at the time of now, and where the clock is a function of Python's the tree knows
-/// no other time than the one that it was told last. So the tree is out of reach but for these ways:
+/// An operation that may grant capacity must run at the current time. If the clock is a Python function, the tree only knows
+/// the time that was read last. So the tree is private, and is accessed by one of these methods:
 ///
-/// | way | for what | an error of the clock |
+/// | method | use | an error of the clock |
 /// |---|---|---|
-/// | [`enter`](Shared::enter) | what somebody calls | is the caller's, and nothing was done |
-/// | [`give_back`](Shared::give_back) | giving something back | is the caller's, and it was done |
-/// | [`at_last`](Shared::at_last) | destructors, and whoever else has no caller | goes to `sys.unraisablehook`, and it was done |
-/// | [`look`](Shared::look), [`forget`](Shared::forget) | what grants nothing, at whatever time | |
+/// | [`enter`](TreeHandle::enter) | calls | is raised, and the operation is not done |
+/// | [`give_back`](TreeHandle::give_back) | releasing | is raised, and the operation is done |
+/// | [`in_destructor`](TreeHandle::in_destructor) | destructors and other code without a caller | goes to `sys.unraisablehook`, and the operation is done |
+/// | [`peek`](TreeHandle::peek), [`remove_node`](TreeHandle::remove_node) | operations that grant nothing, at any time | |
 ///
-/// A future of the tree is kept in a [`Standing`](super::queued::Standing), which leaves its line by the third.
+/// A future of the tree is wrapped in a [`Queued`](super::queued::Queued), which leaves its wait queue by the third.
 #[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) home: ProcessId,
+pub(super) struct TreeHandle {
+    pub(super) process: ProcessId,
     core: Arc<Tree>,
-    clock: Option<Given>,
-    /// The resources that some node limits, by name.
+    clock: Option<UserClock>,
+    /// The resources that nodes of the tree limit, by name.
     resources: GilCell<HashMap<String, ResourceId>>,
-    pub(super) alarms: GilCell<Vec<Arc<LoopAlarm>>>,
-    /// Counts the changes after which what could be asked for may not be any more.
+    pub(super) loop_timers: GilCell<Vec<Arc<LoopTimer>>>,
+    /// Incremented by each change after which a valid request may have become invalid.
     revision: AtomicU64,
 }
 
-/// A clock of the user's, and what it showed last.
+/// A user's clock, and the time that was read last.
 #[derive(Debug)]
-struct Given {
-    /// The collector knows it by the [`Anchor`], and may take it when that one is gone.
+struct UserClock {
+    /// The garbage collector visits it through the [`PyGcAnchor`], and may clear it when that is garbage.
     callable: GilCell<Option<Py<PyAny>>>,
-    /// That one. Of what is garbage the collector clears the weak references before it takes anything apart.
-    anchor: OnceLock<Py<PyWeakrefReference>>,
+    /// A weak reference to the [`PyGcAnchor`]. The collector clears weak references to garbage before it clears objects.
+    gc_anchor: OnceLock<Py<PyWeakrefReference>>,
     shown: Arc<ManualClock>,
 }
 
-impl Shared {
-    /// A new tree; `clock` is a callable that gives the seconds.
+impl TreeHandle {
+    /// Create a tree. `clock` is a callable that returns seconds.
     pub(super) fn new(clock: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
         let (mut settings, clock) = match clock {
             None => (Settings::default(), None),
             Some(clock) if clock.is_callable() => {
                 let shown = Arc::new(ManualClock::new());
-                let given = Given {
+                let user_clock = UserClock {
                     callable: GilCell::new(Some(clock.clone().unbind())),
-                    anchor: OnceLock::new(),
+                    gc_anchor: OnceLock::new(),
                     shown: Arc::clone(&shown),
                 };
-                (Settings::with_clock(shown), Some(given))
+                (Settings::with_clock(shown), Some(user_clock))
             }
             Some(clock) => return Err(errors::wrong_type("clock", "callable or None", clock)),
         };
         settings.lateness = LATENESS;
         Ok(Self {
-            home: ProcessId::current(),
+            process: ProcessId::current(),
             core: Tree::new(settings),
             clock,
             resources: GilCell::default(),
-            alarms: GilCell::default(),
+            loop_timers: GilCell::default(),
             revision: AtomicU64::new(1),
         })
     }
 
-    /// Whether time is that of the machine here, and no clock of the user's.
+    /// Whether the tree uses the machine's clock.
     pub(super) fn has_real_clock(&self) -> bool {
         self.clock.is_none()
     }
 
-    /// Fails if it may not be used here.
+    /// Fail in a forked child, and after a panic inside the core.
     #[inline]
     pub(super) fn check(&self, py: Python<'_>) -> PyResult<()> {
-        self.home.check(py, "capacity")?;
+        self.process.check(py, "capacity")?;
         if self.core.is_broken() {
             return Err(errors::broken(py, "capacity"));
         }
         Ok(())
     }
 
-    /// The tree, if it may be used here, with its clock set to the time of now.
+    /// Check the tree, read the clock, and return the tree.
     #[inline]
     pub(super) fn enter(&self, py: Python<'_>) -> PyResult<&Arc<Tree>> {
         self.check(py)?;
-        if let Some(given) = &self.clock {
-            given.read(py)?;
+        if let Some(user_clock) = &self.clock {
+            user_clock.read(py)?;
         }
         Ok(&self.core)
     }
 
-    /// Gives something back, also if the clock fails. In a forked child there is nothing to give it back to.
+    /// Release something, even if the clock fails. Fails in a forked child.
     #[inline]
     pub(super) fn give_back(
         &self,
         py: Python<'_>,
         what: &str,
-        act: impl FnOnce(&Tree),
+        action: impl FnOnce(&Tree),
     ) -> PyResult<()> {
-        self.home.check(py, what)?;
+        self.process.check(py, what)?;
         let entered = self.enter(py);
-        act(&self.core);
+        action(&self.core);
         entered.map(drop)
     }
 
-    /// Does what has to be done although nobody is there who could be told of an error: nothing in a forked child, nor in a tree
-    /// that is broken. Called with no lock held, and with no borrow open.
-    pub(super) fn at_last(&self, act: impl FnOnce(&Tree)) {
-        if !self.home.is_current() || self.core.is_broken() {
+    /// Run an operation that has no caller to raise an error to. Does nothing in a forked child and in a broken tree. Must be
+    /// called without a lock held or a borrow open.
+    pub(super) fn in_destructor(&self, action: impl FnOnce(&Tree)) {
+        if !self.process.is_current() || self.core.is_broken() {
             return;
         }
-        if let Some(given) = &self.clock {
+        if let Some(user_clock) = &self.clock {
             with_saved_exception(|py| {
-                if given.is_alive(py)
-                    && let Err(error) = given.read(py)
+                if user_clock.is_alive(py)
+                    && let Err(error) = user_clock.read(py)
                 {
                     error.write_unraisable(py, None);
                 }
             });
         }
-        act(&self.core);
+        action(&self.core);
     }
 
-    /// A node is nobody's any more. All who wait there have it, so nobody does, and this makes room for nobody: the time does not
-    /// matter.
-    pub(super) fn forget(&self, node: NodeId) {
-        if self.home.is_current() && !self.core.is_broken() {
+    /// Remove a node that is no longer referenced. Waiters reference their node, so there are none, and the removal grants
+    /// nothing: the time does not matter.
+    pub(super) fn remove_node(&self, node: NodeId) {
+        if self.process.is_current() && !self.core.is_broken() {
             self.core.remove(node);
         }
     }
 
-    /// The tree as it is: for names, for what is held, and for what could be asked; not for anything that grants.
+    /// Return the tree without reading the clock, for reads of names, held amounts and limits; not for operations that may
+    /// grant.
     #[inline]
-    pub(super) fn look(&self) -> &Tree {
+    pub(super) fn peek(&self) -> &Tree {
         &self.core
     }
 
-    /// A timer's side of the tree.
+    /// Create a timer of the core.
     pub(super) fn core_alarm(&self) -> Alarm {
         self.core.alarm()
     }
 
-    /// The root of a tree that has just been made.
+    /// Create the root of a new tree.
     pub(super) fn root(&self, options: NodeOptions) -> Result<NodeId, NodeError> {
         self.core.root(options)
     }
@@ -171,30 +172,30 @@ impl Shared {
         self.revision.load(Ordering::Relaxed)
     }
 
-    /// A limit changes, or a node is closed. Called with the GIL held, under which both sides run.
-    pub(super) fn change(&self) {
+    /// Record that a limit changed or a node was closed. Readers and writers hold the GIL.
+    pub(super) fn bump_revision(&self) {
         self.revision.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The resource of a name, new or known.
-    pub(super) fn limited(&self, py: Python<'_>, name: &str) -> ResourceId {
+    /// Return the resource of a name that a node limits; create it if it is new.
+    pub(super) fn intern_resource(&self, py: Python<'_>, name: &str) -> ResourceId {
         let resource = self.core.resource(name);
         let mut resources = self.resources.borrow(py);
         resources.insert(name.to_owned(), resource);
         resource
     }
 
-    /// The resource of a name, if a node of the tree limits it.
+    /// Return the resource of a name, if a node of the tree limits it.
     pub(super) fn resource(&self, py: Python<'_>, name: &str) -> Option<ResourceId> {
         self.resources.borrow(py).get(name).copied()
     }
 }
 
-impl Given {
-    /// Whether the tree is anybody's. If not, nobody waits there who would need the time, and the clock may have been taken apart.
+impl UserClock {
+    /// Whether the tree is referenced. If not, no request waits there that needs the time, and the clock may have been cleared.
     fn is_alive(&self, py: Python<'_>) -> bool {
-        let anchor = self.anchor.get();
-        anchor.is_some_and(|anchor| anchor.bind(py).upgrade().is_some())
+        let gc_anchor = self.gc_anchor.get();
+        gc_anchor.is_some_and(|gc_anchor| gc_anchor.bind(py).upgrade().is_some())
     }
 
     #[cold]
@@ -203,23 +204,23 @@ impl Given {
         let Some(callable) = callable else {
             return Ok(());
         };
-        let told = callable.bind(py).call0()?;
-        let seconds: f64 = told.extract().map_err(|_| {
+        let value = callable.bind(py).call0()?;
+        let seconds: f64 = value.extract().map_err(|_| {
             PyTypeError::new_err(format!(
                 "clock must return a number of seconds, got {}",
-                errors::describe(&told)
+                errors::describe(&value)
             ))
         })?;
         if !seconds.is_finite() || seconds < 0.0 {
             return Err(PyValueError::new_err(format!(
                 "clock must return a finite number of seconds from 0, got {}",
-                errors::describe(&told)
+                errors::describe(&value)
             )));
         }
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "finite and not negative; saturates at the last moment there is"
+            reason = "finite and not negative; saturates at the greatest time"
         )]
         self.shown
             .set(Time::from_nanos((seconds * 1e9).round() as u64));
@@ -227,39 +228,42 @@ impl Given {
     }
 }
 
-/// By this a lease keeps its tree: one reference to what is shared, whose own references are counted under the GIL. To count
-/// those of an `Arc` takes a locked instruction each, which is more than all the rest of making a lease and dropping it.
+/// The reference of a lease to its tree. Its reference count changes under the GIL. Counting an `Arc` takes an atomic
+/// instruction each time, which costs more than creating and dropping the rest of a lease.
 ///
-/// It shows the collector nothing, so that a lease is not the collector's to see either.
-#[pyclass(frozen, module = "headrace._core")]
+/// Neither this nor a lease is tracked by the garbage collector.
+#[pyclass(name = "TreeRef", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(super) struct Keeper(pub(super) Arc<Shared>);
+pub(super) struct PyTreeRef(pub(super) Arc<TreeHandle>);
 
-/// By this the collector knows the Python objects of a tree: each node holds one reference to it, where the tree itself
-/// is shared in ways that it cannot see.
-#[pyclass(frozen, weakref, module = "headrace._core")]
+/// Shows the Python objects of a tree to the garbage collector. Each node holds one reference to it; the collector cannot see
+/// the `Arc` of the tree itself.
+#[pyclass(name = "GcAnchor", frozen, weakref, module = "headrace._core")]
 #[derive(Debug)]
-pub(super) struct Anchor(Arc<Shared>);
+pub(super) struct PyGcAnchor(Arc<TreeHandle>);
 
-impl Anchor {
-    pub(super) fn new(py: Python<'_>, shared: &Arc<Shared>) -> PyResult<Py<Self>> {
-        let anchor = Bound::new(py, Self(Arc::clone(shared)))?;
-        if let Some(given) = &shared.clock {
-            let weak = PyWeakrefReference::new(anchor.as_any())?.unbind();
-            given.anchor.set(weak).expect("a tree has one anchor");
+impl PyGcAnchor {
+    pub(super) fn new(py: Python<'_>, handle: &Arc<TreeHandle>) -> PyResult<Py<Self>> {
+        let gc_anchor = Bound::new(py, Self(Arc::clone(handle)))?;
+        if let Some(user_clock) = &handle.clock {
+            let weak = PyWeakrefReference::new(gc_anchor.as_any())?.unbind();
+            user_clock
+                .gc_anchor
+                .set(weak)
+                .expect("a tree has one GC anchor");
         }
-        Ok(anchor.unbind())
+        Ok(gc_anchor.unbind())
     }
 }
 
 #[pymethods]
-impl Anchor {
+impl PyGcAnchor {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         gc::visit(&visit, |visit| {
-            let Some(given) = &self.0.clock else {
+            let Some(user_clock) = &self.0.clock else {
                 return Ok(());
             };
-            match given.callable.peek_for_gc().as_deref() {
+            match user_clock.callable.peek_for_gc().as_deref() {
                 Some(Some(callable)) => visit(callable),
                 _ => Ok(()),
             }
@@ -267,8 +271,8 @@ impl Anchor {
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        if let Some(given) = &self.0.clock {
-            let callable = given.callable.borrow(py).take();
+        if let Some(user_clock) = &self.0.clock {
+            let callable = user_clock.callable.borrow(py).take();
             drop(callable);
         }
     }

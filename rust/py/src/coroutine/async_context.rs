@@ -1,101 +1,78 @@
-//! An awaitable that is an async context manager too: `async with capacity.acquire() as lease`.
+//! An awaitable that is also an async context manager: `async with capacity.acquire() as lease`.
 //!
-//! `__aenter__` gives the awaitable itself, so that entering costs no object; what it came to stays in
-//! it, and `__aexit__` finds it there.
+//! `__aenter__` returns the awaitable itself, so entering makes no object. The result stays in the awaitable, where `__aexit__` finds it.
 
 use std::ffi::CStr;
-use std::marker::PhantomData;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
-use pyo3::impl_::trampoline::{MethodDef, fastcall_kw, noargs};
+use pyo3::impl_::trampoline::{fastcall_kw, noargs};
 use pyo3::prelude::*;
 
 use super::Step;
-use super::type_object::{Coroutine, Native, Object, Status, method};
+use super::type_object::{
+    Coroutine, Native, Object, Status, method, method_with_arguments, own_class,
+};
+use super::type_slots::trampoline;
 use crate::errors::RaisedError;
 use crate::object::gc::traverse;
 
 /// A coroutine whose result is entered and left. It [outlives](Coroutine::KEEPS_VALUE) its last step.
 pub(crate) trait Context: Coroutine {
-    /// Before the first step: the result is to be kept for [`exit`](Self::exit).
+    /// Called before the first step: the result must be kept for [`exit`](Self::exit).
     fn enter(&mut self, py: Python<'_>);
 
-    /// After the last step: what the end of the block does.
+    /// Called after the last step, at the end of the block.
     fn exit(&mut self, py: Python<'_>) -> PyResult<()>;
 }
 
 /// `__aenter__` and `__aexit__`.
 pub(crate) fn methods<T: Context>() -> Vec<ffi::PyMethodDef> {
     vec![
-        method(
-            c"__aenter__",
-            ffi::METH_NOARGS,
-            ffi::PyMethodDefPointer {
-                PyCFunction: noargs::<Enter<T>>,
-            },
-        ),
-        method(
-            c"__aexit__",
-            ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
-            ffi::PyMethodDefPointer {
-                PyCFunctionFastWithKeywords: fastcall_kw::<Exit<T>>,
-            },
-        ),
+        method(c"__aenter__", ffi::METH_NOARGS, noargs::<Enter<T>>),
+        method_with_arguments(c"__aexit__", fastcall_kw::<Exit<T>>),
     ]
 }
 
-struct Enter<T>(PhantomData<T>);
+trampoline!(Enter<T: Context>: noargs = enter);
+trampoline!(Exit<T: Context>: fastcall_kw = exit);
 
-impl<T: Context> MethodDef<noargs::Func> for Enter<T> {
-    const METH: noargs::Func = {
-        unsafe fn enter<T: Context>(
-            py: Python<'_>,
-            object: *mut ffi::PyObject,
-        ) -> PyResult<*mut ffi::PyObject> {
-            // SAFETY: CPython calls the methods of a type with live objects of that type. While it is
-            // idle no step runs, and so nobody else has the value; `enter` calls no Python.
-            unsafe {
-                let this = object.cast::<Object<T>>();
-                if (*this).status != Status::Idle {
-                    return Err(PyRuntimeError::new_err(
-                        "cannot enter what was already awaited; ask for another one",
-                    ));
-                }
-                (*this).value.enter(py);
-                Ok(ffi::Py_NewRef(object))
-            }
+unsafe fn enter<T: Context>(
+    py: Python<'_>,
+    object: *mut ffi::PyObject,
+) -> PyResult<*mut ffi::PyObject> {
+    // SAFETY: CPython calls the methods of a type with live objects of that type, attached. No step of an idle object runs, so its value is
+    // not borrowed; `enter` calls no Python code.
+    unsafe {
+        let this = object.cast::<Object<T>>();
+        if (*this).status != Status::Idle {
+            return Err(PyRuntimeError::new_err(
+                "cannot enter an awaitable that was already awaited; make another one",
+            ));
         }
-        enter::<T>
-    };
+        (*this).value.enter(py);
+        Ok(ffi::Py_NewRef(object))
+    }
 }
 
-struct Exit<T>(PhantomData<T>);
-
-impl<T: Context> MethodDef<fastcall_kw::Func> for Exit<T> {
-    const METH: fastcall_kw::Func = {
-        unsafe fn exit<T: Context>(
-            py: Python<'_>,
-            object: *mut ffi::PyObject,
-            _args: *const *mut ffi::PyObject,
-            _nargs: ffi::Py_ssize_t,
-            _kwnames: *mut ffi::PyObject,
-        ) -> PyResult<*mut ffi::PyObject> {
-            // SAFETY: as in `Enter`; once it is finished no step will run any more. Whoever called us
-            // holds a reference, so it does not die meanwhile.
-            unsafe {
-                let this = object.cast::<Object<T>>();
-                if (*this).status != Status::Finished {
-                    return Err(PyRuntimeError::new_err(
-                        "cannot leave what was not entered; use `async with`",
-                    ));
-                }
-                (*this).value.exit(py)?;
-            }
-            Ok(done(py)?.into_ptr())
+unsafe fn exit<T: Context>(
+    py: Python<'_>,
+    object: *mut ffi::PyObject,
+    _args: *const *mut ffi::PyObject,
+    _nargs: ffi::Py_ssize_t,
+    _kwnames: *mut ffi::PyObject,
+) -> PyResult<*mut ffi::PyObject> {
+    // SAFETY: as in `enter`. No step of a finished object runs any more. The caller holds a reference, so it lives on.
+    unsafe {
+        let this = object.cast::<Object<T>>();
+        if (*this).status != Status::Finished {
+            return Err(PyRuntimeError::new_err(
+                "cannot leave a block that was not entered; use `async with`",
+            ));
         }
-        exit::<T>
-    };
+        (*this).value.exit(py)?;
+    }
+    Ok(done(py)?.into_ptr())
 }
 
 /// An awaitable that is done already.
@@ -109,7 +86,7 @@ struct Done;
 impl Coroutine for Done {
     const NAME: &'static CStr = c"headrace._core.Done";
 
-    super::own_class!();
+    own_class!();
 
     #[inline]
     fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {

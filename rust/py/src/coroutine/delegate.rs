@@ -100,15 +100,15 @@ impl Inner {
         Ok(Self(iterator.unbind()))
     }
 
-    /// One step with a value sent in.
+    /// Runs one step with a value sent in.
     #[inline]
     pub(crate) fn send<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         let _level = Level::enter();
         send(self.0.bind(value.py()), value)
     }
 
-    /// One step with an error thrown in. What has no `throw` is left as it is, and the error goes
-    /// on, as with `yield from`.
+    /// Runs one step with an error thrown in. An iterator without `throw` is left unchanged and the error is returned, as with
+    /// `yield from`.
     pub(crate) fn throw<'py>(&self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
         let inner = self.0.bind(py);
         let Ok(throw) = inner.getattr(intern!(py, "throw")) else {
@@ -123,7 +123,7 @@ impl Inner {
         }
     }
 
-    /// What is driven.
+    /// The driven iterator.
     pub(crate) fn object(&self) -> &Py<PyAny> {
         &self.0
     }
@@ -139,8 +139,7 @@ pub(crate) fn send<'py>(
 ) -> PyResult<Step<'py>> {
     let py = iterator.py();
     let mut result = std::ptr::null_mut();
-    // SAFETY: two live objects and a place for the result, which is owned by us unless the step
-    // failed.
+    // SAFETY: two live objects and a pointer to the result, which is an owned reference unless the step failed.
     unsafe {
         match ffi::PyIter_Send(iterator.as_ptr(), value.as_ptr(), &raw mut result) {
             ffi::PySendResult::PYGEN_RETURN => Ok(Step::Return(Bound::from_owned_ptr(py, result))),

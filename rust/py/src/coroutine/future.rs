@@ -1,13 +1,12 @@
-//! What a task waits on: a future of its loop, with all that asyncio asks of one.
+//! The future that a task waits on, with everything that asyncio requires of a future.
 //!
-//! A [`Parked`](super::Parked) operation hands it up to whoever drives it, asyncio's own task as a rule, which
-//! finds there what an `asyncio.Future` has: the mark by which an awaited future is told from one that was
-//! yielded by mistake, the loop, a list of callbacks, a result, and a way to cancel. Nobody else is to see it:
-//! what people await is the operation, and `wait`, `shield` and `gather` make a task of that first.
+//! A [`Parked`](super::Parked) operation yields it to its driver, which is usually asyncio's own task. The task uses the interface of
+//! `asyncio.Future`: the mark of a future that was awaited and not yielded by mistake, the loop, the callbacks, the result, and
+//! `cancel()`. No other code uses the future: users await the operation, and `wait`, `shield` and `gather` wrap that in a task first.
 //!
-//! It differs from asyncio's in when its callbacks are called. Those of an `asyncio.Future` go to the loop one by
-//! one; these go with all others of their turn ([`super::wake_batch`]), which spares each waiter a handle and its run,
-//! half of what a wake-up costs.
+//! It differs from `asyncio.Future` in the time of its callbacks. `asyncio.Future` schedules each callback by itself. The callbacks of
+//! these futures run together with all others of their event-loop iteration ([`super::wake_batch`]). This saves each waiter a handle and
+//! its run, which is half of the cost of a wake-up.
 
 use std::ffi::CStr;
 use std::mem::size_of;
@@ -26,14 +25,14 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::loop_mailbox::{Key, Mailbox};
 use super::{Coroutine, Native, Step};
 use crate::errors::RaisedError;
-use crate::object::gc::{self, traverse};
+use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
 use crate::runtime::asyncio::InContext;
 use crate::runtime::private_layout::{self, Layout};
 
-/// Reading the C name of a builtin function, which tells the callback of asyncio's own task from others. The fallback treats it
-/// like the others.
+/// Reading the C name of a builtin function, to recognise the callback of asyncio's own task. The fallback treats that callback like
+/// any other.
 pub(crate) static CALLBACK_LAYOUT: Layout = Layout::new("builtin_functions", has_known_names);
 
 /// See the top of this file.
@@ -41,9 +40,9 @@ pub(crate) static CALLBACK_LAYOUT: Layout = Layout::new("builtin_functions", has
 #[derive(Debug)]
 pub(crate) struct Future {
     pub(super) mailbox: Arc<Mailbox>,
-    /// Its place there.
+    /// The key of its slot in the mailbox.
     pub(super) key: Key,
-    /// asyncio's mark: `await` sets it, and the task that comes upon it takes it away.
+    /// asyncio's mark: `await` sets it, and the task that receives the future clears it.
     is_awaited: AtomicBool,
     state: GilCell<State>,
 }
@@ -51,7 +50,7 @@ pub(crate) struct Future {
 #[derive(Debug, Default)]
 struct State {
     outcome: Outcome,
-    /// A task adds one callback, and hardly anybody adds another.
+    /// A task adds one callback, and other code rarely adds another.
     first: Option<Callback>,
     rest: Vec<Callback>,
 }
@@ -73,6 +72,20 @@ struct Callback {
     context: Py<PyAny>,
 }
 
+traverse!(
+    enum Outcome {
+        Pending,
+        Done,
+        Cancelled(message),
+    }
+);
+traverse!(Callback { function, context });
+traverse!(State {
+    outcome,
+    first,
+    rest
+});
+
 impl Future {
     pub(super) fn new(py: Python<'_>, mailbox: Arc<Mailbox>, key: Key) -> PyResult<Py<Self>> {
         let future = Self {
@@ -84,18 +97,18 @@ impl Future {
         Py::new(py, future)
     }
 
-    /// It is being awaited from now on.
+    /// Marks the future as awaited.
     pub(super) fn mark(&self) {
         self.is_awaited.store(true, Ordering::Relaxed);
     }
 
-    /// Resolves it; false if it was done already. Its callbacks are to be called then.
+    /// Resolves the future; returns `false` if it was done already. Otherwise the caller must schedule the callbacks.
     pub(super) fn resolve(&self, py: Python<'_>) -> bool {
         self.finish(py, Outcome::Done)
     }
 
-    /// Wakes who waits for it, as the mailbox would, but without its place there, which may be somebody else's by now.
-    /// Called in the loop's thread.
+    /// Wakes the waiter, as the mailbox does, but without the slot, which may have another owner by now. Called on the event loop's
+    /// thread.
     pub(crate) fn wake(slf: &Bound<'_, Self>) -> PyResult<()> {
         let this = slf.get();
         if this.resolve(slf.py()) {
@@ -113,8 +126,7 @@ impl Future {
         is_pending
     }
 
-    /// Calls the callbacks that it has, in order and each in its context. With the first that fails it stops: those after
-    /// it are still there.
+    /// Calls the callbacks in order, each in its context. Stops at the first one that fails, and keeps those after it.
     pub(super) fn call_back(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         loop {
@@ -134,10 +146,10 @@ impl Future {
 ///
 /// # Safety
 ///
-/// A live object, exactly of that type.
+/// A live object of exactly that type.
 #[inline]
 unsafe fn name_of<'a>(function: *mut ffi::PyObject) -> &'a CStr {
-    // SAFETY: the caller's promise: its definition and the name there live as long.
+    // SAFETY: the caller's promise. The definition and its name live as long as the function.
     unsafe { CStr::from_ptr((*(*function.cast::<ffi::PyCFunctionObject>()).m_ml).ml_name) }
 }
 
@@ -145,8 +157,8 @@ unsafe fn name_of<'a>(function: *mut ffi::PyObject) -> &'a CStr {
 fn has_known_names(py: Python<'_>) -> PyResult<bool> {
     let len = py.import("builtins")?.getattr("len")?;
     let class = len.get_type();
-    // SAFETY: a live object and its type, which is known before the function is looked into. The definition is between the
-    // header and the two fields that Python shows.
+    // SAFETY: a live object, whose type is compared before a field is read. The definition is between the header and the two fields that
+    // Python shows.
     unsafe {
         if ffi::PyCFunction_CheckExact(len.as_ptr()) == 0
             || !private_layout::has_known_struct(&class)?
@@ -165,10 +177,10 @@ fn has_known_names(py: Python<'_>) -> PyResult<bool> {
 }
 
 impl Callback {
-    /// Whether it is what a task of asyncio's own, the one in C, adds to whatever it waits on.
+    /// Whether this is the callback that asyncio's C task adds to its awaited future.
     fn is_of_task(&self) -> bool {
         let function = self.function.as_ptr();
-        // SAFETY: a live object; if it is a function of C's, then its definition and the name there live as long.
+        // SAFETY: a live object, whose type is tested before the name is read.
         unsafe {
             ffi::PyCFunction_CheckExact(function) != 0
                 && CALLBACK_LAYOUT.is_used()
@@ -179,8 +191,8 @@ impl Callback {
     fn call(&self, future: &Bound<'_, Future>) -> PyResult<()> {
         let py = future.py();
         let future = if self.is_of_task() && !future.get().cancelled(py) {
-            // All that a task asks of what woke it is the result. It calls a method to get it, but of
-            // a future of asyncio's own, which it looks into: 1,400 instructions less.
+            // The task only needs the result. It calls a method for it, except on asyncio's own future, whose field it reads: 1,400
+            // instructions less.
             done(py)?
         } else {
             future.as_any()
@@ -191,7 +203,7 @@ impl Callback {
     }
 }
 
-/// An `asyncio.Future` that is done, with `None`, and has nothing to do with any loop.
+/// An `asyncio.Future` with the result `None`, of no event loop.
 fn done(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     static DONE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let done = DONE.get_or_try_init(py, || {
@@ -205,7 +217,7 @@ fn done(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     Ok(done?.bind(py))
 }
 
-/// What such a future takes for its loop. Nothing is ever asked of it but this.
+/// The stand-in for the event loop of that future, which calls only this method.
 #[pyclass(frozen, module = "headrace._core")]
 struct NoLoop;
 
@@ -304,7 +316,7 @@ impl Future {
         Ok(())
     }
 
-    /// How many there were.
+    /// Returns the number of removed callbacks.
     fn remove_done_callback(&self, callback: &Bound<'_, PyAny>) -> PyResult<usize> {
         let py = callback.py();
         let known: Vec<_> = {
@@ -317,7 +329,7 @@ impl Future {
         };
         let mut removed = Vec::new();
         for known in known {
-            // Python code, which may do anything to this future.
+            // Python code, which may change this future.
             if !known.bind(py).eq(callback)? {
                 continue;
             }
@@ -352,28 +364,15 @@ impl Future {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Some(state) = self.state.peek_for_gc() else {
-            return Ok(());
-        };
-        gc::visit(&visit, |visit| {
-            if let Outcome::Cancelled(Some(message)) = &state.outcome {
-                visit(message)?;
-            }
-            for callback in state.first.iter().chain(&state.rest) {
-                visit(&callback.function)?;
-                visit(&callback.context)?;
-            }
-            Ok(())
-        })
+        gc::visit(&visit, |visit| self.state.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        let held = std::mem::take(&mut *self.state.borrow(py));
-        drop(held);
+        self.state.set(py, State::default());
     }
 }
 
-/// What `await` of such a future drives.
+/// The iterator of `await future`.
 #[derive(Debug)]
 struct Await {
     future: Py<Future>,

@@ -33,7 +33,7 @@ use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
 use super::future::Future;
 use super::wake_batch::Wakes;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::this_thread;
@@ -91,14 +91,6 @@ impl Futures {
         let held = (slot.future.take(), slot.forward.take());
         self.free.push(key.place);
         held
-    }
-
-    fn get(&self, py: Python<'_>, key: Key) -> Option<Py<Future>> {
-        let slot = self.slots.get(key.place as usize)?;
-        if slot.generation != key.generation {
-            return None;
-        }
-        slot.future.as_ref().map(|future| future.clone_ref(py))
     }
 }
 
@@ -268,7 +260,9 @@ impl Mailbox {
 
     /// Resolves a future, if it exists and is not done.
     fn resolve(&self, py: Python<'_>, key: Key) -> Option<Py<Future>> {
-        let future = self.futures.borrow(py).get(py, key)?;
+        let mut futures = self.futures.borrow(py);
+        let future = futures.slot(key)?.future.as_ref()?.clone_ref(py);
+        drop(futures);
         future.get().resolve(py).then_some(future)
     }
 
@@ -286,18 +280,9 @@ impl Mailbox {
     }
 }
 
-impl Traverse for Mailbox {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        if let Some(futures) = self.futures.peek_for_gc() {
-            let mut held = futures.slots.iter().filter_map(|slot| slot.future.as_ref());
-            held.try_for_each(|future| visit(future.as_any()))?;
-        }
-        match self.wakes.peek_for_gc() {
-            Some(wakes) => wakes.traverse(visit),
-            None => Ok(()),
-        }
-    }
-}
+traverse!(Slot { future });
+traverse!(Futures { slots });
+traverse!(Mailbox { futures, wakes });
 
 /// Whether an event loop is running. One without `is_running()` counts as running.
 pub(super) fn runs(event_loop: &Bound<'_, PyAny>) -> bool {

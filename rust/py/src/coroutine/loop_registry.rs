@@ -12,7 +12,7 @@ use pyo3::types::{PySet, PyWeakrefMethods};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::loop_mailbox::{Mailbox, runs};
-use crate::object::gc::{self, Traverse};
+use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::this_thread;
@@ -25,11 +25,12 @@ struct Address {
     kept: Py<PySet>,
 }
 
+traverse!(Address { mailbox, kept });
+
 #[pymethods]
 impl Address {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.kept)?;
-        gc::visit(&visit, |visit| self.mailbox.traverse(visit))
+        gc::visit(&visit, |visit| self.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -155,8 +156,7 @@ pub(super) fn mailbox(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Mailbox>> {
             mailbox
         }
     };
-    let old = RECENT.borrow(py).replace(Arc::clone(&mailbox));
-    drop(old);
+    RECENT.set(py, Some(Arc::clone(&mailbox)));
     Ok(mailbox)
 }
 

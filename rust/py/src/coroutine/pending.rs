@@ -8,7 +8,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use headrace_core::buffer::{Get, Put};
+use headrace_core::sync::{QueuedFuture, WaitQueues};
 use pyo3::prelude::*;
 
 use super::loop_mailbox::Forward;
@@ -21,14 +21,10 @@ pub(crate) trait Placed: Future + Unpin {
     fn forward(&self) -> Option<Forward>;
 }
 
-impl Placed for Get<Py<PyAny>> {
-    fn forward(&self) -> Option<Forward> {
-        let position = self.queue_position()?;
-        Some(Box::new(move || position.give_up()))
-    }
-}
-
-impl Placed for Put<Py<PyAny>> {
+impl<F: QueuedFuture> Placed for F
+where
+    F::Owner: WaitQueues + Send + Sync + 'static,
+{
     fn forward(&self) -> Option<Forward> {
         let position = self.queue_position()?;
         Some(Box::new(move || position.give_up()))

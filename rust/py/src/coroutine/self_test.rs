@@ -1,8 +1,7 @@
-//! The self-test of the awaitables' free list: a dead awaitable is revived and driven to its end.
+//! The self-test of the free list of awaitables: revives a dead awaitable and drives it to its end.
 
 use std::ffi::CStr;
 use std::mem::size_of;
-use std::ptr;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -10,7 +9,7 @@ use pyo3::types::{PyDict, PyType};
 
 use super::Step;
 use super::delegate::send;
-use super::type_object::{Class, Coroutine, Native, Object};
+use super::type_object::{Coroutine, Native, Object, own_class};
 use crate::errors::RaisedError;
 use crate::object::gc::traverse;
 use crate::runtime::private_layout;
@@ -21,14 +20,10 @@ struct Probe {
     has_waited: bool,
 }
 
-static CLASS: Class = Class::new();
-
 impl Coroutine for Probe {
     const NAME: &'static CStr = c"headrace._core.Probe";
 
-    fn class() -> &'static Class {
-        &CLASS
-    }
+    own_class!();
 
     fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();
@@ -56,10 +51,10 @@ fn probe<'py>(held: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
 /// Whether dead awaitables can be revived.
 pub(super) fn revives(py: Python<'_>) -> PyResult<bool> {
     Native::<Probe>::register(py)?;
-    CLASS.set_most(py, 1);
+    Probe::class().set_most(py, 1);
     let is_as_expected = is_revived(py);
-    // No later than the result is known: what is on the list stays there.
-    CLASS.set_most(py, 0);
+    // Immediately, so that no other object is kept.
+    Probe::class().set_most(py, 0);
     is_as_expected
 }
 
@@ -69,42 +64,21 @@ fn is_revived(py: Python<'_>) -> PyResult<bool> {
     if !is_plain(&first.get_type())? {
         return Ok(false);
     }
-    let class = first.get_type().into_any();
-    // SAFETY: a live object.
-    let references = || unsafe { ffi::Py_REFCNT(class.as_ptr()) };
-    let with_one = references();
-    let address = first.as_ptr();
     drop(first);
-    // Its reference to the type stays.
-    if CLASS.kept(py) != 1 || references() != with_one || !private_layout::has_references(&held, 1)
-    {
-        return Ok(false);
-    }
-    for _ in 0..2 {
-        let revived = probe(&held)?;
-        let is_new = ptr::eq(revived.as_ptr(), address)
-            && CLASS.kept(py) == 0
-            && references() == with_one
-            && revived.get_type().is(&class)
-            && private_layout::has_references(&revived, 1)
-            && !private_layout::is_tracked(&revived);
-        let is_suspended = is_new
-            && matches!(send(&revived, &held), Ok(Step::Yield(value)) if value.is(&held))
-            && private_layout::is_tracked(&revived);
-        let is_driven = is_suspended
-            && matches!(send(&revived, &held), Ok(Step::Return(value)) if value.is(&held));
-        drop(revived);
-        if !is_driven || CLASS.kept(py) != 1 || !private_layout::has_references(&held, 1) {
-            return Ok(false);
-        }
-    }
-    Ok(references() == with_one)
+    let is_driven = |revived: &Bound<'_, PyAny>| {
+        Ok(!private_layout::is_tracked(revived)
+            && matches!(send(revived, &held), Ok(Step::Yield(value)) if value.is(&held))
+            && private_layout::is_tracked(revived)
+            && matches!(send(revived, &held), Ok(Step::Return(value)) if value.is(&held)))
+    };
+    let kept = || Probe::class().kept(py);
+    private_layout::revives(&held, || probe(&held), kept, is_driven)
 }
 
-/// Whether objects of the type consist of what this crate wrote down, and nothing that CPython added.
+/// Whether objects of the type have the fields that this crate declares, and none that CPython added.
 fn is_plain(class: &Bound<'_, PyType>) -> PyResult<bool> {
     let kind = class.as_type_ptr();
-    // SAFETY: a live type; its struct is looked at once it is known.
+    // SAFETY: a live type; its struct is read after it was compared.
     Ok(private_layout::has_known_struct(class)?
         && !private_layout::has_managed_fields(class)
         && unsafe {

@@ -1,17 +1,14 @@
 //! The `StopIteration` that carries a value out of `tp_iternext`.
 //!
-//! On CPython 3.12 to 3.14 an await delivers through `tp_iternext`, so every ready item would cost
-//! a freshly built exception: more than all the rest of the await. Here it is a subtype with a free
-//! list of its own. A dead instance is kept for reuse only if it is as good as new (no dict,
-//! traceback, context, cause or notes), so that whoever keeps one, a debugger, `sys.settrace` or
-//! `sys.monitoring`, keeps it whole.
+//! On CPython 3.12 to 3.14 an await delivers its result through `tp_iternext`. A new exception for every ready item would cost more than
+//! the rest of the await. So the exception is of a subtype with a free list of its own. A dead instance is kept for reuse only if it is as
+//! good as new: without a dict, traceback, context, cause or notes. A debugger, `sys.settrace` or `sys.monitoring` may keep an instance.
 //!
-//! The value is written into the field, not passed to the constructor:
-//! `PyErr_SetObject(StopIteration, v)` would unpack a tuple and take an exception for the error
-//! itself.
+//! The value is written into the field and not passed to the constructor: `PyErr_SetObject(StopIteration, v)` would unpack a tuple, and
+//! treat an exception as the error itself.
 //!
-//! The fields of an exception and reviving a dead one are a [private layout](LAYOUT). The fallback calls `StopIteration`, whose only
-//! argument becomes the value as it is.
+//! The fields of an exception and the revival of a dead one are a [private layout](LAYOUT). The fallback calls `StopIteration` with the
+//! value as its only argument.
 
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
@@ -39,8 +36,7 @@ struct State {
 
 struct Shared(UnsafeCell<State>);
 
-// SAFETY: read and written with the GIL held only, and no Python code runs between a read and its
-// write.
+// SAFETY: read and written with the GIL held only, and no Python code runs between a read and its write.
 unsafe impl Sync for Shared {}
 
 static STATE: Shared = Shared(UnsafeCell::new(State {
@@ -80,20 +76,19 @@ fn create(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// An instance with this value in it, owned; null with an exception set if there is no memory.
+/// Makes an instance with this value; null with an exception set if there is no memory.
 ///
 /// # Safety
 ///
-/// The thread is attached; `value` is owned, and taken over.
+/// The thread is attached; `value` is owned, and moved.
 unsafe fn instance(value: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: an object on the free list is a dead instance of our subtype with all fields but
-    // `args` null; see `dealloc`.
+    // SAFETY: the objects of the free list are dead instances of the subtype, whose fields except `args` are null; see `dealloc`.
     unsafe {
         let state = &mut *STATE.0.get();
         let object = if state.kept > 0 {
             state.kept -= 1;
             let object = state.free[state.kept];
-            // From none to one, as in `type_object.rs`.
+            // The count goes from 0 to 1, as in `type_object.rs`.
             ffi::Py_INCREF(object);
             ffi::PyObject_GC_Track(object.cast());
             object
@@ -120,7 +115,7 @@ unsafe fn instance(value: *mut ffi::PyObject) -> *mut ffi::PyObject {
 ///
 /// # Safety
 ///
-/// The thread is attached, no exception is set, and `value` is owned; it is taken over.
+/// The thread is attached, no exception is set, and `value` is owned; it is moved.
 #[inline]
 pub(crate) unsafe fn raise(value: *mut ffi::PyObject) {
     // SAFETY: the caller's promise.
@@ -141,7 +136,7 @@ pub(crate) unsafe fn raise(value: *mut ffi::PyObject) {
 
 /// `StopIteration(value)` as an error, for the rare paths.
 pub(crate) fn error(py: Python<'_>, value: Bound<'_, PyAny>) -> PyErr {
-    // SAFETY: attached; `value` is handed over.
+    // SAFETY: attached; `value` is moved.
     unsafe {
         let object = instance(value.into_ptr());
         if object.is_null() {
@@ -153,9 +148,8 @@ pub(crate) fn error(py: Python<'_>, value: Bound<'_, PyAny>) -> PyErr {
 }
 
 unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: CPython calls this once, with the last reference gone. Fields are cleared before
-    // anything is released, so that code which a release runs cannot meet a half-dead object. The
-    // type's reference goes with the memory.
+    // SAFETY: CPython calls this once, after the last reference was dropped. All fields are cleared before any of their objects is dropped,
+    // so that code which a drop runs cannot find a half-dead object. The reference to the type is dropped with the memory.
     unsafe {
         ffi::PyObject_GC_UnTrack(object.cast());
         let this = object.cast::<ffi::PyStopIterationObject>();
@@ -198,7 +192,7 @@ fn self_test(py: Python<'_>) -> PyResult<bool> {
     create(py)?;
     let is_as_expected = is_revived(py);
     if !matches!(is_as_expected, Ok(true)) {
-        // SAFETY: the GIL is held. What was kept is given up, since nothing is known of it.
+        // SAFETY: the GIL is held. The kept objects are leaked, because their state is unknown.
         unsafe {
             let state = &mut *STATE.0.get();
             state.class = ptr::null_mut();
@@ -208,7 +202,7 @@ fn self_test(py: Python<'_>) -> PyResult<bool> {
     is_as_expected
 }
 
-/// Whether each field of a `StopIteration` is where this build expects it, as far as this crate reads or writes it.
+/// Whether each field of a `StopIteration` that this crate accesses has the expected offset.
 fn has_known_fields(py: Python<'_>) -> PyResult<bool> {
     type Object = ffi::PyStopIterationObject;
     let class = py.get_type::<PyStopIteration>();
@@ -218,14 +212,14 @@ fn has_known_fields(py: Python<'_>) -> PyResult<bool> {
     let value = PyDict::new(py).into_any();
     let stop = class.call1((&value,))?;
     let read = |offset: usize| {
-        // SAFETY: the size of the object was compared. The pointer is only compared.
+        // SAFETY: the size of the object was compared. The pointer is not followed.
         unsafe {
             let field = stop.as_ptr().byte_add(offset);
             field.cast::<*mut ffi::PyObject>().read()
         }
     };
     let is = |offset: usize, object: &Bound<'_, PyAny>| ptr::eq(read(offset), object.as_ptr());
-    // Null in a new one, as `dealloc` expects.
+    // These are null in a new instance, as `dealloc` expects.
     let optional = [
         offset_of!(Object, dict),
         offset_of!(Object, notes),
@@ -241,7 +235,7 @@ fn has_known_fields(py: Python<'_>) -> PyResult<bool> {
     stop.setattr(intern!(py, "__cause__"), &cause)?;
     let scope = PyDict::new(py);
     scope.set_item("stop", &stop)?;
-    // What is raised gets a traceback.
+    // A raised exception gets a traceback.
     py.run(
         c"try:\n    raise stop\nexcept StopIteration:\n    pass",
         Some(&scope),
@@ -257,7 +251,7 @@ fn has_known_fields(py: Python<'_>) -> PyResult<bool> {
         && is(offset_of!(Object, cause), &cause)
         && is(offset_of!(Object, traceback), &traceback)
         && !traceback.is_none();
-    // The notes are in the dictionary: their field is there for those who write C.
+    // Notes are stored in the dictionary; their field is for C code.
     stop.call_method1(intern!(py, "add_note"), ("a note",))?;
     Ok(is_known
         && is(
@@ -269,7 +263,7 @@ fn has_known_fields(py: Python<'_>) -> PyResult<bool> {
 /// Whether exceptions of a type are of the expected size, and have a dictionary but no list of weak references.
 fn is_known(class: &Bound<'_, PyType>) -> PyResult<bool> {
     let kind = class.as_type_ptr();
-    // SAFETY: a live type; its struct is looked at once it is known.
+    // SAFETY: a live type; its struct is read after it was compared.
     Ok(private_layout::has_known_struct(class)?
         && !private_layout::has_managed_fields(class)
         && unsafe {
@@ -281,43 +275,29 @@ fn is_known(class: &Bound<'_, PyType>) -> PyResult<bool> {
         })
 }
 
-/// Whether an instance of the subtype that died is as good as a new one.
+/// Whether a dead instance of the subtype is revived as good as new, and one with a context is not kept.
 fn is_revived(py: Python<'_>) -> PyResult<bool> {
     let value = PyDict::new(py).into_any();
-    // SAFETY: attached, and the value is handed over.
+    // SAFETY: attached, and the value is moved.
     let make = || unsafe { Bound::from_owned_ptr_or_err(py, instance(value.clone().into_ptr())) };
     // SAFETY: the GIL is held.
     let kept = || unsafe { (*STATE.0.get()).kept };
-    let first = make()?;
-    let class = first.get_type();
-    // SAFETY: a live object.
-    let references = || unsafe { ffi::Py_REFCNT(class.as_ptr()) };
+    let class = make()?.get_type();
     let is_subtype = class.is_subclass_of::<PyStopIteration>()? && is_known(&class)?;
-    if !is_subtype || !private_layout::is_tracked(&first) {
+    let is_as_new = |stop: &Bound<'_, PyAny>| {
+        Ok(private_layout::is_tracked(stop)
+            && stop.getattr(intern!(py, "value"))?.is(&value)
+            && stop.getattr(intern!(py, "args"))?.len()? == 0
+            && stop.getattr(intern!(py, "__traceback__"))?.is_none())
+    };
+    if !is_subtype || !private_layout::revives(&value, make, kept, is_as_new)? {
         return Ok(false);
     }
-    let (with_one, address) = (references(), first.as_ptr());
-    drop(first);
-    for _ in 0..2 {
-        // Its value is gone; its reference to its type is not.
-        if kept() != 1 || references() != with_one || !private_layout::has_references(&value, 1) {
-            return Ok(false);
-        }
-        let revived = make()?;
-        let is_new = ptr::eq(revived.as_ptr(), address)
-            && kept() == 0
-            && revived.get_type().is(&class)
-            && private_layout::has_references(&revived, 1)
-            && private_layout::is_tracked(&revived)
-            && revived.getattr(intern!(py, "value"))?.is(&value)
-            && revived.getattr(intern!(py, "args"))?.len()? == 0
-            && revived.getattr(intern!(py, "__traceback__"))?.is_none();
-        if !is_new {
-            return Ok(false);
-        }
-    }
-    // Raised, it is the same; one with a context is not kept.
-    // SAFETY: attached, no exception is set, and the value is handed over.
+    let address = make()?.as_ptr();
+    // SAFETY: a live object.
+    let references = || unsafe { ffi::Py_REFCNT(class.as_ptr()) };
+    let with_one = references();
+    // SAFETY: attached, no exception is set, and the value is moved.
     unsafe { raise(value.clone().into_ptr()) };
     let raised = PyErr::fetch(py).into_value(py).into_bound(py);
     let is_raised =

@@ -1,16 +1,13 @@
 //! The heap type behind every awaitable: a Rust value that CPython drives as a coroutine.
 //!
-//! `PyO3` has no way to fill the `am_send` slot, and a `__next__` that raises `StopIteration` costs
-//! more than the Python that it is to replace. So this file builds the type by hand. It has both
-//! slots, because bytecode uses `am_send` on CPython 3.11 and 3.15 and `tp_iternext` on 3.12 to
-//! 3.14 (and under tracing), while a C `Task` calls `am_send` everywhere. With `send`, `throw`,
-//! `close` and `__await__` it is a `collections.abc.Coroutine`, so
-//! `asyncio.ensure_future(anext(s))` takes it as it is.
+//! `PyO3` cannot fill the `am_send` slot, and a `__next__` that raises `StopIteration` costs more than the Python code that it would
+//! replace. So this file builds the type by hand. It has both slots: bytecode uses `am_send` on CPython 3.11 and 3.15, and
+//! `tp_iternext` on 3.12 to 3.14 and under tracing; a C `Task` always calls `am_send`. With `send`, `throw`, `close` and `__await__`
+//! it is a `collections.abc.Coroutine`, which `asyncio.ensure_future()` accepts.
 //!
 //! The functions that the type points to are in [`super::type_slots`].
 //!
-//! A value is driven by one caller at a time: [`Status::Running`] refuses a second one, which is
-//! what makes handing out `&mut T` sound.
+//! A value is driven by one caller at a time: [`Status::Running`] refuses a second one, so a step may have a `&mut T`.
 
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_int, c_void};
@@ -100,13 +97,12 @@ struct ClassState {
     object: *mut ffi::PyTypeObject,
     free: [*mut ffi::PyObject; MOST_KEPT],
     kept: usize,
-    /// How many may be kept: 0 if reviving them does not work.
+    /// The most that may be kept: 0 if they cannot be revived.
     most: usize,
 }
 
-// SAFETY: the state is read and written with the GIL held only: by `register`, `Native::alloc` and
-// `dealloc`, none of which calls Python code between reading and writing it. Builds without a GIL
-// are refused in gil.rs.
+// SAFETY: the state is read and written with the GIL held only: by `register`, `Native::alloc` and `dealloc`. None of them calls Python
+// code between a read and its write. Builds without a GIL are refused in gil_cell.rs.
 unsafe impl Sync for Class {}
 
 impl Class {
@@ -119,25 +115,23 @@ impl Class {
         }))
     }
 
-    /// How many dead objects are kept.
+    /// The number of dead objects.
     pub(super) fn kept(&self, _attached: Python<'_>) -> usize {
         // SAFETY: the GIL is held.
         unsafe { (*self.0.get()).kept }
     }
 
-    /// Sets how many dead objects may be kept.
+    /// Sets the most dead objects that may be kept.
     pub(super) fn set_most(&self, _attached: Python<'_>, most: usize) {
         // SAFETY: the GIL is held.
         unsafe { (*self.0.get()).most = most.min(MOST_KEPT) };
     }
 
-    /// Takes the memory of a dead object: for the free list, with its reference to the type; or, if
-    /// that is full, for the allocator.
+    /// Puts a dead object into the free list, with its reference to the type; frees it if the list is full.
     ///
     /// # Safety
     ///
-    /// The GIL is held. `object` is of this type, its value is dropped, it is not tracked, and
-    /// nothing refers to it.
+    /// The GIL is held. `object` is of this type, untracked and without references, and its value was dropped.
     pub(super) unsafe fn reclaim(&self, object: *mut ffi::PyObject) {
         // SAFETY: the caller's promise.
         unsafe {
@@ -159,8 +153,7 @@ pub(super) enum Status {
     Idle,
     /// A step is on the stack.
     Running,
-    /// It returned or raised. Its value is dropped, and not looked at any more, unless it
-    /// [is kept](Coroutine::KEEPS_VALUE) after the last step.
+    /// It returned or raised. Its value was dropped, unless it [is kept](Coroutine::KEEPS_VALUE).
     Finished,
 }
 
@@ -169,9 +162,9 @@ pub(super) enum Status {
 pub(super) struct Object<T> {
     base: ffi::PyObject,
     pub(super) status: Status,
-    /// Whether the last step returned (`am_send` must say which of the two a value is).
+    /// Whether the last step returned its value, and did not yield it: `am_send` reports which.
     pub(super) returned: bool,
-    /// Whether the collector knows of it.
+    /// Whether the garbage collector tracks it.
     pub(super) tracked: bool,
     pub(super) value: ManuallyDrop<T>,
 }
@@ -180,43 +173,19 @@ pub(super) struct Object<T> {
 pub(crate) struct Native<T>(PhantomData<T>);
 
 impl<T: Coroutine> Native<T> {
-    /// Creates the type object. Called once for each type, when the module is made.
+    /// Creates the type object. Called once for each type, at import.
     pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
         let mut methods = vec![
-            method(
-                c"send",
-                ffi::METH_O,
-                ffi::PyMethodDefPointer {
-                    PyCFunction: type_slots::m_send::<T>,
-                },
-            ),
-            method(
-                c"throw",
-                ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
-                ffi::PyMethodDefPointer {
-                    PyCFunctionFastWithKeywords: fastcall_kw::<Throw<T>>,
-                },
-            ),
-            method(
-                c"close",
-                ffi::METH_NOARGS,
-                ffi::PyMethodDefPointer {
-                    PyCFunction: noargs::<Close<T>>,
-                },
-            ),
-            method(
-                c"__await__",
-                ffi::METH_NOARGS,
-                ffi::PyMethodDefPointer {
-                    PyCFunction: type_slots::m_await,
-                },
-            ),
+            method(c"send", ffi::METH_O, type_slots::m_send::<T>),
+            method_with_arguments(c"throw", fastcall_kw::<Throw<T>>),
+            method(c"close", ffi::METH_NOARGS, noargs::<Close<T>>),
+            method(c"__await__", ffi::METH_NOARGS, type_slots::m_await),
         ];
         methods.extend(T::methods());
         methods.push(ffi::PyMethodDef::zeroed());
-        // The type keeps a pointer to its methods for as long as it lives, which is for ever.
+        // The type, which is never dropped, keeps a pointer to its methods.
         let methods = Box::leak(methods.into_boxed_slice());
-        // By this name a task shows what it runs.
+        // A task shows this name in its `repr()`.
         let name = ffi::PyGetSetDef {
             name: c"__qualname__".as_ptr(),
             get: Some(type_slots::qualname),
@@ -253,8 +222,8 @@ impl<T: Coroutine> Native<T> {
             flags: u32::try_from(flags).expect("the flags of a type are 32 bits"),
             slots: slots.as_mut_ptr(),
         };
-        // SAFETY: the spec is well formed: functions of the signatures that their slots ask for, a
-        // terminated slot array, and methods that live for ever.
+        // SAFETY: the spec is well formed: functions with the signatures of their slots, a terminated slot array, and methods that are
+        // never dropped.
         let object = unsafe { ffi::PyType_FromSpec(&raw mut spec) };
         if object.is_null() {
             return Err(PyErr::fetch(py));
@@ -270,20 +239,18 @@ impl<T: Coroutine> Native<T> {
         Ok(())
     }
 
-    /// A new awaitable that has not started. The value is made where it is to stay: copying one
-    /// that was just written stalls for as long as all the rest takes.
+    /// Makes an awaitable that has not started. The value is made in place: copying a value that was just written would double the
+    /// time.
     #[inline]
     pub(crate) fn alloc(py: Python<'_>, make: impl FnOnce() -> T) -> PyResult<Bound<'_, PyAny>> {
-        // SAFETY: the GIL is held. An object from the free list is memory of this very type whose
-        // value was dropped and that nothing refers to; one from `_PyObject_GC_New` is fresh. Its
-        // fields are written before anything can see it. It is not tracked yet: see `step`.
+        // SAFETY: the GIL is held. An object from the free list is memory of this type, without references, whose value was dropped; one
+        // from `_PyObject_GC_New` is new. Its fields are written before other code can access it. It is not tracked yet: see `step`.
         unsafe {
             let class = &mut *T::class().0.get();
             let object = if class.kept > 0 {
                 class.kept -= 1;
                 let object = class.free[class.kept];
-                // From none to one. (CPython's own free lists call `_Py_NewReference`, which does
-                // this and tells `tracemalloc`.)
+                // The count goes from 0 to 1. (CPython's own free lists call `_Py_NewReference`, which also notifies `tracemalloc`.)
                 ffi::Py_INCREF(object);
                 object
             } else {
@@ -298,14 +265,14 @@ impl<T: Coroutine> Native<T> {
         }
     }
 
-    /// Whether an object is one of them.
+    /// Whether an object is of this type.
     #[inline]
     pub(crate) fn is(object: &Bound<'_, PyAny>) -> bool {
         // SAFETY: attached; the types are only compared.
         unsafe { ptr::eq(ffi::Py_TYPE(object.as_ptr()), (*T::class().0.get()).object) }
     }
 
-    /// A step of one by something else than `send`: what that came to, whether it is over or not.
+    /// Runs one step other than `send`. Returns the value that it returned or yielded.
     #[inline]
     pub(crate) fn drive<'py>(
         object: &Bound<'py, PyAny>,
@@ -316,7 +283,7 @@ impl<T: Coroutine> Native<T> {
             Self::is(object),
             "only an object of the type has such steps"
         );
-        // SAFETY: the object is of the type that `register` made; the thread is attached. What `step` gives is owned.
+        // SAFETY: the object is of the type that `register` made; the thread is attached. The result of `step` is owned.
         unsafe {
             let stepped = step::<T>(py, object.as_ptr(), |value| {
                 RaisedError::set_from(py, run(value))
@@ -340,20 +307,38 @@ impl<T: Coroutine> Native<T> {
     }
 }
 
+/// A method without arguments or with one, as the flag says.
 pub(super) fn method(
     name: &'static CStr,
-    flags: c_int,
-    pointer: ffi::PyMethodDefPointer,
+    flag: c_int,
+    function: ffi::PyCFunction,
 ) -> ffi::PyMethodDef {
     ffi::PyMethodDef {
         ml_name: name.as_ptr(),
-        ml_meth: pointer,
-        ml_flags: flags,
+        ml_meth: ffi::PyMethodDefPointer {
+            PyCFunction: function,
+        },
+        ml_flags: flag,
         ml_doc: ptr::null(),
     }
 }
 
-/// Runs one step with the object marked as running, and notes what it came to.
+/// A method with any arguments.
+pub(super) fn method_with_arguments(
+    name: &'static CStr,
+    function: ffi::PyCFunctionFastWithKeywords,
+) -> ffi::PyMethodDef {
+    ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth: ffi::PyMethodDefPointer {
+            PyCFunctionFastWithKeywords: function,
+        },
+        ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+        ml_doc: ptr::null(),
+    }
+}
+
+/// Runs one step with the object marked as running, and stores its kind of result.
 ///
 /// # Safety
 ///
@@ -365,9 +350,8 @@ pub(super) unsafe fn step<'py, T: Coroutine>(
     run: impl FnOnce(&mut T) -> Result<Step<'py>, RaisedError>,
 ) -> Result<*mut ffi::PyObject, RaisedError> {
     let this = object.cast::<Object<T>>();
-    // SAFETY: the caller's promise. No other `&mut` to the value exists: a second step is refused
-    // while `status` is `Running`, and the collector leaves a running object alone. Whoever called
-    // us holds a reference, so it does not die meanwhile.
+    // SAFETY: the caller's promise. No other `&mut` to the value exists: while `status` is `Running`, a second step is refused and the
+    // collector skips the object. The caller holds a reference, so the object lives on.
     unsafe {
         if (*this).status != Status::Idle {
             return Err(refuse(py, (*this).status));
@@ -382,8 +366,8 @@ pub(super) unsafe fn step<'py, T: Coroutine>(
             Ok(Step::Yield(value)) => {
                 (*this).status = Status::Idle;
                 (*this).returned = false;
-                // From here on it may be part of a cycle: a task holds it, and a callback holds the
-                // task. Most awaitables never come here, and the collector never hears of them.
+                // From now on it may be part of a reference cycle: a task holds it, and a callback holds the task. Most awaitables never
+                // suspend, and are never tracked.
                 if !(*this).tracked {
                     (*this).tracked = true;
                     ffi::PyObject_GC_Track(object.cast());
@@ -398,7 +382,7 @@ pub(super) unsafe fn step<'py, T: Coroutine>(
     }
 }
 
-/// Why an object that is not idle cannot be stepped.
+/// The error of a step of an object that is not idle.
 #[cold]
 fn refuse(py: Python<'_>, status: Status) -> RaisedError {
     let error = if status == Status::Running {
@@ -409,12 +393,11 @@ fn refuse(py: Python<'_>, status: Status) -> RaisedError {
     RaisedError::set(py, error)
 }
 
-/// Drops what it held, unless that outlives it: nobody will step it again, and whatever dropping runs
-/// finds it finished.
+/// Drops the value, unless it [is kept](Coroutine::KEEPS_VALUE). The object is finished first, because the drop may run Python code.
 ///
 /// # Safety
 ///
-/// `this` is a live object whose value was not dropped yet, and to which no reference is left.
+/// `this` is a live object whose value was not dropped yet, and no reference to the value is left.
 #[inline]
 pub(super) unsafe fn finish<T: Coroutine>(this: *mut Object<T>) {
     // SAFETY: the caller's promise.

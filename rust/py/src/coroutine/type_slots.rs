@@ -1,85 +1,113 @@
-//! The C functions behind an awaitable's slots and methods.
+//! The C functions of an awaitable's slots and methods.
 //!
-//! Each goes through one of `PyO3`'s own trampolines, which turn a Rust panic into a Python
-//! exception and tell `PyO3` that the thread is attached (else a dropped `Py<T>` would be put off
-//! instead of released).
+//! Each uses one of `PyO3`'s own trampolines. These turn a Rust panic into a Python exception, and tell `PyO3` that the thread is
+//! attached. (Otherwise it would defer the drop of a `Py<T>`.)
 
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ptr;
 
 use pyo3::exceptions::{
-    PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyTypeError,
+    PyBaseException, PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration,
+    PyTypeError,
 };
 use pyo3::ffi;
-use pyo3::impl_::trampoline::{MethodDef, binaryfunc, fastcall_kw, inquiry, noargs, unaryfunc};
+use pyo3::impl_::trampoline::{binaryfunc, unaryfunc};
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyType;
 
 use super::stop_iteration;
 use super::type_object::{Coroutine, Object, Status, finish, step};
 use crate::errors::RaisedError;
 use crate::object::gc::VisitError;
 
-struct Resume<T>(PhantomData<T>);
+/// Declares a type that stands for a function with a trampoline of `PyO3`.
+macro_rules! trampoline {
+    ($name:ident<T: $bound:ident>: $kind:ident = $function:ident) => {
+        pub(super) struct $name<T>(std::marker::PhantomData<T>);
 
-impl<T: Coroutine> MethodDef<binaryfunc::Func> for Resume<T> {
-    const METH: binaryfunc::Func = {
-        #[expect(clippy::unnecessary_wraps, reason = "the trampoline's signature")]
-        unsafe fn send<T: Coroutine>(
-            py: Python<'_>,
-            object: *mut ffi::PyObject,
-            value: *mut ffi::PyObject,
-        ) -> PyResult<*mut ffi::PyObject> {
-            // SAFETY: CPython calls the slots and methods of a type with objects of that type,
-            // attached, and with a live argument.
-            unsafe {
-                let value = Bound::ref_from_ptr(py, &value);
-                let stepped = step::<T>(py, object, |coroutine| coroutine.send(value));
-                // Null with an exception set, which is how C has it.
-                Ok(stepped.unwrap_or(ptr::null_mut()))
-            }
+        impl<T: $bound> pyo3::impl_::trampoline::MethodDef<pyo3::impl_::trampoline::$kind::Func>
+            for $name<T>
+        {
+            const METH: pyo3::impl_::trampoline::$kind::Func = $function::<T>;
         }
-        send::<T>
     };
 }
+pub(super) use trampoline;
 
-pub(super) struct Throw<T>(PhantomData<T>);
+trampoline!(Resume<T: Coroutine>: binaryfunc = send);
+trampoline!(Throw<T: Coroutine>: fastcall_kw = throw);
+trampoline!(Close<T: Coroutine>: noargs = close);
+trampoline!(Clear<T: Coroutine>: inquiry = clear);
+trampoline!(LastStep<T: Coroutine>: unaryfunc = last_step);
 
-impl<T: Coroutine> MethodDef<fastcall_kw::Func> for Throw<T> {
-    const METH: fastcall_kw::Func = {
-        unsafe fn throw<T: Coroutine>(
-            py: Python<'_>,
-            object: *mut ffi::PyObject,
-            args: *const *mut ffi::PyObject,
-            nargs: ffi::Py_ssize_t,
-            _kwnames: *mut ffi::PyObject,
-        ) -> PyResult<*mut ffi::PyObject> {
-            // SAFETY: by the calling convention `args` points to `nargs` live objects.
-            let error = unsafe {
-                let args = std::slice::from_raw_parts(args, usize::try_from(nargs).unwrap_or(0));
-                let mut args = args.iter().map(|arg| Bound::from_borrowed_ptr(py, *arg));
-                thrown(py, args.next(), args.next(), args.next())?
-            };
-            // SAFETY: as in `Resume`.
-            unsafe {
-                let stepped = step::<T>(py, object, |coroutine| {
-                    coroutine
-                        .throw(py, error)
-                        .map_err(|error| RaisedError::set(py, error))
-                });
-                let value = stepped.map_err(|raised| raised.fetch(py))?;
-                if (*object.cast::<Object<T>>()).returned {
-                    return Err(stop_iteration::error(py, Bound::from_owned_ptr(py, value)));
-                }
-                Ok(value)
-            }
-        }
-        throw::<T>
-    };
+/// Whether the last step of the object returned a value, and did not yield it.
+///
+/// # Safety
+///
+/// A live object of `T`'s type.
+#[inline]
+unsafe fn has_returned<T: Coroutine>(object: *mut ffi::PyObject) -> bool {
+    // SAFETY: the caller's promise; the field is plain data.
+    unsafe { (*object.cast::<Object<T>>()).returned }
 }
 
-/// The exception that `throw(value)`, `throw(type)` or `throw(type, value, traceback)` means.
+#[expect(clippy::unnecessary_wraps, reason = "the trampoline's signature")]
+unsafe fn send<T: Coroutine>(
+    py: Python<'_>,
+    object: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+) -> PyResult<*mut ffi::PyObject> {
+    // SAFETY: CPython calls the slots and methods of a type with objects of that type, attached, and with a live argument.
+    unsafe {
+        let value = Bound::ref_from_ptr(py, &value);
+        let stepped = step::<T>(py, object, |coroutine| coroutine.send(value));
+        // For C, an error is null with an exception set.
+        Ok(stepped.unwrap_or(ptr::null_mut()))
+    }
+}
+
+/// Runs one step with an error thrown in.
+///
+/// # Safety
+///
+/// As for [`step`].
+unsafe fn throw_into<T: Coroutine>(
+    py: Python<'_>,
+    object: *mut ffi::PyObject,
+    error: PyErr,
+) -> PyResult<*mut ffi::PyObject> {
+    // SAFETY: the caller's promise.
+    let stepped = unsafe {
+        step::<T>(py, object, |coroutine| {
+            RaisedError::set_from(py, coroutine.throw(py, error))
+        })
+    };
+    stepped.map_err(|raised| raised.fetch(py))
+}
+
+unsafe fn throw<T: Coroutine>(
+    py: Python<'_>,
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    nargs: ffi::Py_ssize_t,
+    _kwnames: *mut ffi::PyObject,
+) -> PyResult<*mut ffi::PyObject> {
+    // SAFETY: by the calling convention `args` points to `nargs` live objects. The object is as in `send`; the value is owned.
+    unsafe {
+        let args = std::slice::from_raw_parts(args, usize::try_from(nargs).unwrap_or(0));
+        let mut args = args.iter().map(|arg| Bound::from_borrowed_ptr(py, *arg));
+        let error = thrown(py, args.next(), args.next(), args.next())?;
+        let value = throw_into::<T>(py, object, error)?;
+        if has_returned::<T>(object) {
+            return Err(stop_iteration::error(py, Bound::from_owned_ptr(py, value)));
+        }
+        Ok(value)
+    }
+}
+
+/// The exception of `throw(value)`, `throw(type)` or `throw(type, value, traceback)`.
 fn thrown<'py>(
     py: Python<'py>,
     kind: Option<Bound<'py, PyAny>>,
@@ -89,10 +117,10 @@ fn thrown<'py>(
     let kind = kind.ok_or_else(|| PyTypeError::new_err("throw() needs an exception"))?;
     let value = value.filter(|value| !value.is_none());
     let instance = match value {
-        Some(value) if value.is_instance_of::<pyo3::exceptions::PyBaseException>() => value,
+        Some(value) if value.is_instance_of::<PyBaseException>() => value,
         Some(value) => kind.call1((value,))?,
-        None if kind.is_instance_of::<pyo3::exceptions::PyBaseException>() => kind,
-        None if kind.is_instance_of::<pyo3::types::PyType>() => kind.call0()?,
+        None if kind.is_instance_of::<PyBaseException>() => kind,
+        None if kind.is_instance_of::<PyType>() => kind.call0()?,
         None => {
             return Err(PyTypeError::new_err(format!(
                 "throw() needs an exception, got {}",
@@ -101,54 +129,40 @@ fn thrown<'py>(
         }
     };
     if let Some(traceback) = traceback.filter(|traceback| !traceback.is_none()) {
-        instance.setattr(pyo3::intern!(py, "__traceback__"), traceback)?;
+        instance.setattr(intern!(py, "__traceback__"), traceback)?;
     }
     Ok(PyErr::from_value(instance))
 }
 
-pub(super) struct Close<T>(PhantomData<T>);
-
-impl<T: Coroutine> MethodDef<noargs::Func> for Close<T> {
-    const METH: noargs::Func = {
-        unsafe fn close<T: Coroutine>(
-            py: Python<'_>,
-            object: *mut ffi::PyObject,
-        ) -> PyResult<*mut ffi::PyObject> {
-            // SAFETY: as in `Resume`; `returned` is plain data.
-            unsafe {
-                if (*object.cast::<Object<T>>()).status != Status::Finished {
-                    // Made here and now: PyO3 refuses to make it from its type while the interpreter ends, which closes all that
-                    // still waits.
-                    let exit = py.get_type::<PyGeneratorExit>().call0()?;
-                    let error = PyErr::from_value(exit);
-                    let stepped = step::<T>(py, object, |coroutine| {
-                        coroutine
-                            .throw(py, error)
-                            .map_err(|error| RaisedError::set(py, error))
-                    });
-                    match stepped.map_err(|raised| raised.fetch(py)) {
-                        Ok(value) => {
-                            drop(Bound::from_owned_ptr(py, value));
-                            if !(*object.cast::<Object<T>>()).returned {
-                                // It waits again, but nobody will step it any more: it must not hold
-                                // up those who come after it.
-                                give_up::<T>(py, object);
-                                return Err(PyRuntimeError::new_err(
-                                    "the awaitable ignored GeneratorExit",
-                                ));
-                            }
-                        }
-                        Err(e)
-                            if e.is_instance_of::<PyGeneratorExit>(py)
-                                || e.is_instance_of::<PyStopIteration>(py) => {}
-                        Err(e) => return Err(e),
-                    }
+unsafe fn close<T: Coroutine>(
+    py: Python<'_>,
+    object: *mut ffi::PyObject,
+) -> PyResult<*mut ffi::PyObject> {
+    // SAFETY: as in `send`; the value is owned.
+    unsafe {
+        if (*object.cast::<Object<T>>()).status == Status::Finished {
+            return Ok(py.None().into_ptr());
+        }
+        // An instance, because PyO3 cannot make one from its type while the interpreter exits, which closes all waiting objects.
+        let exit = py.get_type::<PyGeneratorExit>().call0()?;
+        match throw_into::<T>(py, object, PyErr::from_value(exit)) {
+            Ok(value) => {
+                drop(Bound::from_owned_ptr(py, value));
+                if !has_returned::<T>(object) {
+                    // It waits again, but will not be stepped any more. It must not block the waiters behind it.
+                    abandon::<T>(py, object);
+                    return Err(PyRuntimeError::new_err(
+                        "the awaitable ignored GeneratorExit",
+                    ));
                 }
             }
-            Ok(py.None().into_ptr())
+            Err(error)
+                if error.is_instance_of::<PyGeneratorExit>(py)
+                    || error.is_instance_of::<PyStopIteration>(py) => {}
+            Err(error) => return Err(error),
         }
-        close::<T>
-    };
+    }
+    Ok(py.None().into_ptr())
 }
 
 pub(super) unsafe extern "C" fn am_send<T: Coroutine>(
@@ -156,14 +170,13 @@ pub(super) unsafe extern "C" fn am_send<T: Coroutine>(
     value: *mut ffi::PyObject,
     result: *mut *mut ffi::PyObject,
 ) -> ffi::PySendResult {
-    // SAFETY: CPython's contract for the slot. On an error `*result` must be null: the C `Task`
-    // looks at the pointer, not at the status.
+    // SAFETY: CPython's contract for the slot. On an error `*result` must be null: the C `Task` tests the pointer, not the status.
     unsafe {
         let out = binaryfunc::<Resume<T>>(object, value);
         *result = out;
         if out.is_null() {
             ffi::PySendResult::PYGEN_ERROR
-        } else if (*object.cast::<Object<T>>()).returned {
+        } else if has_returned::<T>(object) {
             ffi::PySendResult::PYGEN_RETURN
         } else {
             ffi::PySendResult::PYGEN_NEXT
@@ -174,13 +187,12 @@ pub(super) unsafe extern "C" fn am_send<T: Coroutine>(
 pub(super) unsafe extern "C" fn iternext<T: Coroutine>(
     object: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: CPython's contract for the slot; `None` is alive, `out` is owned, and `stop_iteration::raise`
-    // takes it over.
+    // SAFETY: CPython's contract for the slot. `None` is alive; `out` is owned, and moved to `stop_iteration::raise`.
     unsafe {
         let out = binaryfunc::<Resume<T>>(object, ffi::Py_None());
-        if !out.is_null() && (*object.cast::<Object<T>>()).returned {
+        if !out.is_null() && has_returned::<T>(object) {
             if out == ffi::Py_None() {
-                // Null without an exception is `StopIteration(None)` to every caller of this slot.
+                // Null without an exception is `StopIteration(None)` for every caller of this slot.
                 ffi::Py_DECREF(out);
             } else {
                 stop_iteration::raise(out);
@@ -196,10 +208,10 @@ pub(super) unsafe extern "C" fn m_send<T: Coroutine>(
     object: *mut ffi::PyObject,
     value: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: CPython's contract for the method. `out` is owned; `stop_iteration::raise` takes it over.
+    // SAFETY: CPython's contract for the method. `out` is owned, and moved to `stop_iteration::raise`.
     unsafe {
         let out = binaryfunc::<Resume<T>>(object, value);
-        if !out.is_null() && (*object.cast::<Object<T>>()).returned {
+        if !out.is_null() && has_returned::<T>(object) {
             stop_iteration::raise(out);
             return ptr::null_mut();
         }
@@ -215,6 +227,11 @@ pub(super) unsafe extern "C" fn m_await(
     unsafe { ffi::Py_NewRef(object) }
 }
 
+pub(super) unsafe extern "C" fn self_iter(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: CPython passes a live object.
+    unsafe { ffi::Py_NewRef(object) }
+}
+
 pub(super) unsafe extern "C" fn qualname(
     object: *mut ffi::PyObject,
     _: *mut c_void,
@@ -223,7 +240,7 @@ pub(super) unsafe extern "C" fn qualname(
     unsafe { ffi::PyType_GetQualName(ffi::Py_TYPE(object)) }
 }
 
-/// What it is, and how far it has come. Nothing of it can fail but the memory for the string.
+/// The name of the type, and the progress. Can fail only for lack of memory.
 pub(super) unsafe extern "C" fn repr<T: Coroutine>(
     object: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
@@ -233,7 +250,7 @@ pub(super) unsafe extern "C" fn repr<T: Coroutine>(
         ((*this).status, (*this).tracked)
     };
     let state = match status {
-        // The collector is told of it when it first suspends.
+        // The collector tracks it from its first suspension on.
         Status::Idle if tracked => c"pending",
         Status::Idle => c"not begun",
         Status::Running => c"running",
@@ -241,7 +258,7 @@ pub(super) unsafe extern "C" fn repr<T: Coroutine>(
     };
     let name = T::NAME.to_bytes_with_nul();
     let begin = (name.iter().rposition(|&byte| byte == b'.')).map_or(0, |dot| dot + 1);
-    // SAFETY: three strings that end with a zero, the last two of which are what the first asks for.
+    // SAFETY: three null-terminated strings; the first one takes the others as its arguments.
     unsafe {
         ffi::PyUnicode_FromFormat(
             c"<%s: %s>".as_ptr(),
@@ -251,19 +268,13 @@ pub(super) unsafe extern "C" fn repr<T: Coroutine>(
     }
 }
 
-pub(super) unsafe extern "C" fn self_iter(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: CPython passes a live object.
-    unsafe { ffi::Py_NewRef(object) }
-}
-
 pub(super) unsafe extern "C" fn traverse<T: Coroutine>(
     object: *mut ffi::PyObject,
     visit: ffi::visitproc,
     arg: *mut c_void,
 ) -> c_int {
-    // SAFETY: CPython's contract for the slot: a live object, nothing else running. A running
-    // object is skipped: its value is borrowed by the step on the stack, and what the collector
-    // cannot see it takes for alive.
+    // SAFETY: CPython's contract for the slot: a live object, and no other code runs. A running object is skipped, because the step on
+    // the stack borrows its value. The collector treats unvisited objects as reachable.
     unsafe {
         let this = object.cast::<Object<T>>();
         let code = visit(ffi::Py_TYPE(object).cast(), arg);
@@ -281,14 +292,14 @@ pub(super) unsafe extern "C" fn traverse<T: Coroutine>(
     }
 }
 
-/// Has it give up its place and everything it holds. It is finished then.
+/// Makes an object leave its wait queue and drop its fields. Afterwards it is finished.
 ///
 /// # Safety
 ///
 /// `object` is an idle object of `T`'s type, and the thread is attached.
-unsafe fn give_up<T: Coroutine>(py: Python<'_>, object: *mut ffi::PyObject) {
+unsafe fn abandon<T: Coroutine>(py: Python<'_>, object: *mut ffi::PyObject) {
     let this = object.cast::<Object<T>>();
-    // SAFETY: the caller's promise. What runs meanwhile finds it running, and leaves it alone.
+    // SAFETY: the caller's promise. The status keeps code that runs meanwhile from stepping the object.
     unsafe {
         (*this).status = Status::Running;
         (*this).value.abandon(py);
@@ -296,64 +307,46 @@ unsafe fn give_up<T: Coroutine>(py: Python<'_>, object: *mut ffi::PyObject) {
     }
 }
 
-pub(super) struct Clear<T>(PhantomData<T>);
-
-impl<T: Coroutine> MethodDef<inquiry::Func> for Clear<T> {
-    const METH: inquiry::Func = {
-        #[expect(clippy::unnecessary_wraps, reason = "the trampoline's signature")]
-        unsafe fn clear<T: Coroutine>(
-            py: Python<'_>,
-            object: *mut ffi::PyObject,
-        ) -> PyResult<c_int> {
-            // SAFETY: CPython's contract for the slot: a live object of this type, unreachable, so
-            // that no step is running.
-            unsafe {
-                if (*object.cast::<Object<T>>()).status == Status::Idle {
-                    give_up::<T>(py, object);
-                }
-            }
-            Ok(0)
+#[expect(clippy::unnecessary_wraps, reason = "the trampoline's signature")]
+unsafe fn clear<T: Coroutine>(py: Python<'_>, object: *mut ffi::PyObject) -> PyResult<c_int> {
+    // SAFETY: CPython's contract for the slot: a live object of this type, unreachable, so no step is running.
+    unsafe {
+        if (*object.cast::<Object<T>>()).status == Status::Idle {
+            abandon::<T>(py, object);
         }
-        clear::<T>
-    };
+    }
+    Ok(0)
 }
 
-struct Bury<T>(PhantomData<T>);
-
-impl<T: Coroutine> MethodDef<unaryfunc::Func> for Bury<T> {
-    const METH: unaryfunc::Func = {
-        #[expect(clippy::unnecessary_wraps, reason = "the trampoline's signature")]
-        unsafe fn bury<T: Coroutine>(
-            py: Python<'_>,
-            object: *mut ffi::PyObject,
-        ) -> PyResult<*mut ffi::PyObject> {
-            // SAFETY: called once, by `dealloc`, with the last reference gone and no step running.
-            unsafe {
-                // Giving up a place may wake others and close a coroutine: Python code, which must
-                // not see the exception that may be on its way through whoever dropped us.
-                let pending = PyErr::take(py);
-                if (*object.cast::<Object<T>>()).status == Status::Idle {
-                    let never_awaited_warning =
-                        (*object.cast::<Object<T>>()).value.never_awaited_warning();
-                    give_up::<T>(py, object);
-                    if let Some(message) = never_awaited_warning {
-                        warn(py, message);
-                    }
-                }
-                if T::KEEPS_VALUE {
-                    ManuallyDrop::drop(&mut (*object.cast::<Object<T>>()).value);
-                }
-                if let Some(pending) = pending {
-                    pending.restore(py);
-                }
+/// The part of [`dealloc`] that may run Python code.
+#[expect(clippy::unnecessary_wraps, reason = "the trampoline's signature")]
+unsafe fn last_step<T: Coroutine>(
+    py: Python<'_>,
+    object: *mut ffi::PyObject,
+) -> PyResult<*mut ffi::PyObject> {
+    // SAFETY: called once, by `dealloc`, after the last reference was dropped; no step is running.
+    unsafe {
+        let this = object.cast::<Object<T>>();
+        // Leaving a wait queue may wake other waiters and close a coroutine: Python code, which must not see an exception that is set.
+        let pending = PyErr::take(py);
+        if (*this).status == Status::Idle {
+            let never_awaited_warning = (*this).value.never_awaited_warning();
+            abandon::<T>(py, object);
+            if let Some(message) = never_awaited_warning {
+                warn(py, message);
             }
-            Ok(ptr::null_mut())
         }
-        bury::<T>
-    };
+        if T::KEEPS_VALUE {
+            ManuallyDrop::drop(&mut (*this).value);
+        }
+        if let Some(pending) = pending {
+            pending.restore(py);
+        }
+    }
+    Ok(ptr::null_mut())
 }
 
-/// As CPython says it of a coroutine that was never awaited.
+/// Warns as CPython does for a coroutine that was never awaited.
 #[cold]
 fn warn(py: Python<'_>, message: &CStr) {
     let category = py.get_type::<PyRuntimeWarning>();
@@ -363,14 +356,14 @@ fn warn(py: Python<'_>, message: &CStr) {
 }
 
 pub(super) unsafe extern "C" fn dealloc<T: Coroutine>(object: *mut ffi::PyObject) {
-    // SAFETY: CPython calls this once, with the last reference gone.
+    // SAFETY: CPython calls this once, after the last reference was dropped.
     unsafe {
-        if (*object.cast::<Object<T>>()).tracked {
+        let this = object.cast::<Object<T>>();
+        if (*this).tracked {
             ffi::PyObject_GC_UnTrack(object.cast());
         }
-        let this = object.cast::<Object<T>>();
         if (*this).status == Status::Idle || (T::KEEPS_VALUE && !(*this).value.is_empty()) {
-            unaryfunc::<Bury<T>>(object);
+            unaryfunc::<LastStep<T>>(object);
         }
         T::class().reclaim(object);
     }

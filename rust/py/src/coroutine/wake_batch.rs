@@ -19,7 +19,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::future::Future;
 use super::loop_mailbox::{Mailbox, with_saved_exception};
-use crate::object::gc::{self, traverse};
+use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
 
 /// The futures whose callbacks are due in the next event-loop iteration.
@@ -137,7 +137,7 @@ impl WakeCallback {
     }
 
     fn take(&self, py: Python<'_>) -> Vec<Py<Future>> {
-        let own = std::mem::take(&mut *self.own.borrow(py));
+        let own = self.own.take(py);
         if own.is_empty() {
             self.mailbox.take_wakes(py)
         } else {
@@ -154,17 +154,11 @@ impl WakeCallback {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Some(own) = self.own.peek_for_gc() else {
-            return Ok(());
-        };
-        gc::visit(&visit, |visit| {
-            own.iter().try_for_each(|future| visit(future.as_any()))
-        })
+        gc::visit(&visit, |visit| self.own.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        let own = std::mem::take(&mut *self.own.borrow(py));
-        drop(own);
+        self.own.set(py, Vec::new());
     }
 }
 

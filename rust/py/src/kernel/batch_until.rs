@@ -4,7 +4,6 @@ use pyo3::prelude::*;
 
 use super::pending_batch::Batch;
 use super::{Callable, Kernel, Output, callable_kernel};
-use crate::coroutine::delegate::is_awaitable;
 use crate::errors::RaisedError;
 use crate::object::gc::traverse;
 
@@ -34,11 +33,6 @@ callable_kernel! {
         fn waiting(&self, py: Python<'_>) -> usize {
             self.batch.len(py)
         }
-
-        fn __clear__(&self, py: Python<'_>) {
-            self.condition.clear(py);
-            self.batch.clear(py);
-        }
     }
 }
 
@@ -48,11 +42,7 @@ impl Kernel for BufferKernel {
     #[inline(never)]
     fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
         let list = RaisedError::set_from(item.py(), self.batch.preview(item))?;
-        let result = self.condition.call(list.as_any())?;
-        if is_awaitable(&result) {
-            return Ok(Output::Await(result));
-        }
-        RaisedError::set_from(item.py(), self.resume(item, result))
+        self.resume_or_await(item, self.condition.call(list.as_any())?)
     }
 
     fn resume<'py>(

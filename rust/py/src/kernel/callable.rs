@@ -47,21 +47,14 @@ impl Callable {
     /// The current callable.
     #[inline]
     pub(crate) fn get<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.function
-            .borrow(py)
-            .as_ref()
-            .map(|function| function.bind(py).clone())
+        self.function.get(py)
     }
 
     /// Replaces the callable, from the next item on.
     pub(crate) fn set(&self, function: &Bound<'_, PyAny>) -> PyResult<()> {
         Self::check(self.parameter, function)?;
-        let old = self
-            .function
-            .borrow(function.py())
-            .replace(function.clone().unbind());
-        // Dropped after the borrow has ended: a destructor may call this method again.
-        drop(old);
+        self.function
+            .set(function.py(), Some(function.clone().unbind()));
         Ok(())
     }
 
@@ -110,8 +103,7 @@ impl Callable {
 
     /// Drops the callable, to break a reference cycle.
     pub(crate) fn clear(&self, py: Python<'_>) {
-        let old = self.function.borrow(py).take();
-        drop(old);
+        self.function.set(py, None);
     }
 }
 

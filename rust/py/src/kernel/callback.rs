@@ -35,15 +35,13 @@ impl CallbackKernel {
 
     #[getter]
     fn callbacks<'py>(&self, py: Python<'py>) -> Bound<'py, PyTuple> {
-        self.callbacks.borrow(py).as_ref().map_or_else(
-            || PyTuple::empty(py),
-            |callbacks| callbacks.bind(py).clone(),
-        )
+        self.callbacks.get(py).unwrap_or_else(|| PyTuple::empty(py))
     }
 
     #[setter]
     fn set_callbacks(&self, callbacks: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.set(callbacks.py(), Some(checked(callbacks)?));
+        self.callbacks
+            .set(callbacks.py(), Some(checked(callbacks)?));
         Ok(())
     }
 
@@ -52,14 +50,7 @@ impl CallbackKernel {
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        self.set(py, None);
-    }
-}
-
-impl CallbackKernel {
-    fn set(&self, py: Python<'_>, callbacks: Option<Py<PyTuple>>) {
-        let old = std::mem::replace(&mut *self.callbacks.borrow(py), callbacks);
-        drop(old);
+        self.callbacks.set(py, None);
     }
 }
 

@@ -4,7 +4,6 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::{Callable, Kernel, Output, callable_kernel};
-use crate::coroutine::delegate::is_awaitable;
 use crate::errors::RaisedError;
 use crate::object::gc::traverse;
 
@@ -47,10 +46,6 @@ callable_kernel! {
                 skip: skip.clone().unbind(),
             })
         }
-
-        fn __clear__(&self, py: Python<'_>) {
-            self.handler.clear(py);
-        }
     }
 }
 
@@ -64,11 +59,7 @@ impl Kernel for CatchKernel {
             return Ok(Output::Emit(item.clone()));
         };
         let py = item.py();
-        let result = self.handler.call(caught.get().0.bind(py))?;
-        if is_awaitable(&result) {
-            return Ok(Output::Await(result));
-        }
-        RaisedError::set_from(py, self.resume(item, result))
+        self.resume_or_await(item, self.handler.call(caught.get().0.bind(py))?)
     }
 
     fn resume<'py>(

@@ -5,7 +5,6 @@ use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::{Callable, Kernel, Output};
-use crate::coroutine::delegate::is_awaitable;
 use crate::errors::RaisedError;
 use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
@@ -81,14 +80,12 @@ impl DedupeKernel {
         let py = key.py();
         match &self.memory {
             Memory::Last(last) => {
-                let before = last.borrow(py).as_ref().map(|before| before.clone_ref(py));
-                if let Some(before) = before
-                    && before.bind(py).eq(key)?
+                if let Some(before) = last.get(py)
+                    && before.eq(key)?
                 {
                     return Ok(false);
                 }
-                let old = last.borrow(py).replace(key.clone().unbind());
-                drop(old);
+                last.set(py, Some(key.clone().unbind()));
                 Ok(true)
             }
             Memory::All(seen) => {
@@ -121,17 +118,10 @@ impl Kernel for DedupeKernel {
 
     #[inline(never)]
     fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
-        let key = match &self.key {
-            None => item.clone(),
-            Some(key) => {
-                let result = key.call(item)?;
-                if is_awaitable(&result) {
-                    return Ok(Output::Await(result));
-                }
-                result
-            }
-        };
-        RaisedError::set_from(item.py(), self.resume(item, key))
+        match &self.key {
+            None => RaisedError::set_from(item.py(), self.resume(item, item.clone())),
+            Some(key) => self.resume_or_await(item, key.call(item)?),
+        }
     }
 
     fn resume<'py>(
@@ -149,10 +139,7 @@ impl Kernel for DedupeKernel {
     fn restart(&self, py: Python<'_>) {
         match &self.memory {
             Memory::All(seen) => seen.bind(py).clear(),
-            Memory::Last(last) => {
-                let old = last.borrow(py).take();
-                drop(old);
-            }
+            Memory::Last(last) => last.set(py, None),
         }
     }
 }

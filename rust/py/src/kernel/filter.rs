@@ -24,10 +24,6 @@ callable_kernel! {
                 predicate: Callable::new("predicate", predicate)?,
             })
         }
-
-        fn __clear__(&self, py: Python<'_>) {
-            self.predicate.clear(py);
-        }
     }
 }
 

@@ -3,7 +3,6 @@
 use pyo3::prelude::*;
 
 use super::{Callable, Kernel, Output, callable_kernel};
-use crate::coroutine::delegate::is_awaitable;
 use crate::errors::RaisedError;
 use crate::object::gc::traverse;
 use crate::source::AnySource;
@@ -25,10 +24,6 @@ callable_kernel! {
                 transform: Callable::new("transform", transform)?,
             })
         }
-
-        fn __clear__(&self, py: Python<'_>) {
-            self.transform.clear(py);
-        }
     }
 }
 
@@ -37,11 +32,7 @@ impl Kernel for FlatMapKernel {
 
     #[inline(never)]
     fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
-        let result = self.transform.call(item)?;
-        if is_awaitable(&result) {
-            return Ok(Output::Await(result));
-        }
-        RaisedError::set_from(item.py(), self.resume(item, result))
+        self.resume_or_await(item, self.transform.call(item)?)
     }
 
     fn resume<'py>(

@@ -6,7 +6,6 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt, PyList};
 
 use super::{Callable, Kernel, Output, callable_kernel};
-use crate::coroutine::delegate::is_awaitable;
 use crate::errors::{self, RaisedError};
 use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
@@ -77,11 +76,6 @@ callable_kernel! {
         fn waiting(&self, py: Python<'_>) -> usize {
             self.state.borrow(py).held.len()
         }
-
-        fn __clear__(&self, py: Python<'_>) {
-            self.index.clear(py);
-            self.restart(py);
-        }
     }
 }
 
@@ -115,11 +109,7 @@ impl Kernel for InOrderKernel {
 
     #[inline(never)]
     fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
-        let result = self.index.call(item)?;
-        if is_awaitable(&result) {
-            return Ok(Output::Await(result));
-        }
-        RaisedError::set_from(item.py(), self.resume(item, result))
+        self.resume_or_await(item, self.index.call(item)?)
     }
 
     fn resume<'py>(
@@ -177,8 +167,7 @@ impl Kernel for InOrderKernel {
             next: i128::from(self.start),
             held: BTreeMap::new(),
         };
-        let old = std::mem::replace(&mut *self.state.borrow(py), fresh);
-        drop(old);
+        self.state.set(py, fresh);
     }
 }
 

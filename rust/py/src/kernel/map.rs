@@ -27,10 +27,6 @@ callable_kernel! {
                 raw,
             })
         }
-
-        fn __clear__(&self, py: Python<'_>) {
-            self.transform.clear(py);
-        }
     }
 }
 

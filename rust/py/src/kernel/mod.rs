@@ -40,8 +40,10 @@ mod window;
 
 use pyo3::prelude::*;
 
+use crate::coroutine::delegate::is_awaitable;
 use crate::errors::RaisedError;
-use crate::object::gc::{Traverse, traverse};
+use crate::object::class_enum::class_enum;
+use crate::object::gc::Traverse;
 use crate::source::AnySource;
 pub(crate) use callable::{Callable, call_one};
 pub(crate) use catch::Caught;
@@ -76,6 +78,19 @@ pub(crate) trait Kernel: Traverse {
     /// Processes an item. An error is the callable's own; the driver adds a note that names the operator.
     fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError>;
 
+    /// Continues with the result of the callable, or returns it to be awaited.
+    #[inline]
+    fn resume_or_await<'py>(
+        &self,
+        item: &Bound<'py, PyAny>,
+        result: Bound<'py, PyAny>,
+    ) -> Result<Output<'py>, RaisedError> {
+        if is_awaitable(&result) {
+            return Ok(Output::Await(result));
+        }
+        RaisedError::set_from(item.py(), self.resume(item, result))
+    }
+
     /// Continues with the result of the awaitable that [`Output::Await`] returned for `item`.
     fn resume<'py>(
         &self,
@@ -100,7 +115,7 @@ pub(crate) trait Kernel: Traverse {
 }
 
 /// Implements the Python methods of a kernel with a callable as a live attribute: the methods of the block, a getter and a setter
-/// of the attribute, and `__traverse__`.
+/// of the attribute, `__traverse__`, and a `__clear__` that drops the callable and the state.
 macro_rules! callable_kernel {
     (impl $kernel:ident { live $attribute:ident; $($methods:tt)* }) => {
         #[pyo3::pymethods]
@@ -120,6 +135,11 @@ macro_rules! callable_kernel {
             fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
                 crate::object::gc::visit(&visit, |visit| crate::object::gc::Traverse::traverse(self, visit))
             }
+
+            fn __clear__(&self, py: pyo3::Python<'_>) {
+                self.$attribute.clear(py);
+                Kernel::restart(self, py);
+            }
         }
     };
 }
@@ -128,24 +148,14 @@ use callable_kernel;
 /// Declares the kernels: the enum by which a driver holds one of them, and their registration.
 macro_rules! kernels {
     ($($name:ident($class:ty)),+ $(,)?) => {
-        /// Any kernel. An enum, not a trait object: the driver's loop costs one jump, and the kernel's code is inlined.
-        #[derive(Debug)]
-        pub(crate) enum AnyKernel {
-            $(#[doc = stringify!($name)] $name(Py<$class>),)+
+        class_enum! {
+            /// Any kernel.
+            pub(crate) enum AnyKernel: ("kernel", "a kernel of headrace") {
+                $($name($class)),+
+            }
         }
 
         impl AnyKernel {
-            pub(crate) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-                $(if let Ok(kernel) = object.cast_exact::<$class>() {
-                    return Ok(Self::$name(kernel.clone().unbind()));
-                })+
-                Err(crate::errors::wrong_type("kernel", "a kernel of headrace", object))
-            }
-
-            pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
-                match self { $(Self::$name(kernel) => Self::$name(kernel.clone_ref(py)),)+ }
-            }
-
             // `map` and `filter` are inlined into the driver's loop; it calls the others.
             #[inline(always)]
             pub(crate) fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
@@ -177,8 +187,6 @@ macro_rules! kernels {
                 match self { $(Self::$name(_) => <$class as Kernel>::PARAMETER,)+ }
             }
         }
-
-        traverse!(enum AnyKernel { $($name(kernel)),+ });
 
         /// Adds the kernels to the module.
         pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -50,7 +50,7 @@ impl Batch {
     /// The items so far and `item`, as a list for a condition. Nothing is added to the items.
     pub(crate) fn preview<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
         let py = item.py();
-        let last = self.preview.borrow(py).take();
+        let last = self.preview.take(py);
         if let Some(list) = last.map(|list| list.into_bound(py))
             && self.can_extend(&list)
         {
@@ -65,8 +65,7 @@ impl Batch {
         };
         let list = PyList::new(py, items)?;
         // Stored before the condition runs: a nested push that completes the list drops it too.
-        let last = self.preview.borrow(py).replace(list.clone().unbind());
-        drop(last);
+        self.preview.set(py, Some(list.clone().unbind()));
         Ok(list)
     }
 
@@ -87,7 +86,7 @@ impl Batch {
 
     /// The list, full; a new one begins, and may well become as long.
     pub(crate) fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.drop_preview(py);
+        self.preview.set(py, None);
         let items = {
             let mut items = self.items.borrow(py);
             let next = Vec::with_capacity(items.len().min(LARGE));
@@ -105,15 +104,9 @@ impl Batch {
         self.take(py).ok()
     }
 
-    fn drop_preview(&self, py: Python<'_>) {
-        let preview = self.preview.borrow(py).take();
-        drop(preview);
-    }
-
     pub(crate) fn clear(&self, py: Python<'_>) {
-        self.drop_preview(py);
-        let items = std::mem::take(&mut *self.items.borrow(py));
-        drop(items);
+        self.preview.set(py, None);
+        self.items.set(py, Vec::new());
     }
 }
 

@@ -3,7 +3,6 @@
 use pyo3::prelude::*;
 
 use super::{Callable, Kernel, Output, callable_kernel};
-use crate::coroutine::delegate::is_awaitable;
 use crate::errors::RaisedError;
 use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
@@ -39,30 +38,14 @@ callable_kernel! {
 
         /// The result so far; `None` before the first item if there is no initial value.
         #[getter]
-        pub(crate) fn accumulator(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-            self.accumulator
-                .borrow(py)
-                .as_ref()
-                .map(|value| value.clone_ref(py))
+        pub(crate) fn accumulator<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+            self.accumulator.get(py)
         }
 
         #[setter]
         fn set_accumulator(&self, value: &Bound<'_, PyAny>) {
-            self.set(value.py(), Some(value.clone().unbind()));
+            self.accumulator.set(value.py(), Some(value.clone().unbind()));
         }
-
-        fn __clear__(&self, py: Python<'_>) {
-            self.reducer.clear(py);
-            self.set(py, None);
-        }
-    }
-}
-
-impl ReduceKernel {
-    fn set(&self, py: Python<'_>, value: Option<Py<PyAny>>) {
-        // The old value is dropped after the borrow has ended: its destructor may call this method again.
-        let old = std::mem::replace(&mut *self.accumulator.borrow(py), value);
-        drop(old);
     }
 }
 
@@ -73,15 +56,10 @@ impl Kernel for ReduceKernel {
     fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
         let py = item.py();
         let Some(accumulator) = self.accumulator(py) else {
-            self.set(py, Some(item.clone().unbind()));
+            self.accumulator.set(py, Some(item.clone().unbind()));
             return Ok(Output::Emit(item.clone()));
         };
-        let result = self.reducer.call2(accumulator.bind(py), item)?;
-        if is_awaitable(&result) {
-            return Ok(Output::Await(result));
-        }
-        self.set(py, Some(result.clone().unbind()));
-        Ok(Output::Emit(result))
+        self.resume_or_await(item, self.reducer.call2(&accumulator, item)?)
     }
 
     fn resume<'py>(
@@ -89,12 +67,13 @@ impl Kernel for ReduceKernel {
         _item: &Bound<'py, PyAny>,
         result: Bound<'py, PyAny>,
     ) -> PyResult<Output<'py>> {
-        self.set(result.py(), Some(result.clone().unbind()));
+        self.accumulator
+            .set(result.py(), Some(result.clone().unbind()));
         Ok(Output::Emit(result))
     }
 
     fn restart(&self, py: Python<'_>) {
-        self.set(
+        self.accumulator.set(
             py,
             self.initial.as_ref().map(|initial| initial.clone_ref(py)),
         );

@@ -3,7 +3,6 @@
 use pyo3::prelude::*;
 
 use super::{Callable, Kernel, Output, callable_kernel};
-use crate::coroutine::delegate::is_awaitable;
 use crate::errors::RaisedError;
 use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
@@ -31,10 +30,6 @@ callable_kernel! {
                 is_past: GilCell::new(false),
             })
         }
-
-        fn __clear__(&self, py: Python<'_>) {
-            self.predicate.clear(py);
-        }
     }
 }
 
@@ -58,11 +53,7 @@ impl Kernel for WhileKernel {
         if *self.is_past.borrow(py) {
             return Ok(self.output(item, true));
         }
-        let result = self.predicate.call(item)?;
-        if is_awaitable(&result) {
-            return Ok(Output::Await(result));
-        }
-        RaisedError::set_from(py, self.resume(item, result))
+        self.resume_or_await(item, self.predicate.call(item)?)
     }
 
     fn resume<'py>(

@@ -122,7 +122,7 @@ struct State {
 }
 
 // SAFETY: read and written with the GIL held only, by the functions below, and no Python code runs between a read and its
-// write. Builds without a GIL are refused in gil.rs.
+// write. Builds without a GIL are refused in gil_cell.rs.
 unsafe impl Sync for FreeList {}
 
 impl FreeList {
@@ -261,46 +261,32 @@ fn self_test(py: Python<'_>) -> PyResult<bool> {
     }
     replace_dealloc::<Probe>(py);
     let held = PyDict::new(py).into_any();
-    let fill = || Some(held.clone().unbind());
     // SAFETY: live objects, and the GIL is held.
     let (references, kept) =
         unsafe { (|| ffi::Py_REFCNT(class.as_ptr()), || (*PROBES.0.get()).kept) };
-    let without = references();
-    let first = Bound::new(py, Probe(Filling::new(fill())))?;
-    let address = first.as_ptr();
-    if kept() != 0 || references() != without + 1 || !private_layout::is_tracked(&first) {
-        return Ok(false);
-    }
-    drop(first);
-    for _ in 0..2 {
-        // What it held is gone; its reference to its type is not.
-        if kept() != 1 || references() != without + 1 || !private_layout::has_references(&held, 1) {
-            return Ok(false);
-        }
+    let make = || {
         let Some(revived) = PROBES.take::<Probe>(py) else {
-            return Ok(false);
+            let filling = Filling::new(Some(held.clone().unbind()));
+            return Ok(Bound::new(py, Probe(filling))?.into_any());
         };
-        let is_new = ptr::eq(revived.as_ptr(), address)
-            && kept() == 0
-            && revived.get_type().is(&class)
-            && private_layout::has_references(&revived, 1)
-            && !private_layout::is_tracked(&revived)
-            && revived.get().0.get().is_none();
-        if !is_new {
-            return Ok(false);
+        if !private_layout::is_tracked(&revived) && revived.get().0.get().is_none() {
+            // SAFETY: no other code has the object yet.
+            unsafe { *revived.get().0.get_mut() = Some(held.clone().unbind()) };
+            track(&revived);
         }
-        // SAFETY: nobody else has it yet.
-        unsafe { *revived.get().0.get_mut() = fill() };
-        track(&revived);
-        if !private_layout::is_tracked(&revived) {
-            return Ok(false);
-        }
+        Ok(revived.into_any())
+    };
+    let holds = |probe: &Bound<'_, PyAny>| {
+        let probe = probe.cast::<Probe>()?;
+        let has_held = |object: &Py<PyAny>| object.is(&held);
+        Ok(private_layout::is_tracked(probe) && probe.get().0.get().as_ref().is_some_and(has_held))
+    };
+    let without = references();
+    if !private_layout::revives(&held, make, kept, holds)? || references() != without + 1 {
+        return Ok(false);
     }
     // An object to which a weak reference exists is deallocated by PyO3.
-    let Some(revived) = PROBES.take::<Probe>(py) else {
-        return Ok(false);
-    };
-    track(&revived);
+    let revived = make()?;
     let reference = PyWeakrefReference::new(&revived)?;
     let is_alive = reference.upgrade().is_some_and(|alive| alive.is(&revived));
     drop(revived);

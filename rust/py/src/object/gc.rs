@@ -4,6 +4,7 @@
 //! in `__traverse__`; the heap types of [`crate::coroutine`] call it themselves.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
@@ -36,6 +37,12 @@ impl<T: Traverse> Traverse for Option<T> {
 }
 
 impl<T: Traverse + ?Sized> Traverse for Box<T> {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        (**self).traverse(visit)
+    }
+}
+
+impl<T: Traverse> Traverse for Arc<T> {
     fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
         (**self).traverse(visit)
     }

@@ -11,7 +11,7 @@
 
 use std::cell::{RefCell, RefMut};
 
-use pyo3::Python;
+use pyo3::prelude::*;
 
 #[cfg(Py_GIL_DISABLED)]
 compile_error!("headrace relies on the GIL; free-threaded builds of CPython are not supported yet");
@@ -41,6 +41,30 @@ impl<T> GilCell<T> {
         self.0.borrow_mut()
     }
 
+    /// Replaces the value, and drops the old one after the borrow has ended: its destructor may borrow again.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn set(&self, py: Python<'_>, value: T) {
+        drop(self.replace(py, value));
+    }
+
+    /// Replaces the value, and returns the old one.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn replace(&self, py: Python<'_>, value: T) -> T {
+        std::mem::replace(&mut *self.borrow(py), value)
+    }
+
+    /// Takes the value, and leaves an empty one.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn take(&self, py: Python<'_>) -> T
+    where
+        T: Default,
+    {
+        std::mem::take(&mut *self.borrow(py))
+    }
+
     /// Borrows the value unless it is borrowed. For the collector, which may run while a borrow is open, and treats contents that
     /// it cannot visit as reachable.
     ///
@@ -48,5 +72,16 @@ impl<T> GilCell<T> {
     #[inline]
     pub(crate) fn peek_for_gc(&self) -> Option<RefMut<'_, T>> {
         self.0.try_borrow_mut().ok()
+    }
+}
+
+impl<T> GilCell<Option<Py<T>>> {
+    /// Returns the object, if there is one.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn get<'py>(&self, py: Python<'py>) -> Option<Bound<'py, T>> {
+        self.borrow(py)
+            .as_ref()
+            .map(|object| object.bind(py).clone())
     }
 }

@@ -3,8 +3,8 @@
 use pyo3::basic::CompareOp;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyTuple, PyType};
-use pyo3::{PyTraverseError, PyVisit};
+use pyo3::types::{PyIterator, PyTuple, PyType};
+use pyo3::{IntoPyObjectExt, PyTraverseError, PyVisit};
 
 /// The outcome of one step: a value, or the end.
 #[pyclass(frozen, generic, module = "headrace", name = "IteratorResult")]
@@ -38,16 +38,8 @@ impl IteratorResult {
         self.done
     }
 
-    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        Ok(PyTuple::new(
-            py,
-            [
-                self.value.bind(py).clone(),
-                self.done.into_pyobject(py)?.to_owned().into_any(),
-            ],
-        )?
-        .try_iter()?
-        .into_any())
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
+        self.to_tuple(py)?.try_iter()
     }
 
     fn __richcmp__(
@@ -62,21 +54,14 @@ impl IteratorResult {
         let other = other.get();
         let equal = self.done == other.done && self.value.bind(py).eq(&other.value)?;
         match op {
-            CompareOp::Eq => Ok(equal.into_pyobject(py)?.to_owned().into_any().unbind()),
-            CompareOp::Ne => Ok((!equal).into_pyobject(py)?.to_owned().into_any().unbind()),
+            CompareOp::Eq => equal.into_py_any(py),
+            CompareOp::Ne => (!equal).into_py_any(py),
             _ => Ok(py.NotImplemented()),
         }
     }
 
     fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
-        PyTuple::new(
-            py,
-            [
-                self.value.bind(py).clone(),
-                self.done.into_pyobject(py)?.to_owned().into_any(),
-            ],
-        )?
-        .hash()
+        self.to_tuple(py)?.hash()
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
@@ -100,6 +85,15 @@ impl IteratorResult {
 }
 
 impl IteratorResult {
+    /// `(value, done)`
+    fn to_tuple<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        (&self.value, self.done).into_pyobject(py)
+    }
+
+    fn make(py: Python<'_>, value: Py<PyAny>, done: bool) -> PyResult<Bound<'_, PyAny>> {
+        Bound::new(py, Self { value, done }).map(Bound::into_any)
+    }
+
     /// Whether this is the end.
     #[inline]
     pub(crate) fn is_done(&self) -> bool {
@@ -108,42 +102,20 @@ impl IteratorResult {
 
     /// Makes the result with an item.
     pub(crate) fn item(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
-        let py = value.py();
-        Ok(Bound::new(
-            py,
-            Self {
-                value: value.unbind(),
-                done: false,
-            },
-        )?
-        .into_any())
+        Self::make(value.py(), value.unbind(), false)
     }
 
     /// Returns the result of an accepted push: one shared object, which never changes.
     #[inline]
     pub(crate) fn accepted(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-        static ACCEPTED: PyOnceLock<Py<IteratorResult>> = PyOnceLock::new();
-        let accepted = ACCEPTED.get_or_try_init(py, || {
-            Py::new(
-                py,
-                Self {
-                    value: py.None(),
-                    done: false,
-                },
-            )
-        })?;
-        Ok(accepted.bind(py).clone().into_any())
+        static ACCEPTED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let accepted =
+            ACCEPTED.get_or_try_init(py, || Self::make(py, py.None(), false).map(Bound::unbind))?;
+        Ok(accepted.bind(py).clone())
     }
 
     /// Makes the end.
     pub(crate) fn end(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-        Ok(Bound::new(
-            py,
-            Self {
-                value: py.None(),
-                done: true,
-            },
-        )?
-        .into_any())
+        Self::make(py, py.None(), true)
     }
 }

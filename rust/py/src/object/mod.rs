@@ -2,6 +2,7 @@
 //!
 //! | file | contents |
 //! |---|---|
+//! | [`class_enum`] | enums of objects of several native classes |
 //! | [`freelist`] | reuse of dead objects |
 //! | [`gc`] | visiting references for the garbage collector |
 //! | [`gil_cell`] | state that the GIL guards |
@@ -10,6 +11,7 @@
 //! | [`iterative_drop`] | references that are dropped without recursion |
 //! | [`iterator_result`] | the result of one step of a stream |
 
+pub(crate) mod class_enum;
 pub(crate) mod freelist;
 pub(crate) mod gc;
 pub(crate) mod gil_cell;

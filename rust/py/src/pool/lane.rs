@@ -21,7 +21,7 @@ use super::ticket::Ticket;
 use super::waiting::Waiting;
 use super::work::Work;
 use super::worker::Job;
-use crate::capacity::{Asks, Grant, Granter, Next, Own, is_number};
+use crate::capacity::{CapacityClient, Next, PyPermitPrefetch, RunUsage, TaskPermit, is_number};
 use crate::coroutine::{Native, delegate};
 use crate::merge::task_context::TaskGuard;
 use crate::object::gc::{self, Traverse};
@@ -41,7 +41,7 @@ pub(crate) struct Lane {
     source: Py<PyAny>,
     /// The same, if it is a link that is pulled as any link is.
     link: Option<Py<PyPullLink>>,
-    pub(super) granter: Granter,
+    pub(super) granter: CapacityClient,
     event_loop: Py<PyAny>,
     clock: Clock,
     /// The context of the run, for bare callables.
@@ -93,7 +93,7 @@ impl Lane {
         name: String,
         source: Py<PyAny>,
         capacity: &Bound<'_, PyAny>,
-        asks: Py<Asks>,
+        asks: Py<PyPermitPrefetch>,
         event_loop: Py<PyAny>,
         clock: &Bound<'_, PyAny>,
         context: Py<PyAny>,
@@ -111,7 +111,7 @@ impl Lane {
             name,
             link: as_link(source.bind(py)).map(Bound::unbind),
             source,
-            granter: Granter::new(capacity, asks)?,
+            granter: CapacityClient::new(capacity, asks)?,
             event_loop,
             clock: Clock::of(clock)?,
             context,
@@ -216,7 +216,7 @@ impl Lane {
         let ticket = Ticket {
             id: task_id,
             key: terms.key.as_ref().map(|key| key.clone().unbind()),
-            grant: Grant::Lease(lease),
+            grant: TaskPermit::Lease(lease),
             queued,
             called: this.now(slf.py())?,
         };
@@ -339,16 +339,16 @@ impl Lane {
         {
             return Ok(Launch::Left);
         }
-        let least = || Own {
+        let least = || RunUsage {
             running: this.roll.len(py),
             waiting: 0,
         };
         let own = || this.own(py);
         let grant = match this.granter.next(py, terms.cost.as_ref(), least, own) {
-            Ok(Next::Had(grant)) => grant,
-            Ok(Next::Waits(acquiring)) => return this.wait(item, acquiring),
+            Ok(Next::Granted(grant)) => grant,
+            Ok(Next::Pending(acquiring)) => return this.wait(item, acquiring),
             // An error Python finds again when it asks.
-            Ok(Next::Left) => return Ok(Launch::Left),
+            Ok(Next::Unsupported) => return Ok(Launch::Left),
             Err(error) if error.is_instance_of::<PyException>(py) => return Ok(Launch::Left),
             Err(error) => return this.refuse(item, error),
         };
@@ -366,10 +366,10 @@ impl Lane {
 
     /// What the run has of its node, with what went the long way.
     #[cold]
-    fn own(&self, py: Python<'_>) -> PyResult<Own> {
+    fn own(&self, py: Python<'_>) -> PyResult<RunUsage> {
         let own = self.python.bind(py).call_method0(intern!(py, "own"))?;
         let (running, waiting) = own.extract()?;
-        Ok(Own { running, waiting })
+        Ok(RunUsage { running, waiting })
     }
 
     /// A task cannot be called: its cost raised what may not be asked for a second time, since it cancels somebody or ends the program.
@@ -401,7 +401,7 @@ impl Lane {
     pub(super) fn launch_waiting(
         slf: &Bound<'_, Self>,
         waiting: &Waiting,
-        grant: Grant,
+        grant: TaskPermit,
     ) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();

@@ -14,7 +14,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::envelope::Envelope;
 use super::field::Field;
-use crate::buffer::Buffer;
+use crate::buffer::PyBuffer;
 use crate::coroutine::{Class, Coroutine, Native, Pending, Step};
 use crate::errors::{self, RaisedError};
 use crate::object::gc::{self, traverse};
@@ -27,7 +27,7 @@ use crate::runtime::blocking_wait::this_thread;
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct Unread {
-    pub(super) buffer: Py<Buffer>,
+    pub(super) buffer: Py<PyBuffer>,
     /// The only one that may ask for envelopes; known from the start of the run on.
     event_loop: OnceLock<Py<PyAny>>,
     /// In which step of a task, and in which thread, that was last seen to run.
@@ -45,7 +45,7 @@ pub(crate) struct Unread {
 #[pymethods]
 impl Unread {
     #[new]
-    fn new(buffer: Py<Buffer>, other: Py<PyAny>, taken: Py<PyAny>) -> Self {
+    fn new(buffer: Py<PyBuffer>, other: Py<PyAny>, taken: Py<PyAny>) -> Self {
         Self {
             buffer,
             event_loop: OnceLock::new(),
@@ -77,7 +77,7 @@ impl Unread {
             return Ok(());
         }
         let buffer = self.buffer.bind(py);
-        match Buffer::offer(buffer, entry) {
+        match PyBuffer::offer(buffer, entry) {
             Ok(_) => Ok(()),
             Err(refused) => Err(refused.into_error(py, None)),
         }

@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 
-use crate::capacity::Grant;
+use crate::capacity::TaskPermit;
 use crate::object::gc::{Traverse, VisitError, Visitor};
 
 /// Everything that the lane has to know when it ends.
@@ -10,7 +10,7 @@ use crate::object::gc::{Traverse, VisitError, Visitor};
 pub(super) struct Ticket {
     pub(super) id: u64,
     pub(super) key: Option<Py<PyAny>>,
-    pub(super) grant: Grant,
+    pub(super) grant: TaskPermit,
     /// When it was taken up.
     pub(super) queued: f64,
     pub(super) called: f64,

@@ -10,7 +10,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::lane::Lane;
-use crate::capacity::Grant;
+use crate::capacity::TaskPermit;
 use crate::coroutine::{Future, Step, delegate};
 use crate::object::gc::traverse;
 
@@ -58,7 +58,7 @@ impl Waiting {
                 Ok(Waited::Still(awaited))
             }
             Ok(Step::Return(lease)) => {
-                let mut grant = Grant::Lease(lease.unbind());
+                let mut grant = TaskPermit::Lease(lease.unbind());
                 let waiting = place.borrow(py).take();
                 match waiting {
                     Some(waiting) => {

@@ -12,7 +12,7 @@ use super::link::PyPullLink;
 use super::pipeline::{Advance, Pipeline, Suspension};
 use super::state::{Phase, Start};
 use super::suspended::{SuspendPoint, SuspendedPull};
-use crate::coroutine::{Class, Coroutine, Native, Parked, Step};
+use crate::coroutine::{Coroutine, Native, Parked, Step, own_class};
 use crate::errors;
 use crate::errors::RaisedError;
 use crate::object::gc::traverse;
@@ -57,8 +57,6 @@ pub(crate) struct Pull {
     /// It has yielded to the event loop for the yield budget.
     pub(super) has_yielded: bool,
 }
-
-static CLASS: Class = Class::new();
 
 impl Pull {
     /// Create an awaitable that has not started.
@@ -298,9 +296,7 @@ fn wake(next: Option<Waker>, closers: Vec<Waker>) {
 impl Coroutine for Pull {
     const NAME: &'static CStr = c"headrace._core.Pull";
 
-    fn class() -> &'static Class {
-        &CLASS
-    }
+    own_class!();
 
     #[expect(clippy::inline_always, reason = "it is the body of the slot")]
     #[inline(always)]

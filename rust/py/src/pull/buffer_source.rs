@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use super::awaitable::{Pull, PullPhase, ResultFormat, closed};
 use super::link::PyPullLink;
 use super::state::Phase;
-use crate::buffer::Buffer;
+use crate::buffer::PyBuffer;
 use crate::coroutine::{Pending, Step};
 use crate::errors;
 use crate::errors::RaisedError;
@@ -19,7 +19,7 @@ use crate::runtime::yield_budget;
 /// A pending `get()`, and its buffer.
 #[derive(Debug)]
 pub(super) struct PendingGet {
-    buffer: Py<Buffer>,
+    buffer: Py<PyBuffer>,
     get: Pending<Get<Py<PyAny>>>,
 }
 
@@ -31,7 +31,7 @@ impl Pull {
     pub(super) fn take_from_buffer<'py>(
         &mut self,
         link: &Bound<'py, PyPullLink>,
-        buffer: Py<Buffer>,
+        buffer: Py<PyBuffer>,
     ) -> Result<Step<'py>, RaisedError> {
         let py = link.py();
         let core = buffer.get().core();
@@ -70,7 +70,7 @@ impl Pull {
     fn wait_or_end<'py>(
         &mut self,
         link: &Bound<'py, PyPullLink>,
-        buffer: Py<Buffer>,
+        buffer: Py<PyBuffer>,
         why: TryGetError,
     ) -> PyResult<Step<'py>> {
         match why {
@@ -105,7 +105,7 @@ impl Pull {
     pub(super) fn deliver_buffer_end<'py>(
         &mut self,
         link: &Bound<'py, PyPullLink>,
-        buffer: &Buffer,
+        buffer: &PyBuffer,
     ) -> PyResult<Step<'py>> {
         let py = link.py();
         if let Some(error) = buffer.take_error(py) {

@@ -209,8 +209,7 @@ struct PyParkedHolder(GilCell<Option<Parked>>);
 #[pymethods]
 impl PyParkedHolder {
     fn __call__(&self, py: Python<'_>, _future: &Bound<'_, PyAny>) {
-        let point = self.0.borrow(py).take();
-        drop(point);
+        self.0.set(py, None);
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -218,7 +217,6 @@ impl PyParkedHolder {
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        let point = self.0.borrow(py).take();
-        drop(point);
+        self.0.set(py, None);
     }
 }

@@ -96,7 +96,6 @@ impl FusionGuard {
 
     #[cold]
     fn wake_waiting(&self, py: Python<'_>) {
-        let waiting = std::mem::take(&mut *self.waiting.borrow(py));
-        waiting.into_iter().for_each(Waker::wake);
+        self.waiting.take(py).into_iter().for_each(Waker::wake);
     }
 }

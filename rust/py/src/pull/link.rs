@@ -13,7 +13,7 @@ use super::awaitable::{Pull, ResultFormat};
 use super::cycle;
 use super::fusion::FusionGuard;
 use super::state::{Label, LinkState, Origin, Phase};
-use crate::buffer::Buffer;
+use crate::buffer::PyBuffer;
 use crate::coroutine::Parked;
 use crate::errors;
 use crate::kernel::AnyKernel;
@@ -123,10 +123,7 @@ impl PyPullLink {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Some(state) = self.state.peek_for_gc() else {
-            return Ok(());
-        };
-        gc::visit(&visit, |visit| state.traverse(visit))
+        gc::visit(&visit, |visit| self.state.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -389,7 +386,7 @@ impl PyPullLink {
 
     /// The buffer that is this link's source, if the link consists of that alone. The result is
     /// cached.
-    pub(super) fn find_buffer(link: &Bound<'_, Self>) -> PyResult<Option<Py<Buffer>>> {
+    pub(super) fn find_buffer(link: &Bound<'_, Self>) -> PyResult<Option<Py<PyBuffer>>> {
         let py = link.py();
         let feed = match &link.get().state.borrow(py).origin {
             Origin::Source(AnySource::Buffer(feed)) => feed.clone_ref(py),

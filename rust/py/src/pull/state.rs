@@ -13,7 +13,7 @@ use super::fusion::FusionGuard;
 use super::link::PyPullLink;
 use super::pipeline::Pipeline;
 use super::suspended::SuspendedPull;
-use crate::buffer::Buffer;
+use crate::buffer::PyBuffer;
 use crate::kernel::AnyKernel;
 use crate::object::gc::traverse;
 use crate::object::iterative_drop::IterativeDrop;
@@ -58,7 +58,7 @@ pub(crate) enum Start {
     /// The pull owns the lock, and runs this pipeline.
     Pipeline(Box<Pipeline>),
     /// The link's source is this buffer.
-    Buffer(Py<Buffer>),
+    Buffer(Py<PyBuffer>),
     /// A check failed; take the slow path.
     Slow,
 }
@@ -88,7 +88,7 @@ pub(crate) struct LinkState {
     /// again.
     pub(super) shared: bool,
     /// The buffer that is the link's source, once that is known.
-    pub(super) buffer_source: Option<Py<Buffer>>,
+    pub(super) buffer_source: Option<Py<PyBuffer>>,
     /// The id of the thread that drives the link; ids are never reused. 0 before the first pull.
     pub(super) thread: u64,
     /// The event loop that drives the link, from the first pull until the restart.

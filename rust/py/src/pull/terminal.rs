@@ -18,7 +18,7 @@ use super::awaitable::{Pull, ResultFormat};
 use super::link::PyPullLink;
 use super::pipeline::Advance;
 use super::state::{Label, Origin, Start};
-use crate::coroutine::{Class, Coroutine, Native, Step};
+use crate::coroutine::{Coroutine, Native, Step, own_class};
 use crate::errors::RaisedError;
 use crate::kernel::{AnyKernel, MapKernel, ReduceKernel};
 use crate::object::gc::traverse;
@@ -53,7 +53,7 @@ impl Reduction {
             Self::Collect(items) => Ok(items.bind(py).clone().into_any()),
             Self::Count(count) => Ok(count.into_pyobject(py)?.into_any()),
             Self::Fold(kernel) => match kernel.get().accumulator(py) {
-                Some(result) => Ok(result.into_bound(py)),
+                Some(result) => Ok(result),
                 None => Err(PyTypeError::new_err(
                     "reduce() of an empty stream without an initial value; give it one",
                 )),
@@ -74,8 +74,6 @@ pub(crate) struct Terminal {
     pull: Pull,
     reduction: Reduction,
 }
-
-static CLASS: Class = Class::new();
 
 impl Terminal {
     fn over<'py>(
@@ -201,9 +199,7 @@ impl Coroutine for Terminal {
             .then_some(c"a terminal of a stream was never awaited: write `await stream.collect()`, `await stream.for_each(f)`, ...")
     }
 
-    fn class() -> &'static Class {
-        &CLASS
-    }
+    own_class!();
 
     fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let Some(link) = &self.link else {

@@ -13,7 +13,7 @@ use super::pipeline::Pipeline;
 use super::resume::{Advance, Failure};
 use super::wait::{PendingWait, SuspendPoint};
 use super::work_stack::PushState;
-use crate::buffer::Buffer;
+use crate::buffer::PyBuffer;
 use crate::coroutine::{Class, Coroutine, Native, Step};
 use crate::errors;
 use crate::errors::RaisedError;
@@ -167,7 +167,7 @@ impl Push {
         &mut self,
         py: Python<'py>,
         item: Py<PyAny>,
-        buffer: Py<Buffer>,
+        buffer: Py<PyBuffer>,
     ) -> Result<Step<'py>, RaisedError> {
         let must_yield = yield_budget::spend(py);
         let item = if must_yield {

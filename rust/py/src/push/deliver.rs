@@ -8,7 +8,7 @@ use super::link::{PyPushLink, closed_error};
 use super::pipeline::{End, Pipeline};
 use super::wait::{Awaited, PendingWait};
 use super::work_stack::{Checkpoint, PushState, Retained};
-use crate::buffer::Buffer;
+use crate::buffer::PyBuffer;
 use crate::errors;
 use crate::kernel::Output;
 use crate::object::iterator_result::IteratorResult;
@@ -235,7 +235,7 @@ impl Pipeline {
                     Delivered::Done
                 })
             }
-            End::Queue(buffer) => match Buffer::offer(buffer.bind(py), item) {
+            End::Queue(buffer) => match PyBuffer::offer(buffer.bind(py), item) {
                 Ok(None) => Ok(Delivered::Accepted),
                 Ok(Some(putting)) => Ok(Delivered::Pending(PendingWait::Space(Box::new(putting)))),
                 Err(refused) => Err(refused.into_error(py, caller_item())),

@@ -13,7 +13,7 @@ use super::awaitable::Push;
 use super::cycle;
 use super::pipeline::{End, Pipeline};
 use super::work_stack::{PushState, Retained};
-use crate::buffer::Buffer;
+use crate::buffer::PyBuffer;
 use crate::errors;
 use crate::kernel::AnyKernel;
 use crate::object::gc::{self, Traverse, traverse};
@@ -239,7 +239,7 @@ impl PyPushLink {
 
     /// The buffer at the end, if an item enters it without stages or checks.
     #[inline]
-    pub(super) fn direct_buffer(&self, py: Python<'_>) -> Option<Py<Buffer>> {
+    pub(super) fn direct_buffer(&self, py: Python<'_>) -> Option<Py<PyBuffer>> {
         if self.is_closed() || !self.home.is_current() {
             return None;
         }

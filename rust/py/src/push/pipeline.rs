@@ -12,7 +12,7 @@ use super::callbacks::PyCallbacks;
 use super::fan::PyFan;
 use super::link::{Outlet, PyPushLink};
 use super::work_stack::{PushState, Retained};
-use crate::buffer::Buffer;
+use crate::buffer::PyBuffer;
 use crate::errors;
 use crate::kernel::AnyKernel;
 use crate::object::gc::traverse;
@@ -35,7 +35,7 @@ pub(crate) enum End {
     /// A list, and the maximum number of its items.
     Collect(Py<PyList>, Option<usize>),
     /// A buffer.
-    Queue(Py<Buffer>),
+    Queue(Py<PyBuffer>),
     /// Callables.
     Call(Py<PyCallbacks>),
     /// Many push objects.
@@ -51,7 +51,7 @@ impl End {
     pub(super) fn of(object: &Bound<'_, PyAny>, maxsize: Option<usize>) -> PyResult<Self> {
         if let Ok(list) = object.cast_exact::<PyList>() {
             Ok(Self::Collect(list.clone().unbind(), maxsize))
-        } else if let Ok(buffer) = object.cast_exact::<Buffer>() {
+        } else if let Ok(buffer) = object.cast_exact::<PyBuffer>() {
             Ok(Self::Queue(buffer.clone().unbind()))
         } else if let Ok(callbacks) = object.cast_exact::<PyCallbacks>() {
             Ok(Self::Call(callbacks.clone().unbind()))

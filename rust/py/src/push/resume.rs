@@ -12,7 +12,7 @@ use super::nowait::has_acceptors;
 use super::pipeline::{End, Pipeline, annotate};
 use super::wait::{Awaited, Missing, PendingWait, SuspendPoint};
 use super::work_stack::{PushState, Retained};
-use crate::buffer::Putting;
+use crate::buffer::PendingPut;
 use crate::coroutine::delegate::is_awaitable;
 use crate::coroutine::{Inner, Step};
 use crate::kernel::call_one;
@@ -251,7 +251,7 @@ impl Pipeline {
     fn put_or_wait<'py>(
         py: Python<'py>,
         state: &PushState,
-        mut putting: Box<Putting>,
+        mut putting: Box<PendingPut>,
     ) -> PyResult<Resumed<'py>> {
         match putting.step(py) {
             Ok(None) => Ok(Resumed::Delivered(Delivered::Accepted)),

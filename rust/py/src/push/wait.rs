@@ -9,7 +9,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use crate::buffer::Putting;
+use crate::buffer::PendingPut;
 use crate::coroutine::Inner;
 use crate::object::gc::traverse;
 use crate::source::{AnySource, Wait};
@@ -22,7 +22,7 @@ pub(super) enum PendingWait {
     /// Await an object.
     Await(Py<PyAny>, Awaited),
     /// Wait for space in the buffer at the end.
-    Space(Box<Putting>),
+    Space(Box<PendingPut>),
     /// Wait for the next item of this inner source, which enters stage `.1`.
     Source(AnySource, usize),
 }
@@ -101,7 +101,7 @@ impl Missing {
 pub(super) enum SuspendPoint {
     Yield(Option<Py<PyAny>>),
     Await(Inner, Awaited),
-    Space(Box<Putting>),
+    Space(Box<PendingPut>),
     Source(Wait, AnySource, usize),
 }
 

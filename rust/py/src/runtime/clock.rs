@@ -9,7 +9,7 @@ use crate::runtime::private_layout::Layout;
 /// Reading the clock of `time.monotonic` without a call into Python. The fallback calls `time.monotonic`.
 pub(crate) static LAYOUT: Layout = Layout::new("monotonic_clock", self_test);
 
-/// The clock of a loop.
+/// The clock of an event loop.
 #[derive(Debug)]
 pub(crate) enum Clock {
     /// `time.monotonic`, which the event loops of asyncio use, read without a call into Python.
@@ -19,13 +19,13 @@ pub(crate) enum Clock {
 }
 
 impl Clock {
-    /// What a callable that gives the seconds reads.
+    /// The clock that this callable reads. The callable returns seconds.
     pub(crate) fn of(callable: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = callable.py();
         let monotonic = py
             .import(intern!(py, "time"))?
             .getattr(intern!(py, "monotonic"))?;
-        // A test may have put a function of its own in that place.
+        // A test may have replaced `time.monotonic`.
         let is_monotonic = LAYOUT.is_used()
             && callable.is(&monotonic)
             && callable.is_exact_instance_of::<PyCFunction>();
@@ -56,17 +56,17 @@ impl Clock {
 
 #[cfg(Py_3_13)]
 unsafe extern "C" {
-    /// `time.monotonic`, except that it reports an error by its result alone, which is -1 then.
+    /// `time.monotonic`, except that an error is only reported by the result -1.
     fn PyTime_MonotonicRaw(result: *mut i64) -> std::ffi::c_int;
 }
 
-/// The nanoseconds of `time.monotonic()`, by a public function of CPython or of the system; `None` where neither has them.
+/// The nanoseconds of `time.monotonic()`, from a public function of CPython or of the system; `None` where there is neither.
 #[inline]
 fn nanoseconds(_attached: Python<'_>) -> Option<i64> {
     #[cfg(Py_3_13)]
     {
         let mut nanoseconds = 0;
-        // SAFETY: attached, and a place for the result.
+        // SAFETY: attached, with a pointer to the result.
         let status = unsafe { PyTime_MonotonicRaw(&raw mut nanoseconds) };
         (status == 0).then_some(nanoseconds)
     }
@@ -74,7 +74,7 @@ fn nanoseconds(_attached: Python<'_>) -> Option<i64> {
     #[cfg(all(not(Py_3_13), target_os = "linux"))]
     {
         let mut time = std::mem::MaybeUninit::<libc::timespec>::uninit();
-        // SAFETY: a place for the result, which is read if the call filled it in.
+        // SAFETY: a pointer to the result, which is read only after the call has succeeded.
         let time = unsafe {
             match libc::clock_gettime(libc::CLOCK_MONOTONIC, time.as_mut_ptr()) {
                 0 => time.assume_init(),
@@ -91,7 +91,7 @@ fn nanoseconds(_attached: Python<'_>) -> Option<i64> {
     None
 }
 
-/// `time.monotonic()`, to the bit; 0 where it cannot be read, which the self-test has found out.
+/// Exactly `time.monotonic()`; 0 where the clock cannot be read, where the self-test fails.
 #[inline]
 fn monotonic(attached: Python<'_>) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "as CPython does it")]
@@ -99,7 +99,7 @@ fn monotonic(attached: Python<'_>) -> f64 {
     nanoseconds / 1e9
 }
 
-/// Reads the clock before and after CPython does.
+/// Reads the clock before and after a call of `time.monotonic`.
 fn self_test(py: Python<'_>) -> PyResult<bool> {
     let time = py.import("time")?.getattr("monotonic")?;
     for _ in 0..2 {

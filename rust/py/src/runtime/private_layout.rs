@@ -31,10 +31,10 @@ use crate::pull::control;
 use crate::runtime::{asyncio, clock};
 use crate::source::async_gen;
 
-/// Names of layouts, separated by commas, which are not to be used; or `all`. It is read once, when the module is imported.
+/// The names of layouts that must not be used, separated by commas; or `all`. It is read once, at import.
 const VARIABLE: &str = "HEADRACE_NO_PRIVATE_LAYOUTS";
 
-/// All of them. A layout comes after those that its self-test uses.
+/// All layouts. A layout is listed after those that its self-test uses.
 static LAYOUTS: [&Layout; 12] = [
     &async_gen::LAYOUT,
     &type_object::LAYOUT,
@@ -74,7 +74,7 @@ impl Layout {
     }
 }
 
-/// Runs the self-tests. It comes before anything that uses a layout.
+/// Runs the self-tests. Must be called before any layout is used.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let refused = std::env::var(VARIABLE).unwrap_or_default();
@@ -84,14 +84,14 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     warn_of_unknown(py, &refused)?;
     for layout in LAYOUTS {
         let is_refused = (refused.iter()).any(|&name| name == "all" || name == layout.name);
-        // An error is a difference, too: an attribute that is gone, for example.
+        // An error means a different layout too, such as a missing attribute.
         let is_used = !is_refused && (layout.test)(py).unwrap_or(false);
         layout.is_used.store(is_used, Relaxed);
     }
     module.add_function(wrap_pyfunction!(private_layouts, module)?)
 }
 
-/// A misspelled name would leave the layout on, and an exception would keep a program from starting once a name is gone.
+/// Warns of a misspelled name, which would leave the layout on. An error would stop a program that names a removed layout.
 fn warn_of_unknown(py: Python<'_>, refused: &[&str]) -> PyResult<()> {
     for &name in refused {
         if name != "all" && LAYOUTS.iter().all(|layout| layout.name != name) {
@@ -115,14 +115,13 @@ fn private_layouts(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(layouts)
 }
 
-/// Whether the struct of a type has its fields where this build expects them, as far as Python shows them.
-///
-/// They are at the beginning, in the middle and towards the end of the slots that this crate reads.
+/// Whether the fields of a type's struct have the expected offsets. Compares those that Python shows, which are at the beginning, in the
+/// middle and towards the end of the slots that this crate reads.
 pub(crate) fn has_known_struct(class: &Bound<'_, PyType>) -> PyResult<bool> {
     let py = class.py();
     let shown = |name| class.getattr(name);
     let base = shown(intern!(py, "__base__"))?;
-    // What is read below is within the size of the object that the type is.
+    // The fields below must be within the size of the type object.
     let metatype = class.get_type();
     let size: usize = metatype.getattr(intern!(py, "__basicsize__"))?.extract()?;
     if size < size_of::<ffi::PyTypeObject>() {
@@ -160,6 +159,39 @@ pub(crate) fn has_managed_fields(class: &Bound<'_, PyType>) -> bool {
     const MANAGED: std::ffi::c_ulong = 1 << 3 | 1 << 4;
     // SAFETY: a live type.
     unsafe { ffi::PyType_GetFlags(class.as_type_ptr()) & MANAGED != 0 }
+}
+
+/// Whether dead objects of a class are kept and revived. `make` makes an object, or revives one, which must hold `held`. `kept` returns the
+/// number of dead objects. `is_as_new` tests and uses a revived object.
+pub(crate) fn revives<'py>(
+    held: &Bound<'py, PyAny>,
+    make: impl Fn() -> PyResult<Bound<'py, PyAny>>,
+    kept: impl Fn() -> usize,
+    is_as_new: impl Fn(&Bound<'py, PyAny>) -> PyResult<bool>,
+) -> PyResult<bool> {
+    let first = make()?;
+    let class = first.get_type().into_any();
+    // SAFETY: a live object.
+    let references = || unsafe { ffi::Py_REFCNT(class.as_ptr()) };
+    let (with_one, address) = (references(), first.as_ptr());
+    drop(first);
+    // A dead object keeps the reference to its type, and has dropped `held`.
+    let is_dead = || kept() == 1 && references() == with_one && has_references(held, 1);
+    for _ in 0..2 {
+        if !is_dead() {
+            return Ok(false);
+        }
+        let revived = make()?;
+        let is_same = std::ptr::eq(revived.as_ptr(), address)
+            && kept() == 0
+            && references() == with_one
+            && revived.get_type().is(&class)
+            && has_references(&revived, 1);
+        if !is_same || !is_as_new(&revived)? {
+            return Ok(false);
+        }
+    }
+    Ok(is_dead())
 }
 
 /// Whether an object has the plain reference count that this crate expects.

@@ -317,8 +317,7 @@ impl PyAsyncIterSource {
 
     /// Forgets the iterator: its origin restarts by itself.
     pub(crate) fn forget(&self, py: Python<'_>) {
-        let old = std::mem::take(&mut *self.state.borrow(py));
-        drop(old);
+        self.state.set(py, State::default());
     }
 
     /// Marks a generator that will not be resumed inside its item as not running. It can then still be closed, which runs its
@@ -369,8 +368,7 @@ impl PyAsyncIterSource {
                 errors::describe(origin)
             )));
         }
-        let old = std::mem::take(&mut *self.state.borrow(py));
-        drop(old);
+        self.state.set(py, State::default());
         Ok(())
     }
 

@@ -6,20 +6,20 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::{SourcePoll, Wait};
-use crate::buffer::Buffer;
+use crate::buffer::PyBuffer;
 use crate::coroutine::Pending;
 
 /// Takes items out of a [`Buffer`].
 #[pyclass(frozen, name = "BufferSource", module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct PyBufferSource {
-    buffer: Py<Buffer>,
+    buffer: Py<PyBuffer>,
 }
 
 #[pymethods]
 impl PyBufferSource {
     #[new]
-    fn new(buffer: Py<Buffer>) -> Self {
+    fn new(buffer: Py<PyBuffer>) -> Self {
         Self { buffer }
     }
 
@@ -30,7 +30,7 @@ impl PyBufferSource {
 
 impl PyBufferSource {
     /// The buffer that items are taken from.
-    pub(crate) fn buffer(&self, py: Python<'_>) -> Py<Buffer> {
+    pub(crate) fn buffer(&self, py: Python<'_>) -> Py<PyBuffer> {
         self.buffer.clone_ref(py)
     }
 

@@ -50,7 +50,7 @@ impl PyIterSource {
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        self.set(py, State::Ended);
+        self.state.set(py, State::Ended);
     }
 }
 
@@ -58,11 +58,6 @@ impl PyIterSource {
     /// Makes a source over an iterable.
     pub(crate) fn over(iterable: &Bound<'_, PyAny>) -> Self {
         Self::new(iterable)
-    }
-
-    fn set(&self, py: Python<'_>, state: State) {
-        let old = std::mem::replace(&mut *self.state.borrow(py), state);
-        drop(old);
     }
 
     #[inline]
@@ -90,7 +85,8 @@ impl PyIterSource {
         let fresh = matches!(*self.state.borrow(py), State::Fresh);
         if fresh {
             let iterator = self.iterable.bind(py).try_iter()?;
-            self.set(py, State::Running(iterator.clone().unbind()));
+            self.state
+                .set(py, State::Running(iterator.clone().unbind()));
             if let Some(item) = Self::step(&iterator) {
                 return Ok(SourcePoll::Item(item));
             }
@@ -99,7 +95,7 @@ impl PyIterSource {
             // An iterator that raised is kept: a class may continue after an error, and a generator ends by itself.
             Some(error) if !error.is_instance_of::<PyStopIteration>(py) => Err(error),
             _ => {
-                self.set(py, State::Ended);
+                self.state.set(py, State::Ended);
                 Ok(SourcePoll::End)
             }
         }
@@ -114,7 +110,7 @@ impl PyIterSource {
                 crate::errors::describe(iterable)
             )));
         }
-        self.set(py, State::Fresh);
+        self.state.set(py, State::Fresh);
         Ok(())
     }
 
@@ -125,8 +121,7 @@ impl PyIterSource {
 
     /// Ends the source. A generator is closed, which runs its `finally` immediately.
     pub(crate) fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let old = std::mem::replace(&mut *self.state.borrow(py), State::Ended);
-        let running = match old {
+        let running = match self.state.replace(py, State::Ended) {
             State::Running(iterator) => iterator.into_any().into_bound(py),
             State::Fresh => self.iterable.bind(py).clone(),
             State::Ended => return Ok(()),

@@ -25,6 +25,7 @@ use pyo3::prelude::*;
 
 use crate::coroutine::{Inner, Parked, Pending};
 use crate::merge::PyMergeView;
+use crate::object::class_enum::class_enum;
 use crate::object::gc::traverse;
 pub(crate) use async_iter::PyAsyncIterSource;
 pub(crate) use buffer::PyBufferSource;
@@ -61,55 +62,20 @@ pub(crate) enum Wait {
 
 traverse!(enum Wait { Core(pending), Batch(parked), Inner(inner), Agen, Merge { waiter } });
 
-traverse!(
-    enum AnySource {
-        Deque(source),
-        Once(source),
-        Lines(source),
-        Iter(source),
-        Buffer(source),
-        AsyncIter(source),
-        Merge(source),
+class_enum! {
+    /// Any source.
+    pub(crate) enum AnySource: ("origin", "a pull object or a source of headrace") {
+        Deque(PyDequeSource),
+        Once(PyOnceSource),
+        Lines(PyLinesSource),
+        Iter(PyIterSource),
+        Buffer(PyBufferSource),
+        AsyncIter(PyAsyncIterSource),
+        Merge(PyMergeView),
     }
-);
-
-/// Any source.
-#[derive(Debug)]
-pub(crate) enum AnySource {
-    Deque(Py<PyDequeSource>),
-    Once(Py<PyOnceSource>),
-    Lines(Py<PyLinesSource>),
-    Iter(Py<PyIterSource>),
-    Buffer(Py<PyBufferSource>),
-    AsyncIter(Py<PyAsyncIterSource>),
-    Merge(Py<PyMergeView>),
 }
 
 impl AnySource {
-    pub(crate) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        if let Ok(source) = object.cast_exact::<PyDequeSource>() {
-            Ok(Self::Deque(source.clone().unbind()))
-        } else if let Ok(source) = object.cast_exact::<PyOnceSource>() {
-            Ok(Self::Once(source.clone().unbind()))
-        } else if let Ok(source) = object.cast_exact::<PyLinesSource>() {
-            Ok(Self::Lines(source.clone().unbind()))
-        } else if let Ok(source) = object.cast_exact::<PyIterSource>() {
-            Ok(Self::Iter(source.clone().unbind()))
-        } else if let Ok(source) = object.cast_exact::<PyBufferSource>() {
-            Ok(Self::Buffer(source.clone().unbind()))
-        } else if let Ok(source) = object.cast_exact::<PyAsyncIterSource>() {
-            Ok(Self::AsyncIter(source.clone().unbind()))
-        } else if let Ok(source) = object.cast_exact::<PyMergeView>() {
-            Ok(Self::Merge(source.clone().unbind()))
-        } else {
-            Err(crate::errors::wrong_type(
-                "origin",
-                "a pull object or a source of headrace",
-                object,
-            ))
-        }
-    }
-
     /// Makes a source of an iterable, sync or async, whose items a kernel emits.
     pub(crate) fn over(iterable: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = iterable.py();
@@ -134,18 +100,6 @@ impl AnySource {
                 "only an iterable or an async iterable can be flattened, got {}",
                 crate::errors::describe(iterable)
             )))
-        }
-    }
-
-    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
-        match self {
-            Self::Deque(source) => Self::Deque(source.clone_ref(py)),
-            Self::Once(source) => Self::Once(source.clone_ref(py)),
-            Self::Lines(source) => Self::Lines(source.clone_ref(py)),
-            Self::Iter(source) => Self::Iter(source.clone_ref(py)),
-            Self::Buffer(source) => Self::Buffer(source.clone_ref(py)),
-            Self::AsyncIter(source) => Self::AsyncIter(source.clone_ref(py)),
-            Self::Merge(source) => Self::Merge(source.clone_ref(py)),
         }
     }
 
@@ -192,7 +146,10 @@ impl AnySource {
                 Err(error) => Err(error),
             },
             (Self::Lines(source), Wait::Batch(parked)) => match sent {
-                Ok(_) => source.get().resume(py, parked),
+                Ok(_) => {
+                    drop(parked);
+                    source.get().poll_next(py)
+                }
                 // The batch waits for the next pull.
                 Err(error) => Err(error),
             },

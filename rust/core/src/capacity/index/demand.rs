@@ -17,7 +17,7 @@ impl Demand {
         self.len
     }
 
-    /// The least amount; `u64::MAX` if there is none.
+    /// Return the least amount; `u64::MAX` if there is none.
     #[inline]
     pub(in crate::capacity) fn least(&self) -> u64 {
         if self.len == 0 {

@@ -39,7 +39,7 @@ impl ReadyChildren {
         }
     }
 
-    /// The rates of a class.
+    /// Return the rates of a class.
     pub(in crate::capacity) fn rates(&self, class: ClassId) -> &[ResourceId] {
         match class.checked_sub(1) {
             None => &[],
@@ -47,23 +47,23 @@ impl ReadyChildren {
         }
     }
 
-    /// The class with these rates, which are sorted; added if needed.
+    /// Return the class with these rates, which are sorted; added if needed.
     pub(in crate::capacity) fn class(&mut self, rates: Vec<ResourceId>) -> ClassId {
         if rates.is_empty() {
             return 0;
         }
         let known = self.bound.iter().position(|(other, _)| *other == rates);
         // An empty class is reused, so there are no more classes than children.
-        let place = known.or_else(|| {
-            let place = self.bound.iter().position(|(_, bound)| bound.is_empty())?;
-            self.bound[place].0.clone_from(&rates);
-            Some(place)
+        let position = known.or_else(|| {
+            let position = self.bound.iter().position(|(_, bound)| bound.is_empty())?;
+            self.bound[position].0.clone_from(&rates);
+            Some(position)
         });
-        let place = place.unwrap_or_else(|| {
+        let position = position.unwrap_or_else(|| {
             self.bound.push((rates, TournamentTree::default()));
             self.bound.len() - 1
         });
-        ClassId::try_from(place + 1).expect("fewer than 2^32 children")
+        ClassId::try_from(position + 1).expect("fewer than 2^32 children")
     }
 
     /// Insert a child. Returns [its leaf](TournamentTree::insert).
@@ -90,7 +90,7 @@ impl ReadyChildren {
         self.of(class).assign_leaves()
     }
 
-    /// The first of all.
+    /// Return the first of all.
     #[inline]
     pub(in crate::capacity) fn first(&self) -> Option<OrderKey> {
         self.classes().filter_map(TournamentTree::first).min()
@@ -117,7 +117,7 @@ impl ReadyChildren {
         self.classes().map(TournamentTree::len).sum()
     }
 
-    /// The key at a leaf.
+    /// Return the key at a leaf.
     #[cfg(any(test, debug_assertions))]
     pub(in crate::capacity) fn at_leaf(&self, class: ClassId, leaf: u32) -> OrderKey {
         let class = self.classes().nth(class as usize);
@@ -143,10 +143,10 @@ impl Iterator for InOrder<'_> {
         let mut least = free.into_iter().chain(self.other).min();
         let mut winner = None;
         for (class, (bound, _)) in self.bound.iter_mut().enumerate() {
-            if let Some(place) = bound.peek()
-                && least.is_none_or(|least| place < least)
+            if let Some(position) = bound.peek()
+                && least.is_none_or(|least| position < least)
             {
-                (least, winner) = (Some(place), Some(class));
+                (least, winner) = (Some(position), Some(class));
             }
         }
         match winner {

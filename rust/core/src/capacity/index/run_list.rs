@@ -53,7 +53,7 @@ impl<R: Copy + Ord> RunList<R> {
         self.heads.first()
     }
 
-    /// Adds the entry with this index of `slab`.
+    /// Add the entry with this index of `slab`.
     pub(in crate::capacity) fn insert<T: Linked<Rank = R>>(
         &mut self,
         index: u32,
@@ -83,7 +83,7 @@ impl<R: Copy + Ord> RunList<R> {
         *slab.at_mut(index).links_mut() = links;
     }
 
-    /// Removes the entry with this index of `slab`.
+    /// Remove the entry with this index of `slab`.
     pub(in crate::capacity) fn remove<T: Linked<Rank = R>>(
         &mut self,
         index: u32,
@@ -110,7 +110,7 @@ impl<R: Copy + Ord> RunList<R> {
         }
     }
 
-    /// All entries, run by run.
+    /// Return all entries, run by run.
     pub(in crate::capacity) fn iter<'a, T: Linked<Rank = R>>(
         &'a self,
         slab: &'a Slab<T>,

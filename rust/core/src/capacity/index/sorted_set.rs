@@ -48,7 +48,7 @@ impl<T: Copy + Ord> SortedSet<T> {
         self.few.last().or_else(|| self.many.last()).copied()
     }
 
-    /// The last entry before `entry`.
+    /// Return the last entry before `entry`.
     pub(in crate::capacity) fn last_below(&self, entry: &T) -> Option<T> {
         let place = self.few.partition_point(|other| other < entry);
         let few = place.checked_sub(1).map(|place| &self.few[place]);

@@ -44,7 +44,7 @@ impl TournamentTree {
         self.len
     }
 
-    /// The number of leaves.
+    /// Return the number of leaves.
     fn leaves(&self) -> usize {
         self.matches.len()
     }
@@ -59,13 +59,13 @@ impl TournamentTree {
         self.matches[position / 2].0[position % 2] = key;
     }
 
-    /// The first of all.
+    /// Return the first of all.
     #[inline]
     pub(in crate::capacity) fn first(&self) -> Option<OrderKey> {
         (self.len > 0).then(|| self.at(1))
     }
 
-    /// The key at a leaf.
+    /// Return the key at a leaf.
     #[cfg(any(test, debug_assertions))]
     pub(in crate::capacity) fn at_leaf(&self, leaf: u32) -> OrderKey {
         self.at(self.leaves() + leaf as usize)
@@ -188,7 +188,7 @@ impl InOrder<'_> {
         self.next = self.losers.pop().map(|Reverse(next)| next);
     }
 
-    /// The next key.
+    /// Return the next key.
     #[inline]
     pub(in crate::capacity) fn peek(&mut self) -> Option<OrderKey> {
         self.find_next();
@@ -207,7 +207,7 @@ mod tests {
     use super::{OrderKey, TournamentTree};
     use std::collections::BTreeMap;
 
-    /// Knuth's generator; its high digits are good.
+    /// Draw from Knuth's generator, whose high digits are good.
     fn roll(random: &mut u64, below: u64) -> u64 {
         *random = random
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -249,21 +249,18 @@ mod tests {
                         leaves.insert(child, (leaf, key));
                     }
                 }
-                let mut places: Vec<_> = leaves.values().map(|&(_, key)| key).collect();
-                places.sort_unstable();
-                assert_eq!(tree.len(), places.len(), "seed {seed}");
-                assert_eq!(tree.first(), places.first().copied(), "seed {seed}");
+                let mut keys: Vec<_> = leaves.values().map(|&(_, key)| key).collect();
+                keys.sort_unstable();
+                assert_eq!(tree.len(), keys.len(), "seed {seed}");
+                assert_eq!(tree.first(), keys.first().copied(), "seed {seed}");
                 if child % 16 == 0 {
                     let mut order = tree.in_order();
-                    for key in places.iter().copied().map(Some).chain([None]) {
+                    for key in keys.iter().copied().map(Some).chain([None]) {
                         assert_eq!(order.peek(), key, "seed {seed}");
                         order.pop();
                     }
                 }
-                assert!(
-                    tree.matches.len() <= 64.max(4 * places.len()),
-                    "seed {seed}"
-                );
+                assert!(tree.matches.len() <= 64.max(4 * keys.len()), "seed {seed}");
             }
         }
     }

@@ -41,12 +41,12 @@ impl LowWaterMarks {
     /// Record the current debt, before anything is added to it.
     #[inline]
     pub(in crate::capacity) fn sink(&mut self, debt: u128) {
-        let Some(place) = self.marks.len().checked_sub(1) else {
+        let Some(position) = self.marks.len().checked_sub(1) else {
             return;
         };
-        if self.marks[place].least > debt {
-            self.marks[place].least = debt;
-            self.join(place);
+        if self.marks[position].least > debt {
+            self.marks[position].least = debt;
+            self.join(position);
         }
     }
 
@@ -63,32 +63,33 @@ impl LowWaterMarks {
     /// Remove a permit. Ignores a permit that never took of this rate.
     #[inline]
     pub(in crate::capacity) fn end(&mut self, stamp: u64) {
-        if let Some(place) = self.find(stamp) {
-            self.marks[place].permits -= 1;
-            if self.marks[place].permits == 0 {
-                self.marks.remove(place);
+        if let Some(position) = self.find(stamp) {
+            self.marks[position].permits -= 1;
+            if self.marks[position].permits == 0 {
+                self.marks.remove(position);
             }
         }
     }
 
-    /// The least recorded debt since a permit took quota; 0 for one that never did.
+    /// Return the least recorded debt since a permit took quota; 0 for one that never did.
     pub(in crate::capacity) fn since(&self, stamp: u64) -> u128 {
-        self.find(stamp).map_or(0, |place| self.marks[place].least)
+        self.find(stamp)
+            .map_or(0, |position| self.marks[position].least)
     }
 
     /// Lower the marks by a refund of `back` to a permit, at most the least debt since, which must be recorded up to now.
     pub(in crate::capacity) fn lower(&mut self, stamp: u64, back: u128) {
-        let Some(place) = self.find(stamp) else {
+        let Some(position) = self.find(stamp) else {
             return;
         };
-        for mark in &mut self.marks[place..] {
+        for mark in &mut self.marks[position..] {
             debug_assert!(
                 mark.least != UNTOUCHED,
                 "the current debt is recorded first"
             );
             mark.least -= back;
         }
-        self.join(place);
+        self.join(position);
     }
 
     /// Convert the marks to other units.
@@ -101,8 +102,8 @@ impl LowWaterMarks {
     /// Panic unless the marks match the live permits with these stamps, which rise; older stamps may not be here.
     #[cfg(any(test, debug_assertions))]
     pub(in crate::capacity) fn check(&self, stamps: &[u64]) {
-        for (place, mark) in self.marks.iter().enumerate() {
-            let later = self.marks.get(place + 1);
+        for (position, mark) in self.marks.iter().enumerate() {
+            let later = self.marks.get(position + 1);
             let end = later.map_or(u64::MAX, |later| later.first);
             let live = stamps
                 .iter()
@@ -121,11 +122,11 @@ impl LowWaterMarks {
     }
 
     /// Join a mark with all earlier marks that are not below it.
-    fn join(&mut self, place: usize) {
-        let least = self.marks[place].least;
-        let first = self.marks[..place].partition_point(|mark| mark.least < least);
-        if first < place {
-            let joined = self.marks.drain(first + 1..=place);
+    fn join(&mut self, position: usize) {
+        let least = self.marks[position].least;
+        let first = self.marks[..position].partition_point(|mark| mark.least < least);
+        if first < position {
+            let joined = self.marks.drain(first + 1..=position);
             let permits: u32 = joined.map(|mark| mark.permits).sum();
             self.marks[first].permits += permits;
             self.marks[first].least = least;

@@ -113,7 +113,7 @@ impl Node {
         self.resources.get_mut(id)
     }
 
-    /// The resource with this id, added if needed.
+    /// Return the resource with this id, added if needed.
     #[inline]
     pub(in crate::capacity) fn resource_or_new(
         &mut self,
@@ -123,7 +123,7 @@ impl Node {
         self.resources.get_or_new(id, kind)
     }
 
-    /// The rates that all waiters offered at the node and below need, whether or not the node limits them.
+    /// Return the rates that all waiters offered at the node and below need, whether or not the node limits them.
     fn rates_of_all(&self) -> impl Iterator<Item = ResourceId> {
         let of_all = |resource: &&Resource| {
             resource.kind == ResourceKind::Rate && resource.demand.len() == self.offered
@@ -134,14 +134,14 @@ impl Node {
             .map(|resource| resource.id)
     }
 
-    /// The rates that all waiters offered at the node and below need, sorted.
+    /// Return the rates that all waiters offered at the node and below need, sorted.
     pub(in crate::capacity) fn rates(&self) -> Vec<ResourceId> {
         let mut rates: Vec<_> = self.rates_of_all().collect();
         rates.sort_unstable();
         rates
     }
 
-    /// Whether [`rates`](Self::rates) equals these.
+    /// Return whether [`rates`](Self::rates) equals these.
     #[inline]
     pub(in crate::capacity) fn needs_rates(&self, rates: &[ResourceId]) -> bool {
         let mut count = 0;
@@ -164,7 +164,7 @@ impl Node {
         self.life != Life::Open
     }
 
-    /// Whether it rejects every cost at this time.
+    /// Return whether it rejects every cost at this time.
     #[inline]
     pub(in crate::capacity) fn is_held_off(&self, now: Time) -> bool {
         self.paused || now < self.not_before

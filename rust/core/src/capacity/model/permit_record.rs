@@ -52,7 +52,7 @@ pub(in crate::capacity) enum Held {
 }
 
 impl PermitRecord {
-    /// Whether it was granted while the tree had no waiter, and the tree has had none since.
+    /// Return whether it was granted while the tree had no waiter, and the tree has had none since.
     #[inline]
     pub(in crate::capacity) fn is_uncharged(&self) -> bool {
         self.uncharged != CHARGED
@@ -60,7 +60,7 @@ impl PermitRecord {
 }
 
 impl Held {
-    /// Whether the slots are counted as held.
+    /// Return whether the slots are counted as held.
     pub(in crate::capacity) fn has_slots(self) -> bool {
         matches!(self, Self::Yes | Self::Regained)
     }

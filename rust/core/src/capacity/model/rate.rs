@@ -38,7 +38,7 @@ impl Rate {
         }
     }
 
-    /// The largest amount that one request can have.
+    /// Return the largest amount that one request can have.
     #[inline]
     pub(in crate::capacity) fn largest(&self) -> u64 {
         match self.burst {
@@ -83,7 +83,7 @@ impl Rate {
         u128::from(amount) * u128::from(self.per)
     }
 
-    /// When `amount` is ready if no more is taken meanwhile: `now`, later, or never while the rate is 0.
+    /// Return when `amount` is ready if no more is taken meanwhile: `now`, later, or never while the rate is 0.
     #[inline]
     pub(in crate::capacity) fn ready_at(&self, amount: u64, now: Time) -> Time {
         let now = now.max(self.at);
@@ -111,11 +111,11 @@ impl Rate {
         self.at = now;
     }
 
-    /// Take `amount` for the permit with this stamp, as of the time at which it was ready, if that is no longer than `lateness` ago;
-    /// otherwise as of now.
+    /// Take `amount` for the permit with this stamp. The charge counts from the time at which it was ready, if that is at
+    /// most `lateness` ago, and otherwise from the current time.
     ///
-    /// A timer is always a little late, and a smooth rate would lose each delay for good. Without a waiter no timer is in use, so
-    /// nothing is late.
+    /// A timer is always a little late, and a smooth rate would lose each delay for good. Without a waiter no timer is
+    /// in use, so nothing is late.
     #[inline]
     pub(in crate::capacity) fn lend(
         &mut self,
@@ -162,13 +162,13 @@ impl Rate {
         self.low.check(stamps);
     }
 
-    /// The quota that was taken and has not come back, in micro-units.
+    /// Return the quota that was taken and has not come back, in micro-units.
     pub(in crate::capacity) fn taken(&self, now: Time) -> u64 {
         let units = self.debt_at(now).div_ceil(u128::from(self.per));
         u64::try_from(units).unwrap_or(u64::MAX)
     }
 
-    /// The largest amount that could be had now.
+    /// Return the largest amount that could be had now.
     pub(in crate::capacity) fn available(&self, now: Time) -> u64 {
         match self.burst {
             _ if self.amount == 0 => 0,
@@ -178,7 +178,7 @@ impl Rate {
         }
     }
 
-    /// The time in which the whole rate brings an amount, in nanoseconds.
+    /// Return the time in which the whole rate brings an amount, in nanoseconds.
     pub(in crate::capacity) fn worth(&self, amount: u64) -> u64 {
         let nanos = self.cost(amount) / u128::from(self.amount.max(1));
         u64::try_from(nanos).unwrap_or(u64::MAX)
@@ -212,7 +212,7 @@ mod tests {
             (bits ^ (bits >> 31)) % n
         }
 
-        /// An index below `len`.
+        /// Return an index below `len`.
         fn index(&mut self, len: usize) -> usize {
             usize::try_from(self.below(len as u64)).expect("it is below a usize")
         }
@@ -264,7 +264,7 @@ mod tests {
         more: Vec<(u64, u64)>,
     }
 
-    /// The debt if all amounts had been known from the start, of a rate of 3 a second: in units x seconds / 3.
+    /// Return the debt if all amounts had been known from the start, of a rate of 3 a second: in units x seconds / 3.
     fn debt_of(takings: &[Taking], now: u64) -> u64 {
         let first = takings.iter().map(|taking| (taking.time, taking.amount));
         let more = takings.iter().flat_map(|taking| taking.more.clone());
@@ -392,7 +392,7 @@ mod tests {
         assert_eq!(rate.taken(at(0)), 0);
     }
 
-    /// Marks of permits that have ended are removed.
+    /// Mark of permits that have ended are removed.
     #[test]
     fn no_more_marks_than_live_permits() {
         let mut rate = Rate::new(1, SECOND, Some(1_000_000));

@@ -148,7 +148,7 @@ impl Resource {
         }
     }
 
-    /// The largest amount that one request can have under the current limit; `None` without a limit.
+    /// Return the largest amount that one request can have under the current limit; `None` without a limit.
     #[inline]
     pub(in crate::capacity) fn largest(&self) -> Option<u64> {
         match &self.limit {
@@ -227,7 +227,7 @@ impl Resource {
         }
     }
 
-    /// The slots or budget left, including reservations.
+    /// Return the slots or budget left, including reservations.
     #[inline]
     pub(in crate::capacity) fn free(&self) -> u64 {
         // The sum may exceed any limit, after the limit was lowered or removed.
@@ -239,13 +239,13 @@ impl Resource {
         }
     }
 
-    /// The amount left for waiters without a reservation.
+    /// Return the amount left for waiters without a reservation.
     #[inline]
     pub(in crate::capacity) fn unreserved(&self) -> u64 {
         self.free().saturating_sub(self.reserved_sum)
     }
 
-    /// The amount left for a waiter with reservations: all but the reservations of older waiters.
+    /// Return the amount left for a waiter with reservations: all but the reservations of older waiters.
     pub(in crate::capacity) fn free_for(&self, rank: Rank) -> u64 {
         let older = self.reservations().iter();
         let older = older.take_while(|(other, _)| *other < rank);
@@ -257,12 +257,12 @@ impl Resource {
         self.reserved_sum.min(self.free())
     }
 
-    /// The reserved amounts, in the order of rank.
+    /// Return the reserved amounts, in the order of rank.
     pub(in crate::capacity) fn reservations(&self) -> &[(Rank, u64)] {
         self.extra.as_ref().map_or(&[], |extra| &extra.reserved)
     }
 
-    /// The waiters that a grant of this resource may pass.
+    /// Return the waiters that a grant of this resource may pass.
     #[inline]
     pub(in crate::capacity) fn passed_over(&self) -> &[u32] {
         self.extra.as_ref().map_or(&[], |extra| &extra.passed_over)
@@ -293,7 +293,7 @@ impl Resource {
         }
     }
 
-    /// The largest amount that a waiter needs of a budget, and that waiter.
+    /// Return the largest amount that a waiter needs of a budget, and that waiter.
     pub(in crate::capacity) fn largest_request(&self) -> Option<(u64, u32)> {
         self.extra.as_ref()?.queue.last()
     }
@@ -301,10 +301,10 @@ impl Resource {
     /// Reserve `amount` for the waiter with this rank. Returns false if it has a reservation here already.
     pub(in crate::capacity) fn reserve(&mut self, rank: Rank, amount: u64) -> bool {
         let reserved = &mut self.extra().reserved;
-        let Err(place) = reserved.binary_search_by_key(&rank, |(other, _)| *other) else {
+        let Err(position) = reserved.binary_search_by_key(&rank, |(other, _)| *other) else {
             return false;
         };
-        reserved.insert(place, (rank, amount));
+        reserved.insert(position, (rank, amount));
         self.reserved_sum = self.reserved_sum.saturating_add(amount);
         true
     }
@@ -312,16 +312,16 @@ impl Resource {
     /// Drop the reservation of the waiter with this rank. Returns whether it had one.
     pub(in crate::capacity) fn unreserve(&mut self, rank: Rank) -> bool {
         let reserved = &mut self.extra().reserved;
-        let Ok(place) = reserved.binary_search_by_key(&rank, |(other, _)| *other) else {
+        let Ok(position) = reserved.binary_search_by_key(&rank, |(other, _)| *other) else {
             return false;
         };
-        reserved.remove(place);
+        reserved.remove(position);
         let amounts = reserved.iter().map(|(_, amount)| amount);
         self.reserved_sum = amounts.fold(0, |sum, amount| sum.saturating_add(*amount));
         true
     }
 
-    /// Whether no waiter that needs at least `least` can have it now, so none needs to be visited.
+    /// Return whether no waiter that needs at least `least` can have it now, so none needs to be visited.
     #[inline]
     pub(in crate::capacity) fn is_blocked(&self, least: u64, now: Time) -> bool {
         match &self.limit {
@@ -345,7 +345,7 @@ impl Resource {
         }
     }
 
-    /// Whether the node holds or wants it, in competition with its siblings.
+    /// Return whether the node holds or wants it, in competition with its siblings.
     #[inline]
     pub(in crate::capacity) fn is_used(&self) -> bool {
         self.held > 0 || self.wanting > 0
@@ -356,7 +356,7 @@ impl Resource {
         self.own_held > 0 || self.own_wanting > 0
     }
 
-    /// When a rate can give `amount`, including the times at which it is held off.
+    /// Return when a rate can give `amount`, including the times at which it is held off.
     #[inline]
     pub(in crate::capacity) fn ready_at(&self, amount: u64, now: Time) -> Time {
         match &self.limit {
@@ -411,12 +411,12 @@ impl Resources {
         id: ResourceId,
         kind: ResourceKind,
     ) -> &mut Resource {
-        let place = others.iter().position(|p| p.id == id);
-        let place = place.unwrap_or_else(|| {
+        let position = others.iter().position(|p| p.id == id);
+        let position = position.unwrap_or_else(|| {
             others.push(Resource::new(id, kind));
             others.len() - 1
         });
-        &mut others[place]
+        &mut others[position]
     }
 
     #[inline]

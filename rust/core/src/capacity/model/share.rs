@@ -36,7 +36,7 @@ impl Share {
         }
     }
 
-    /// Its position among its siblings. The node's own index stands for the node's own queue.
+    /// Return its position among its siblings. The node's own index stands for the node's own queue.
     #[inline]
     pub(in crate::capacity) fn order_key(&self, child: u32) -> OrderKey {
         (self.tag, self.served, child)

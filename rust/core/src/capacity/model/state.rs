@@ -101,7 +101,7 @@ impl State {
         }
     }
 
-    /// The current time.
+    /// Return the current time.
     #[inline]
     pub(in crate::capacity) fn time(&self) -> Time {
         self.now.max(self.clock.now())
@@ -151,7 +151,7 @@ impl State {
         }
     }
 
-    /// The node and its ancestors, upward.
+    /// Return the node and its ancestors, upward.
     #[inline]
     pub(in crate::capacity) fn path(&self, node: u32) -> impl Iterator<Item = u32> + '_ {
         let mut next = node;
@@ -176,14 +176,14 @@ impl State {
         }
     }
 
-    /// Whether `above` is `node` or one of its ancestors.
+    /// Return whether `above` is `node` or one of its ancestors.
     pub(in crate::capacity) fn is_below(&self, node: u32, above: u32) -> bool {
         let depth = self.nodes.at(above).depth;
         let mut path = self.path(node);
         path.find(|&node| self.nodes.at(node).depth <= depth) == Some(above)
     }
 
-    /// The node and everything below it, parents first.
+    /// Return the node and everything below it, parents first.
     pub(in crate::capacity) fn below(&self, node: u32) -> Vec<u32> {
         let mut all = vec![node];
         let mut next = 0;
@@ -250,7 +250,7 @@ impl State {
         }
     }
 
-    /// The public id of a node.
+    /// Return the public id of a node.
     pub(in crate::capacity) fn id_of(&self, node: u32) -> NodeId {
         NodeId {
             tree: self.tree,
@@ -258,7 +258,7 @@ impl State {
         }
     }
 
-    /// The index of the node with this key, if it still exists.
+    /// Return the index of the node with this key, if it still exists.
     #[inline]
     pub(in crate::capacity) fn find_node(&self, key: Key) -> Option<u32> {
         self.nodes.get(key).map(|_| key.index())

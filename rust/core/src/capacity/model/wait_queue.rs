@@ -48,7 +48,7 @@ impl Offered {
 }
 
 impl WaitQueue {
-    /// The offered waiters, in order.
+    /// Return the offered waiters, in order.
     #[inline]
     pub(in crate::capacity) fn offered(&self) -> impl Iterator<Item = u32> + '_ {
         self.offered.as_slice().iter().copied()
@@ -59,7 +59,7 @@ impl WaitQueue {
         self.offered.len > 0
     }
 
-    /// Whether there is no waiter, offered, behind or parked.
+    /// Return whether there is no waiter, offered, behind or parked.
     #[inline]
     pub(in crate::capacity) fn is_empty(&self) -> bool {
         let is_alone =
@@ -67,13 +67,13 @@ impl WaitQueue {
         !self.has_offers() && self.overflow.as_deref().is_none_or(is_alone)
     }
 
-    /// The first waiter behind the offered ones.
+    /// Return the first waiter behind the offered ones.
     #[inline]
     pub(in crate::capacity) fn first_behind(&self) -> Option<(Rank, u32)> {
         self.overflow.as_ref()?.behind.first()
     }
 
-    /// Whether a waiter of this rank would be offered.
+    /// Return whether a waiter of this rank would be offered.
     pub(in crate::capacity) fn room_for(&self, rank: Rank, waiters: &Slab<Waiter>) -> FrontRoom {
         match *self.offered.as_slice() {
             // No waiter is behind while there is room in front.
@@ -94,22 +94,24 @@ impl WaitQueue {
         waiter: u32,
         waiters: &Slab<Waiter>,
     ) {
-        let mut place = self.offered.len as usize;
+        let mut position = self.offered.len as usize;
         let offered = &mut self.offered.waiters;
-        while place > 0 && waiters.at(offered[place - 1]).rank > rank {
-            offered[place] = offered[place - 1];
-            place -= 1;
+        while position > 0 && waiters.at(offered[position - 1]).rank > rank {
+            offered[position] = offered[position - 1];
+            position -= 1;
         }
-        offered[place] = waiter;
+        offered[position] = waiter;
         self.offered.len += 1;
     }
 
     pub(in crate::capacity) fn remove_offered(&mut self, waiter: u32) {
         let offered = self.offered.as_slice();
-        let place = offered.iter().position(|&other| other == waiter);
-        let place = place.expect("an offered waiter is in front of its queue");
+        let position = offered.iter().position(|&other| other == waiter);
+        let position = position.expect("an offered waiter is in front of its queue");
         let end = offered.len();
-        self.offered.waiters.copy_within(place + 1..end, place);
+        self.offered
+            .waiters
+            .copy_within(position + 1..end, position);
         self.offered.len -= 1;
     }
 
@@ -141,7 +143,7 @@ impl WaitQueue {
             .unwrap_or_default()
     }
 
-    /// All waiters, in any order.
+    /// Return all waiters, in any order.
     pub(in crate::capacity) fn all(&self, waiters: &Slab<Waiter>) -> Vec<u32> {
         let mut all: Vec<_> = self.offered().collect();
         if let Some(overflow) = &self.overflow {

@@ -50,7 +50,7 @@ pub(in crate::capacity) enum Wants {
 }
 
 impl Waiter {
-    /// A waiter that is to be queued at `node`.
+    /// Return a waiter that is to be queued at `node`.
     pub(in crate::capacity) fn new(
         node: u32,
         rank: Rank,
@@ -75,7 +75,7 @@ impl Waiter {
         }
     }
 
-    /// The suspended permit whose slots it waits for, if any.
+    /// Return the suspended permit whose slots it waits for, if any.
     pub(in crate::capacity) fn resumes(&self) -> Option<Key> {
         match self.wants {
             Wants::New(_) => None,

@@ -241,8 +241,9 @@ impl State {
         }
     }
 
-    /// Whether a request would wait for ever for capacity that its own owner holds: slots that only the owner can release, or a
-    /// budget that only the owner's permits may turn out not to need. Other owners are assumed to release everything.
+    /// Return whether a request would wait for ever for capacity that its own owner holds: slots that only the owner
+    /// can release, or a budget that only the owner's permits may turn out not to need. Other owners are assumed to
+    /// release everything.
     ///
     /// Checked when the wait begins, and not again.
     fn would_deadlock(&self, node: u32, cost: &Cost, owner: OwnerId) -> Option<AcquireError> {

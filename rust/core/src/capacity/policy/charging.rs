@@ -41,7 +41,7 @@ impl State {
         key
     }
 
-    /// Whether the next permit of a node is timed although the tree has no waiter.
+    /// Return whether the next permit of a node is timed although the tree has no waiter.
     #[inline]
     pub(in crate::capacity) fn is_timed(&self, node: u32) -> bool {
         let granted = self.nodes.at(node).granted;
@@ -95,7 +95,7 @@ impl State {
         self.nodes.at_mut(node).permit_refs -= 1;
     }
 
-    /// Whether the cost includes a rate.
+    /// Return whether the cost includes a rate.
     #[inline]
     pub(in crate::capacity) fn has_rate(&self, cost: &Cost) -> bool {
         let mut parts = cost.parts().iter();
@@ -108,7 +108,7 @@ impl State {
         self.uncharged.push(permit);
     }
 
-    /// The position of the next uncharged permit.
+    /// Return the position of the next uncharged permit.
     #[inline]
     fn next_uncharged(&self) -> u32 {
         u32::try_from(self.uncharged.len()).expect("fewer than 2^32 permits")
@@ -116,13 +116,13 @@ impl State {
 
     #[inline]
     pub(in crate::capacity) fn remove_uncharged(&mut self, permit: u32) {
-        let place = std::mem::replace(&mut self.permits.at_mut(permit).uncharged, CHARGED);
-        if place == CHARGED {
+        let position = std::mem::replace(&mut self.permits.at_mut(permit).uncharged, CHARGED);
+        if position == CHARGED {
             return;
         }
-        self.uncharged.swap_remove(place as usize);
-        if let Some(&moved) = self.uncharged.get(place as usize) {
-            self.permits.at_mut(moved).uncharged = place;
+        self.uncharged.swap_remove(position as usize);
+        if let Some(&moved) = self.uncharged.get(position as usize) {
+            self.permits.at_mut(moved).uncharged = position;
         }
     }
 
@@ -141,8 +141,8 @@ impl State {
         let until = charge.to;
         match self.permits.at(permit).charge {
             NIL => self.permits.at_mut(permit).charge = self.charges.insert(charge).index(),
-            place => {
-                let before = std::mem::replace(self.charges.at_mut(place), charge);
+            position => {
+                let before = std::mem::replace(self.charges.at_mut(position), charge);
                 self.expiry.remove(&(before.to, permit));
             }
         }
@@ -211,9 +211,9 @@ impl State {
         self.remove_uncharged(permit);
         if self.permits.at(permit).charge != NIL {
             self.correct(permit, self.now);
-            let place = std::mem::replace(&mut self.permits.at_mut(permit).charge, NIL);
-            self.expiry.remove(&(self.charges.at(place).to, permit));
-            self.charges.discard(self.charges.key_at(place));
+            let position = std::mem::replace(&mut self.permits.at_mut(permit).charge, NIL);
+            self.expiry.remove(&(self.charges.at(position).to, permit));
+            self.charges.discard(self.charges.key_at(position));
         }
     }
 
@@ -226,10 +226,10 @@ impl State {
     ) -> Result<(), PermitError> {
         let record = self.permits.get(key).ok_or(PermitError::Released)?;
         let (node, cost, held) = (record.node, record.cost.clone(), record.held);
-        for (place, &(id, amount)) in actual.iter().enumerate() {
+        for (position, &(id, amount)) in actual.iter().enumerate() {
             let part = cost.parts().iter().find(|(named, _)| *named == id);
             let &(_, asked) = part.ok_or(PermitError::Unasked(id))?;
-            if actual[..place].iter().any(|(named, _)| *named == id) {
+            if actual[..position].iter().any(|(named, _)| *named == id) {
                 return Err(PermitError::Twice(id));
             }
             if self.kind(id) == Some(ResourceKind::Slots) {
@@ -325,7 +325,7 @@ impl State {
         }
     }
 
-    /// The part of a permit's cost that is slots.
+    /// Return the part of a permit's cost that is slots.
     pub(in crate::capacity) fn slots_of(&self, permit: u32) -> Option<Cost> {
         let parts = self.permits.at(permit).cost.parts().iter();
         let slots = parts.filter(|(id, _)| self.kind(*id) == Some(ResourceKind::Slots));
@@ -380,7 +380,8 @@ impl State {
         }
     }
 
-    /// The permits of an owner, newest first. O(those), plus the uncharged ones; once there is a waiter, there are none of these.
+    /// Return the permits of an owner, newest first. O(those), plus the uncharged ones; once there is a waiter, there
+    /// are none of these.
     pub(in crate::capacity) fn permits_of(&self, owner: OwnerId) -> Vec<u32> {
         let mut next = self.owners.0.get(&owner).copied().unwrap_or(NIL);
         let listed = std::iter::from_fn(|| {

@@ -42,7 +42,7 @@ pub(in crate::capacity) enum Next {
 }
 
 impl State {
-    /// Whether a cost at a node fits the capacity that is free and not reserved for others.
+    /// Return whether a cost at a node fits the capacity that is free and not reserved for others.
     ///
     /// `waiter` is the waiter, if there is one; `rank` is its rank if it is starved, which gives access to younger reservations.
     pub(in crate::capacity) fn fit(

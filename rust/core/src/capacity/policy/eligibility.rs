@@ -7,7 +7,8 @@ use crate::capacity::{Cost, ResourceId};
 use crate::sync::WakeList;
 
 impl State {
-    /// Whether no waiter that is offered at `node` or below gets past `node`. Marks the resources that block it as contended.
+    /// Return whether no waiter that is offered at `node` or below gets past `node`. Marks the resources that block it
+    /// as contended.
     ///
     /// It compares the least demand of each resource. It may return false although a search would find no waiter, but never true
     /// although a search would find one.
@@ -77,7 +78,7 @@ impl State {
         });
     }
 
-    /// Whether a current limit of the path is below the cost.
+    /// Return whether a current limit of the path is below the cost.
     pub(in crate::capacity) fn is_above_a_limit(&self, node: u32, cost: &Cost) -> bool {
         self.above(node, cost, Resource::largest).is_some()
     }

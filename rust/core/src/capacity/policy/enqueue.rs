@@ -233,7 +233,7 @@ impl State {
         }
     }
 
-    /// Whether `node` itself has waiters.
+    /// Return whether `node` itself has waiters.
     pub(in crate::capacity) fn has_waiters(&self, node: u32) -> bool {
         !self.nodes.at(node).queue.is_empty()
     }

@@ -8,7 +8,7 @@ use crate::capacity::model::share::{FRACTION, Level, Prices, Share};
 use crate::capacity::model::state::State;
 use crate::capacity::{Cost, Time, Weight};
 
-/// A share of a limit, divided by the weight.
+/// Return a share of a limit, divided by the weight.
 #[inline]
 fn price(amount: u64, limit: u64, weight: Weight) -> u64 {
     let share = (u128::from(amount) << FRACTION) / u128::from(limit.max(1));
@@ -19,7 +19,7 @@ fn price(amount: u64, limit: u64, weight: Weight) -> u64 {
 }
 
 impl State {
-    /// The share of a child of `node`. The node's own index stands for its own queue.
+    /// Return the share of a child of `node`. The node's own index stands for its own queue.
     #[inline]
     pub(in crate::capacity) fn share(&self, node: u32, child: u32) -> &Share {
         if node == child {
@@ -112,7 +112,7 @@ impl State {
         }
     }
 
-    /// The levels of a path, the queue of `node` first, in a buffer that must be [put back](Self::put_back).
+    /// Return the levels of a path, the queue of `node` first, in a buffer that must be [put back](Self::put_back).
     fn levels_of(&mut self, node: u32) -> Vec<Level> {
         let mut levels = std::mem::take(&mut self.levels);
         let (mut parent, mut child) = (node, node);
@@ -169,7 +169,7 @@ impl State {
         }
     }
 
-    /// The expected hold time of a permit of `node`, in nanoseconds.
+    /// Return the expected hold time of a permit of `node`, in nanoseconds.
     pub(in crate::capacity) fn estimate(&self, node: u32) -> u64 {
         let mut nodes = self.path(node);
         nodes
@@ -248,9 +248,9 @@ impl State {
         if record.charge == NIL {
             return;
         }
-        let (node, place) = (record.node, record.charge);
+        let (node, position) = (record.node, record.charge);
         let mut levels = self.levels_of(node);
-        let charge = self.charges.at(place);
+        let charge = self.charges.at(position);
         charge.prices.put_into(&mut levels);
         let (charged_to, stamp) = (charge.to, charge.stamp);
         // Without a waiter there was nothing to share.
@@ -308,7 +308,7 @@ impl State {
 }
 
 impl Node {
-    /// Takes a hold into the moving average.
+    /// Take a hold into the moving average.
     pub(in crate::capacity) fn learn(&mut self, nanos: u64) {
         self.hold = Some(match self.hold {
             None => nanos,

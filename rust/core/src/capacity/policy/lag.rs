@@ -109,7 +109,7 @@ impl State {
         }
     }
 
-    /// The difference that two children may have: the whole node for one hold of each, over their weights.
+    /// Return the difference that two children may have: the whole node for one hold of each, over their weights.
     fn allowance(&self, parent: u32, one: u32, other: u32) -> i128 {
         let hold = i128::from(self.estimate(parent)) << FRACTION;
         let of = |child| {
@@ -119,7 +119,7 @@ impl State {
         of(one) + of(other)
     }
 
-    /// The first eligible child.
+    /// Return the first eligible child.
     fn first(&self, parent: u32) -> Option<OrderKey> {
         let here = self.nodes.at(parent);
         let own = here
@@ -130,7 +130,7 @@ impl State {
         here.ready.first().into_iter().chain(own).min()
     }
 
-    /// The rates of a node and its ancestors whose queue has a head.
+    /// Return the rates of a node and its ancestors whose queue has a head.
     pub(in crate::capacity) fn headed_rates(
         &self,
         node: u32,
@@ -147,7 +147,7 @@ impl State {
         self.headed_rates(node).next().is_some()
     }
 
-    /// Whether all offered waiters of a child need one rate whose queue has a head.
+    /// Return whether all offered waiters of a child need one rate whose queue has a head.
     fn joins_rate_queue(&self, parent: u32, child: u32) -> bool {
         self.headed_rates(parent).any(|rate| {
             let here = self.nodes.at(child);
@@ -163,7 +163,7 @@ impl State {
         })
     }
 
-    /// The child, if all its offered waiters wait at some rate.
+    /// Return the child, if all its offered waiters wait at some rate.
     fn lagging(&self, parent: u32, child: u32) -> Option<Lagging> {
         let tag = self.share(parent, child).tag;
         let mut rates = Vec::new();

@@ -83,12 +83,12 @@ impl State {
         }
     }
 
-    /// Whether a waiter that keeps its heads yields one to another: only to an older one that keeps its own.
+    /// Return whether a waiter that keeps its heads yields one to another: only to an older one that keeps its own.
     fn yields(&self, waiter: u32, to: u32) -> bool {
         self.keeps_rate_head(waiter) && self.waiters.at(waiter).rank > self.waiters.at(to).rank
     }
 
-    /// When the last rate is ready for a waiter that keeps its heads: not before another waiter there stops being the head.
+    /// Return when the last rate is ready for a waiter that keeps its heads: not before another waiter there stops being the head.
     fn quota_at(&self, waiter: u32) -> Time {
         let record = self.waiters.at(waiter);
         let mut last = self.ready_at(waiter);
@@ -105,7 +105,7 @@ impl State {
         last
     }
 
-    /// When the last rate has brought the quota that a waiter needs, whichever waiter is the head.
+    /// Return when the last rate has brought the quota that a waiter needs, whichever waiter is the head.
     pub(in crate::capacity) fn ready_at(&self, waiter: u32) -> Time {
         let (record, now) = (self.waiters.at(waiter), self.now);
         let resources = self.path(record.node).flat_map(|at| {
@@ -118,7 +118,7 @@ impl State {
         resources.fold(now, Time::max)
     }
 
-    /// Whether a waiter lacks quota of a rate whose head it is not.
+    /// Return whether a waiter lacks quota of a rate whose head it is not.
     fn lacks_other_rates(&self, waiter: u32) -> bool {
         let (record, now) = (self.waiters.at(waiter), self.now);
         self.path(record.node).any(|at| {
@@ -132,7 +132,8 @@ impl State {
         })
     }
 
-    /// Whether a waiter that is about to [become a head](Self::take_rate_heads) does so at a rate that another waiter needs.
+    /// Return whether a waiter that is about to [become a head](Self::take_rate_heads) does so at a rate that another
+    /// waiter needs.
     pub(in crate::capacity) fn takes_rate_head_from(&self, taking: u32, other: u32) -> bool {
         let (taking, other) = (self.waiters.at(taking), self.waiters.at(other));
         self.path(taking.node).any(|at| {

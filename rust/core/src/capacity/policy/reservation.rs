@@ -15,7 +15,7 @@ impl State {
         self.for_held_resources(waiter, |resource| resource.push_passed_over(waiter));
     }
 
-    /// Whether a waiter was passed, or missed capacity, as often as allowed.
+    /// Return whether a waiter was passed, or missed capacity, as often as allowed.
     pub(in crate::capacity) fn is_starved(&self, waiter: u32) -> bool {
         let record = self.waiters.at(waiter);
         record.bypassed.max(record.missed) >= self.passes
@@ -106,6 +106,26 @@ impl State {
         }
     }
 
+    /// Reserve each slots or budget resource that a starved waiter lacks.
+    ///
+    /// All of them: a pause drops the reservations, and afterwards the waiter may first lack another resource than the one on
+    /// which it was passed as often as allowed.
+    fn reserve_lacking(&mut self, waiter: u32) {
+        let record = self.waiters.at(waiter);
+        let (node, rank, cost) = (record.node, record.rank, record.cost.clone());
+        let mut at = node;
+        while at != NIL {
+            for &(id, amount) in cost.parts() {
+                let resource = self.nodes.at(at).resource(id);
+                let resource = resource.filter(|resource| resource.kind != ResourceKind::Rate);
+                if resource.is_some_and(|resource| amount.as_micros() > resource.free_for(rank)) {
+                    self.reserve(waiter, at, id);
+                }
+            }
+            at = self.nodes.at(at).parent;
+        }
+    }
+
     /// Drop all reservations of a waiter. Must be followed by a `refresh` of its node.
     pub(in crate::capacity) fn drop_reservations(&mut self, waiter: u32) {
         let record = self.waiters.at_mut(waiter);
@@ -146,7 +166,7 @@ impl State {
                     self.drop_reservations(waiter);
                     self.refresh(self.waiters.at(waiter).node);
                 }
-                FitResult::Short(node, id) => self.reserve(waiter, node, id),
+                FitResult::Short(..) => self.reserve_lacking(waiter),
                 fit => {
                     if self.waiters.at(waiter).reserved > 0 && fit != FitResult::Parked {
                         self.miss(waiter);

@@ -24,7 +24,7 @@ use super::dispatch::FitResult;
 use crate::capacity::model::state::State;
 
 impl State {
-    /// Whether a waiter missed capacity as often as allowed, and so stays the head until it is granted.
+    /// Return whether a waiter missed capacity as often as allowed, and so stays the head until it is granted.
     pub(in crate::capacity) fn keeps_rate_head(&self, waiter: u32) -> bool {
         let missed = self.waiters.at(waiter).missed;
         missed > 0 && missed >= self.passes

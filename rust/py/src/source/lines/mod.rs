@@ -20,7 +20,7 @@ mod reader;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pyo3::exceptions::{PyEOFError, PyOSError};
+use pyo3::exceptions::PyEOFError;
 use pyo3::prelude::*;
 
 use crate::coroutine::Parked;
@@ -204,39 +204,22 @@ impl PyLinesSource {
         Some((pipe, std::mem::take(&mut state.batch).bytes))
     }
 
-    pub(crate) fn resume<'py>(&self, py: Python<'py>, parked: Parked) -> PyResult<SourcePoll<'py>> {
-        drop(parked);
-        self.poll_next(py)
-    }
-
     /// Converts a failure to a Python exception.
     #[cold]
     fn to_python_error(&self, py: Python<'_>, failure: Failure) -> PyErr {
         let path = self.path.display();
-        let made = match failure {
-            Failure::System(error) => match error.raw_os_error() {
-                Some(number) => self.system_error(py, number),
-                None => return PyOSError::new_err(format!("{path}: {error}")),
-            },
-            Failure::Truncated => {
-                return PyEOFError::new_err(format!(
-                    "{path}: the gzip file ended before its end-of-stream marker"
-                ));
-            }
+        match failure {
+            Failure::System(error) => errors::os_error(py, &self.path, &error),
+            Failure::Truncated => PyEOFError::new_err(format!(
+                "{path}: the gzip file ended before its end-of-stream marker"
+            )),
             Failure::Corrupt(error) => py
                 .import("gzip")
                 .and_then(|gzip| gzip.getattr("BadGzipFile"))
-                .and_then(|class| class.call1((format!("{path}: {error}"),))),
-            Failure::Died => return errors::broken(py, "file reader"),
-        };
-        made.map_or_else(|error| error, PyErr::from_value)
-    }
-
-    /// Makes the `OSError` subclass of this number, with the name of the file.
-    fn system_error<'py>(&self, py: Python<'py>, number: i32) -> PyResult<Bound<'py, PyAny>> {
-        let text = py.import("os")?.call_method1("strerror", (number,))?;
-        py.get_type::<PyOSError>()
-            .call1((number, text, self.path.as_os_str()))
+                .and_then(|class| class.call1((format!("{path}: {error}"),)))
+                .map_or_else(|error| error, PyErr::from_value),
+            Failure::Died => errors::broken(py, "file reader"),
+        }
     }
 
     pub(crate) fn restart(&self, py: Python<'_>) {
@@ -285,7 +268,7 @@ impl Drop for PyLinesSource {
                 self.end(py);
             } else {
                 // In a forked child the reading thread, which may have held the lock, does not exist.
-                std::mem::forget(std::mem::take(&mut *self.state.borrow(py)));
+                std::mem::forget(self.state.take(py));
             }
         });
     }

@@ -1,8 +1,8 @@
-//! The queue itself: what does not wait, and what makes that which does.
+//! `PyQueue`: the buffer under the names of `asyncio.Queue`, also for threads.
 
 use std::sync::{Arc, OnceLock};
 
-use headrace_core::buffer::{self as core, Order, Overflow, PutError, TryGetError};
+use headrace_core::buffer::{Ended, Order, Overflow, PutError, TryGetError};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -10,20 +10,13 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::asking::Asking;
-use super::get::Taking;
-use super::join::Join;
-use super::put::Storing;
-use crate::buffer::{by_priority, incomparable, show_items, take_sync};
-use crate::coroutine::Native;
-use crate::coroutine::operation::Ready;
+use super::ops::{self, Core};
+use super::order::{by_priority, incomparable};
+use super::queue_ops::{GetOp, JoinOp, PutOp, QueueAwaitable};
 use crate::errors::{self, RaisedError};
 use crate::object::gc;
-use crate::runtime::blocking_wait;
 use crate::runtime::blocking_wait::Blocking;
 use crate::runtime::fork_guard::ProcessId;
-
-pub(super) type Core = core::Buffer<Py<PyAny>>;
 
 const GET: Blocking = Blocking {
     name: "get_sync()",
@@ -36,33 +29,40 @@ const PUT: Blocking = Blocking {
 };
 
 /// The native part of a queue.
-#[pyclass(subclass, generic, frozen, weakref, module = "headrace._core")]
+#[pyclass(
+    name = "Queue",
+    subclass,
+    generic,
+    frozen,
+    weakref,
+    module = "headrace._core"
+)]
 #[derive(Debug)]
-pub(crate) struct Queue {
-    home: ProcessId,
-    /// Made by `__init__`, so that a subclass may have one of its own.
-    core: OnceLock<Made>,
+pub(crate) struct PyQueue {
+    process: ProcessId,
+    /// Set by `__init__`, which a subclass may override.
+    core: OnceLock<Initialized>,
 }
 
 #[derive(Debug)]
-struct Made {
+struct Initialized {
     core: Arc<Core>,
-    /// As it was given.
+    /// As the user passed it.
     maxsize: Py<PyAny>,
 }
 
 #[pymethods]
-impl Queue {
+impl PyQueue {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self {
-            home: ProcessId::current(),
+            process: ProcessId::current(),
             core: OnceLock::new(),
         }
     }
 
-    /// The order comes from the class.
+    /// Read the order from the class attribute `_order`.
     fn __init__(slf: &Bound<'_, Self>, maxsize: Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
         let order: String = slf.getattr(intern!(py, "_order"))?.extract()?;
@@ -71,12 +71,12 @@ impl Queue {
             "priority" => by_priority(false),
             _ => Order::Fifo,
         };
-        let made = Made {
+        let initialized = Initialized {
             core: Core::with(bound(&maxsize)?, Overflow::Block, order),
             maxsize: maxsize.unbind(),
         };
-        let made = slf.get().core.set(made);
-        made.map_err(|_| PyRuntimeError::new_err("this queue was initialised before"))
+        let result = slf.get().core.set(initialized);
+        result.map_err(|_| PyRuntimeError::new_err("this queue is initialised already"))
     }
 
     #[classattr]
@@ -85,67 +85,57 @@ impl Queue {
         "fifo"
     }
 
-    /// Takes the next item, as soon as there is one.
+    /// Remove and return the next item, waiting for one.
     fn get(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
-        let py = slf.py();
-        Native::alloc(py, || Asking::new(slf, Taking))
+        QueueAwaitable::make(slf, GetOp)
     }
 
-    /// Stores an item, as soon as there is room.
+    /// Store an item, waiting for space.
     fn put<'py>(slf: Bound<'py, Self>, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        Native::alloc(py, || Asking::new(slf, Storing(item.unbind())))
+        QueueAwaitable::make(slf, PutOp(item.unbind()))
     }
 
-    /// The next item, or `QueueEmpty`.
+    /// Remove and return the next item, or raise `QueueEmpty`.
     fn get_nowait<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         match self.core(py)?.try_get() {
             Ok(item) => Ok(item.into_bound(py)),
-            Err(TryGetError::Empty) => Err(empty(py)),
-            Err(TryGetError::Ended) => Err(shut_down(py)),
+            Err(TryGetError::Empty) => Err(error(py, "QueueEmpty")),
+            Err(TryGetError::Ended) => Err(error(py, "QueueShutDown")),
         }
     }
 
-    /// Stores an item, or raises `QueueFull`.
+    /// Store an item, or raise `QueueFull`.
     fn put_nowait(&self, item: Bound<'_, PyAny>) -> PyResult<()> {
         let py = item.py();
-        let stored = self.core(py)?.try_put(item.unbind());
-        stored.map_err(|refused| refusal(py, refused))
+        stored(py, self.core(py)?.try_put(item.unbind()))
     }
 
-    /// Takes the next item in a thread without a loop, waiting for it at most so many seconds.
+    /// Remove and return the next item in a thread without an event loop, waiting at most `timeout` seconds.
     #[pyo3(signature = (timeout = None))]
     fn get_sync<'py>(
         &self,
         py: Python<'py>,
         timeout: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        match take_sync(py, self.core(py)?, GET, timeout)? {
-            Some(Ok(item)) => Ok(item.into_bound(py)),
-            Some(Err(core::Ended)) => Err(shut_down(py)),
-            None => Err(empty(py)),
+        let core = self.core(py)?;
+        match ops::block_on(py, GET, timeout, || ops::get(core))? {
+            Some(output) => received(py, output),
+            None => Err(error(py, "QueueEmpty")),
         }
     }
 
-    /// Stores an item from a thread without a loop, waiting for room at most so many seconds.
+    /// Store an item from a thread without an event loop, waiting for space at most `timeout` seconds.
     #[pyo3(signature = (item, timeout = None))]
     fn put_sync(&self, item: Bound<'_, PyAny>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let py = item.py();
         let core = self.core(py)?;
-        let deadline = timeout.map(blocking_wait::deadline).transpose()?.flatten();
-        match core.try_put(item.unbind()) {
-            Ok(()) => Ok(()),
-            Err(PutError::Full(item)) => {
-                match blocking_wait::wait(py, PUT, core.put(item), deadline)? {
-                    Some(stored) => stored.map_err(|refused| refusal(py, refused)),
-                    None => Err(error(py, "QueueFull")),
-                }
-            }
-            Err(refused) => Err(refusal(py, refused)),
+        match ops::block_on(py, PUT, timeout, || ops::put(core, item.unbind(), true))? {
+            Some(output) => stored(py, output),
+            None => Err(error(py, "QueueFull")),
         }
     }
 
-    /// How many items are free to be taken.
+    /// Count the items that are not promised to a waiting `get()`.
     fn qsize(&self, py: Python<'_>) -> PyResult<usize> {
         Ok(self.core(py)?.available())
     }
@@ -161,10 +151,10 @@ impl Queue {
     #[getter]
     fn maxsize(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.core(py)?;
-        Ok(self.made()?.maxsize.clone_ref(py))
+        Ok(self.initialized()?.maxsize.clone_ref(py))
     }
 
-    /// One of the items that were taken is done with.
+    /// Mark one received item as processed.
     fn task_done(&self, py: Python<'_>) -> PyResult<()> {
         if self.core(py)?.task_done() {
             Ok(())
@@ -173,13 +163,13 @@ impl Queue {
         }
     }
 
-    /// Waits until all items are done with.
+    /// Wait until all items are processed.
     fn join(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
-        let py = slf.py();
-        Ready::make(py, Join::new(slf)?)
+        slf.get().core(slf.py())?;
+        QueueAwaitable::make(slf, JoinOp)
     }
 
-    /// Ends it: nothing comes in any more and, if `immediate`, nothing goes out.
+    /// End the queue: refuse further items and, if `immediate`, drop the stored ones.
     #[pyo3(signature = (immediate = false))]
     fn shutdown(&self, py: Python<'_>, immediate: bool) -> PyResult<()> {
         let core = self.core(py)?;
@@ -191,7 +181,7 @@ impl Queue {
         Ok(())
     }
 
-    /// For `repr`: waiting getters, waiting putters, unfinished items, whether it was shut down.
+    /// Return the numbers of `repr`: waiting getters, waiting putters, unfinished items, whether it was shut down.
     fn _figures(&self, py: Python<'_>) -> PyResult<(usize, usize, usize, bool)> {
         let core = self.core(py)?;
         let now = core.statistics();
@@ -205,34 +195,36 @@ impl Queue {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         gc::visit(&visit, |visit| {
-            let Some(made) = self.core.get() else {
+            let Some(initialized) = self.core.get() else {
                 return Ok(());
             };
-            visit(&made.maxsize)?;
-            show_items(&made.core, visit)
+            visit(&initialized.maxsize)?;
+            ops::visit_items(&initialized.core, visit)
         })
     }
 
     fn __clear__(&self) {
-        if let Some(made) = self.core.get() {
-            drop(made.core.close());
+        if let Some(initialized) = self.core.get() {
+            drop(initialized.core.close());
         }
     }
 }
 
-impl Queue {
+impl PyQueue {
     #[inline]
-    fn made(&self) -> PyResult<&Made> {
+    fn initialized(&self) -> PyResult<&Initialized> {
         self.core.get().ok_or_else(uninitialised)
     }
 
-    /// The core, if it may be used here; handed over by registers, where what could hold an error
-    /// would not be.
+    /// Return the core, or an error if it cannot be used. The small error type is returned in registers, a `PyErr` would not
+    /// be.
     #[inline]
     pub(super) fn usable(&self, py: Python<'_>) -> Result<&Arc<Core>, RaisedError> {
         match self.core.get() {
-            Some(made) if self.home.check(py, "queue").is_ok() && !made.core.is_broken() => {
-                Ok(&made.core)
+            Some(initialized)
+                if ops::check(py, self.process, &initialized.core, "queue").is_ok() =>
+            {
+                Ok(&initialized.core)
             }
             _ => self.unusable(py),
         }
@@ -243,13 +235,11 @@ impl Queue {
         RaisedError::set_from(py, self.core(py))
     }
 
-    /// The core, if it may be used here.
+    /// Return the core, or an error if it cannot be used.
     pub(super) fn core(&self, py: Python<'_>) -> PyResult<&Arc<Core>> {
-        self.home.check(py, "queue")?;
-        let core = &self.made()?.core;
-        if core.is_broken() {
-            return Err(errors::broken(py, "queue"));
-        }
+        self.process.check(py, "queue")?;
+        let core = &self.initialized()?.core;
+        ops::check(py, self.process, core, "queue")?;
         Ok(core)
     }
 }
@@ -259,8 +249,8 @@ fn uninitialised() -> PyErr {
     PyRuntimeError::new_err("this queue was not initialised: call super().__init__() first")
 }
 
-/// The bound that `asyncio.Queue` takes a number for: it is full with that many items or more, and
-/// infinite if that is none.
+/// Convert `maxsize` as `asyncio.Queue` does: the queue is full with that many items or more, and unbounded if the number
+/// is not positive.
 fn bound(maxsize: &Bound<'_, PyAny>) -> PyResult<Option<std::num::NonZeroUsize>> {
     let number: f64 = maxsize
         .extract()
@@ -272,13 +262,13 @@ fn bound(maxsize: &Bound<'_, PyAny>) -> PyResult<Option<std::num::NonZeroUsize>>
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "saturates, and what is no number becomes 0: both are unbounded"
+        reason = "saturates, and NaN becomes 0: both are unbounded"
     )]
     let least = least as usize;
     Ok(std::num::NonZeroUsize::new(least).filter(|bound| bound.get() < usize::MAX))
 }
 
-/// An error of `headrace.queue`.
+/// Create an error of `headrace.queue`.
 #[cold]
 fn error(py: Python<'_>, name: &str) -> PyErr {
     static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
@@ -289,20 +279,24 @@ fn error(py: Python<'_>, name: &str) -> PyErr {
     }
 }
 
-fn empty(py: Python<'_>) -> PyErr {
-    error(py, "QueueEmpty")
-}
-
-pub(super) fn shut_down(py: Python<'_>) -> PyErr {
-    error(py, "QueueShutDown")
-}
-
-/// Why an item was not stored. What it was comes to nothing, as with `asyncio.Queue`: the caller has it.
-#[cold]
-pub(super) fn refusal(py: Python<'_>, refused: PutError<Py<PyAny>>) -> PyErr {
-    match refused {
-        PutError::Full(_) => error(py, "QueueFull"),
-        PutError::Closed(_) => shut_down(py),
-        PutError::Unranked(_, fault) => incomparable(py, fault),
+/// Convert the output of a `get()`.
+#[inline]
+pub(super) fn received(
+    py: Python<'_>,
+    output: Result<Py<PyAny>, Ended>,
+) -> PyResult<Bound<'_, PyAny>> {
+    match output {
+        Ok(item) => Ok(item.into_bound(py)),
+        Err(Ended) => Err(error(py, "QueueShutDown")),
     }
+}
+
+/// Convert the output of a `put()`. A refused item is dropped, as in `asyncio.Queue`: the caller has it.
+#[inline]
+pub(super) fn stored(py: Python<'_>, output: Result<(), PutError<Py<PyAny>>>) -> PyResult<()> {
+    output.map_err(|refused| match refused {
+        PutError::Full(_) => error(py, "QueueFull"),
+        PutError::Closed(_) => error(py, "QueueShutDown"),
+        PutError::Unranked(_, fault) => incomparable(py, fault),
+    })
 }

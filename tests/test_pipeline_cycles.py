@@ -1,4 +1,4 @@
-"""Pipelines that lead into themselves are refused where they are built; those that only show at a pull raise."""
+"""Pipelines that contain themselves are refused when they are built, or raise when they are used."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def same(item: Any) -> Any:
 
 
 class Through(PullObj1To1Link[Any, Any]):
-    """A user's operator, which no line runs in place."""
+    """A custom operator, which is never fused into a pipeline."""
 
     def __aiter__(self) -> Through:
         return self
@@ -68,7 +68,7 @@ class Through(PullObj1To1Link[Any, Any]):
 
 
 class Generating(PullObj1To1Link[Any, Any]):
-    """A user's operator over a generator."""
+    """A custom operator over a generator."""
 
     async def pull_impl(self) -> AsyncIterator[Any]:
         async for item in self.source:
@@ -76,7 +76,7 @@ class Generating(PullObj1To1Link[Any, Any]):
 
 
 class Holding(PullObj[Any]):
-    """A user's stream that is made of nothing, and pulls its `source`."""
+    """A custom stream without declared sources, which pulls its `source`."""
 
     def __init__(self, source: PullObj[Any]) -> None:
         super().__init__()
@@ -87,12 +87,12 @@ class Holding(PullObj[Any]):
             yield item
 
 
-# What may stand between a stream and itself.
-OVER: dict[str, Callable[[PullObj[Any]], PullObj[Any]]] = {
+# Operators between a stream and itself.
+OPERATORS: dict[str, Callable[[PullObj[Any]], PullObj[Any]]] = {
     "nothing": same,
     "map": lambda stream: stream.map(same),
     "two stages": lambda stream: stream.filter(bool).batch(2),
-    "calls side by side": lambda stream: stream.map(same, concurrency=2),
+    "concurrent calls": lambda stream: stream.map(same, concurrency=2),
     "prefetch": lambda stream: stream.prefetch(2),
     "timeout": lambda stream: stream.timeout(1),
     "batch with timeout": lambda stream: stream.batch(2, 1),
@@ -104,8 +104,8 @@ OVER: dict[str, Callable[[PullObj[Any]], PullObj[Any]]] = {
     "race": lambda stream: PullRaceObj(stream.map(same), [1]),
     "cutoff": lambda stream: PullRaceCutoffObj([1], stream.map(same)),
     "an iterable": SourceIterObj,
-    "own link": Through,
-    "own generator": Generating,
+    "custom link": Through,
+    "custom generator": Generating,
 }
 
 MERGES: list[Any] = [
@@ -117,8 +117,8 @@ MERGES: list[Any] = [
 ]
 
 
-def closed(*streams: PullObj[Any]) -> None:
-    """Closes streams that a test leaves."""
+def close_all(*streams: PullObj[Any]) -> None:
+    """Close the streams that a test leaves open."""
 
     async def close() -> None:
         for stream in streams:
@@ -127,36 +127,36 @@ def closed(*streams: PullObj[Any]) -> None:
     asyncio.run(close())
 
 
-@pytest.mark.parametrize("over", OVER)
+@pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("kind", MERGES)
-def test_law_14_a_merge_does_not_take_itself(kind: Any, over: str) -> None:
+def test_law_14_merge_refuses_itself_as_a_source(kind: Any, operator: str) -> None:
     merge = kind([1, 2])
-    stream = OVER[over](merge)
+    stream = OPERATORS[operator](merge)
     with pytest.raises(ValueError, match=r"\bsource must not lead back .*PushPullBufferObj"):
         merge.add(stream)
     assert len(merge.sources) == 1
-    closed(stream)
+    close_all(stream)
 
 
-@pytest.mark.parametrize("over", OVER)
-def test_law_14_nor_does_one_with_labels_or_a_combiner(over: str) -> None:
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_law_14_labels_and_combiner_refuse_themselves(operator: str) -> None:
     labelled = PullLabeledRaceObj[str, Any]({"a": [1]})
-    stream = OVER[over](labelled)
+    stream = OPERATORS[operator](labelled)
     with pytest.raises(ValueError, match="PullLabeledRaceObj: source must not lead back"):
         labelled.add("b", stream)
     combiner = AsyncIteratorCombiner[Any]([1])
-    race = OVER[over](combiner.race_generator())
+    race = OPERATORS[operator](combiner.race_generator())
     with pytest.raises(ValueError, match="AsyncIteratorCombiner: source must not lead back"):
         combiner.add(race)
-    closed(stream, race)
+    close_all(stream, race)
 
 
-REMADE: dict[str, tuple[Callable[[], PullObj[Any]], Callable[[Any, Any], None]]] = {
+REINITIALISED: dict[str, tuple[Callable[[], PullObj[Any]], Callable[[Any, Any], None]]] = {
     "map": (
         lambda: SourceIterObj([1]).map(same),
         lambda stream, source: PullMapObj.__init__(stream, source, same),
     ),
-    "calls side by side": (
+    "concurrent calls": (
         lambda: SourceIterObj([1]).map(same, concurrency=2),
         lambda stream, source: PullMapObj.__init__(stream, source, same, concurrency=2),
     ),
@@ -179,32 +179,32 @@ REMADE: dict[str, tuple[Callable[[], PullObj[Any]], Callable[[Any, Any], None]]]
         lambda: PullPushBridgeObj([1], SinkNullObj()),
         lambda stream, source: PullPushBridgeObj.__init__(stream, source, SinkNullObj()),
     ),
-    "own link": (lambda: Through([1]), Through.__init__),
+    "custom link": (lambda: Through([1]), Through.__init__),
 }
 
 
-@pytest.mark.parametrize("over", OVER)
-@pytest.mark.parametrize("remade", REMADE)
-def test_law_14_a_stream_that_is_made_again_is_not_its_own_source(remade: str, over: str) -> None:
-    make, remake = REMADE[remade]
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("reinitialised", REINITIALISED)
+def test_law_14_reinitialised_stream_refuses_itself(reinitialised: str, operator: str) -> None:
+    make, reinitialise = REINITIALISED[reinitialised]
     stream = make()
     with pytest.raises(ValueError, match="source must not lead back"):
-        remake(stream, OVER[over](stream))
+        reinitialise(stream, OPERATORS[operator](stream))
 
 
-@pytest.mark.parametrize("over", OVER)
+@pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("base", [PullMapObj, PullObj1To1Link, Through, Generating])
-def test_law_14_a_class_that_hands_itself_out_before_it_is_made(base: Any, over: str) -> None:
+def test_law_14_subclass_cannot_be_its_own_source(base: Any, operator: str) -> None:
     class Own(base):  # type: ignore[misc]
         def __init__(self) -> None:
             arguments = (same,) if base is PullMapObj else ()
-            super().__init__(OVER[over](self), *arguments)
+            super().__init__(OPERATORS[operator](self), *arguments)
 
     with pytest.raises(ValueError, match="Own: source must not lead back"):
         Own()
 
 
-# What may stand between a push object and itself.
+# Operators between a push object and itself.
 BELOW: dict[str, Callable[[Any], PushObj[Any]]] = {
     "nothing": same,
     "map": lambda sink: PushMapObj(sink, same),
@@ -218,13 +218,13 @@ BELOW: dict[str, Callable[[Any], PushObj[Any]]] = {
     "callback": lambda sink: PushCallbackObj(sink, before=same),
     "window": lambda sink: PushWindowTimeoutObj(sink, 1, 1),
     "capacity": lambda sink: SinkCapacityObj(sink, CapacitySource(1)),
-    "own": PushObj1To1Link,
+    "custom": PushObj1To1Link,
 }
 
 
-@pytest.mark.parametrize("below", BELOW)
-@pytest.mark.parametrize("remade", ["map", "serial", "fork", "ring", "window"])
-def test_law_14_a_push_object_is_not_its_own_sink(remade: str, below: str) -> None:
+@pytest.mark.parametrize("through", BELOW)
+@pytest.mark.parametrize("reinitialised", ["map", "serial", "fork", "ring", "window"])
+def test_law_14_push_object_refuses_itself_as_a_sink(reinitialised: str, through: str) -> None:
     makes: dict[str, tuple[Any, Callable[[Any, Any], None]]] = {
         "map": (
             PushMapObj(SinkNullObj(), same),
@@ -244,12 +244,12 @@ def test_law_14_a_push_object_is_not_its_own_sink(remade: str, below: str) -> No
             lambda window, sink: PushWindowTimeoutObj.__init__(window, sink, 2, 1),
         ),
     }
-    stream, remake = makes[remade]
+    stream, reinitialise = makes[reinitialised]
     with pytest.raises(ValueError, match=r"sinks? must not lead back .*PushPullBufferObj"):
-        remake(stream, BELOW[below](stream))
+        reinitialise(stream, BELOW[through](stream))
 
 
-def test_law_14_a_push_class_that_hands_itself_out_before_it_is_made() -> None:
+def test_law_14_push_subclass_cannot_be_its_own_sink() -> None:
     class Own(PushMapObj[Any, Any]):
         def __init__(self) -> None:
             super().__init__(PushMapObj(self, same), same)
@@ -258,8 +258,8 @@ def test_law_14_a_push_class_that_hands_itself_out_before_it_is_made() -> None:
         Own()
 
 
-async def test_a_buffer_may_lead_back() -> None:
-    """It takes an item and gives it later."""
+async def test_cycle_through_a_buffer_is_allowed() -> None:
+    """Feed items back through a buffer, which stores them until the next pull."""
     buffer = PushPullBufferObj[int]()
     merge = PullRaceObj([0], buffer.source)
     stream = merge.take(3)
@@ -269,7 +269,7 @@ async def test_a_buffer_may_lead_back() -> None:
     await stream.aclose()
 
 
-async def test_a_merge_that_is_read_still_takes_other_sources() -> None:
+async def test_merge_in_use_accepts_other_sources() -> None:
     merge = PullConcatObj([0])
     stream = merge.map(same)
     shared = SourceIterObj([1, 2]).tee(2)
@@ -278,17 +278,17 @@ async def test_a_merge_that_is_read_still_takes_other_sources() -> None:
     assert await collect(stream) == [0, 1, 2, 1, 2]
 
 
-LATE: dict[str, Callable[[], PullObj[Any]]] = {}
-"""Circles that only show when they are pulled."""
+DETECTED_LATE: dict[str, Callable[[], PullObj[Any]]] = {}
+"""Cycles that are only detected when they are pulled."""
 
 
-def late(make: Callable[[], PullObj[Any]]) -> Callable[[], PullObj[Any]]:
-    LATE[make.__name__] = make
+def detected_late(make: Callable[[], PullObj[Any]]) -> Callable[[], PullObj[Any]]:
+    DETECTED_LATE[make.__name__] = make
     return make
 
 
-@late
-def a_source_of_the_user() -> PullObj[Any]:
+@detected_late
+def custom_async_iterator() -> PullObj[Any]:
     class Source:
         def __aiter__(self) -> Source:
             return self
@@ -300,22 +300,22 @@ def a_source_of_the_user() -> PullObj[Any]:
     return stream
 
 
-@late
-def a_stream_of_the_user() -> PullObj[Any]:
+@detected_late
+def custom_stream() -> PullObj[Any]:
     stream = SourceIterObj([1]).map(same)
     PullMapObj.__init__(stream, Holding(stream), same)
     return stream
 
 
-@late
-def a_stream_of_the_user_in_a_race() -> PullObj[Any]:
+@detected_late
+def custom_stream_in_a_merge() -> PullObj[Any]:
     race = PullRaceObj[Any]([])
     race.add(Holding(race))
     return race
 
 
-@late
-def an_iterator_of_the_user() -> PullObj[Any]:
+@detected_late
+def custom_iterator() -> PullObj[Any]:
     class Source:
         def __iter__(self) -> Source:
             return self
@@ -327,22 +327,22 @@ def an_iterator_of_the_user() -> PullObj[Any]:
     return stream
 
 
-@late
-def an_item_that_is_the_stream() -> PullObj[Any]:
+@detected_late
+def item_is_the_stream() -> PullObj[Any]:
     source = SourceBufferObj[Any]()
     stream = source.flatten()
     source.buffer.append(stream)
     return stream
 
 
-@late
-def a_callable_that_gives_the_stream() -> PullObj[Any]:
+@detected_late
+def callable_returns_the_stream() -> PullObj[Any]:
     stream: PullObj[Any] = SourceIterObj([1]).flat_map(lambda _: stream)
     return stream
 
 
-@late
-def a_source_of_a_race() -> PullObj[Any]:
+@detected_late
+def source_of_a_merge() -> PullObj[Any]:
     async def source() -> AsyncIterator[Any]:
         yield await anext(stream)
 
@@ -350,45 +350,45 @@ def a_source_of_a_race() -> PullObj[Any]:
     return stream
 
 
-@pytest.mark.parametrize("name", LATE)
-async def test_what_shows_at_a_pull_raises(name: str) -> None:
-    stream = LATE[name]()
+@pytest.mark.parametrize("name", DETECTED_LATE)
+async def test_cycle_detected_at_a_pull_raises(name: str) -> None:
+    stream = DETECTED_LATE[name]()
     with pytest.raises(RuntimeError, match=r"itself|being pulled already"):
         await anext(stream)
     await stream.aclose()
 
 
 @pytest.mark.parametrize("kind", ["callback", "sink", "map"])
-@pytest.mark.parametrize("is_now", [False, True])
-async def test_what_shows_at_a_push_raises(kind: str, is_now: bool) -> None:
+@pytest.mark.parametrize("is_nowait", [False, True])
+async def test_cycle_detected_at_a_push_raises(kind: str, is_nowait: bool) -> None:
     class Sink:
         def next(self, item: Any) -> Any:
-            return line.next(item)
+            return chain.next(item)
 
         def next_nowait(self, item: Any) -> Any:
-            return line.next_nowait(item)
+            return chain.next_nowait(item)
 
         async def return_(self, value: Any = None) -> Any:
-            """Ends nothing."""
+            """Do nothing."""
 
         async def throw(self, error: BaseException) -> Any:
-            """Ends nothing."""
+            """Do nothing."""
 
-    def again(item: Any) -> Any:
-        return line.next_nowait(item) if is_now else line.next(item)
+    def push_again(item: Any) -> Any:
+        return chain.next_nowait(item) if is_nowait else chain.next(item)
 
-    line: PushObj[Any]
+    chain: PushObj[Any]
     if kind == "callback":
-        line = SinkCallbackObj(again)
+        chain = SinkCallbackObj(push_again)
     elif kind == "sink":
-        line = PushMapObj(Sink(), same)
+        chain = PushMapObj(Sink(), same)
     else:
-        line = PushMapObj(SinkNullObj(), again)
+        chain = PushMapObj(SinkNullObj(), push_again)
     with pytest.raises(RecursionError):
-        if is_now:
-            line.next_nowait(1)
+        if is_nowait:
+            chain.next_nowait(1)
         else:
-            await line.next(1)
+            await chain.next(1)
 
 
 DEEP = """
@@ -426,8 +426,8 @@ asyncio.run(main())
 """
 
 
-def test_law_17_callables_that_await_one_another_too_deeply_raise() -> None:
-    """In a process of its own, which a stack that is used up would end."""
+def test_law_17_too_deeply_nested_callables_raise() -> None:
+    """Run in a process of its own, which a stack overflow would end."""
     done = subprocess.run(
         [sys.executable, "-c", DEEP],
         cwd=Path(__file__).parent.parent,
