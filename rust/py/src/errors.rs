@@ -27,7 +27,7 @@ fn make(py: Python<'_>, name: &str, message: &str) -> PyErr {
     value.map_or_else(|error| error, raised)
 }
 
-/// Raises an existing exception as `raise` does: the exception that is being handled becomes its context.
+/// Raise an existing exception as `raise` does: the exception that is being handled becomes its context.
 /// [`PyErr::from_value`] keeps the context, which is right for an exception that was raised before.
 fn raised(value: Bound<'_, PyAny>) -> PyErr {
     PyErr::from_type(value.get_type(), value.unbind())
@@ -42,20 +42,20 @@ fn raised(value: Bound<'_, PyAny>) -> PyErr {
 pub(crate) struct RaisedError;
 
 impl RaisedError {
-    /// Sets an error.
+    /// Set an error.
     #[cold]
     pub(crate) fn set(py: Python<'_>, error: PyErr) -> Self {
         error.restore(py);
         Self
     }
 
-    /// Sets the error of a result, if there is one.
+    /// Set the error of a result, if there is one.
     #[inline]
     pub(crate) fn set_from<T>(py: Python<'_>, result: PyResult<T>) -> Result<T, Self> {
         result.map_err(|error| Self::set(py, error))
     }
 
-    /// Takes the error out of the thread state.
+    /// Take the error out of the thread state.
     #[cold]
     #[expect(clippy::unused_self, reason = "it is the proof that an error is set")]
     pub(crate) fn fetch(self, py: Python<'_>) -> PyErr {
@@ -117,15 +117,15 @@ pub(crate) fn broken(py: Python<'_>, kind: &str) -> PyErr {
     )
 }
 
-/// The `CancelledError` with which a closing stream cancels its pull. The task was not cancelled, so the error is recognised by its
-/// message. (`asyncio.TaskGroup` would not accept a subclass.)
+/// Return the `CancelledError` with which a closing stream cancels its pull. The task was not cancelled, so the error
+/// is recognised by its message. (`asyncio.TaskGroup` would not accept a subclass.)
 pub(crate) fn closing(py: Python<'_>) -> PyErr {
     let made = crate::runtime::asyncio::cancelled_error(py)
         .and_then(|kind| kind.call1((class(py, "CLOSING")?,)));
     made.map_or_else(|error| error, PyErr::from_value)
 }
 
-/// Whether an error is one of [`closing`].
+/// Return whether an error is one of [`closing`].
 pub(crate) fn is_closing(py: Python<'_>, error: &PyErr) -> bool {
     crate::runtime::asyncio::is_cancelled_error(py, error)
         && class(py, "CLOSING").is_ok_and(|closing| {
@@ -136,7 +136,7 @@ pub(crate) fn is_closing(py: Python<'_>, error: &PyErr) -> bool {
         })
 }
 
-/// The `OSError` subclass of an error of the system, with the name of the file.
+/// Return the `OSError` subclass of an error of the system, with the name of the file.
 #[cold]
 pub(crate) fn os_error(py: Python<'_>, path: &Path, error: &io::Error) -> PyErr {
     let Some(number) = error.raw_os_error() else {
@@ -157,7 +157,7 @@ pub(crate) fn end() -> PyErr {
     PyStopAsyncIteration::new_err(())
 }
 
-/// Prepares an error of a user's callable for the caller that pulls or pushes.
+/// Prepare an error of a user's callable for the caller that pulls or pushes.
 ///
 /// The three exceptions of the iteration protocol would be misread by the caller, so they become a `RuntimeError` with the original
 /// as its cause (PEP 479). Any other exception is kept and gets a note, once for each operator.
@@ -187,7 +187,7 @@ pub(crate) fn from_callable(
     error
 }
 
-/// Adds a note unless the exception has it.
+/// Add a note unless the exception has it.
 pub(crate) fn note(py: Python<'_>, error: &PyErr, text: &str) -> PyResult<()> {
     let value = error.value(py);
     let has_note = match value.getattr_opt(intern!(py, "__notes__"))? {
@@ -217,7 +217,7 @@ pub(crate) fn wrong_value(parameter: &str, condition: &str, value: &Bound<'_, Py
     ))
 }
 
-/// The text of a string parameter. A string with a lone surrogate cannot be encoded.
+/// Return the text of a string parameter. A string with a lone surrogate cannot be encoded.
 pub(crate) fn text<'a>(parameter: &str, value: &'a Bound<'_, PyString>) -> PyResult<Cow<'a, str>> {
     value.to_cow().map_err(|_| {
         PyValueError::new_err(format!(
@@ -227,7 +227,7 @@ pub(crate) fn text<'a>(parameter: &str, value: &'a Bound<'_, PyString>) -> PyRes
     })
 }
 
-/// Formats a value and its type for a message: `3 (int)`.
+/// Format a value and its type for a message: `3 (int)`.
 pub(crate) fn describe(value: &Bound<'_, PyAny>) -> String {
     let mut shown = value
         .repr()

@@ -85,7 +85,7 @@ impl Shared {
         options.create(true).open(&self.path)
     }
 
-    /// Wakes the waiters, on the thread of a job.
+    /// Wake the waiters, on the thread of a job.
     fn wake(&self, wakers: Vec<Waker>) {
         blocking_pool::wake(wakers, |spent| {
             let mut state = self.lock();
@@ -153,7 +153,7 @@ impl Job {
         }
     }
 
-    /// Closes the file, then records that and wakes the waiters.
+    /// Close the file, then record that and wake the waiters.
     fn end(&mut self, failure: Option<io::Error>) {
         self.is_finished = true;
         drop(self.file.take());
@@ -208,8 +208,8 @@ impl PyLineWriter {
         })
     }
 
-    /// Accepts a line with its line end. Returns `False` if more than `maxsize` bytes would then wait, and `None` if the file is
-    /// closed or a reported error closed it.
+    /// Accept a line with its line end. Returns `False` if more than `maxsize` bytes would then wait, and `None` if the
+    /// file is closed or a reported error closed it.
     fn push(&self, py: Python<'_>, line: &[u8], maxsize: usize) -> PyResult<Option<bool>> {
         let shared = self.shared(py)?;
         let mut state = shared.lock();
@@ -232,7 +232,7 @@ impl PyLineWriter {
         Ok((!is_over).then_some(accepts))
     }
 
-    /// Waits until another line can be accepted.
+    /// Wait until another line can be accepted.
     fn room<'py>(
         &self,
         py: Python<'py>,
@@ -244,8 +244,8 @@ impl PyLineWriter {
         Ready::make(py, Wait { shared, event })
     }
 
-    /// Closes the file when everything is written. If `creates`, creates a file that was never opened. Returns an awaitable that
-    /// waits for the close.
+    /// Close the file when everything is written. If `creates`, creates a file that was never opened. Returns an
+    /// awaitable that waits for the close.
     fn close<'py>(&self, py: Python<'py>, creates: bool) -> PyResult<Bound<'py, PyAny>> {
         let shared = self.shared(py)?;
         Self::finish(py, &shared, creates)?;
@@ -261,7 +261,7 @@ impl PyLineWriter {
         shared.ok_or_else(|| errors::broken(py, "file writer"))
     }
 
-    /// Closes the file when everything is written; immediately if no job is running.
+    /// Close the file when everything is written; immediately if no job is running.
     fn finish(py: Python<'_>, shared: &Arc<Shared>, creates: bool) -> PyResult<()> {
         let mut state = shared.lock();
         let mut file = None;
@@ -308,7 +308,7 @@ impl Drop for PyLineWriter {
     }
 }
 
-/// Makes the job to start, if none is running.
+/// Make the job to start, if none is running.
 fn job(shared: &Arc<Shared>, state: &mut State) -> Option<Job> {
     if std::mem::replace(&mut state.is_busy, true) {
         return None;

@@ -126,13 +126,13 @@ impl PySignal {
         Ok(())
     }
 
-    /// Whether the signal was stopped.
+    /// Return whether the signal was stopped.
     #[getter]
     fn stopped(&self) -> bool {
         self.core.is_stopped()
     }
 
-    /// The number of waiters.
+    /// Return the number of waiters.
     #[getter]
     fn waiting(&self) -> usize {
         self.core.waiting()

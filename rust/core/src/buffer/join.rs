@@ -33,7 +33,7 @@ impl<T> Join<T> {
 impl<T> QueuedFuture for Join<T> {
     type Owner = Buffer<T>;
 
-    /// Always `None`: a joiner is promised nothing that another waiter could take over.
+    /// Return `None`: a joiner is promised nothing that another waiter could take over.
     fn queue_position(&self) -> Option<QueuePosition<Buffer<T>>> {
         None
     }

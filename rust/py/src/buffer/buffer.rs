@@ -80,7 +80,7 @@ impl PyBuffer {
         })
     }
 
-    /// The greatest number of items, or `None`.
+    /// Return the greatest number of items, or `None`.
     #[getter]
     fn maxsize(&self) -> Option<usize> {
         self.core.maxsize().map(NonZeroUsize::get)
@@ -164,19 +164,19 @@ impl PyBuffer {
         ))
     }
 
-    /// Whether the buffer refuses further items.
+    /// Return whether the buffer refuses further items.
     #[getter]
     fn is_finished(&self) -> bool {
         self.core.is_finished()
     }
 
-    /// The number of consumers waiting for an item.
+    /// Return the number of consumers waiting for an item.
     #[getter]
     fn waiting_getters(&self) -> usize {
         self.core.waiting_getters()
     }
 
-    /// The number of producers waiting for space.
+    /// Return the number of producers waiting for space.
     #[getter]
     fn waiting_putters(&self) -> usize {
         self.core.waiting_putters()
@@ -227,7 +227,7 @@ impl PyBuffer {
         ops::check(py, self.process, &self.core, "buffer")
     }
 
-    /// Whether the buffer can be used in this process and stores items unsorted and without keys.
+    /// Return whether the buffer can be used in this process and stores items unsorted and without keys.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
         !self.is_sorted && self.process.is_current() && !self.core.is_broken()
@@ -284,7 +284,7 @@ impl PyBuffer {
         }
     }
 
-    /// Whether a put would not wait: the item is stored at once, or refused because the buffer has ended.
+    /// Return whether a put would not wait: the item is stored at once, or refused because the buffer has ended.
     pub(crate) fn has_room(&self) -> bool {
         let core = &self.core;
         let is_full = core

@@ -150,7 +150,7 @@ impl PyLease {
         }
     }
 
-    /// The held amounts by resource; empty after the release.
+    /// Return the held amounts by resource; empty after the release.
     #[getter]
     fn cost<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let tree = self.handle().peek();
@@ -159,7 +159,7 @@ impl PyLease {
         convert::by_name(py, tree, parts.copied())
     }
 
-    /// Whether the lease was released.
+    /// Return whether the lease was released.
     #[getter]
     fn is_released(&self) -> bool {
         self.is_released.load(Ordering::Relaxed)

@@ -284,27 +284,27 @@ impl PyCapacity {
         Ok(())
     }
 
-    /// Whether this node, or one above it, was closed.
+    /// Return whether this node, or one above it, was closed.
     #[getter]
     fn closed(&self, py: Python<'_>) -> PyResult<bool> {
         let (tree, node) = self.enter(py)?;
         Ok(tree.is_closed(node))
     }
 
-    /// Whether this node, or one above it, is paused.
+    /// Return whether this node, or one above it, is paused.
     #[getter]
     fn paused(&self, py: Python<'_>) -> PyResult<bool> {
         Ok(self.usage(py)?.paused)
     }
 
-    /// The number of waiting requests, here and below.
+    /// Return the number of waiting requests, here and below.
     #[getter]
     fn waiting(&self, py: Python<'_>) -> PyResult<usize> {
         let (tree, node) = self.enter(py)?;
         Ok(tree.waiting(node))
     }
 
-    /// The share relative to the weights of its siblings; may be set at any time.
+    /// Return the share relative to the weights of its siblings; may be set at any time.
     #[getter]
     fn weight(&self, py: Python<'_>) -> PyResult<f64> {
         Ok(self.usage(py)?.weight.as_f64())
@@ -316,7 +316,7 @@ impl PyCapacity {
         self.change(py, |tree, node| tree.reweigh(node, weight))
     }
 
-    /// The name in messages and displays.
+    /// Return the name in messages and displays.
     #[getter]
     fn name(&self) -> PyResult<Option<String>> {
         let initialized = self.initialized()?;

@@ -174,13 +174,13 @@ pub(crate) enum Next<'py> {
     Unsupported,
 }
 
-/// Whether a cost is a bare number of slots.
+/// Return whether a cost is a bare number of slots.
 #[inline]
 pub(crate) fn is_number(cost: &Bound<'_, PyAny>) -> bool {
     cost.is_instance_of::<PyInt>() || cost.is_instance_of::<PyFloat>()
 }
 
-/// Whether a cost is the number 1, the most common one.
+/// Return whether a cost is the number 1, the most common one.
 #[inline]
 fn is_one(cost: &Bound<'_, PyAny>) -> bool {
     cost.is_exact_instance_of::<PyInt>() && cost.extract::<u8>().is_ok_and(|cost| cost == 1)

@@ -113,7 +113,7 @@ impl TreeHandle {
 }
 
 impl LoopTimer {
-    /// The id that a request waiting on this event loop carries.
+    /// Return the id that a request waiting on this event loop carries.
     pub(super) fn id(&self) -> AlarmId {
         self.core.id()
     }

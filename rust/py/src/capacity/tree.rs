@@ -85,7 +85,7 @@ impl TreeHandle {
         })
     }
 
-    /// Whether the tree uses the machine's clock.
+    /// Return whether the tree uses the machine's clock.
     pub(super) fn has_real_clock(&self) -> bool {
         self.clock.is_none()
     }
@@ -192,7 +192,8 @@ impl TreeHandle {
 }
 
 impl UserClock {
-    /// Whether the tree is referenced. If not, no request waits there that needs the time, and the clock may have been cleared.
+    /// Return whether the tree is referenced. If not, no request waits there that needs the time, and the clock may
+    /// have been cleared.
     fn is_alive(&self, py: Python<'_>) -> bool {
         let gc_anchor = self.gc_anchor.get();
         gc_anchor.is_some_and(|gc_anchor| gc_anchor.bind(py).upgrade().is_some())

@@ -75,7 +75,7 @@ unsafe fn exit<T: Context>(
     Ok(done(py)?.into_ptr())
 }
 
-/// An awaitable that is done already.
+/// Return an awaitable that is done already.
 pub(crate) fn done(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     Native::alloc(py, || Done)
 }

@@ -16,7 +16,7 @@ use crate::runtime::stack_limit::{self, Level};
 #[derive(Debug)]
 pub(crate) struct Inner(Py<PyAny>);
 
-/// Whether the type of an object supports `await`.
+/// Return whether the type of an object supports `await`.
 #[inline]
 pub(crate) fn is_awaitable(object: &Bound<'_, PyAny>) -> bool {
     // SAFETY: a live object has a live type, and the async methods of a type do not move.
@@ -26,7 +26,7 @@ pub(crate) fn is_awaitable(object: &Bound<'_, PyAny>) -> bool {
     }
 }
 
-/// Returns the awaitable of `anext(iterator)`, through the slot, as `async for` does.
+/// Return the awaitable of `anext(iterator)`, through the slot, as `async for` does.
 #[inline]
 pub(crate) fn next<'py>(iterator: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     // SAFETY: a live object has a live type, and the slot is called as CPython calls it; it returns an owned reference or null
@@ -43,7 +43,7 @@ pub(crate) fn next<'py>(iterator: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyA
 }
 
 impl Inner {
-    /// Whether an object is the coroutine of an `async def`.
+    /// Return whether an object is the coroutine of an `async def`.
     #[inline]
     pub(crate) fn is_coroutine(object: &Bound<'_, PyAny>) -> bool {
         // SAFETY: reading the type object of a live object.
@@ -51,7 +51,8 @@ impl Inner {
         std::ptr::eq(kind, &raw const ffi::PyCoro_Type)
     }
 
-    /// Makes the iterator that `await object` drives: the object itself if it is a coroutine, otherwise the result of its `__await__`.
+    /// Make the iterator that `await object` drives: the object itself if it is a coroutine, otherwise the result of
+    /// its `__await__`.
     ///
     /// # Errors
     ///
@@ -100,15 +101,15 @@ impl Inner {
         Ok(Self(iterator.unbind()))
     }
 
-    /// Runs one step with a value sent in.
+    /// Run one step with a value sent in.
     #[inline]
     pub(crate) fn send<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         let _level = Level::enter();
         send(self.0.bind(value.py()), value)
     }
 
-    /// Runs one step with an error thrown in. An iterator without `throw` is left unchanged and the error is returned, as with
-    /// `yield from`.
+    /// Run one step with an error thrown in. An iterator without `throw` is left unchanged and the error is returned,
+    /// as with `yield from`.
     pub(crate) fn throw<'py>(&self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
         let inner = self.0.bind(py);
         let Ok(throw) = inner.getattr(intern!(py, "throw")) else {
@@ -123,7 +124,7 @@ impl Inner {
         }
     }
 
-    /// The driven iterator.
+    /// Return the driven iterator.
     pub(crate) fn object(&self) -> &Py<PyAny> {
         &self.0
     }

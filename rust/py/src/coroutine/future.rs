@@ -96,18 +96,18 @@ impl Future {
         Py::new(py, future)
     }
 
-    /// Marks the future as awaited.
+    /// Mark the future as awaited.
     pub(super) fn mark(&self) {
         self.is_awaited.store(true, Ordering::Relaxed);
     }
 
-    /// Resolves the future; returns `false` if it was done already. Otherwise the caller must schedule the callbacks.
+    /// Resolve the future; return `false` if it was done already. Otherwise the caller must schedule the callbacks.
     pub(super) fn resolve(&self, py: Python<'_>) -> bool {
         self.finish(py, Outcome::Done)
     }
 
-    /// Wakes the waiter, as the mailbox does, but without the slot, which may have another owner by now. Called on the event loop's
-    /// thread.
+    /// Wake the waiter, as the mailbox does, but without the slot, which may have another owner by now. Called on the
+    /// event loop's thread.
     pub(crate) fn wake(slf: &Bound<'_, Self>) -> PyResult<()> {
         let this = slf.get();
         if this.resolve(slf.py()) {
@@ -125,7 +125,7 @@ impl Future {
         is_pending
     }
 
-    /// Calls the callbacks in order, each in its context. Stops at the first one that fails, and keeps those after it.
+    /// Call the callbacks in order, each in its context. Stops at the first one that fails, and keep those after it.
     pub(super) fn call_back(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         loop {
@@ -141,7 +141,7 @@ impl Future {
     }
 }
 
-/// The name in the definition of a builtin function.
+/// Return the name in the definition of a builtin function.
 ///
 /// # Safety
 ///
@@ -152,7 +152,7 @@ unsafe fn name_of<'a>(function: *mut ffi::PyObject) -> &'a CStr {
     unsafe { CStr::from_ptr((*(*function.cast::<ffi::PyCFunctionObject>()).m_ml).ml_name) }
 }
 
-/// Reads the name of `len`.
+/// Read the name of `len`.
 fn has_known_names(py: Python<'_>) -> PyResult<bool> {
     let len = py.import("builtins")?.getattr("len")?;
     // SAFETY: a live object, whose type is compared before a field is read. The definition is between the header and the two fields that
@@ -173,7 +173,7 @@ fn has_known_names(py: Python<'_>) -> PyResult<bool> {
 }
 
 impl Callback {
-    /// Whether this is the callback that asyncio's C task adds to its awaited future.
+    /// Return whether this is the callback that asyncio's C task adds to its awaited future.
     fn is_of_task(&self) -> bool {
         let function = self.function.as_ptr();
         // SAFETY: a live object, whose type is tested before the name is read.
@@ -199,7 +199,7 @@ impl Callback {
     }
 }
 
-/// An `asyncio.Future` with the result `None`, of no event loop.
+/// Return an `asyncio.Future` with the result `None`, of no event loop.
 fn done(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     static DONE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let done = DONE.get_or_try_init(py, || {
@@ -312,7 +312,7 @@ impl Future {
         Ok(())
     }
 
-    /// Returns the number of removed callbacks.
+    /// Return the number of removed callbacks.
     fn remove_done_callback(&self, callback: &Bound<'_, PyAny>) -> PyResult<usize> {
         let py = callback.py();
         let known: Vec<_> = {

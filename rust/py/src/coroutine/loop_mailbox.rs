@@ -65,7 +65,7 @@ pub(super) struct Key {
 }
 
 impl Futures {
-    /// Makes a slot without a future.
+    /// Make a slot without a future.
     pub(super) fn insert(&mut self) -> Key {
         let place = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
@@ -122,7 +122,7 @@ impl std::fmt::Debug for Mailbox {
 }
 
 impl Mailbox {
-    /// Makes the mailbox of an event loop that runs in this thread.
+    /// Make the mailbox of an event loop that runs in this thread.
     pub(super) fn of(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Self>> {
         let one_by_one = asyncio::is_one_by_one(event_loop)?;
         Ok(Arc::new(Self {
@@ -153,8 +153,8 @@ impl Mailbox {
         });
     }
 
-    /// Posts on the thread that ran the event loop when this mailbox was made. The loop may have stopped since, or moved to another
-    /// thread.
+    /// Post on the thread that ran the event loop when this mailbox was made. The loop may have stopped since, or moved
+    /// to another thread.
     fn post_here(
         self: &Arc<Self>,
         py: Python<'_>,
@@ -180,7 +180,7 @@ impl Mailbox {
         }
     }
 
-    /// Posts on another thread.
+    /// Post on another thread.
     fn post_away(
         self: &Arc<Self>,
         py: Python<'_>,
@@ -199,7 +199,7 @@ impl Mailbox {
         }
     }
 
-    /// Whether this is the mailbox of this event loop, in this thread.
+    /// Return whether this is the mailbox of this event loop, in this thread.
     pub(super) fn is_of(&self, event_loop: &Bound<'_, PyAny>) -> bool {
         let known = || self.event_loop.bind(event_loop.py()).upgrade();
         self.thread == this_thread() && known().is_some_and(|known| known.is(event_loop))
@@ -209,7 +209,7 @@ impl Mailbox {
         self.posted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notifies the event loop to drain.
+    /// Notify the event loop to drain.
     fn notify(self: &Arc<Self>, py: Python<'_>, event_loop: Option<&Bound<'_, PyAny>>) {
         let drain = Drain {
             mailbox: Arc::clone(self),
@@ -221,13 +221,13 @@ impl Mailbox {
         }
     }
 
-    /// Takes the posted keys.
+    /// Take the posted keys.
     fn drain(&self) -> Vec<Key> {
         self.is_notified.store(false, Ordering::Release);
         std::mem::take(&mut *self.posted())
     }
 
-    /// Passes on the promises of waiters that cannot be woken.
+    /// Pass on the promises of waiters that cannot be woken.
     #[cold]
     pub(super) fn give_up(&self, py: Python<'_>, keys: &[Key]) {
         let mut futures = self.futures.borrow(py);
@@ -239,7 +239,7 @@ impl Mailbox {
         self.pass_on(forwards);
     }
 
-    /// Releases all waiters of an event loop that is closed or garbage.
+    /// Release all waiters of an event loop that is closed or garbage.
     pub(super) fn abandon(&self, py: Python<'_>) {
         let mut futures = self.futures.borrow(py);
         let slots = futures.slots.iter_mut();
@@ -251,14 +251,14 @@ impl Mailbox {
         self.pass_on(forwards.into_iter().flatten().collect());
     }
 
-    /// Passes on promises. In a forked child that is the task of the parent.
+    /// Pass on promises. In a forked child that is the task of the parent.
     fn pass_on(&self, forwards: Vec<Forward>) {
         if self.home.is_current() {
             give_up_each(forwards);
         }
     }
 
-    /// Resolves a future, if it exists and is not done.
+    /// Resolve a future, if it exists and is not done.
     fn resolve(&self, py: Python<'_>, key: Key) -> Option<Py<Future>> {
         let mut futures = self.futures.borrow(py);
         let future = futures.slot(key)?.future.as_ref()?.clone_ref(py);
@@ -266,7 +266,7 @@ impl Mailbox {
         future.get().resolve(py).then_some(future)
     }
 
-    /// Resolves a future and schedules its callbacks for the next iteration.
+    /// Resolve a future and schedule its callbacks for the next iteration.
     fn wake(self: &Arc<Self>, py: Python<'_>, key: Key) {
         let Some(future) = self.resolve(py, key) else {
             return;
@@ -284,7 +284,7 @@ traverse!(Slot { future });
 traverse!(Futures { slots });
 traverse!(Mailbox { futures, wakes });
 
-/// Whether an event loop is running. One without `is_running()` counts as running.
+/// Return whether an event loop is running. One without `is_running()` counts as running.
 pub(super) fn runs(event_loop: &Bound<'_, PyAny>) -> bool {
     if asyncio::is_known_to_run_here(event_loop) {
         return true;
@@ -300,15 +300,15 @@ thread_local! {
     static LEFT: RefCell<Option<VecDeque<Forward>>> = const { RefCell::new(None) };
 }
 
-/// Drops the promises that are being passed on, in a forked child: they concern waiters of the parent, and would block those of the
-/// child.
+/// Drop the promises that are being passed on, in a forked child: they concern waiters of the parent, and would block
+/// those of the child.
 pub(crate) fn forget_after_fork() {
     let left = LEFT.take();
     drop(left);
 }
 
-/// Runs the functions one after another, without recursion: one of them may wake another unreachable waiter, and ten thousand dead
-/// waiters in a queue must not nest as many calls.
+/// Run the functions one after another, without recursion: one of them may wake another unreachable waiter, and ten
+/// thousand dead waiters in a queue must not nest as many calls.
 fn give_up_each(forwards: Vec<Forward>) {
     struct Idle;
     impl Drop for Idle {
@@ -330,7 +330,7 @@ fn give_up_each(forwards: Vec<Forward>) {
     }
 }
 
-/// Runs Python code in a destructor, with a currently set exception saved and restored.
+/// Run Python code in a destructor, with a currently set exception saved and restored.
 pub(crate) fn with_saved_exception(act: impl FnOnce(Python<'_>)) {
     Python::attach(|py| {
         let pending = PyErr::take(py);

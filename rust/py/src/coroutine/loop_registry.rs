@@ -58,7 +58,7 @@ fn weak_keys<'py>(
 }
 
 impl Address {
-    /// The address of an event loop, if it has one.
+    /// Return the address of an event loop, if it has one.
     fn of<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, Self>>> {
         let py = event_loop.py();
         let known = match event_loop.getattr_opt(intern!(py, "_headrace_mailbox"))? {
@@ -91,7 +91,7 @@ impl Address {
 /// only, and so not in a forked child, whose thread has another number.
 static RECENT: GilCell<Option<Arc<Mailbox>>> = GilCell::new(None);
 
-/// Releases all waiters of closed event loops.
+/// Release all waiters of closed event loops.
 fn abandon_closed(py: Python<'_>) -> PyResult<()> {
     let addresses = weak_keys(py, &ADDRESSES)?;
     // A copy of the keys, because another thread may add one.
@@ -110,7 +110,7 @@ fn abandon_closed(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// Returns the mailbox of the running event loop in nearly all cases; it is checked again where a future is made.
+/// Return the mailbox of the running event loop in nearly all cases; it is checked again where a future is made.
 ///
 /// It is the mailbox that was used last, if that belongs to this thread and its event loop runs. (The loop may have moved to another
 /// thread.) `get_running_loop()` may cost a system call.
@@ -160,8 +160,8 @@ pub(super) fn mailbox(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Mailbox>> {
     Ok(mailbox)
 }
 
-/// Keeps an object alive as long as this event loop, which runs in this thread, or until [`unpin`]. For objects with running tasks, to
-/// which the loop itself has only weak references.
+/// Keep an object alive as long as this event loop, which runs in this thread, or until [`unpin`]. For objects with
+/// running tasks, to which the loop itself has only weak references.
 #[pyfunction]
 pub(crate) fn pin_to_loop(event_loop: &Bound<'_, PyAny>, kept: &Bound<'_, PyAny>) -> PyResult<()> {
     mailbox(event_loop)?;
@@ -171,7 +171,7 @@ pub(crate) fn pin_to_loop(event_loop: &Bound<'_, PyAny>, kept: &Bound<'_, PyAny>
     }
 }
 
-/// Ends the effect of [`pin_to_loop`].
+/// End the effect of [`pin_to_loop`].
 #[pyfunction]
 pub(crate) fn unpin(event_loop: &Bound<'_, PyAny>, kept: &Bound<'_, PyAny>) -> PyResult<()> {
     match Address::of(event_loop)? {

@@ -15,17 +15,17 @@ pub(crate) trait Operation: Traverse + Sized + Send + 'static {
     /// The full name of the Python type.
     const NAME: &'static CStr;
 
-    /// The type object.
+    /// Return the type object.
     fn class() -> &'static Class;
 
-    /// Polls for the result, and joins the wait queue if there is none yet. Called on the event loop's thread only.
+    /// Poll for the result, and join the wait queue if there is none yet. Called on the event loop's thread only.
     fn poll<'py>(
         &mut self,
         py: Python<'py>,
         context: &mut Context<'_>,
     ) -> Poll<PyResult<Bound<'py, PyAny>>>;
 
-    /// Returns the function that leaves the wait queue if the event loop is gone at the wake-up.
+    /// Return the function that leaves the wait queue if the event loop is gone at the wake-up.
     fn forward(&self) -> Option<Box<dyn FnOnce() + Send>> {
         None
     }
@@ -40,7 +40,7 @@ pub(crate) struct Ready<O> {
 }
 
 impl<O: Operation> Ready<O> {
-    /// Makes an awaitable that has not started.
+    /// Make an awaitable that has not started.
     pub(crate) fn make(py: Python<'_>, operation: O) -> PyResult<Bound<'_, PyAny>> {
         Native::alloc(py, || Self {
             operation: Some(operation),

@@ -39,12 +39,12 @@ impl Wake for SlotWaker {
 }
 
 impl Parked {
-    /// Makes a future of the running event loop, and a slot for it in the mailbox.
+    /// Make a future of the running event loop, and a slot for it in the mailbox.
     pub(crate) fn new(py: Python<'_>) -> PyResult<Self> {
         Self::on(&asyncio::running_loop(py)?)
     }
 
-    /// Makes a future and a slot on this event loop, which runs in this thread.
+    /// Make a future and a slot on this event loop, which runs in this thread.
     pub(crate) fn on(event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = event_loop.py();
         let mut parked = Self::at(py, mailbox(event_loop)?);
@@ -52,7 +52,7 @@ impl Parked {
         Ok(parked)
     }
 
-    /// Makes a slot without a future, for an operation that polls again after one event-loop iteration.
+    /// Make a slot without a future, for an operation that polls again after one event-loop iteration.
     pub(crate) fn resting(py: Python<'_>) -> PyResult<Self> {
         Ok(Self::at(py, probable_mailbox(py)?))
     }
@@ -71,7 +71,8 @@ impl Parked {
         }
     }
 
-    /// Adds a future that is not resolved yet. Afterwards the caller must check again whether there is anything to wait for.
+    /// Add a future that is not resolved yet. Afterwards the caller must check again whether there is anything to wait
+    /// for.
     pub(crate) fn arm(&mut self, py: Python<'_>) -> PyResult<()> {
         let event_loop = asyncio::running_loop(py)?;
         if !self.mailbox.is_of(&event_loop) {
@@ -93,18 +94,18 @@ impl Parked {
         Ok(())
     }
 
-    /// Returns a waker of this slot, for any thread and any number of wake-ups, also after the slot was removed.
+    /// Return a waker of this slot, for any thread and any number of wake-ups, also after the slot was removed.
     pub(crate) fn waker(&self) -> Waker {
         self.waker.clone()
     }
 
-    /// Borrows the waker.
+    /// Borrow the waker.
     pub(crate) fn as_waker(&self) -> &Waker {
         &self.waker
     }
 
-    /// Stores the function that passes on a promise if the waiter is unreachable at its wake-up. Must be called as soon as there is a
-    /// queue position to give up.
+    /// Store the function that passes on a promise if the waiter is unreachable at its wake-up. Must be called as soon
+    /// as there is a queue position to give up.
     pub(crate) fn forward(&self, py: Python<'_>, give_up: Forward) {
         let mut futures = self.mailbox.futures.borrow(py);
         let old = futures
@@ -114,14 +115,14 @@ impl Parked {
         drop(old);
     }
 
-    /// Returns the future, marked as awaited, for the awaitable to yield to its task.
+    /// Return the future, marked as awaited, for the awaitable to yield to its task.
     pub(crate) fn hand_up<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let future = self.future(py)?;
         future.get().mark();
         Ok(future.into_any())
     }
 
-    /// Returns the future, for a caller that passes it to Python.
+    /// Return the future, for a caller that passes it to Python.
     pub(crate) fn future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, Future>> {
         let future = self.future.as_ref().map(|future| future.bind(py).clone());
         future.ok_or_else(|| PyRuntimeError::new_err("a slot that only yields has no future"))

@@ -17,7 +17,7 @@ use crate::object::gc::{Traverse, traverse};
 
 /// A future that is in a wait queue of the core.
 pub(crate) trait Placed: Future + Unpin {
-    /// Returns the function that leaves the wait queue if the event loop is gone at the wake-up.
+    /// Return the function that leaves the wait queue if the event loop is gone at the wake-up.
     fn forward(&self) -> Option<Forward>;
 }
 
@@ -46,7 +46,7 @@ impl<F: Placed> Pending<F> {
         }
     }
 
-    /// Returns the output; or, as an error, the object to yield to the task before the next step.
+    /// Return the output; or, as an error, the object to yield to the task before the next step.
     pub(crate) fn step<'py>(
         &mut self,
         py: Python<'py>,
@@ -68,7 +68,7 @@ impl<F: Placed> Pending<F> {
         Ok(Err(future))
     }
 
-    /// The first step.
+    /// Return the first step.
     fn rest<'py>(&mut self, py: Python<'py>) -> PyResult<Result<F::Output, Bound<'py, PyAny>>> {
         let parked = Parked::resting(py)?;
         if let Poll::Ready(output) = self.poll(&parked) {

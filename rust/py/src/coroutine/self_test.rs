@@ -47,7 +47,7 @@ fn probe<'py>(held: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     })
 }
 
-/// Whether dead awaitables can be revived.
+/// Return whether dead awaitables can be revived.
 pub(super) fn revives(py: Python<'_>) -> PyResult<bool> {
     Native::<Probe>::register(py)?;
     Probe::class().set_most(py, 1);
@@ -74,7 +74,7 @@ fn is_revived(py: Python<'_>) -> PyResult<bool> {
     private_layout::revives(&held, || probe(&held), kept, is_driven)
 }
 
-/// Whether objects of the type have the fields that this crate declares, and none that CPython added.
+/// Return whether objects of the type have the fields that this crate declares, and none that CPython added.
 fn is_plain(class: &Bound<'_, PyType>) -> PyResult<bool> {
     let kind = class.as_type_ptr();
     // SAFETY: a live type; its struct is read after it was compared.

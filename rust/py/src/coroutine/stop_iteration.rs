@@ -45,7 +45,7 @@ static STATE: Shared = Shared(UnsafeCell::new(State {
     kept: 0,
 }));
 
-/// Creates the subtype.
+/// Create the subtype.
 fn create(py: Python<'_>) -> PyResult<()> {
     let mut slots = [
         ffi::PyType_Slot {
@@ -76,7 +76,7 @@ fn create(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// Makes an instance with this value; null with an exception set if there is no memory.
+/// Make an instance with this value; null with an exception set if there is no memory.
 ///
 /// # Safety
 ///
@@ -111,7 +111,7 @@ unsafe fn instance(value: *mut ffi::PyObject) -> *mut ffi::PyObject {
     }
 }
 
-/// Raises `StopIteration(value)`.
+/// Raise `StopIteration(value)`.
 ///
 /// # Safety
 ///
@@ -202,7 +202,7 @@ fn self_test(py: Python<'_>) -> PyResult<bool> {
     is_as_expected
 }
 
-/// Whether each field of a `StopIteration` that this crate accesses has the expected offset.
+/// Return whether each field of a `StopIteration` that this crate accesses has the expected offset.
 fn has_known_fields(py: Python<'_>) -> PyResult<bool> {
     type Object = ffi::PyStopIterationObject;
     let class = py.get_type::<PyStopIteration>();
@@ -260,7 +260,7 @@ fn has_known_fields(py: Python<'_>) -> PyResult<bool> {
         ))
 }
 
-/// Whether exceptions of a type are of the expected size, and have a dictionary but no list of weak references.
+/// Return whether exceptions of a type are of the expected size, and have a dictionary but no list of weak references.
 fn is_known(class: &Bound<'_, PyType>) -> PyResult<bool> {
     let kind = class.as_type_ptr();
     // SAFETY: a live type; its struct is read after it was compared.
@@ -275,7 +275,7 @@ fn is_known(class: &Bound<'_, PyType>) -> PyResult<bool> {
     )
 }
 
-/// Whether a dead instance of the subtype is revived as good as new, and one with a context is not kept.
+/// Return whether a dead instance of the subtype is revived as good as new, and one with a context is not kept.
 fn is_revived(py: Python<'_>) -> PyResult<bool> {
     let value = PyDict::new(py).into_any();
     // SAFETY: attached, and the value is moved.

@@ -36,19 +36,19 @@ pub(crate) trait Coroutine: Traverse + Sized + Send + 'static {
     /// The full name of the Python type.
     const NAME: &'static CStr;
 
-    /// The type object. Each implementor has a static of its own.
+    /// Return the type object. Each implementor has a static of its own.
     fn class() -> &'static Class;
 
-    /// Resumes with `value`, which is `None` the first time.
+    /// Resume with `value`, which is `None` the first time.
     fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError>;
 
-    /// Resumes with an error thrown in, which is usually a cancellation. By default gives up and returns the error.
+    /// Resume with an error thrown in, which is usually a cancellation. By default gives up and return the error.
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
         self.abandon(py);
         Err(error)
     }
 
-    /// Whether no field needs a drop, as after the only step of most awaitables.
+    /// Return whether no field needs a drop, as after the only step of most awaitables.
     #[inline]
     fn is_empty(&self) -> bool {
         false
@@ -60,19 +60,19 @@ pub(crate) trait Coroutine: Traverse + Sized + Send + 'static {
     /// Whether the value is kept after the last step and dropped with the object.
     const KEEPS_VALUE: bool = false;
 
-    /// The warning for an object that was never awaited, if the forgotten `await` has consequences.
+    /// Return the warning for an object that was never awaited, if the forgotten `await` has consequences.
     #[inline]
     fn never_awaited_warning(&self) -> Option<&'static CStr> {
         None
     }
 
-    /// The methods of the type in addition to those of a coroutine.
+    /// Return the methods of the type in addition to those of a coroutine.
     fn methods() -> Vec<ffi::PyMethodDef> {
         Vec::new()
     }
 
-    /// Leaves its wait queue and drops its fields. Called once, when a suspended or never started object is deallocated. By default
-    /// does nothing.
+    /// Leave its wait queue and drop its fields. Called once, when a suspended or never started object is deallocated.
+    /// By default does nothing.
     fn abandon(&mut self, _py: Python<'_>) {}
 }
 
@@ -115,19 +115,19 @@ impl Class {
         }))
     }
 
-    /// The number of dead objects.
+    /// Return the number of dead objects.
     pub(super) fn kept(&self, _attached: Python<'_>) -> usize {
         // SAFETY: the GIL is held.
         unsafe { (*self.0.get()).kept }
     }
 
-    /// Sets the most dead objects that may be kept.
+    /// Set the most dead objects that may be kept.
     pub(super) fn set_most(&self, _attached: Python<'_>, most: usize) {
         // SAFETY: the GIL is held.
         unsafe { (*self.0.get()).most = most.min(MOST_KEPT) };
     }
 
-    /// Puts a dead object into the free list, with its reference to the type; frees it if the list is full.
+    /// Put a dead object into the free list, with its reference to the type; free it if the list is full.
     ///
     /// # Safety
     ///
@@ -173,7 +173,7 @@ pub(super) struct Object<T> {
 pub(crate) struct Native<T>(PhantomData<T>);
 
 impl<T: Coroutine> Native<T> {
-    /// Creates the type object. Called once for each type, at import.
+    /// Create the type object. Called once for each type, at import.
     pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
         let mut methods = vec![
             method(c"send", ffi::METH_O, type_slots::m_send::<T>),
@@ -239,8 +239,8 @@ impl<T: Coroutine> Native<T> {
         Ok(())
     }
 
-    /// Makes an awaitable that has not started. The value is made in place: copying a value that was just written would double the
-    /// time.
+    /// Make an awaitable that has not started. The value is made in place: copying a value that was just written would
+    /// double the time.
     #[inline]
     pub(crate) fn alloc(py: Python<'_>, make: impl FnOnce() -> T) -> PyResult<Bound<'_, PyAny>> {
         // SAFETY: the GIL is held. An object from the free list is memory of this type, without references, whose value was dropped; one
@@ -265,14 +265,14 @@ impl<T: Coroutine> Native<T> {
         }
     }
 
-    /// Whether an object is of this type.
+    /// Return whether an object is of this type.
     #[inline]
     pub(crate) fn is(object: &Bound<'_, PyAny>) -> bool {
         // SAFETY: attached; the types are only compared.
         unsafe { ptr::eq(ffi::Py_TYPE(object.as_ptr()), (*T::class().0.get()).object) }
     }
 
-    /// Runs one step other than `send`. Returns the value that it returned or yielded.
+    /// Run one step other than `send`. Returns the value that it returned or yielded.
     #[inline]
     pub(crate) fn drive<'py>(
         object: &Bound<'py, PyAny>,
@@ -307,7 +307,7 @@ impl<T: Coroutine> Native<T> {
     }
 }
 
-/// A method without arguments or with one, as the flag says.
+/// Return a method without arguments or with one, as the flag says.
 pub(super) fn method(
     name: &'static CStr,
     flag: c_int,
@@ -323,7 +323,7 @@ pub(super) fn method(
     }
 }
 
-/// A method with any arguments.
+/// Return a method with any arguments.
 pub(super) fn method_with_arguments(
     name: &'static CStr,
     function: ffi::PyCFunctionFastWithKeywords,
@@ -338,7 +338,7 @@ pub(super) fn method_with_arguments(
     }
 }
 
-/// Runs one step with the object marked as running, and stores its kind of result.
+/// Run one step with the object marked as running, and store its kind of result.
 ///
 /// # Safety
 ///
@@ -382,7 +382,7 @@ pub(super) unsafe fn step<'py, T: Coroutine>(
     }
 }
 
-/// The error of a step of an object that is not idle.
+/// Return the error of a step of an object that is not idle.
 #[cold]
 fn refuse(py: Python<'_>, status: Status) -> RaisedError {
     let error = if status == Status::Running {
@@ -393,7 +393,8 @@ fn refuse(py: Python<'_>, status: Status) -> RaisedError {
     RaisedError::set(py, error)
 }
 
-/// Drops the value, unless it [is kept](Coroutine::KEEPS_VALUE). The object is finished first, because the drop may run Python code.
+/// Drop the value, unless it [is kept](Coroutine::KEEPS_VALUE). The object is finished first, because the drop may run
+/// Python code.
 ///
 /// # Safety
 ///

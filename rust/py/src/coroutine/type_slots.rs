@@ -42,7 +42,7 @@ trampoline!(Close<T: Coroutine>: noargs = close);
 trampoline!(Clear<T: Coroutine>: inquiry = clear);
 trampoline!(LastStep<T: Coroutine>: unaryfunc = last_step);
 
-/// Whether the last step of the object returned a value, and did not yield it.
+/// Return whether the last step of the object returned a value, and did not yield it.
 ///
 /// # Safety
 ///
@@ -68,7 +68,7 @@ unsafe fn send<T: Coroutine>(
     }
 }
 
-/// Runs one step with an error thrown in.
+/// Run one step with an error thrown in.
 ///
 /// # Safety
 ///
@@ -107,7 +107,7 @@ unsafe fn throw<T: Coroutine>(
     }
 }
 
-/// The exception of `throw(value)`, `throw(type)` or `throw(type, value, traceback)`.
+/// Return the exception of `throw(value)`, `throw(type)` or `throw(type, value, traceback)`.
 fn thrown<'py>(
     py: Python<'py>,
     kind: Option<Bound<'py, PyAny>>,
@@ -240,7 +240,7 @@ pub(super) unsafe extern "C" fn qualname(
     unsafe { ffi::PyType_GetQualName(ffi::Py_TYPE(object)) }
 }
 
-/// The name of the type, and the progress. Can fail only for lack of memory.
+/// Return the name of the type, and the progress. Can fail only for lack of memory.
 pub(super) unsafe extern "C" fn repr<T: Coroutine>(
     object: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
@@ -292,7 +292,7 @@ pub(super) unsafe extern "C" fn traverse<T: Coroutine>(
     }
 }
 
-/// Makes an object leave its wait queue and drop its fields. Afterwards it is finished.
+/// Make an object leave its wait queue and drop its fields. Afterwards it is finished.
 ///
 /// # Safety
 ///
@@ -318,7 +318,7 @@ unsafe fn clear<T: Coroutine>(py: Python<'_>, object: *mut ffi::PyObject) -> PyR
     Ok(0)
 }
 
-/// The part of [`dealloc`] that may run Python code.
+/// Return the part of [`dealloc`] that may run Python code.
 #[expect(clippy::unnecessary_wraps, reason = "the trampoline's signature")]
 unsafe fn last_step<T: Coroutine>(
     py: Python<'_>,
@@ -346,7 +346,7 @@ unsafe fn last_step<T: Coroutine>(
     Ok(ptr::null_mut())
 }
 
-/// Warns as CPython does for a coroutine that was never awaited.
+/// Warn as CPython does for a coroutine that was never awaited.
 #[cold]
 fn warn(py: Python<'_>, message: &CStr) {
     let category = py.get_type::<PyRuntimeWarning>();

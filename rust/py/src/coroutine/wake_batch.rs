@@ -33,12 +33,12 @@ pub(super) struct Wakes {
 traverse!(Wakes { next });
 
 impl Mailbox {
-    /// Whether a batch is already scheduled for the next iteration.
+    /// Return whether a batch is already scheduled for the next iteration.
     pub(super) fn has_wakes(&self, py: Python<'_>) -> bool {
         !self.wakes.borrow(py).next.is_empty()
     }
 
-    /// Schedules the callbacks of a finished future for the next iteration. Called on the event loop's thread.
+    /// Schedule the callbacks of a finished future for the next iteration. Called on the event loop's thread.
     pub(super) fn call_back(self: &Arc<Self>, future: &Bound<'_, Future>) -> PyResult<()> {
         let py = future.py();
         let future = future.clone().unbind();
@@ -55,14 +55,14 @@ impl Mailbox {
         callback.schedule(py)
     }
 
-    /// Takes the futures of the current iteration.
+    /// Take the futures of the current iteration.
     pub(super) fn take_wakes(&self, py: Python<'_>) -> Vec<Py<Future>> {
         let mut wakes = self.wakes.borrow(py);
         let spare = std::mem::take(&mut wakes.spare);
         std::mem::replace(&mut wakes.next, spare)
     }
 
-    /// Calls the callbacks of these futures.
+    /// Call the callbacks of these futures.
     pub(super) fn call_all(
         self: &Arc<Self>,
         py: Python<'_>,
@@ -85,7 +85,7 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Reports an error of a callback as the event loop does. Returns an error that must end the event loop.
+    /// Report an error of a callback as the event loop does. Returns an error that must end the event loop.
     #[cold]
     fn report(&self, future: &Bound<'_, Future>, error: PyErr) -> PyResult<()> {
         let py = future.py();
@@ -125,7 +125,7 @@ impl WakeCallback {
         }
     }
 
-    /// Schedules the callback. If the event loop is closed or gone, this is dropped here, and its drop does the rest.
+    /// Schedule the callback. If the event loop is closed or gone, this is dropped here, and its drop does the rest.
     fn schedule(self, py: Python<'_>) -> PyResult<()> {
         let Some(event_loop) = self.mailbox.event_loop.bind(py).upgrade() else {
             return Ok(());

@@ -44,13 +44,13 @@ impl EventDispatcher {
         self.listeners[kind as usize].insert(number, callback);
     }
 
-    /// Removes a listener, and returns its callback, to be dropped after the borrow.
+    /// Remove a listener, and return its callback, to be dropped after the borrow.
     pub(super) fn stop(&mut self, number: Number) -> Option<Py<PyAny>> {
         let mut kinds = self.listeners.iter_mut();
         kinds.find_map(|listeners| listeners.remove(&number))
     }
 
-    /// Records an event for all current listeners of its kind.
+    /// Record an event for all current listeners of its kind.
     pub(super) fn record(&mut self, number: Number, kind: EventKind, key: Option<Py<PyAny>>) {
         self.events.push_back(Event {
             kind,
@@ -60,7 +60,7 @@ impl EventDispatcher {
         });
     }
 
-    /// Records for a new listener that a node is ready already.
+    /// Record for a new listener that a node is ready already.
     pub(super) fn record_past(&mut self, listener: Number, key: Py<PyAny>) {
         self.events.push_back(Event {
             kind: EventKind::Ready,
@@ -70,21 +70,21 @@ impl EventDispatcher {
         });
     }
 
-    /// Starts dispatching; false if no event is pending, or another call is dispatching.
+    /// Start dispatching; false if no event is pending, or another call is dispatching.
     pub(super) fn begin(&mut self) -> bool {
         let begins = !self.is_dispatching && !self.events.is_empty();
         self.is_dispatching |= begins;
         begins
     }
 
-    /// Takes the next event. If there is none, dispatching ends in the same step, so that no event is left behind.
+    /// Take the next event. If there is none, dispatching ends in the same step, so that no event is left behind.
     pub(super) fn next(&mut self) -> Option<Event> {
         let event = self.events.pop_front();
         self.is_dispatching = event.is_some();
         event
     }
 
-    /// Returns the next listener of an event.
+    /// Return the next listener of an event.
     pub(super) fn listener(&self, py: Python<'_>, event: &Event) -> Option<(Number, Py<PyAny>)> {
         self.listeners[event.kind as usize]
             .range(event.from..event.below)

@@ -103,7 +103,7 @@ impl PyGraphCore {
         Self::default()
     }
 
-    /// Finds the number of the node with this key.
+    /// Find the number of the node with this key.
     fn find(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Option<Number>> {
         let hash = key.hash()?;
         let candidates: Vec<_> = {
@@ -120,8 +120,9 @@ impl PyGraphCore {
         Ok(None)
     }
 
-    /// Adds nodes, all or none. Returns None, or the reason of the refusal: `"closed"`, `"key"`, `"task"` or `"dependency"`, the index
-    /// of the entry, and the key of the node that has the task, or the index of the forgotten dependency.
+    /// Add nodes, all or none. Returns None, or the reason of the refusal: `"closed"`, `"key"`, `"task"` or
+    /// `"dependency"`, the index of the entry, and the key of the node that has the task, or the index of the forgotten
+    /// dependency.
     fn insert(&self, py: Python<'_>, entries: Vec<Entry<'_>>) -> PyResult<Option<RefusalTuple>> {
         let mut drafts = Vec::with_capacity(entries.len());
         for (key, item, is_task, depends_on, dependencies) in entries {
@@ -139,9 +140,9 @@ impl PyGraphCore {
         refusal.map(|refusal| refusal.into_tuple(py)).transpose()
     }
 
-    /// Adds dependencies to a node, all or none. Returns None, or the reason of the refusal: `"state"` and the state of the
-    /// node, or None if it was forgotten; `"dependency"` and the index of the forgotten dependency; or `"cycle"` and the keys from a
-    /// dependency to the node. The second entry of the tuple is unused.
+    /// Add dependencies to a node, all or none. Returns None, or the reason of the refusal: `"state"` and the state of
+    /// the node, or None if it was forgotten; `"dependency"` and the index of the forgotten dependency; or `"cycle"`
+    /// and the keys from a dependency to the node. The second entry of the tuple is unused.
     #[expect(clippy::needless_pass_by_value, reason = "extracted from Python")]
     fn depend(
         &self,
@@ -153,31 +154,31 @@ impl PyGraphCore {
         refusal.map(|refusal| refusal.into_tuple(py)).transpose()
     }
 
-    /// Returns the item of a node and its state; None if it was forgotten.
+    /// Return the item of a node and its state; None if it was forgotten.
     fn item(&self, py: Python<'_>, node: Number) -> Option<(Py<PyAny>, usize)> {
         let state = self.0.borrow(py);
         let node = state.get(node)?;
         Some((node.item.clone_ref(py), node.phase.index()))
     }
 
-    /// Takes a node, for which `issued` is handed out; false if it is not ready.
+    /// Take a node, for which `issued` is handed out; false if it is not ready.
     fn take(&self, py: Python<'_>, node: Number, issued: Py<PyAny>) -> PyResult<bool> {
         self.change(py, |state| state.take(node, issued))
     }
 
-    /// Completes a node that is ready or running. Returns its previous state; None if it was forgotten.
+    /// Complete a node that is ready or running. Returns its previous state; None if it was forgotten.
     fn complete(&self, py: Python<'_>, node: Number, value: Py<PyAny>) -> PyResult<Option<usize>> {
         let phase = self.change(py, |state| state.complete(py, node, value))?;
         Ok(phase.map(Phase::index))
     }
 
-    /// Fails a node that is ready or running. Returns its previous state; None if it was forgotten.
+    /// Fail a node that is ready or running. Returns its previous state; None if it was forgotten.
     fn fail(&self, py: Python<'_>, node: Number, error: Py<PyAny>) -> PyResult<Option<usize>> {
         let phase = self.change(py, |state| state.fail(py, node, error))?;
         Ok(phase.map(Phase::index))
     }
 
-    /// Completes the running node for which this object was issued; false if there is none.
+    /// Complete the running node for which this object was issued; false if there is none.
     fn completed(
         &self,
         py: Python<'_>,
@@ -187,7 +188,7 @@ impl PyGraphCore {
         self.settle_issued(py, issued, value, State::complete)
     }
 
-    /// Fails the running node for which this object was issued; false if there is none.
+    /// Fail the running node for which this object was issued; false if there is none.
     fn failed(
         &self,
         py: Python<'_>,
@@ -197,7 +198,7 @@ impl PyGraphCore {
         self.settle_issued(py, issued, error, State::fail)
     }
 
-    /// Aborts a node and its dependants. Returns the keys of the aborted nodes; None if the node was forgotten.
+    /// Abort a node and its dependants. Returns the keys of the aborted nodes; None if the node was forgotten.
     fn abort(
         &self,
         py: Python<'_>,
@@ -207,7 +208,7 @@ impl PyGraphCore {
         self.change(py, |state| state.abort(py, node, error))
     }
 
-    /// Drops all settled nodes, and returns their number.
+    /// Drop all settled nodes, and return their number.
     fn forget(&self, py: Python<'_>) -> PyResult<usize> {
         let forgotten = self.change(py, State::forget)?;
         Ok(forgotten.len())
@@ -217,7 +218,8 @@ impl PyGraphCore {
         self.change(py, State::close)
     }
 
-    /// Closes the graph if all its nodes are settled, unless it is kept open. Returns whether it is closed and all are settled.
+    /// Close the graph if all its nodes are settled, unless it is kept open. Returns whether it is closed and all are
+    /// settled.
     fn close_if_over(&self, py: Python<'_>, keep_open: bool) -> bool {
         let mut state = self.0.borrow(py);
         let is_finished = state.is_finished();
@@ -225,17 +227,17 @@ impl PyGraphCore {
         state.is_closed && is_finished
     }
 
-    /// Adds a callback for nodes that are ready or become ready. Returns its number.
+    /// Add a callback for nodes that are ready or become ready. Returns its number.
     fn on_ready(&self, py: Python<'_>, callback: Py<PyAny>) -> PyResult<Number> {
         self.change(py, |state| state.listen(py, EventKind::Ready, callback))
     }
 
-    /// Adds a callback for the moments when all nodes are settled. Returns its number.
+    /// Add a callback for the moments when all nodes are settled. Returns its number.
     fn on_finished(&self, py: Python<'_>, callback: Py<PyAny>) -> PyResult<Number> {
         self.change(py, |state| state.listen(py, EventKind::Finished, callback))
     }
 
-    /// Removes a callback, if it is registered.
+    /// Remove a callback, if it is registered.
     fn stop(&self, py: Python<'_>, listener: Number) {
         let callback = self.0.borrow(py).events.stop(listener);
         drop(callback);
@@ -251,12 +253,12 @@ impl PyGraphCore {
         self.0.borrow(py).is_finished()
     }
 
-    /// Counts the nodes in each state.
+    /// Count the nodes in each state.
     fn counts(&self, py: Python<'_>) -> [usize; Phase::COUNT] {
         self.0.borrow(py).counts()
     }
 
-    /// Lists all nodes, or those in one state, oldest first, each as the arguments of `DependencyNode`.
+    /// List all nodes, or those in one state, oldest first, each as the arguments of `DependencyNode`.
     fn nodes(&self, py: Python<'_>, state: Option<usize>) -> Vec<Facts> {
         let graph = self.0.borrow(py);
         let wanted = graph
@@ -265,7 +267,7 @@ impl PyGraphCore {
         wanted.map(|node| node.facts(py)).collect()
     }
 
-    /// Returns one node, as the arguments of `DependencyNode`; None if it was forgotten.
+    /// Return one node, as the arguments of `DependencyNode`; None if it was forgotten.
     fn node(&self, py: Python<'_>, node: Number) -> Option<Facts> {
         let state = self.0.borrow(py);
         state.get(node).map(|node| node.facts(py))
@@ -286,7 +288,7 @@ impl PyGraphCore {
 }
 
 impl PyGraphCore {
-    /// Runs one step, drops its garbage and dispatches its events: parts 2 to 4 of a call, see the top of this file.
+    /// Run one step, drop its garbage and dispatch its events: parts 2 to 4 of a call, see the top of this file.
     fn change<T>(&self, py: Python<'_>, step: impl FnOnce(&mut State) -> T) -> PyResult<T> {
         let (result, garbage) = {
             let mut state = self.0.borrow(py);
@@ -297,7 +299,7 @@ impl PyGraphCore {
         Ok(result)
     }
 
-    /// Settles the running node for which this object was issued; false if there is none.
+    /// Settle the running node for which this object was issued; false if there is none.
     fn settle_issued(
         &self,
         py: Python<'_>,
@@ -315,7 +317,7 @@ impl PyGraphCore {
         })
     }
 
-    /// Adds a batch once each of its keys was compared with all nodes of its hash.
+    /// Add a batch once each of its keys was compared with all nodes of its hash.
     fn insert_checked(&self, py: Python<'_>, mut drafts: Vec<Draft>) -> PyResult<Option<Refusal>> {
         loop {
             let rivals = {
@@ -343,8 +345,8 @@ impl PyGraphCore {
         }
     }
 
-    /// Dispatches all events, unless another call is dispatching, which then dispatches these too. Raises the errors of the
-    /// callbacks.
+    /// Dispatch all events, unless another call is dispatching, which then dispatches these too. Raises the errors of
+    /// the callbacks.
     fn dispatch(&self, py: Python<'_>) -> PyResult<()> {
         if !self.0.borrow(py).events.begin() {
             return Ok(());
@@ -379,7 +381,7 @@ impl PyGraphCore {
     }
 }
 
-/// Lists the keys that have the hash of a draft's key and were not compared with it, each with the index of the draft.
+/// List the keys that have the hash of a draft's key and were not compared with it, each with the index of the draft.
 fn rivals(py: Python<'_>, state: &State, drafts: &mut [Draft]) -> Vec<(usize, Py<PyAny>)> {
     let mut rivals = Vec::new();
     for (index, draft) in drafts.iter_mut().enumerate() {
@@ -390,7 +392,7 @@ fn rivals(py: Python<'_>, state: &State, drafts: &mut [Draft]) -> Vec<(usize, Py
     rivals
 }
 
-/// Whether two keys are equal for a dict.
+/// Return whether two keys are equal for a dict.
 fn is_same(of_node: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(of_node.is(key) || of_node.eq(key)?)
 }

@@ -18,12 +18,12 @@ pub(super) enum Phase {
 impl Phase {
     pub(super) const COUNT: usize = 6;
 
-    /// Whether a node never leaves this phase.
+    /// Return whether a node never leaves this phase.
     pub(super) fn is_settled(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Aborted)
     }
 
-    /// Its index in `headrace.DependencyState`.
+    /// Return its index in `headrace.DependencyState`.
     pub(super) fn index(self) -> usize {
         self as usize
     }

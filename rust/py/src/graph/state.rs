@@ -44,7 +44,7 @@ impl State {
         self.counts
     }
 
-    /// Whether all nodes are settled.
+    /// Return whether all nodes are settled.
     pub(super) fn is_finished(&self) -> bool {
         [Phase::Pending, Phase::Ready, Phase::Running]
             .iter()
@@ -63,7 +63,7 @@ impl State {
         self.nodes.values()
     }
 
-    /// Iterates over the nodes from a number on whose keys have this hash, newest first.
+    /// Iterate over the nodes from a number on whose keys have this hash, newest first.
     pub(super) fn same_hash(
         &self,
         hash: isize,
@@ -79,7 +79,7 @@ impl State {
         })
     }
 
-    /// The number of the next node, listener, event or position.
+    /// Return the number of the next node, listener, event or position.
     pub(super) fn next_number(&self) -> Number {
         self.next
     }
@@ -90,7 +90,7 @@ impl State {
         number
     }
 
-    /// Returns the reason why a batch cannot be added, apart from its keys.
+    /// Return the reason why a batch cannot be added, apart from its keys.
     pub(super) fn refuse(&self, py: Python<'_>, drafts: &[Draft]) -> Option<Refusal> {
         let mut owners = HashMap::new();
         for (index, draft) in drafts.iter().enumerate() {
@@ -111,7 +111,7 @@ impl State {
         None
     }
 
-    /// Adds a batch. The caller has checked that its keys are new, its tasks are free, and its dependencies exist.
+    /// Add a batch. The caller has checked that its keys are new, its tasks are free, and its dependencies exist.
     pub(super) fn insert(&mut self, py: Python<'_>, drafts: Vec<Draft>) {
         let first = self.next;
         self.next += drafts.len() as Number;
@@ -153,7 +153,7 @@ impl State {
         }
     }
 
-    /// Adds dependencies to a node that was not taken yet. Returns the reason if it does nothing.
+    /// Add dependencies to a node that was not taken yet. Returns the reason if it does nothing.
     pub(super) fn depend(
         &mut self,
         py: Python<'_>,
@@ -188,7 +188,7 @@ impl State {
         None
     }
 
-    /// The keys from one of `goals` to `start`, each of which depends on the next, if any depends on `start`.
+    /// Return the keys from one of `goals` to `start`, each of which depends on the next, if any depends on `start`.
     ///
     /// Cost: O(the nodes that depend on `start`, their edges, and the goals), without recursion.
     fn path(&self, py: Python<'_>, start: Number, goals: &[Number]) -> Option<Vec<Py<PyAny>>> {
@@ -215,8 +215,8 @@ impl State {
         None
     }
 
-    /// Adds the edges of a pending node. It becomes ready if all dependencies are completed, and is aborted if one has failed or
-    /// was aborted.
+    /// Add the edges of a pending node. It becomes ready if all dependencies are completed, and is aborted if one has
+    /// failed or was aborted.
     fn add_edges(&mut self, py: Python<'_>, number: Number, dependencies: &[Number]) {
         let failed = dependencies
             .iter()
@@ -240,7 +240,7 @@ impl State {
         }
     }
 
-    /// Takes a ready node, for which this object is issued; false if it is not ready.
+    /// Take a ready node, for which this object is issued; false if it is not ready.
     pub(super) fn take(&mut self, number: Number, issued: Py<PyAny>) -> bool {
         let position = self.number();
         if self.phase(number) != Some(Phase::Ready) {
@@ -256,14 +256,14 @@ impl State {
         true
     }
 
-    /// Finds the running node for which this very object was issued; of several, the one that was taken first.
+    /// Find the running node for which this very object was issued; of several, the one that was taken first.
     pub(super) fn running_as(&self, item: &Bound<'_, PyAny>) -> Option<Number> {
         let address = item.as_ptr().addr();
         let mut range = self.running.range((address, 0)..=(address, Number::MAX));
         range.next().map(|(_, &number)| number)
     }
 
-    /// Completes a node that is ready or running. Returns its previous phase.
+    /// Complete a node that is ready or running. Returns its previous phase.
     pub(super) fn complete(
         &mut self,
         py: Python<'_>,
@@ -287,7 +287,7 @@ impl State {
         phase
     }
 
-    /// Fails a node that is ready or running, and aborts its dependants. Returns its previous phase.
+    /// Fail a node that is ready or running, and abort its dependants. Returns its previous phase.
     pub(super) fn fail(
         &mut self,
         py: Python<'_>,
@@ -308,7 +308,7 @@ impl State {
         phase
     }
 
-    /// Aborts a node and its dependants, unless it is settled. Returns the keys of the aborted nodes.
+    /// Abort a node and its dependants, unless it is settled. Returns the keys of the aborted nodes.
     pub(super) fn abort(
         &mut self,
         py: Python<'_>,
@@ -349,7 +349,7 @@ impl State {
         aborted
     }
 
-    /// Sets the final phase of a node. Returns the nodes that depend on it.
+    /// Set the final phase of a node. Returns the nodes that depend on it.
     fn settle(&mut self, number: Number, phase: Phase) -> Vec<Number> {
         self.remove_position(number);
         self.set_phase(number, phase);
@@ -367,7 +367,7 @@ impl State {
         dependants
     }
 
-    /// Removes a node from the ready or the running nodes.
+    /// Remove a node from the ready or the running nodes.
     fn remove_position(&mut self, number: Number) {
         let node = &self.nodes[&number];
         if let Some(issued) = &node.issued {
@@ -394,21 +394,21 @@ impl State {
         self.counts[phase.index()] += 1;
     }
 
-    /// Returns a node that is known to exist.
+    /// Return a node that is known to exist.
     fn node(&mut self, number: Number) -> &mut Node {
         self.nodes
             .get_mut(&number)
             .expect("this node was found in the same step, and is not forgotten meanwhile")
     }
 
-    /// Returns the node at the end of an edge, unless it is settled. An aborted node may be forgotten while the edge to it
-    /// still exists.
+    /// Return the node at the end of an edge, unless it is settled. An aborted node may be forgotten while the edge to
+    /// it still exists.
     fn unsettled(&mut self, number: Number) -> Option<&mut Node> {
         let node = self.nodes.get_mut(&number);
         node.filter(|node| !node.phase.is_settled())
     }
 
-    /// Removes all settled nodes and returns them, to be dropped after the borrow.
+    /// Remove all settled nodes and return them, to be dropped after the borrow.
     pub(super) fn forget(&mut self) -> Vec<Node> {
         self.newest.clear();
         let mut forgotten = Vec::new();
@@ -424,7 +424,7 @@ impl State {
         forgotten
     }
 
-    /// Refuses further nodes.
+    /// Refuse further nodes.
     pub(super) fn close(&mut self) {
         if !self.is_closed && self.is_finished() {
             self.finished();
@@ -437,7 +437,7 @@ impl State {
         self.events.record(number, EventKind::Finished, None);
     }
 
-    /// Adds a listener, and records for it the nodes that are ready. Returns its number.
+    /// Add a listener, and record for it the nodes that are ready. Returns its number.
     pub(super) fn listen(
         &mut self,
         py: Python<'_>,

@@ -28,7 +28,7 @@ live_kernel! {
             })
         }
 
-        /// The number of items in the partial list.
+        /// Return the number of items in the partial list.
         #[getter]
         fn waiting(&self, py: Python<'_>) -> usize {
             self.batch.len(py)

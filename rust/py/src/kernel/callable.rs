@@ -20,7 +20,7 @@ pub(crate) struct Callable {
 }
 
 impl Callable {
-    /// Checks and stores a callable. Returns a `TypeError` that names the parameter and the value otherwise.
+    /// Check and store a callable. Returns a `TypeError` that names the parameter and the value otherwise.
     pub(crate) fn new(parameter: &'static str, function: &Bound<'_, PyAny>) -> PyResult<Self> {
         Self::check(parameter, function)?;
         Ok(Self {
@@ -29,7 +29,7 @@ impl Callable {
         })
     }
 
-    /// Returns a `TypeError` that names the parameter and the value unless it is a callable.
+    /// Return a `TypeError` that names the parameter and the value unless it is a callable.
     pub(crate) fn check(parameter: &str, function: &Bound<'_, PyAny>) -> PyResult<()> {
         if function.is_callable() {
             return Ok(());
@@ -44,13 +44,13 @@ impl Callable {
         Err(errors::wrong_type(parameter, "callable", function))
     }
 
-    /// The current callable.
+    /// Return the current callable.
     #[inline]
     pub(crate) fn get<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         self.function.get(py)
     }
 
-    /// Replaces the callable, from the next item on.
+    /// Replace the callable, from the next item on.
     pub(crate) fn set(&self, function: &Bound<'_, PyAny>) -> PyResult<()> {
         Self::check(self.parameter, function)?;
         self.function
@@ -58,7 +58,7 @@ impl Callable {
         Ok(())
     }
 
-    /// Calls the callable with one argument. A reference is held during the call, which may replace the callable.
+    /// Call the callable with one argument. A reference is held during the call, which may replace the callable.
     #[inline]
     pub(crate) fn call<'py>(
         &self,
@@ -67,7 +67,7 @@ impl Callable {
         self.call_with(item.py(), [ptr::null_mut(), item.as_ptr()])
     }
 
-    /// Calls the callable with two arguments.
+    /// Call the callable with two arguments.
     #[inline]
     pub(crate) fn call2<'py>(
         &self,
@@ -101,7 +101,7 @@ impl Callable {
         ))
     }
 
-    /// Drops the callable, to break a reference cycle.
+    /// Drop the callable, to break a reference cycle.
     pub(crate) fn clear(&self, py: Python<'_>) {
         self.function.set(py, None);
     }
@@ -109,7 +109,7 @@ impl Callable {
 
 traverse!(Callable { function });
 
-/// Calls a callable with one argument.
+/// Call a callable with one argument.
 #[inline]
 pub(crate) fn call_one<'py>(
     function: &Bound<'py, PyAny>,

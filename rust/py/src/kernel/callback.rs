@@ -54,7 +54,7 @@ impl CallbackKernel {
     }
 }
 
-/// Returns a tuple of at least one callable, or a `TypeError` that names the wrong element.
+/// Return a tuple of at least one callable, or a `TypeError` that names the wrong element.
 fn checked(callbacks: &Bound<'_, PyAny>) -> PyResult<Py<PyTuple>> {
     let Ok(items) = callbacks.try_iter() else {
         return Err(errors::wrong_type(

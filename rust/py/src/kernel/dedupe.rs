@@ -53,7 +53,7 @@ impl DedupeKernel {
         })
     }
 
-    /// The number of remembered keys.
+    /// Return the number of remembered keys.
     #[getter]
     fn remembered(&self, py: Python<'_>) -> usize {
         match &self.memory {
@@ -75,7 +75,7 @@ impl DedupeKernel {
 }
 
 impl DedupeKernel {
-    /// Whether this key is new. Remembers it.
+    /// Return whether this key is new. Remembers it.
     fn is_new(&self, key: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = key.py();
         match &self.memory {

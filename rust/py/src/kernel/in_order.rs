@@ -66,7 +66,7 @@ live_kernel! {
             })
         }
 
-        /// The number of items that wait for a missing one.
+        /// Return the number of items that wait for a missing one.
         #[getter]
         fn waiting(&self, py: Python<'_>) -> usize {
             self.state.borrow(py).held.len()
@@ -74,13 +74,13 @@ live_kernel! {
     }
 }
 
-/// Whether this is an integer and not a `bool`, as for an integer parameter.
+/// Return whether this is an integer and not a `bool`, as for an integer parameter.
 fn is_integer(value: &Bound<'_, PyAny>) -> bool {
     value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>()
 }
 
 impl InOrderKernel {
-    /// The reason that an item with this index can be neither emitted nor held.
+    /// Return the reason that an item with this index can be neither emitted nor held.
     fn refusal(&self, py: Python<'_>, index: i128) -> Option<String> {
         let state = self.state.borrow(py);
         let maxsize = self.maxsize.get(py);

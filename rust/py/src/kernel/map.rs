@@ -31,7 +31,7 @@ live_kernel! {
 }
 
 impl MapKernel {
-    /// Makes a kernel whose callable is named differently in errors.
+    /// Make a kernel whose callable is named differently in errors.
     pub(crate) fn calling(parameter: &'static str, function: &Bound<'_, PyAny>) -> PyResult<Self> {
         Ok(Self {
             transform: Callable::new(parameter, function)?,

@@ -68,7 +68,7 @@ pub(crate) enum Output<'py> {
 }
 
 impl<'py> Output<'py> {
-    /// The items of an iterable, sync or async.
+    /// Return the items of an iterable, sync or async.
     fn many(iterable: &Bound<'py, PyAny>) -> PyResult<Self> {
         AnySource::over(iterable).map(|source| Self::Many(Box::new(source)))
     }
@@ -82,10 +82,10 @@ pub(crate) trait Kernel: Traverse {
     /// Whether the kernel processes errors of the stages before it, each as a [`Caught`].
     const CATCHES: bool = false;
 
-    /// Processes an item. An error is the callable's own; the driver adds a note that names the operator.
+    /// Process an item. An error is the callable's own; the driver adds a note that names the operator.
     fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError>;
 
-    /// Continues with the result of the callable, or returns it to be awaited.
+    /// Continue with the result of the callable, or return it to be awaited.
     #[inline]
     fn resume_or_await<'py>(
         &self,
@@ -98,7 +98,7 @@ pub(crate) trait Kernel: Traverse {
         RaisedError::set_from(item.py(), self.resume(item, result))
     }
 
-    /// Continues with the result of the awaitable that [`Output::Await`] returned for `item`.
+    /// Continue with the result of the awaitable that [`Output::Await`] returned for `item`.
     fn resume<'py>(
         &self,
         _item: &Bound<'py, PyAny>,
@@ -107,17 +107,17 @@ pub(crate) trait Kernel: Traverse {
         unreachable!("this kernel awaits nothing")
     }
 
-    /// Whether no more items are to be taken from the source. Checked before each item, including the first.
+    /// Return whether no more items are to be taken from the source. Checked before each item, including the first.
     fn is_done(&self, _py: Python<'_>) -> bool {
         false
     }
 
-    /// Returns one of the items that are still held at the end of the source. Called until it returns `None`.
+    /// Return one of the items that are still held at the end of the source. Called until it returns `None`.
     fn flush<'py>(&self, _py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         None
     }
 
-    /// Resets the state for a restart.
+    /// Reset the state for a restart.
     fn restart(&self, _py: Python<'_>) {}
 }
 
@@ -182,7 +182,7 @@ macro_rules! kernels {
                 match self { $(Self::$name(kernel) => kernel.get().flush(py),)+ }
             }
 
-            /// Whether the kernel processes errors of the stages before it, each as a [`Caught`].
+            /// Return whether the kernel processes errors of the stages before it, each as a [`Caught`].
             pub(crate) fn catches(&self) -> bool {
                 match self { $(Self::$name(_) => <$class as Kernel>::CATCHES,)+ }
             }
@@ -196,7 +196,7 @@ macro_rules! kernels {
             }
         }
 
-        /// Adds the kernels to the module.
+        /// Add the kernels to the module.
         pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
             $(module.add_class::<$class>()?;)+
             Ok(())

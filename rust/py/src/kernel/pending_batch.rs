@@ -40,14 +40,14 @@ impl Batch {
         self.items.borrow(py).len()
     }
 
-    /// Adds an item. Returns the new number of items.
+    /// Add an item. Returns the new number of items.
     pub(crate) fn push(&self, item: &Bound<'_, PyAny>) -> usize {
         let mut items = self.items.borrow(item.py());
         items.push(item.clone().unbind());
         items.len()
     }
 
-    /// The items so far and `item`, as a list for a condition. Nothing is added to the items.
+    /// Return the items so far and `item`, as a list for a condition. Nothing is added to the items.
     pub(crate) fn preview<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
         let py = item.py();
         let last = self.preview.take(py);
@@ -84,7 +84,7 @@ impl Batch {
                 .is_ok_and(|item| item.is(last))
     }
 
-    /// The list, full; a new one begins, and may well become as long.
+    /// Return the list, full; a new one begins, and may well become as long.
     pub(crate) fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.preview.set(py, None);
         let items = {
@@ -95,7 +95,7 @@ impl Batch {
         PyList::new(py, items).map(Bound::into_any)
     }
 
-    /// Takes the partial batch at the end.
+    /// Take the partial batch at the end.
     pub(crate) fn flush<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         if self.len(py) == 0 || !self.keeps_partial {
             self.clear(py);

@@ -36,7 +36,7 @@ live_kernel! {
             })
         }
 
-        /// The result so far; `None` before the first item if there is no initial value.
+        /// Return the result so far; `None` before the first item if there is no initial value.
         #[getter]
         pub(crate) fn accumulator<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
             self.accumulator.get(py)

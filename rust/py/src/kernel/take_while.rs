@@ -34,7 +34,7 @@ live_kernel! {
 }
 
 impl WhileKernel {
-    /// The output for an item before the split, or for one past it.
+    /// Return the output for an item before the split, or for one past it.
     fn output<'py>(&self, item: &Bound<'py, PyAny>, is_past: bool) -> Output<'py> {
         match (self.takes, is_past) {
             (true, false) | (false, true) => Output::Emit(item.clone()),

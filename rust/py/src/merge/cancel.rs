@@ -13,7 +13,7 @@ use super::step::StepFrom;
 use crate::runtime::asyncio;
 
 impl PyMerge {
-    /// Schedules [`Self::check_shutdown`] for the next iteration of the event loop.
+    /// Schedule [`Self::check_shutdown`] for the next iteration of the event loop.
     pub(super) fn check_shutdown_soon(slf: &Bound<'_, Self>) -> PyResult<()> {
         let mut state = slf.get().state.borrow(slf.py());
         if std::mem::replace(&mut state.is_check_scheduled, true) {
@@ -23,7 +23,7 @@ impl PyMerge {
         Self::call_soon(slf, LoopAction::CheckShutdown)
     }
 
-    /// Ends the sources with a pending cancellation if every task of the event loop is cancelled, as at the end of
+    /// End the sources with a pending cancellation if every task of the event loop is cancelled, as at the end of
     /// `asyncio.run`. No pull would deliver the cancellation later.
     pub(super) fn check_shutdown(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
@@ -62,8 +62,8 @@ impl PyMerge {
 }
 
 impl SourceRef<'_, '_> {
-    /// Handles the cancellation of a source's task: cancels the future that the source waits for, throws the error into the
-    /// source, or keeps the error for the next step.
+    /// Handle the cancellation of a source's task: cancel the future that the source waits for, throws the error into
+    /// the source, or keeps the error for the next step.
     pub(super) fn cancel(self, error: PyErr) -> PyResult<()> {
         let py = self.py();
         let found = self.with(|entry| {
@@ -106,7 +106,7 @@ impl SourceRef<'_, '_> {
     }
 }
 
-/// Cancels a future, with the message of the cancellation of the task.
+/// Cancel a future, with the message of the cancellation of the task.
 pub(super) fn cancel(future: &Bound<'_, PyAny>, error: &PyErr) -> PyResult<bool> {
     let py = future.py();
     let message = error.value(py).getattr(intern!(py, "args"))?;

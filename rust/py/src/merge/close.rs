@@ -11,14 +11,14 @@ use crate::coroutine::{Inner, unpin};
 use crate::source::AnySource;
 
 impl PyMerge {
-    /// Closes each of several sources. An error of one does not stop the others from being closed.
+    /// Close each of several sources. An error of one does not stop the others from being closed.
     fn close_each(slf: &Bound<'_, Self>, keys: Vec<Key>) -> PyResult<()> {
         keys.into_iter()
             .map(|key| Self::at(slf, key).close())
             .fold(Ok(()), Result::and)
     }
 
-    /// Closes all sources and drops the outcomes that were not taken.
+    /// Close all sources and drop the outcomes that were not taken.
     pub(super) fn close_all(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
@@ -34,7 +34,8 @@ impl PyMerge {
         Self::close_each(slf, keys)
     }
 
-    /// Handles a dropped stream: closes the sources with a task, and stops polling the others, which may have other owners.
+    /// Handle a dropped stream: close the sources with a task, and stop polling the others, which may have other
+    /// owners.
     pub(super) fn close_abandoned(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let (left, foreign) = {
@@ -65,7 +66,7 @@ impl PyMerge {
 }
 
 impl<'py> SourceRef<'_, 'py> {
-    /// Starts closing a source.
+    /// Start closing a source.
     pub(super) fn close(self) -> PyResult<()> {
         let py = self.py();
         let task = self.with(|entry| {
@@ -89,7 +90,7 @@ impl<'py> SourceRef<'_, 'py> {
         }
     }
 
-    /// Closes a source that is at rest, in its task. Creates the task if there is none.
+    /// Close a source that is at rest, in its task. Creates the task if there is none.
     pub(super) fn release(self) -> PyResult<()> {
         let py = self.py();
         let found = self.with(|entry| {
@@ -120,7 +121,7 @@ impl<'py> SourceRef<'_, 'py> {
         Ok(())
     }
 
-    /// Handles the end of closing a source.
+    /// Handle the end of closing a source.
     pub(super) fn on_closed(self, error: Option<PyErr>) {
         let py = self.py();
         let this = self.merge.get();
@@ -164,7 +165,7 @@ impl<'py> SourceRef<'_, 'py> {
         }
     }
 
-    /// Removes a closed source whose end was taken. Keeps the original sources, for a restart.
+    /// Remove a closed source whose end was taken. Keeps the original sources, for a restart.
     pub(super) fn forget(self) {
         let old = {
             let mut state = self.state();
@@ -180,7 +181,7 @@ impl<'py> SourceRef<'_, 'py> {
         drop(old);
     }
 
-    /// Whether the task of a source must close it now.
+    /// Return whether the task of a source must close it now.
     pub(super) fn is_to_close(self) -> bool {
         self.with(|entry| {
             entry.is_closing && (!entry.is_foreign || matches!(entry.status, Status::Paused))
@@ -188,7 +189,7 @@ impl<'py> SourceRef<'_, 'py> {
         .unwrap_or(true)
     }
 
-    /// Creates the future that the task of a source waits for until the source is closed.
+    /// Create the future that the task of a source waits for until the source is closed.
     pub(super) fn park(self) -> PyResult<Bound<'py, PyAny>> {
         let future = self.merge.get().future(self.py())?;
         let old = self.with(|entry| entry.parked_on.replace(future.clone().unbind()));
@@ -196,7 +197,7 @@ impl<'py> SourceRef<'_, 'py> {
         Ok(future)
     }
 
-    /// Returns the awaitable that closes a source, if it needs closing.
+    /// Return the awaitable that closes a source, if it needs closing.
     pub(super) fn begin_to_close(self) -> PyResult<Option<Inner>> {
         let py = self.py();
         let adapter = self.with(|entry| entry.adapter.clone_ref(py));

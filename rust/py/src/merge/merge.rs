@@ -39,12 +39,12 @@ pub(crate) struct PyMerge {
 }
 
 impl PyMerge {
-    /// The name of the stream in messages.
+    /// Return the name of the stream in messages.
     pub(crate) fn owner(&self) -> &str {
         &self.owner
     }
 
-    /// Lists all sources in any state.
+    /// List all sources in any state.
     pub(crate) fn all<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
         let state = self.state.borrow(py);
         let sources = state.in_order();
@@ -85,8 +85,8 @@ impl PyMerge {
         })
     }
 
-    /// Adds a source, which the next pull polls, and returns its number. `label` is empty or one object (which may be `None`).
-    /// Without a label the source is named by its number, and its items are delivered without a label.
+    /// Add a source, which the next pull polls, and return its number. `label` is empty or one object (which may be
+    /// `None`). Without a label the source is named by its number, and its items are delivered without a label.
     #[pyo3(signature = (source, *label, is_given = false, is_cutoff = false))]
     fn add(
         slf: &Bound<'_, Self>,
@@ -141,7 +141,7 @@ impl PyMerge {
         Ok(number)
     }
 
-    /// Returns the source with this number, if it has not ended.
+    /// Return the source with this number, if it has not ended.
     fn source(&self, py: Python<'_>, number: usize) -> Option<Py<PyAny>> {
         let state = self.state.borrow(py);
         let key = *state.order.get(state.index_of(number)?)?;
@@ -149,8 +149,8 @@ impl PyMerge {
         Some(entry.source.clone_ref(py))
     }
 
-    /// Lists the pull streams among the sources that restart with the merge. The caller restarts them, without recursion: they
-    /// may be merges themselves.
+    /// List the pull streams among the sources that restart with the merge. The caller restarts them, without
+    /// recursion: they may be merges themselves.
     fn restarting<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         self.check_idle(py)?;
         let is_stream = |entry: &SourceState| entry.source.bind(py).is_instance_of::<PyPullLink>();
@@ -158,40 +158,40 @@ impl PyMerge {
         self.list(py, restarts, |entry| entry.source.clone_ref(py))
     }
 
-    /// Lists the sources that have not ended, in the order in which they were added.
+    /// List the sources that have not ended, in the order in which they were added.
     fn sources<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         self.list(py, SourceState::is_present, |entry| {
             entry.source.clone_ref(py)
         })
     }
 
-    /// Lists the labels of [`Self::sources`].
+    /// List the labels of [`Self::sources`].
     fn labels<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         self.list(py, SourceState::is_present, |entry| {
             entry.name.clone_ref(py)
         })
     }
 
-    /// Whether an object is one of the sources that have not ended.
+    /// Return whether an object is one of the sources that have not ended.
     fn holds(&self, source: &Bound<'_, PyAny>) -> bool {
         let state = self.state.borrow(source.py());
         state.members.contains_key(&source.as_ptr().addr())
     }
 
-    /// The number of sources that have not ended.
+    /// Return the number of sources that have not ended.
     #[getter]
     fn size(&self, py: Python<'_>) -> usize {
         let state = self.state.borrow(py);
         state.in_order().filter(|entry| entry.is_present()).count()
     }
 
-    /// Whether a source has a task that has not ended.
+    /// Return whether a source has a task that has not ended.
     #[getter]
     fn is_running(&self, py: Python<'_>) -> bool {
         !self.state.borrow(py).tasks.is_empty()
     }
 
-    /// Removes a source and starts closing it. Returns the task that closes it, if there is one.
+    /// Remove a source and start closing it. Returns the task that closes it, if there is one.
     fn remove<'py>(
         slf: &Bound<'py, Self>,
         source: &Bound<'py, PyAny>,
@@ -232,7 +232,7 @@ impl PyMerge {
         Ok(task.flatten())
     }
 
-    /// Takes the error of closing a removed source.
+    /// Take the error of closing a removed source.
     fn take_removal_error(&self, source: &Bound<'_, PyAny>) -> Option<PyErr> {
         let mut state = self.state.borrow(source.py());
         let index = state
@@ -243,7 +243,7 @@ impl PyMerge {
         Some(error)
     }
 
-    /// Starts closing all sources, and returns the tasks that close them.
+    /// Start closing all sources, and return the tasks that close them.
     fn start_closing<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyList>> {
         let py = slf.py();
         slf.get().check(py)?;
@@ -255,14 +255,14 @@ impl PyMerge {
         PyList::new(py, tasks)
     }
 
-    /// Takes the errors of closing all sources.
+    /// Take the errors of closing all sources.
     fn closing_errors<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let errors = self.take_errors(py);
         PyList::new(py, errors.into_iter().map(|error| error.into_value(py)))
     }
 
-    /// Handles a dropped stream: closes all sources in the next iteration of its event loop. May be called from any thread and
-    /// from a finaliser.
+    /// Handle a dropped stream: close all sources in the next iteration of its event loop. May be called from any
+    /// thread and from a finaliser.
     fn abandon(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let Some(event_loop) = slf.get().known_loop(py) else {
@@ -300,14 +300,14 @@ impl PyMerge {
     }
 }
 
-/// Wakes waiting pulls.
+/// Wake waiting pulls.
 pub(super) fn wake(py: Python<'_>, futures: Vec<Py<PyAny>>) {
     for future in futures {
         resolve(future.bind(py));
     }
 }
 
-/// Resolves a future unless it is done.
+/// Resolve a future unless it is done.
 pub(super) fn resolve(future: &Bound<'_, PyAny>) {
     let py = future.py();
     if let Err(error) = future.call_method1(intern!(py, "set_result"), (py.None(),)) {
@@ -323,7 +323,7 @@ pub(super) fn resolve(future: &Bound<'_, PyAny>) {
 }
 
 impl PyMerge {
-    /// Fails in a forked child, in another event loop, and in a source that would wait for itself.
+    /// Fail in a forked child, in another event loop, and in a source that would wait for itself.
     pub(super) fn check(&self, py: Python<'_>) -> PyResult<()> {
         self.home.check(py, "stream")?;
         if self.is_own(py) {
@@ -338,7 +338,7 @@ impl PyMerge {
         Ok(())
     }
 
-    /// Whether the current task is that of a source.
+    /// Return whether the current task is that of a source.
     pub(crate) fn is_own(&self, py: Python<'_>) -> bool {
         asyncio::current_task(py)
             .is_some_and(|task| self.state.borrow(py).tasks.contains(&task.as_ptr().addr()))
@@ -350,7 +350,7 @@ impl PyMerge {
         Some(known.object.bind(py).clone())
     }
 
-    /// Returns the event loop, if sources have tasks on it.
+    /// Return the event loop, if sources have tasks on it.
     #[inline]
     pub(super) fn busy_loop<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let state = self.state.borrow(py);
@@ -358,7 +358,7 @@ impl PyMerge {
         (!state.tasks.is_empty()).then(|| known.object.bind(py).clone())
     }
 
-    /// Fails unless `event_loop`, which drives the merge, is running in this thread.
+    /// Fail unless `event_loop`, which drives the merge, is running in this thread.
     pub(super) fn check_loop(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
         let state = self.state.borrow(event_loop.py());
         let thread = state.event_loop.as_ref().map_or(0, |known| known.thread);
@@ -366,12 +366,12 @@ impl PyMerge {
         check_loop(event_loop, thread)
     }
 
-    /// Returns the event loop that drives the merge: the running one of the first call.
+    /// Return the event loop that drives the merge: the running one of the first call.
     pub(super) fn event_loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.loop_object(py, |known| &known.object)
     }
 
-    /// Returns that event loop, or one of its methods.
+    /// Return that event loop, or one of its methods.
     pub(super) fn loop_object<'py>(
         &self,
         py: Python<'py>,
@@ -392,7 +392,7 @@ impl PyMerge {
         Ok(found)
     }
 
-    /// Creates a future of that loop, marked as being awaited.
+    /// Create a future of that loop, marked as being awaited.
     pub(super) fn future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let future = self
             .loop_object(py, |known| &known.create_future)?
@@ -401,7 +401,7 @@ impl PyMerge {
         Ok(future)
     }
 
-    /// Lists a part of each source that passes the filter, in the order in which the sources were added.
+    /// List a part of each source that passes the filter, in the order in which the sources were added.
     fn list<'py>(
         &self,
         py: Python<'py>,
@@ -416,7 +416,7 @@ impl PyMerge {
         PyTuple::new(py, parts)
     }
 
-    /// Returns the awaitable that closes the merge.
+    /// Return the awaitable that closes the merge.
     pub(super) fn closing<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         slf.get().closer.bind(slf.py()).call1((slf,))
     }
@@ -426,7 +426,7 @@ impl PyMerge {
     }
 }
 
-/// Creates the error of a source that pulls or closes its own merge.
+/// Create the error of a source that pulls or closes its own merge.
 pub(crate) fn own_source_error() -> PyErr {
     PyRuntimeError::new_err(
         "a source cannot pull or close the merge that it is part of: it would wait for itself",

@@ -89,7 +89,7 @@ impl SourceRef<'_, '_> {
         Ok((args, keywords))
     }
 
-    /// Resumes a source whose wait is over.
+    /// Resume a source whose wait is over.
     pub(super) fn resume(self, from: StepFrom) -> PyResult<()> {
         let py = self.py();
         let found = self.with(|entry| match &entry.status {
@@ -105,7 +105,7 @@ impl SourceRef<'_, '_> {
         self.read_ahead(from)
     }
 
-    /// Reads ahead as far as `prefetch` allows, without waiting for the next pull.
+    /// Read ahead as far as `prefetch` allows, without waiting for the next pull.
     pub(super) fn read_ahead(self, from: StepFrom) -> PyResult<()> {
         while self.merge.get().prefetch > 1 && self.can_poll() {
             self.step(from, None)?;

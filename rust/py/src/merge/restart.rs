@@ -9,7 +9,7 @@ use crate::pull::link::PyPullLink;
 use crate::source::AnySource;
 
 impl PyMerge {
-    /// Refuses to restart while sources have tasks.
+    /// Refuse to restart while sources have tasks.
     pub(super) fn check_idle(&self, py: Python<'_>) -> PyResult<()> {
         if self.state.borrow(py).tasks.is_empty() {
             return Ok(());
@@ -19,7 +19,7 @@ impl PyMerge {
         ))
     }
 
-    /// Restarts the original sources that were not removed. The caller has restarted those of [`Self::restarting`].
+    /// Restart the original sources that were not removed. The caller has restarted those of [`Self::restarting`].
     pub(super) fn restart(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();

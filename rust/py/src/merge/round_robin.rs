@@ -24,7 +24,7 @@ enum Pick {
 }
 
 impl State {
-    /// Maintains the list `ready` from now on.
+    /// Maintain the list `ready` from now on.
     pub(super) fn keep_ready(&mut self) {
         if std::mem::replace(&mut self.keeps_ready, true) {
             return;
@@ -48,7 +48,7 @@ impl State {
         }
     }
 
-    /// Takes a source's oldest outcome if it is an item without a label, which is the most common case.
+    /// Take a source's oldest outcome if it is an item without a label, which is the most common case.
     #[inline]
     fn take_item(&mut self, key: Key) -> Option<Py<PyAny>> {
         let entry = self.sources.get_mut(key)?;
@@ -67,7 +67,7 @@ impl State {
         }
     }
 
-    /// Takes a source's oldest outcome, and requests its next item.
+    /// Take a source's oldest outcome, and request its next item.
     fn take(&mut self, key: Key) -> Option<Outcome> {
         let entry = self.sources.get_mut(key)?;
         let outcome = entry.queue.pop_front()?;
@@ -80,7 +80,7 @@ impl State {
         Some(outcome)
     }
 
-    /// Counts the sources that gave an outcome in this round.
+    /// Count the sources that gave an outcome in this round.
     fn served(&self, round: u64) -> usize {
         self.unfinished()
             .filter(|entry| entry.round == round)
@@ -89,7 +89,7 @@ impl State {
 }
 
 impl PyMergeView {
-    /// Takes the next item if no source must be polled for it. Succeeds for most items of sources that are always ready.
+    /// Take the next item if no source must be polled for it. Succeeds for most items of sources that are always ready.
     #[inline]
     pub(super) fn take_ready(&self, state: &mut State) -> Option<Py<PyAny>> {
         match self.policy {
@@ -112,7 +112,7 @@ impl PyMergeView {
         }
     }
 
-    /// Takes the outcomes that a policy picks, up to the first that gives the consumer a result.
+    /// Take the outcomes that a policy picks, up to the first that gives the consumer a result.
     #[inline]
     fn take_by<'py>(
         &self,
@@ -265,7 +265,7 @@ impl PyMergeView {
         Err(group(py, "all sources failed", errors)?)
     }
 
-    /// Polls the failed sources again.
+    /// Poll the failed sources again.
     fn retry_failed(&self, merge: &Bound<'_, PyMerge>) -> Vec<(Key, PyErr)> {
         let py = merge.py();
         let failed = std::mem::take(&mut self.view.borrow(py).failed);

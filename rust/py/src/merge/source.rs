@@ -54,7 +54,7 @@ pub(super) enum Status {
 }
 
 impl Status {
-    /// Sets the status. The old one nearly always owns nothing.
+    /// Set the status. The old one nearly always owns nothing.
     #[inline]
     pub(super) fn replace(&mut self, next: Self) {
         let old = std::mem::replace(self, next);
@@ -223,12 +223,12 @@ impl SourceState {
         }
     }
 
-    /// Whether it has not ended.
+    /// Return whether it has not ended.
     pub(super) fn is_present(&self) -> bool {
         !self.has_ended && !self.is_closing && !self.is_done && !self.is_cutoff
     }
 
-    /// Whether it may be polled for another item.
+    /// Return whether it may be polled for another item.
     #[inline]
     pub(super) fn can_poll(&self, prefetch: usize) -> bool {
         matches!(self.status, Status::Paused)
@@ -237,31 +237,32 @@ impl SourceState {
             && self.queue.len() < prefetch
     }
 
-    /// Whether its next outcome is an item without a label.
+    /// Return whether its next outcome is an item without a label.
     #[inline]
     pub(super) fn has_bare_item(&self) -> bool {
         !self.is_labelled && matches!(self.queue.front(), Some(Outcome::Item(_)))
     }
 
-    /// Whether it has yielded to the event loop and waits for no future.
+    /// Return whether it has yielded to the event loop and waits for no future.
     pub(super) fn is_yielding(&self) -> bool {
         matches!(self.status, Status::Waiting { future: None, .. })
     }
 
-    /// Its task, if it has one.
+    /// Return its task, if it has one.
     pub(super) fn task(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         let task_context = self.task_context.as_ref()?;
         Some(task_context.task.clone_ref(py))
     }
 
-    /// The task and context under which it is stepped. A source that is polled in place has a task only to be closed.
+    /// Return the task and context under which it is stepped. A source that is polled in place has a task only to be
+    /// closed.
     pub(super) fn own_context(&self, py: Python<'_>) -> Option<TaskContext> {
         let task_context = self.task_context.as_ref().filter(|_| self.is_foreign)?;
         Some(task_context.clone_ref(py))
     }
 
-    /// Marks a source as running and returns its generator, task and context. `None` unless it is a started async generator
-    /// without a pending cancellation, which is paused or has yielded.
+    /// Mark a source as running and return its generator, task and context. `None` unless it is a started async
+    /// generator without a pending cancellation, which is paused or has yielded.
     #[expect(clippy::inline_always, reason = "it is part of two loops")]
     #[inline(always)]
     pub(super) fn run<'py>(&mut self, py: Python<'py>) -> Option<Running<'py>> {
@@ -289,7 +290,7 @@ impl SourceState {
         ))
     }
 
-    /// Creates the state that the source had before its first pull.
+    /// Create the state that the source had before its first pull.
     pub(super) fn renewed(&self, py: Python<'_>) -> Self {
         let mut fresh = Self::new(
             self.source.clone_ref(py),
@@ -334,7 +335,7 @@ traverse!(
     }
 );
 
-/// Adapts a source. Also returns whether it must be stepped under a task of its own.
+/// Adapt a source. Also returns whether it must be stepped under a task of its own.
 pub(super) fn adapt(source: &Bound<'_, PyAny>) -> PyResult<(AnySource, bool)> {
     let py = source.py();
     if let Ok(link) = source.cast::<PyPullLink>() {

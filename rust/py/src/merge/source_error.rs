@@ -11,7 +11,7 @@ use crate::errors;
 use crate::runtime::asyncio;
 
 impl SourceRef<'_, '_> {
-    /// Describes a source for a message.
+    /// Describe a source for a message.
     pub(super) fn title(self) -> String {
         let py = self.py();
         let known = {
@@ -36,8 +36,8 @@ impl SourceRef<'_, '_> {
         )
     }
 
-    /// Adds a note that names the source. A `CancelledError` is wrapped: raised as it is, it would look like a cancellation of
-    /// the consumer.
+    /// Add a note that names the source. A `CancelledError` is wrapped: raised as it is, it would look like a
+    /// cancellation of the consumer.
     pub(super) fn annotate(self, error: PyErr) -> PyErr {
         let py = self.py();
         let title = self.title();
@@ -53,7 +53,7 @@ impl SourceRef<'_, '_> {
         error
     }
 
-    /// Records an error of closing a source: for `aclose()`, for the removal of the source, or for the next pull.
+    /// Record an error of closing a source: for `aclose()`, for the removal of the source, or for the next pull.
     pub(super) fn record_close_error(self, error: PyErr) {
         let py = self.py();
         let futures = {
@@ -82,7 +82,7 @@ impl SourceRef<'_, '_> {
     }
 }
 
-/// Formats the name of a source for a message, even if its `repr` raises.
+/// Format the name of a source for a message, even if its `repr` raises.
 pub(super) fn repr(name: &Py<PyAny>, py: Python<'_>) -> String {
     let repr = name.bind(py).repr();
     repr.map_or_else(|_| "?".to_owned(), |repr| repr.to_string())

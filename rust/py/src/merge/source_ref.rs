@@ -32,13 +32,13 @@ impl<'a, 'py> SourceRef<'a, 'py> {
         self.merge.py()
     }
 
-    /// Borrows the state of the merge.
+    /// Borrow the state of the merge.
     #[inline]
     pub(super) fn state(self) -> RefMut<'a, State> {
         self.merge.get().state.borrow(self.py())
     }
 
-    /// Applies a function to the source, in one borrow of the state. Returns `None` if the source was removed.
+    /// Apply a function to the source, in one borrow of the state. Returns `None` if the source was removed.
     #[inline]
     pub(super) fn with<T>(self, apply: impl FnOnce(&mut SourceState) -> T) -> Option<T> {
         // If the source was removed, the borrow ends first, then the values in `apply` are dropped.
@@ -47,7 +47,7 @@ impl<'a, 'py> SourceRef<'a, 'py> {
         Some(apply(entry))
     }
 
-    /// Creates the task and the context of a source.
+    /// Create the task and the context of a source.
     pub(super) fn create_task(self) -> PyResult<TaskContext> {
         let py = self.py();
         let this = self.merge.get();

@@ -34,13 +34,13 @@ impl SourceTask {
         })
     }
 
-    /// Whether a task runs this coroutine.
+    /// Return whether a task runs this coroutine.
     pub(super) fn is_in(task: &Bound<'_, PyAny>) -> PyResult<bool> {
         let coroutine = task.call_method0(intern!(task.py(), "get_coro"))?;
         Ok(Native::<Self>::is(&coroutine))
     }
 
-    /// Waits, or starts closing the source.
+    /// Wait, or start closing the source.
     fn settle<'py>(&mut self, py: Python<'py>) -> PyResult<Step<'py>> {
         let merge = self.merge.bind(py).clone();
         if !PyMerge::at(&merge, self.key).is_to_close() {
@@ -58,7 +58,7 @@ impl SourceTask {
         Ok(self.on_step(py, step))
     }
 
-    /// Handles the result of a step of closing. An error is recorded in the merge, and not raised by the task.
+    /// Handle the result of a step of closing. An error is recorded in the merge, and not raised by the task.
     fn on_step<'py>(&mut self, py: Python<'py>, step: PyResult<Step<'py>>) -> Step<'py> {
         let error = match step {
             Ok(Step::Yield(object)) => return Step::Yield(object),

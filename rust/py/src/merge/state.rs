@@ -109,12 +109,12 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Iterates over all sources in the order in which they were added.
+    /// Iterate over all sources in the order in which they were added.
     pub(super) fn in_order(&self) -> impl Iterator<Item = &SourceState> {
         self.order.iter().filter_map(|key| self.sources.get(*key))
     }
 
-    /// Takes the callbacks of paused sources.
+    /// Take the callbacks of paused sources.
     pub(super) fn callbacks(&mut self) -> Vec<Py<PyTuple>> {
         self.sources
             .iter_mut()
@@ -123,7 +123,7 @@ impl State {
             .collect()
     }
 
-    /// Adds a source.
+    /// Add a source.
     pub(super) fn add_source(&mut self, entry: SourceState) {
         let (is_cutoff, source) = (entry.is_cutoff, entry.source.as_ptr().addr());
         self.changes += 1;
@@ -133,7 +133,7 @@ impl State {
         self.start(key, is_cutoff);
     }
 
-    /// Finds the index of a source in the order, which is that of the numbers. A binary search, since there may be many.
+    /// Find the index of a source in the order, which is that of the numbers. A binary search, since there may be many.
     pub(super) fn index_of(&self, number: usize) -> Option<usize> {
         let number_of = |key: &Key| self.sources.get(*key).map(|entry| entry.number);
         self.order
@@ -141,7 +141,7 @@ impl State {
             .ok()
     }
 
-    /// Removes a source from the order.
+    /// Remove a source from the order.
     pub(super) fn remove_from_order(&mut self, key: Key) {
         let number = self.sources.get(key).map(|entry| entry.number);
         if let Some(index) = number.and_then(|number| self.index_of(number)) {
@@ -149,7 +149,7 @@ impl State {
         }
     }
 
-    /// Counts a new source and requests its first poll.
+    /// Count a new source and request its first poll.
     pub(super) fn start(&mut self, key: Key, is_cutoff: bool) {
         self.live += 1;
         self.active += usize::from(!is_cutoff);
@@ -161,7 +161,7 @@ impl State {
         }
     }
 
-    /// Takes the next source to poll.
+    /// Take the next source to poll.
     #[inline]
     pub(super) fn next_to_poll(&mut self, prefetch: usize) -> Option<(Key, &mut SourceState)> {
         // Looked up twice: a borrow returned from inside a loop would last for the whole loop.
@@ -177,7 +177,7 @@ impl State {
         self.sources.get_mut(key).map(|entry| (key, entry))
     }
 
-    /// Requests that the next pull polls a source.
+    /// Request that the next pull polls a source.
     #[inline]
     pub(super) fn request_poll(&mut self, key: Key) {
         if let Some(entry) = self.sources.get_mut(key)
@@ -192,7 +192,7 @@ impl State {
         }
     }
 
-    /// Puts a source that was just taken from the list back to its front.
+    /// Put a source that was just taken from the list back to its front.
     #[cold]
     pub(super) fn request_poll_first(&mut self, key: Key) {
         if let Some(entry) = self.sources.get_mut(key) {
@@ -201,7 +201,7 @@ impl State {
         }
     }
 
-    /// Requests the next item of a source after one was taken.
+    /// Request the next item of a source after one was taken.
     #[inline]
     pub(super) fn request_next(&mut self, key: Key) {
         match self.sources.get_mut(key) {
@@ -214,7 +214,7 @@ impl State {
         }
     }
 
-    /// Moves at most `most` idle sources to the front of `to_poll`: their items were taken before those of the others.
+    /// Move at most `most` idle sources to the front of `to_poll`: their items were taken before those of the others.
     #[inline]
     pub(super) fn promote_idle(&mut self, most: usize) {
         let count = self.idle.len().min(most);
@@ -226,19 +226,20 @@ impl State {
         }
     }
 
-    /// Moves one batch of idle sources to `to_poll`. A bounded batch keeps the items in the processor's cache until they are taken.
+    /// Move one batch of idle sources to `to_poll`. A bounded batch keeps the items in the processor's cache until they
+    /// are taken.
     #[inline]
     pub(super) fn promote_some_idle(&mut self) {
         self.promote_idle(64);
     }
 
-    /// Records that a pull charged one item to its task's budget.
+    /// Record that a pull charged one item to its task's budget.
     #[inline]
     pub(super) fn prepay(&mut self) {
         self.prepaid = (self.prepaid + 1).min(self.order.len());
     }
 
-    /// Uses one charged step; false if there is none.
+    /// Use one charged step; false if there is none.
     #[inline]
     pub(super) fn use_prepaid(&mut self) -> bool {
         let is_paid = self.prepaid > 0;
@@ -246,7 +247,7 @@ impl State {
         is_paid
     }
 
-    /// Queues an item on the fast path. Returns the item if its source needs the general path.
+    /// Queue an item on the fast path. Returns the item if its source needs the general path.
     #[inline]
     pub(super) fn accept<'py>(
         &mut self,
@@ -269,7 +270,7 @@ impl State {
         Ok(())
     }
 
-    /// Queues an outcome. Returns the futures of the pulls to wake.
+    /// Queue an outcome. Returns the futures of the pulls to wake.
     #[inline]
     pub(super) fn push(&mut self, key: Key, outcome: Outcome) -> Vec<Py<PyAny>> {
         let is_end = matches!(outcome, Outcome::End);
@@ -300,7 +301,7 @@ impl State {
         self.wake((!is_end).then_some(key))
     }
 
-    /// Removes the pulls that wait for this source or for any; without a key, all pulls. Returns their futures.
+    /// Remove the pulls that wait for this source or for any; without a key, all pulls. Returns their futures.
     #[must_use]
     pub(super) fn wake(&mut self, key: Option<Key>) -> Vec<Py<PyAny>> {
         let concerns = |waiter: &Waiter| match (waiter.target, key) {
@@ -314,7 +315,7 @@ impl State {
         woken.into_iter().map(|waiter| waiter.future).collect()
     }
 
-    /// Marks a source as done for the consumer. Returns its remaining outcomes.
+    /// Mark a source as done for the consumer. Returns its remaining outcomes.
     #[must_use]
     pub(super) fn discard(&mut self, key: Key) -> VecDeque<Outcome> {
         let Some(entry) = self.sources.get_mut(key) else {

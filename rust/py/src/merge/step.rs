@@ -31,7 +31,7 @@ pub(super) enum StepFrom {
 }
 
 impl PyMerge {
-    /// Polls all sources in `to_poll`. Returns `true` if the pull must yield to the event loop first.
+    /// Poll all sources in `to_poll`. Returns `true` if the pull must yield to the event loop first.
     ///
     /// Started async generators, the most common sources, take a fast path: they are stepped in a row, and the consumer's task
     /// is restored after the last one.
@@ -89,8 +89,8 @@ impl PyMerge {
 }
 
 impl<'a, 'py> SourceRef<'a, 'py> {
-    /// Steps a generator that is marked as running. If it gave an item, its task stays the current one, and the borrowed state is
-    /// returned.
+    /// Step a generator that is marked as running. If it gave an item, its task stays the current one, and the borrowed
+    /// state is returned.
     #[expect(clippy::inline_always, reason = "it is the body of two loops")]
     #[inline(always)]
     pub(super) fn run(
@@ -129,7 +129,7 @@ impl<'a, 'py> SourceRef<'a, 'py> {
         Ok(None)
     }
 
-    /// Handles the result of a generator's step, unless it is an item.
+    /// Handle the result of a generator's step, unless it is an item.
     #[cold]
     pub(super) fn on_step(self, stepped: PyResult<async_gen::Stepped<'_>>) -> PyResult<()> {
         let adapter = self.with(|entry| entry.adapter.clone_ref(self.py()));
@@ -146,8 +146,8 @@ impl<'a, 'py> SourceRef<'a, 'py> {
         }
     }
 
-    /// Handles the result of polling a source. Returns the error to throw into it, if it waits for an object that cannot be
-    /// awaited.
+    /// Handle the result of polling a source. Returns the error to throw into it, if it waits for an object that cannot
+    /// be awaited.
     fn on_poll(
         self,
         adapter: &AnySource,
@@ -162,7 +162,7 @@ impl<'a, 'py> SourceRef<'a, 'py> {
         Ok(None)
     }
 
-    /// Steps a source to its next item, its end, or a wait.
+    /// Step a source to its next item, its end, or a wait.
     pub(super) fn step(self, from: StepFrom, mut thrown: Option<PyErr>) -> PyResult<()> {
         let py = self.py();
         let this = self.merge.get();
@@ -235,7 +235,7 @@ impl<'a, 'py> SourceRef<'a, 'py> {
         self.with(|entry| entry.status = Status::Paused);
     }
 
-    /// Handles an item, an error that does not end its source, or its end.
+    /// Handle an item, an error that does not end its source, or its end.
     #[inline]
     pub(super) fn on_outcome(self, outcome: Outcome) -> PyResult<()> {
         let mut state = self.state();
@@ -259,14 +259,14 @@ impl<'a, 'py> SourceRef<'a, 'py> {
         Ok(())
     }
 
-    /// Handles the end of a source: closes it.
+    /// Handle the end of a source: close it.
     pub(super) fn on_end(self) -> PyResult<()> {
         self.with(|entry| entry.has_ended = true);
         self.on_outcome(Outcome::End)?;
         self.close()
     }
 
-    /// Handles an error of a source.
+    /// Handle an error of a source.
     pub(super) fn on_failure(self, adapter: &AnySource, error: PyErr) -> PyResult<()> {
         let py = self.py();
         let is_cancelled = asyncio::is_cancelled_error(py, &error);
@@ -304,7 +304,7 @@ impl<'a, 'py> SourceRef<'a, 'py> {
         Ok(())
     }
 
-    /// Closes a source whose step was running when its closing was requested.
+    /// Close a source whose step was running when its closing was requested.
     pub(super) fn finish_cancelled_step(self) -> PyResult<()> {
         let py = self.py();
         let task = self.with(|entry| {

@@ -38,8 +38,8 @@ pub(super) struct TaskContext {
 }
 
 impl TaskContext {
-    /// Creates a task for a coroutine, in a copy of the current context. Does not use the event loop's task factory, which
-    /// might start the task before it is registered.
+    /// Create a task for a coroutine, in a copy of the current context. Does not use the event loop's task factory,
+    /// which might start the task before it is registered.
     pub(super) fn new(
         event_loop: &Bound<'_, PyAny>,
         coroutine: &Bound<'_, PyAny>,
@@ -65,7 +65,7 @@ impl TaskContext {
         }
     }
 
-    /// Whether the task has a pending cancellation request.
+    /// Return whether the task has a pending cancellation request.
     pub(super) fn is_cancelled(&self, py: Python<'_>) -> bool {
         self.task
             .bind(py)
@@ -74,7 +74,7 @@ impl TaskContext {
             .unwrap_or(false)
     }
 
-    /// Runs a function as this source. The source's own callback has entered the context already.
+    /// Run a function as this source. The source's own callback has entered the context already.
     pub(super) fn run<T>(
         &self,
         event_loop: &Bound<'_, PyAny>,
@@ -113,7 +113,7 @@ pub(crate) struct TaskGuard<'py> {
 }
 
 impl<'py> TaskGuard<'py> {
-    /// Makes a task the current one.
+    /// Make a task the current one.
     #[inline]
     pub(crate) fn enter(
         &mut self,
@@ -137,7 +137,7 @@ impl<'py> TaskGuard<'py> {
         Ok(())
     }
 
-    /// Restores the task that is really running.
+    /// Restore the task that is really running.
     #[inline]
     pub(super) fn leave(&mut self) {
         self.lent = None;
@@ -157,7 +157,8 @@ impl Drop for TaskGuard<'_> {
     }
 }
 
-/// Fails unless this event loop is running. Called outside of any task of it: in its callback, or in a task of another loop.
+/// Fail unless this event loop is running. Called outside of any task of it: in its callback, or in a task of another
+/// loop.
 #[cold]
 fn check(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = event_loop.py();
@@ -168,7 +169,7 @@ fn check(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
     }
 }
 
-/// Fails unless this event loop is running in this thread. `thread` ran the loop at the first call.
+/// Fail unless this event loop is running in this thread. `thread` ran the loop at the first call.
 pub(super) fn check_loop(event_loop: &Bound<'_, PyAny>, thread: u64) -> PyResult<()> {
     if thread == this_thread() && is_known_to_run(event_loop)? {
         Ok(())
@@ -177,7 +178,7 @@ pub(super) fn check_loop(event_loop: &Bound<'_, PyAny>, thread: u64) -> PyResult
     }
 }
 
-/// Whether a task of this event loop is known to run, in any thread. Cheaper than looking up the running loop.
+/// Return whether a task of this event loop is known to run, in any thread. Cheaper than looking up the running loop.
 fn is_known_to_run(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
     match TASK_SWAP.get(event_loop.py()) {
         Some(TaskSwap::Dict(tasks)) => tasks.bind(event_loop.py()).contains(event_loop),
@@ -207,7 +208,7 @@ pub(super) fn is_first_to_run(event_loop: &Py<PyAny>, thread: u64, py: Python<'_
     is_there != 0 && std::ptr::eq(key, event_loop.as_ptr())
 }
 
-/// Creates the error of a step in another event loop.
+/// Create the error of a step in another event loop.
 pub(super) fn wrong_loop(py: Python<'_>) -> PyErr {
     errors::wrong_loop(
         py,
@@ -232,7 +233,7 @@ fn swap_current_task(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     py.import("_asyncio")?.getattr("_swap_current_task")
 }
 
-/// Swaps the current task of an event loop, and swaps it back.
+/// Swap the current task of an event loop, and swap it back.
 fn swaps(py: Python<'_>) -> PyResult<bool> {
     let asyncio = py.import("asyncio")?;
     let (swap, current) = (swap_current_task(py)?, asyncio.getattr("current_task")?);
@@ -261,7 +262,7 @@ fn swaps(py: Python<'_>) -> PyResult<bool> {
 }
 
 impl TaskSwap {
-    /// Returns the method of this interpreter.
+    /// Return the method of this interpreter.
     #[inline]
     fn of(event_loop: &Bound<'_, PyAny>) -> PyResult<&'static Self> {
         match TASK_SWAP.get(event_loop.py()) {
@@ -294,7 +295,7 @@ impl TaskSwap {
             })
     }
 
-    /// Tests the method on the running event loop.
+    /// Test the method on the running event loop.
     fn works(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = event_loop.py();
         let current = || PyResult::Ok(asyncio::current_task(py));
@@ -312,7 +313,7 @@ impl TaskSwap {
             && same(before.as_ref(), after.as_ref()))
     }
 
-    /// Makes a task the current one, and returns the previous one.
+    /// Make a task the current one, and return the previous one.
     #[inline]
     fn enter<'py>(
         &self,

@@ -166,12 +166,12 @@ impl PyMergeView {
 }
 
 impl PyMergeView {
-    /// The merge that it reads.
+    /// Return the merge that it reads.
     pub(crate) fn merge(&self, py: Python<'_>) -> Py<PyMerge> {
         self.merge.clone_ref(py)
     }
 
-    /// Returns the next item if no source must be polled for it.
+    /// Return the next item if no source must be polled for it.
     #[inline]
     pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let view = self.view.borrow(py);
@@ -192,7 +192,7 @@ impl PyMergeView {
         Some(item.into_bound(py))
     }
 
-    /// Polls for the next item.
+    /// Poll for the next item.
     pub(crate) fn poll_next<'py>(&self, py: Python<'py>) -> PyResult<SourcePoll<'py>> {
         let merge = self.merge.bind(py);
         let nesting = Nesting::enter(&DEPTH);
@@ -225,7 +225,7 @@ impl PyMergeView {
         self.poll_next(py)
     }
 
-    /// Removes a waiting pull.
+    /// Remove a waiting pull.
     pub(crate) fn abandon(&self, py: Python<'_>, waiter: Option<&Py<PyAny>>) {
         let Some(waiter) = waiter else { return };
         let removed = {
@@ -262,7 +262,7 @@ impl PyMergeView {
         Ok(SourcePoll::Wait(Box::new(Wait::Merge { waiter }), awaited))
     }
 
-    /// Lets the pull yield to the event loop for one iteration.
+    /// Make the pull yield to the event loop for one iteration.
     fn yield_once(py: Python<'_>) -> SourcePoll<'_> {
         let wait = Wait::Merge { waiter: None };
         SourcePoll::Wait(Box::new(wait), py.None().into_bound(py))
@@ -286,7 +286,7 @@ impl PyMergeView {
         PyMerge::closing(self.merge.bind(py))
     }
 
-    /// Takes the next outcome by the policy.
+    /// Take the next outcome by the policy.
     #[inline]
     fn take<'py>(&self, merge: &Bound<'py, PyMerge>) -> PyResult<TakeResult<'py>> {
         let py = merge.py();
@@ -302,7 +302,7 @@ impl PyMergeView {
         }
     }
 
-    /// Returns the result that precedes all outcomes of sources: an error, or the end.
+    /// Return the result that precedes all outcomes of sources: an error, or the end.
     #[inline]
     fn check_pending<'py>(&self, merge: &Bound<'py, PyMerge>) -> PyResult<Option<TakeResult<'py>>> {
         let py = merge.py();
@@ -346,7 +346,7 @@ impl PyMergeView {
         Ok(None)
     }
 
-    /// Raises an error to the consumer, and ends the view if `error_policy` is `Stop`.
+    /// Raise an error to the consumer, and end the view if `error_policy` is `Stop`.
     pub(super) fn raise<'py>(
         &self,
         merge: &Bound<'py, PyMerge>,
@@ -360,7 +360,7 @@ impl PyMergeView {
         Err(error)
     }
 
-    /// Ends the view: closes all sources first.
+    /// End the view: close all sources first.
     #[cold]
     pub(super) fn end<'py>(
         &self,
@@ -374,7 +374,7 @@ impl PyMergeView {
         self.finish(merge)
     }
 
-    /// Ends the view if all sources are closed, and otherwise waits.
+    /// End the view if all sources are closed, and otherwise waits.
     fn finish<'py>(&self, merge: &Bound<'py, PyMerge>) -> PyResult<TakeResult<'py>> {
         let py = merge.py();
         if merge.get().state.borrow(py).live > 0 {
@@ -395,7 +395,7 @@ impl PyMergeView {
         Err(group(py, "several sources failed to close", errors)?)
     }
 
-    /// Handles an empty list: ends the view, polls idle sources, or waits.
+    /// Handle an empty list: end the view, polls idle sources, or waits.
     pub(super) fn end_or_wait<'py>(
         &self,
         merge: &Bound<'py, PyMerge>,
@@ -416,7 +416,7 @@ impl PyMergeView {
         }
     }
 
-    /// Converts an outcome for the consumer.
+    /// Convert an outcome for the consumer.
     #[inline]
     pub(super) fn deliver<'py>(
         &self,
@@ -444,7 +444,7 @@ impl PyMergeView {
     }
 }
 
-/// Whether the view is open and no error precedes the outcomes of the sources.
+/// Return whether the view is open and no error precedes the outcomes of the sources.
 #[inline]
 fn is_plain(view: &ViewState, state: &State) -> bool {
     matches!(view.phase, Progress::Open)
@@ -454,7 +454,7 @@ fn is_plain(view: &ViewState, state: &State) -> bool {
         && state.phase == Phase::Open
 }
 
-/// Groups several errors; returns a single one as it is.
+/// Group several errors; return a single one as it is.
 pub(super) fn group(py: Python<'_>, message: &str, mut errors: Vec<PyErr>) -> PyResult<PyErr> {
     static GROUP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     if errors.len() == 1 {

@@ -10,7 +10,7 @@ use super::step::StepFrom;
 use super::task_context::TaskGuard;
 
 impl PyMerge {
-    /// Resumes all sources that yielded in the last iteration.
+    /// Resume all sources that yielded in the last iteration.
     pub(super) fn resume_yielding(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
@@ -51,7 +51,7 @@ impl PyMerge {
 }
 
 impl SourceRef<'_, '_> {
-    /// Registers a source to be resumed in the next iteration of the event loop.
+    /// Register a source to be resumed in the next iteration of the event loop.
     pub(super) fn yield_once(self) -> PyResult<()> {
         {
             let mut state = self.state();

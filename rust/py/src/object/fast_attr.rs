@@ -32,7 +32,7 @@ impl Field {
         }
     }
 
-    /// What it is for this object; nothing if it has to be looked up.
+    /// Return its value for this object; `None` if it has to be looked up.
     #[inline]
     pub(crate) fn read<'py>(
         &self,
@@ -54,7 +54,7 @@ impl Field {
 }
 
 impl Found {
-    /// Reads it from an object of the class.
+    /// Read it from an object of the class.
     #[inline]
     fn read<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let class = object.get_type_ptr();
@@ -89,7 +89,7 @@ impl Found {
     }
 }
 
-/// Reads attributes of a function: one by a getter, one that is a member.
+/// Read attributes of a function: one by a getter, one that is a member.
 fn self_test(py: Python<'_>) -> PyResult<bool> {
     let function = py.import("os.path")?.getattr("join")?;
     let class = function.get_type();

@@ -27,11 +27,12 @@ pub(crate) static LAYOUT: Layout = Layout::new("recycled_objects", self_test);
 
 /// A class whose dead objects are reused. It must not be a base class.
 pub(crate) trait Pooled: PyClass<Frozen = True> + Send + Sync {
-    /// The free list of the class, in a static of its own.
+    /// Return the free list of the class, in a static of its own.
     fn free_list() -> &'static FreeList;
 
-    /// Empties the object after its last reference was dropped, and returns true; or returns false to drop it like any other
-    /// object. Must not run Python code and must not panic: it moves the Python objects of the fields to `dropped`.
+    /// Empty the object after its last reference was dropped, and return true; or return false to drop it like any
+    /// other object. Must not run Python code and must not panic: it moves the Python objects of the fields to
+    /// `dropped`.
     fn recycle(&self, dropped: &mut Dropped) -> bool;
 }
 
@@ -43,7 +44,7 @@ pub(crate) struct Dropped([Option<Py<PyAny>>; MOST_DROPPED]);
 const MOST_DROPPED: usize = 4;
 
 impl Dropped {
-    /// Adds an object, if there is one.
+    /// Add an object, if there is one.
     #[inline]
     pub(crate) fn push(&mut self, object: Option<Py<PyAny>>) {
         if object.is_none() {
@@ -54,7 +55,7 @@ impl Dropped {
         }
     }
 
-    /// Drops the objects.
+    /// Drop the objects.
     ///
     /// # Safety
     ///
@@ -134,7 +135,7 @@ impl FreeList {
         }))
     }
 
-    /// Revives a dead object of the class, with its old fields; `None` if there is none.
+    /// Revive a dead object of the class, with its old fields; `None` if there is none.
     ///
     /// `T` must be the class that [registered](register) this free list.
     #[inline]
@@ -152,15 +153,15 @@ impl FreeList {
     }
 }
 
-/// Tracks an object from a free list in the garbage collector. Required if a field may be part of a reference cycle; other objects
-/// stay untracked.
+/// Track an object from a free list in the garbage collector. Required if a field may be part of a reference cycle;
+/// other objects stay untracked.
 #[inline]
 pub(crate) fn track<T: Pooled>(object: &Bound<'_, T>) {
     // SAFETY: attached, and a complete object, which was untracked when it died.
     unsafe { ffi::PyObject_GC_Track(object.as_ptr().cast()) };
 }
 
-/// Starts to keep the dead objects of a class, if they can be revived. Called once, at import.
+/// Start to keep the dead objects of a class, if they can be revived. Called once, at import.
 pub(crate) fn register<T: Pooled>(py: Python<'_>) -> PyResult<()> {
     if LAYOUT.is_used() && private_layout::has_known_struct(&T::type_object(py))? {
         replace_dealloc::<T>(py);
@@ -206,7 +207,7 @@ unsafe extern "C" fn dealloc<T: Pooled>(object: *mut ffi::PyObject) {
     }
 }
 
-/// Whether there is a weak reference to the object, which only PyO3's deallocator clears.
+/// Return whether there is a weak reference to the object, which only PyO3's deallocator clears.
 ///
 /// # Safety
 ///

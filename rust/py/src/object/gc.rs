@@ -20,7 +20,7 @@ pub(crate) struct VisitError(pub(crate) std::ffi::c_int);
 
 /// Something that may hold references to Python objects.
 pub(crate) trait Traverse {
-    /// Passes each reference to `visit`. Must not call any other Python code: the collector is running.
+    /// Pass each reference to `visit`. Must not call any other Python code: the collector is running.
     fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError>;
 }
 
@@ -109,7 +109,7 @@ macro_rules! traverse {
 }
 pub(crate) use traverse;
 
-/// Passes the references that `traverse` finds to the collector's visitor of a `PyO3` class.
+/// Pass the references that `traverse` finds to the collector's visitor of a `PyO3` class.
 pub(crate) fn visit(
     visitor: &PyVisit<'_>,
     traverse: impl FnOnce(Visitor<'_>) -> Result<(), VisitError>,

@@ -30,7 +30,7 @@ impl<T> GilCell<T> {
         Self(RefCell::new(value))
     }
 
-    /// Borrows the value.
+    /// Borrow the value.
     ///
     /// # Panics
     ///
@@ -41,21 +41,21 @@ impl<T> GilCell<T> {
         self.0.borrow_mut()
     }
 
-    /// Replaces the value, and drops the old one after the borrow has ended: its destructor may borrow again.
+    /// Replace the value, and drop the old one after the borrow has ended: its destructor may borrow again.
     #[inline]
     #[track_caller]
     pub(crate) fn set(&self, py: Python<'_>, value: T) {
         drop(self.replace(py, value));
     }
 
-    /// Replaces the value, and returns the old one.
+    /// Replace the value, and return the old one.
     #[inline]
     #[track_caller]
     pub(crate) fn replace(&self, py: Python<'_>, value: T) -> T {
         std::mem::replace(&mut *self.borrow(py), value)
     }
 
-    /// Takes the value, and leaves an empty one.
+    /// Take the value, and leave an empty one.
     #[inline]
     #[track_caller]
     pub(crate) fn take(&self, py: Python<'_>) -> T
@@ -65,8 +65,8 @@ impl<T> GilCell<T> {
         std::mem::take(&mut *self.borrow(py))
     }
 
-    /// Borrows the value unless it is borrowed. For the collector, which may run while a borrow is open, and treats contents that
-    /// it cannot visit as reachable.
+    /// Borrow the value unless it is borrowed. For the collector, which may run while a borrow is open, and treats
+    /// contents that it cannot visit as reachable.
     ///
     /// There is no token, because traversal forbids everything that a token allows. The GIL is held nevertheless.
     #[inline]
@@ -76,7 +76,7 @@ impl<T> GilCell<T> {
 }
 
 impl<T> GilCell<Option<Py<T>>> {
-    /// Returns the object, if there is one.
+    /// Return the object, if there is one.
     #[inline]
     #[track_caller]
     pub(crate) fn get<'py>(&self, py: Python<'py>) -> Option<Bound<'py, T>> {

@@ -46,7 +46,7 @@ impl IntSetting {
     }
 }
 
-/// Returns an integer of at least `least`, or an error that names the parameter and the value.
+/// Return an integer of at least `least`, or an error that names the parameter and the value.
 pub(crate) fn check_int(parameter: &str, least: u64, value: &Bound<'_, PyAny>) -> PyResult<u64> {
     if !value.is_instance_of::<PyInt>() || value.is_instance_of::<PyBool>() {
         return Err(errors::wrong_type(parameter, "an integer", value));

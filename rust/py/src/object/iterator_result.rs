@@ -26,13 +26,13 @@ impl IteratorResult {
         Self { value, done }
     }
 
-    /// The item; at the end, the value that ended the stream.
+    /// Return the item; at the end, the value that ended the stream.
     #[getter]
     fn value(&self, py: Python<'_>) -> Py<PyAny> {
         self.value.clone_ref(py)
     }
 
-    /// Whether this is the end.
+    /// Return whether this is the end.
     #[getter]
     fn done(&self) -> bool {
         self.done
@@ -94,18 +94,18 @@ impl IteratorResult {
         Bound::new(py, Self { value, done }).map(Bound::into_any)
     }
 
-    /// Whether this is the end.
+    /// Return whether this is the end.
     #[inline]
     pub(crate) fn is_done(&self) -> bool {
         self.done
     }
 
-    /// Makes the result with an item.
+    /// Make the result with an item.
     pub(crate) fn item(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
         Self::make(value.py(), value.unbind(), false)
     }
 
-    /// Returns the result of an accepted push: one shared object, which never changes.
+    /// Return the result of an accepted push: one shared object, which never changes.
     #[inline]
     pub(crate) fn accepted(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
         static ACCEPTED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -114,7 +114,7 @@ impl IteratorResult {
         Ok(accepted.bind(py).clone())
     }
 
-    /// Makes the end.
+    /// Make the end.
     pub(crate) fn end(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
         Self::make(py, py.None(), true)
     }

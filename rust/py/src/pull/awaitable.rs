@@ -81,7 +81,7 @@ impl Pull {
         }
     }
 
-    /// Whether the pull has not started, or has only yielded to the event loop.
+    /// Return whether the pull has not started, or has only yielded to the event loop.
     pub(super) fn is_new(&self) -> bool {
         matches!(self.phase, PullPhase::New)
     }

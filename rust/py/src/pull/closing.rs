@@ -161,7 +161,7 @@ fn release(closing: Option<Closing>) {
     }
 }
 
-/// The sources that this link owns: its open inner source, its `pull_impl` and its native source.
+/// Return the sources that this link owns: its open inner source, its `pull_impl` and its native source.
 fn sources(link: &Bound<'_, PyPullLink>) -> impl Iterator<Item = AnySource> {
     let state = link.get().state.borrow(link.py());
     let inner = state.inner_source.as_ref();
@@ -171,7 +171,7 @@ fn sources(link: &Bound<'_, PyPullLink>) -> impl Iterator<Item = AnySource> {
         .chain(state.own_sources(link.py()))
 }
 
-/// The future of a mailbox entry. A callback keeps the entry alive until the future is done.
+/// Return the future of a mailbox entry. A callback keeps the entry alive until the future is done.
 fn hold(py: Python<'_>, parked: Parked) -> PyResult<Bound<'_, PyAny>> {
     let future = parked.future(py)?.into_any();
     let keeper = Py::new(py, PyParkedHolder(GilCell::new(Some(parked))))?;

@@ -43,7 +43,7 @@ unsafe extern "C" fn anext(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     }
 }
 
-/// The object as a link, if its class does not override `__anext__`.
+/// Return the object as a link, if its class does not override `__anext__`.
 pub(crate) fn as_link<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyPullLink>> {
     let link = object.cast::<PyPullLink>().ok()?;
     // SAFETY: a live object has a live type, whose slots are filled.
@@ -78,7 +78,7 @@ pub(crate) fn adopt(class_: &Bound<'_, PyType>) {
     }
 }
 
-/// The address of the `am_anext` of a class, if it has one.
+/// Return the address of the `am_anext` of a class, if it has one.
 ///
 /// # Safety
 ///
@@ -148,7 +148,7 @@ fn self_test(py: Python<'_>) -> PyResult<bool> {
     Ok(replaced.is_some_and(|address| address != itself as *const () as usize))
 }
 
-/// A plain link with the same origin and no overrides, for `super().pull_impl()`.
+/// Return a plain link with the same origin and no overrides, for `super().pull_impl()`.
 #[pyfunction]
 pub(crate) fn stock<'py>(link: &Bound<'py, PyPullLink>) -> PyResult<Bound<'py, PyPullLink>> {
     let py = link.py();
@@ -162,7 +162,7 @@ pub(crate) fn stock<'py>(link: &Bound<'py, PyPullLink>) -> PyResult<Bound<'py, P
     Bound::new(py, PyPullLink::with_origin(origin))
 }
 
-/// The link to whose items this one applies its kernel, if there is one.
+/// Return the link to whose items this one applies its kernel, if there is one.
 #[pyfunction]
 pub(crate) fn upstream<'py>(link: &Bound<'py, PyPullLink>) -> Option<Bound<'py, PyPullLink>> {
     let py = link.py();
@@ -196,7 +196,7 @@ pub(crate) fn check_restart(link: &Bound<'_, PyPullLink>) -> PyResult<()> {
     Ok(())
 }
 
-/// A link's state for `repr()`: its phase, the number of items that it holds (retained or handed
+/// Return a link's state for `repr()`: its phase, the number of items that it holds (retained or handed
 /// back), and whether a pull is in progress.
 #[pyfunction]
 pub(crate) fn standing(link: &Bound<'_, PyPullLink>) -> (&'static str, usize, bool) {

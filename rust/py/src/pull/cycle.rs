@@ -34,7 +34,7 @@ pub(crate) fn attach(link: &Bound<'_, PyPullLink>) {
     }
 }
 
-/// Whether a link is upstream of itself.
+/// Return whether a link is upstream of itself.
 pub(super) fn is_cyclic(link: &Bound<'_, PyPullLink>) -> bool {
     if !link.get().is_attached.load(Relaxed) {
         return false;
@@ -67,7 +67,7 @@ pub(crate) fn reject_cycle(
     Ok(())
 }
 
-/// The error for a stream that is its own source.
+/// Return the error for a stream that is its own source.
 pub(crate) fn cycle_error(owner: &str, parameter: &str, source: &Bound<'_, PyAny>) -> PyErr {
     PyValueError::new_err(format!(
         "{owner}: {parameter} must not lead back to the stream that pulls it, got {}: a stream cannot wait for its own items; \
@@ -76,7 +76,7 @@ pub(crate) fn cycle_error(owner: &str, parameter: &str, source: &Bound<'_, PyAny
     ))
 }
 
-/// Whether a walk along `next` reaches a target. `links` are visited first.
+/// Return whether a walk along `next` reaches a target. `links` are visited first.
 pub(crate) fn reaches<'py, T>(
     mut links: Vec<Bound<'py, T>>,
     next: impl Fn(&Bound<'py, T>) -> Vec<Bound<'py, T>>,
@@ -94,7 +94,7 @@ pub(crate) fn reaches<'py, T>(
     false
 }
 
-/// The streams that a link pulls.
+/// Return the streams that a link pulls.
 fn sources<'py>(link: &Bound<'py, PyPullLink>) -> Vec<Bound<'py, PyPullLink>> {
     let py = link.py();
     let links = |objects: Vec<Bound<'py, PyAny>>| {

@@ -47,12 +47,12 @@ impl FifoLock {
         self.waiting.insert(waiter, waker);
     }
 
-    /// Whether this waiter owns the lock.
+    /// Return whether this waiter owns the lock.
     pub(crate) fn is_owner(&self, waiter: WaiterId) -> bool {
         self.owner == Some(waiter)
     }
 
-    /// Whether the lock has no owner and so no waiters.
+    /// Return whether the lock has no owner and so no waiters.
     #[inline]
     pub(crate) fn is_free(&self) -> bool {
         self.owner.is_none()

@@ -47,7 +47,7 @@ impl FusionGuard {
     /// The pipeline was dropped.
     pub(super) const GONE: usize = usize::MAX;
 
-    /// Whether the pipeline still exists.
+    /// Return whether the pipeline still exists.
     pub(crate) fn is_alive(&self) -> bool {
         self.at.load(Relaxed) != Self::GONE
     }

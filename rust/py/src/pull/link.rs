@@ -98,14 +98,14 @@ impl PyPullLink {
         Ok(())
     }
 
-    /// Whether the class overrides a method of the protocol, so that no pipeline may fuse it.
+    /// Return whether the class overrides a method of the protocol, so that no pipeline may fuse it.
     #[classattr]
     #[pyo3(name = "_is_opaque")]
     fn is_opaque() -> bool {
         false
     }
 
-    /// Whether the class has its own `pull_impl`.
+    /// Return whether the class has its own `pull_impl`.
     #[classattr]
     #[pyo3(name = "_has_own_pull")]
     fn has_own_pull() -> bool {
@@ -120,7 +120,7 @@ impl PyPullLink {
         Pull::make(slf, ResultFormat::Item)
     }
 
-    /// The next item as `IteratorResult(value, done)`.
+    /// Return the next item as `IteratorResult(value, done)`.
     fn next(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
         Pull::make(slf, ResultFormat::Result)
     }
@@ -159,7 +159,7 @@ impl PyPullLink {
         self.home
     }
 
-    /// A copy of the link's origin.
+    /// Return a copy of the link's origin.
     pub(super) fn origin(&self, py: Python<'_>) -> Origin {
         let state = self.state.borrow(py);
         match &state.origin {
@@ -172,7 +172,7 @@ impl PyPullLink {
         }
     }
 
-    /// The source over a subclass's `pull_impl`.
+    /// Return the source over a subclass's `pull_impl`.
     pub(super) fn implementation(link: &Bound<'_, Self>) -> PyResult<AnySource> {
         let py = link.py();
         if let Some(feed) = &link.get().state.borrow(py).implementation {
@@ -184,18 +184,18 @@ impl PyPullLink {
         Ok(feed)
     }
 
-    /// Whether a subclass has its own `pull_impl`, which then is its source regardless of its
+    /// Return whether a subclass has its own `pull_impl`, which then is its source regardless of its
     /// origin.
     pub(super) fn has_implementation(link: &Bound<'_, Self>) -> PyResult<bool> {
         Self::has_flag(link, intern!(link.py(), "_has_own_pull"))
     }
 
-    /// The value of a class attribute.
+    /// Return the value of a class attribute.
     fn has_flag(link: &Bound<'_, Self>, name: &Bound<'_, PyString>) -> PyResult<bool> {
         link.get_type().getattr(name)?.is_truthy()
     }
 
-    /// Whether a pipeline of a link downstream may run this link.
+    /// Return whether a pipeline of a link downstream may run this link.
     pub(super) fn can_fuse(link: &Bound<'_, Self>) -> PyResult<bool> {
         let py = link.py();
         if Self::has_flag(link, intern!(py, "_is_opaque"))? {
@@ -219,7 +219,7 @@ impl PyPullLink {
         Ok(true)
     }
 
-    /// Whether it runs no user code that could read the current task: it has a native source, and
+    /// Return whether it runs no user code that could read the current task: it has a native source, and
     /// its kernels have no callables.
     pub(crate) fn is_plain(link: &Bound<'_, Self>) -> PyResult<bool> {
         let py = link.py();
@@ -297,7 +297,7 @@ impl PyPullLink {
         Some(self.state.borrow(py).returned.pop_front()?.into_bound(py))
     }
 
-    /// The open inner source, if there is one.
+    /// Return the open inner source, if there is one.
     pub(super) fn inner_source(&self, py: Python<'_>) -> Option<AnySource> {
         Some(self.state.borrow(py).inner_source.as_ref()?.clone_ref(py))
     }
@@ -307,7 +307,7 @@ impl PyPullLink {
         drop(old);
     }
 
-    /// Whether the link holds items that precede those from upstream.
+    /// Return whether the link holds items that precede those from upstream.
     pub(super) fn has_pending(&self, py: Python<'_>) -> bool {
         let state = self.state.borrow(py);
         state.retained.is_some() || state.inner_source.is_some() || !state.returned.is_empty()
@@ -341,7 +341,7 @@ impl PyPullLink {
         }
     }
 
-    /// The pipeline of another link that runs this one, if there is one.
+    /// Return the pipeline of another link that runs this one, if there is one.
     pub(super) fn fused_into(&self, py: Python<'_>) -> Option<(Arc<FusionGuard>, usize)> {
         let mut state = self.state.borrow(py);
         let gone = state.fused_into.take_if(|(guard, _)| !guard.is_alive());
@@ -366,7 +366,7 @@ impl PyPullLink {
         Ok(parked)
     }
 
-    /// The buffer that is this link's source, if the link consists of that alone. The result is
+    /// Return the buffer that is this link's source, if the link consists of that alone. The result is
     /// cached.
     pub(super) fn find_buffer(link: &Bound<'_, Self>) -> PyResult<Option<Py<PyBuffer>>> {
         let py = link.py();

@@ -22,7 +22,7 @@ pub(super) enum NextInput<'py> {
 }
 
 impl Pipeline {
-    /// Whether something must be checked before the source is polled.
+    /// Return whether something must be checked before the source is polled.
     #[inline]
     pub(super) fn has_pending(&self) -> bool {
         self.is_special || self.guard.revoked.load(Relaxed)
@@ -41,7 +41,7 @@ impl Pipeline {
         }
     }
 
-    /// The next ready item of the current inner source. If there is none, `next_pending` polls that
+    /// Return the next ready item of the current inner source. If there is none, `next_pending` polls that
     /// source for the reason.
     #[inline]
     fn next_from_inner<'py>(&self, py: Python<'py>) -> Option<NextInput<'py>> {

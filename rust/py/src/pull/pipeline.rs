@@ -347,7 +347,7 @@ impl Pipeline {
         }
     }
 
-    /// Whether a link in the middle of this pipeline is being closed.
+    /// Return whether a link in the middle of this pipeline is being closed.
     pub(crate) fn is_interrupted(&self) -> bool {
         self.guard.interrupted.load(Relaxed)
     }
@@ -381,7 +381,7 @@ pub(super) enum Awaited<'py> {
 }
 
 impl Stage {
-    /// The link of this stage.
+    /// Return the link of this stage.
     #[inline]
     pub(super) fn link<'a>(&'a self, tail: &'a Bound<'_, PyPullLink>) -> &'a PyPullLink {
         self.link.as_ref().map_or_else(|| tail.get(), Py::get)

@@ -164,7 +164,7 @@ impl Pipeline {
         }
     }
 
-    /// The inner source whose items enter stage `entry`, if there is one.
+    /// Return the inner source whose items enter stage `entry`, if there is one.
     fn inner_source(&self, tail: &Bound<'_, PyPullLink>, entry: usize) -> Option<AnySource> {
         let stage = &self.stages[entry.checked_sub(1)?];
         stage.link(tail).inner_source(tail.py())

@@ -47,7 +47,7 @@ impl Reduction {
         Ok(())
     }
 
-    /// The result, at the end of the stream.
+    /// Return the result, at the end of the stream.
     fn result<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         match self {
             Self::Collect(items) => Ok(items.bind(py).clone().into_any()),
@@ -90,7 +90,7 @@ impl Terminal {
         })
     }
 
-    /// A terminal over the items of a stream.
+    /// Return a terminal over the items of a stream.
     fn over<'py>(
         stream: &Bound<'py, PyPullLink>,
         reduction: Reduction,
@@ -98,7 +98,7 @@ impl Terminal {
         Self::make(stream.clone(), None, reduction)
     }
 
-    /// A terminal over the outputs of a kernel. Its private link does not count as a consumer of
+    /// Return a terminal over the outputs of a kernel. Its private link does not count as a consumer of
     /// the stream, so the stream can be fused again later.
     fn applying<'py>(
         stream: &Bound<'py, PyPullLink>,

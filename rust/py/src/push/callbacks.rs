@@ -59,13 +59,13 @@ impl PyCallbacks {
 }
 
 impl PyCallbacks {
-    /// The current callables. A later assignment does not change the returned ones.
+    /// Return the current callables. A later assignment does not change the returned ones.
     #[inline]
     pub(super) fn current(&self, py: Python<'_>) -> Arc<[Py<PyAny>]> {
         Arc::clone(&self.functions.borrow(py))
     }
 
-    /// The callable, if there is exactly one.
+    /// Return the callable, if there is exactly one.
     #[inline]
     pub(super) fn single<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         match &**self.functions.borrow(py) {

@@ -17,7 +17,7 @@ pub(super) fn attach(sink: &Bound<'_, PyAny>) {
     }
 }
 
-/// Whether a link is downstream of itself.
+/// Return whether a link is downstream of itself.
 pub(super) fn is_cyclic(link: &Bound<'_, PyPushLink>) -> bool {
     if !link.get().is_attached.load(Relaxed) {
         return false;
@@ -25,7 +25,7 @@ pub(super) fn is_cyclic(link: &Bound<'_, PyPushLink>) -> bool {
     reaches(sinks(link), sinks, |downstream| downstream.is(link))
 }
 
-/// The error for a push object that is its own sink.
+/// Return the error for a push object that is its own sink.
 pub(super) fn cycle_error(link: &Bound<'_, PyPushLink>, outlet: &Bound<'_, PyAny>) -> PyErr {
     let owner = link
         .get_type()
@@ -42,7 +42,7 @@ pub(super) fn cycle_error(link: &Bound<'_, PyPushLink>, outlet: &Bound<'_, PyAny
     ))
 }
 
-/// The push objects that a link pushes into.
+/// Return the push objects that a link pushes into.
 fn sinks<'py>(link: &Bound<'py, PyPushLink>) -> Vec<Bound<'py, PyPushLink>> {
     let py = link.py();
     let sinks = match link.get().outlet(py) {

@@ -353,13 +353,13 @@ impl PushState {
         (item, entry)
     }
 
-    /// The pushed item, if the caller owns it again when the push fails.
+    /// Return the pushed item, if the caller owns it again when the push fails.
     pub(super) fn caller_item<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let pushed = self.pushed.as_ref().filter(|_| self.caller_owns())?;
         Some(pushed.bind(py).clone())
     }
 
-    /// The error for an item that was delivered after the end. It carries the pushed item or, if a
+    /// Return the error for an item that was delivered after the end. It carries the pushed item or, if a
     /// stage has consumed that, the stage's output.
     #[cold]
     pub(super) fn refused(&self, item: &Bound<'_, PyAny>) -> PyErr {

@@ -120,7 +120,7 @@ impl PyFan {
         }
     }
 
-    /// The distinct sinks, in the order of branch numbers.
+    /// Return the distinct sinks, in the order of branch numbers.
     #[getter]
     pub(super) fn sinks<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
         self.branches
@@ -138,7 +138,7 @@ impl PyFan {
         }
     }
 
-    /// Whether no branch accepts items.
+    /// Return whether no branch accepts items.
     #[getter]
     fn is_done(&self) -> bool {
         self.open_count.load(Relaxed) == 0
@@ -282,7 +282,7 @@ impl PyFan {
         }
     }
 
-    /// The next open branch in round-robin order.
+    /// Return the next open branch in round-robin order.
     fn next_round_robin(&self, next: &AtomicUsize) -> Option<usize> {
         let first = next.load(Relaxed);
         let count = self.branch_of_sink.len();
@@ -297,7 +297,7 @@ impl PyFan {
         Some(self.branch_of_sink[position])
     }
 
-    /// The branch that a selector's result names.
+    /// Return the branch that a selector's result names.
     fn selected_branch(
         &self,
         item: &Bound<'_, PyAny>,
@@ -413,7 +413,7 @@ impl<'py> FanOutcome<'py> {
     }
 }
 
-/// Whether an error concerns only its branch. An exit of the program and the close of a coroutine
+/// Return whether an error concerns only its branch. An exit of the program and the close of a coroutine
 /// do not.
 #[cold]
 fn is_branch_error(py: Python<'_>, error: &PyErr) -> bool {

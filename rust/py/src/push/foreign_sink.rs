@@ -45,7 +45,7 @@ impl PyDelivery {
         })
     }
 
-    /// The links that accepted the item of the last push, if that push failed.
+    /// Return the links that accepted the item of the last push, if that push failed.
     #[getter]
     fn accepted_by<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         match &*self.accepted_by.borrow(py) {

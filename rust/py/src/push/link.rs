@@ -130,14 +130,14 @@ impl PyPushLink {
         Ok(())
     }
 
-    /// Whether the class overrides a method of the protocol, so that no pipeline may fuse it.
+    /// Return whether the class overrides a method of the protocol, so that no pipeline may fuse it.
     #[classattr]
     #[pyo3(name = "_is_opaque")]
     fn is_opaque() -> bool {
         false
     }
 
-    /// Whether the class has its own `next_impl`.
+    /// Return whether the class has its own `next_impl`.
     #[classattr]
     #[pyo3(name = "_has_own_push")]
     fn has_own_push() -> bool {
@@ -158,7 +158,7 @@ impl PyPushLink {
         pipeline.push_nowait(slf, item)
     }
 
-    /// Whether it was ended.
+    /// Return whether it was ended.
     #[getter]
     fn closed(&self) -> bool {
         self.is_closed()
@@ -204,7 +204,7 @@ impl PyPushLink {
         }
     }
 
-    /// Whether an item may enter. Items flushed upstream may also enter while this link is being
+    /// Return whether an item may enter. Items flushed upstream may also enter while this link is being
     /// ended.
     #[inline]
     pub(super) fn is_open_for(&self, py: Python<'_>, is_flush: bool) -> PyResult<bool> {
@@ -220,7 +220,7 @@ impl PyPushLink {
         }
     }
 
-    /// Whether retained outputs precede the next item.
+    /// Return whether retained outputs precede the next item.
     #[inline]
     pub(super) fn has_retained(&self) -> bool {
         self.has_retained.load(Relaxed)
@@ -237,7 +237,7 @@ impl PyPushLink {
         std::mem::take(&mut *self.retained.borrow(py))
     }
 
-    /// The buffer at the end, if an item enters it without stages or checks.
+    /// Return the buffer at the end, if an item enters it without stages or checks.
     #[inline]
     pub(super) fn direct_buffer(&self, py: Python<'_>) -> Option<Py<PyBuffer>> {
         if self.is_closed() || !self.home.is_current() {
@@ -253,7 +253,7 @@ impl PyPushLink {
         }
     }
 
-    /// The pipeline that starts here, if it accepts this item.
+    /// Return the pipeline that starts here, if it accepts this item.
     #[inline]
     pub(super) fn open_pipeline(
         link: &Bound<'_, Self>,
@@ -263,7 +263,7 @@ impl PyPushLink {
         Self::pipeline(link)
     }
 
-    /// The pipeline that starts here.
+    /// Return the pipeline that starts here.
     #[inline]
     pub(super) fn pipeline(link: &Bound<'_, Self>) -> PyResult<Arc<Pipeline>> {
         let this = link.get();
@@ -288,7 +288,7 @@ impl PyPushLink {
         }
     }
 
-    /// Whether a pipeline may fuse this link.
+    /// Return whether a pipeline may fuse this link.
     pub(super) fn can_fuse(link: &Bound<'_, Self>) -> PyResult<bool> {
         Ok(!link
             .get_type()
@@ -303,7 +303,7 @@ impl PyPushLink {
     }
 }
 
-/// The error that returns an item which was pushed after the end.
+/// Return the error that returns an item which was pushed after the end.
 pub(super) fn closed_error(item: &Bound<'_, PyAny>) -> PyErr {
     errors::refused(
         item.py(),

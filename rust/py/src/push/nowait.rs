@@ -39,7 +39,7 @@ impl Pipeline {
         result
     }
 
-    /// Whether the pipeline would accept an item now. This runs no foreign code.
+    /// Return whether the pipeline would accept an item now. This runs no foreign code.
     pub(super) fn has_room(&self, head: &Bound<'_, PyPushLink>) -> bool {
         let py = head.py();
         // A stateful stage can retain one output, unless it retains one already.
@@ -63,7 +63,7 @@ impl Pipeline {
     }
 }
 
-/// The error that returns an item because delivering it would have to wait.
+/// Return the error that returns an item because delivering it would have to wait.
 pub(super) fn would_block(item: &Bound<'_, PyAny>) -> PyErr {
     errors::refused(
         item.py(),
@@ -79,7 +79,7 @@ pub(super) fn is_would_block(py: Python<'_>, error: &PyErr) -> bool {
         .is_ok_and(|class| error.is_instance(py, &class))
 }
 
-/// Whether the error names branches of a fan that have accepted the item.
+/// Return whether the error names branches of a fan that have accepted the item.
 pub(super) fn has_acceptors(py: Python<'_>, error: &PyErr) -> bool {
     error
         .value(py)

@@ -47,7 +47,7 @@ pub(crate) enum End {
 }
 
 impl End {
-    /// The end that consists of this object.
+    /// Return the end that consists of this object.
     pub(super) fn of(object: &Bound<'_, PyAny>, maxsize: Option<usize>) -> PyResult<Self> {
         if let Ok(list) = object.cast_exact::<PyList>() {
             Ok(Self::Collect(list.clone().unbind(), maxsize))
@@ -123,7 +123,7 @@ impl Pipeline {
         })
     }
 
-    /// The link at the end.
+    /// Return the link at the end.
     #[inline]
     pub(super) fn last<'a, 'py>(
         &'a self,
@@ -132,7 +132,7 @@ impl Pipeline {
         self.last.as_ref().map_or(head, |link| link.bind(head.py()))
     }
 
-    /// The object downstream of the stages: ending it, after the flush, ends the pipeline.
+    /// Return the object downstream of the stages: ending it, after the flush, ends the pipeline.
     pub(super) fn tail<'py>(&self, head: &Bound<'py, PyPushLink>) -> Bound<'py, PyAny> {
         match &self.end {
             End::Foreign(sink) => sink.bind(head.py()).clone(),
@@ -208,7 +208,7 @@ fn is_stateful(kernel: &AnyKernel) -> bool {
 }
 
 impl Stage {
-    /// The link of this stage.
+    /// Return the link of this stage.
     #[inline]
     pub(super) fn bind<'a, 'py>(
         &'a self,

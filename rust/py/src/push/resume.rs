@@ -338,7 +338,7 @@ impl Pipeline {
         Ok(Delivered::Accepted)
     }
 
-    /// The wait for the awaitable that the only callback returned.
+    /// Return the wait for the awaitable that the only callback returned.
     #[cold]
     pub(super) fn pending_callback(
         awaitable: Bound<'_, PyAny>,

@@ -106,7 +106,7 @@ pub(super) enum SuspendPoint {
 }
 
 impl SuspendPoint {
-    /// Whether foreign code is suspended here. It may catch a thrown error, or raise its own.
+    /// Return whether foreign code is suspended here. It may catch a thrown error, or raise its own.
     pub(super) fn runs_foreign_code(&self) -> bool {
         !matches!(self, Self::Yield(_) | Self::Space(_))
     }

@@ -65,7 +65,7 @@ pub(super) struct PushState {
 }
 
 impl PushState {
-    /// The state for an item that enters the first stage.
+    /// Return the state for an item that enters the first stage.
     #[inline]
     pub(super) fn of(item: &Bound<'_, PyAny>) -> Self {
         Self {
@@ -74,7 +74,7 @@ impl PushState {
         }
     }
 
-    /// The state for a flush.
+    /// Return the state for a flush.
     #[inline]
     pub(super) fn flush() -> Self {
         Self {
@@ -116,12 +116,12 @@ impl PushState {
         }
     }
 
-    /// Whether the pushed item is deferred until retained ones are delivered.
+    /// Return whether the pushed item is deferred until retained ones are delivered.
     pub(super) fn is_deferred(&self) -> bool {
         self.stack.iter().any(|work| work.is_caller_item)
     }
 
-    /// Whether the caller owns the pushed item if the push fails now.
+    /// Return whether the caller owns the pushed item if the push fails now.
     pub(super) fn caller_owns(&self) -> bool {
         !self.is_consumed || self.is_deferred()
     }
@@ -137,7 +137,7 @@ impl PushState {
         }
     }
 
-    /// The remaining work, in the order of the stack: the last entry continues first.
+    /// Return the remaining work, in the order of the stack: the last entry continues first.
     pub(super) fn into_remaining(mut self, was_cancelled: bool) -> Vec<WorkItem> {
         if self.caller_owns() && !self.is_deferred() {
             // An inner source that has delivered nothing yet is made again from the item.
@@ -149,7 +149,7 @@ impl PushState {
         std::mem::take(&mut self.stack)
     }
 
-    /// Whether no work remains.
+    /// Return whether no work remains.
     #[inline]
     pub(super) fn is_over(&self) -> bool {
         self.stack.is_empty() && self.flushing.is_none()
@@ -177,13 +177,13 @@ impl PushState {
         Ok(())
     }
 
-    /// Whether the sinks accept no more items.
+    /// Return whether the sinks accept no more items.
     #[inline]
     pub(super) fn is_done(&self) -> bool {
         self.wanted_from > 0
     }
 
-    /// The result of the push.
+    /// Return the result of the push.
     pub(super) fn result<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let result = self.result.take().map(|result| result.into_bound(py));
         if !self.is_done() {

@@ -30,18 +30,18 @@ macro_rules! from_asyncio {
     }};
 }
 
-/// The running loop. Without one, the error is `RuntimeError`.
+/// Return the running loop. Without one, the error is `RuntimeError`.
 pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     from_asyncio!(py, "get_running_loop")?.call0()
 }
 
-/// The running loop, if there is one.
+/// Return the running loop, if there is one.
 pub(crate) fn running(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     let event_loop = from_asyncio!(py, "_get_running_loop").ok()?.call0().ok()?;
     (!event_loop.is_none()).then_some(event_loop)
 }
 
-/// The current task, if an event loop runs one in this thread.
+/// Return the current task, if an event loop runs one in this thread.
 pub(crate) fn current_task(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     #[cfg(not(Py_3_14))]
     {
@@ -55,7 +55,7 @@ pub(crate) fn current_task(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     }
 }
 
-/// The current task of this event loop, which runs in this thread.
+/// Return the current task of this event loop, which runs in this thread.
 #[inline]
 pub(crate) fn current_task_of<'py>(event_loop: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
     // Up to 3.11 `asyncio.current_task` is Python code over a dictionary, which exists up to 3.13.
@@ -74,13 +74,14 @@ pub(crate) fn current_task_of<'py>(event_loop: &Bound<'py, PyAny>) -> Option<Bou
     current_task(event_loop.py())
 }
 
-/// The dictionary of the current tasks by their loops, if this interpreter keeps them in one.
+/// Return the dictionary of the current tasks by their loops, if this interpreter keeps them in one.
 #[inline]
 pub(crate) fn current_tasks(py: Python<'_>) -> Option<&Bound<'_, PyDict>> {
     TASKS.get(py).map(|tasks| tasks.bind(py))
 }
 
-/// A number that changes whenever a task starts or ends a step, in any thread; `None` where CPython has no such number.
+/// Return a number that changes whenever a task starts or ends a step, in any thread; `None` where CPython has no such
+/// number.
 ///
 /// While the number and the thread are the same, the [current task](current_task) is the same too.
 #[inline]
@@ -116,7 +117,7 @@ fn version_of(dictionary: &Bound<'_, PyDict>) -> Option<u64> {
     }
 }
 
-/// The running loop, if there is one, without the system call that `asyncio` may make to find it.
+/// Return the running loop, if there is one, without the system call that `asyncio` may make to find it.
 ///
 /// A loop of `asyncio` stores the number of the thread that runs it in `_thread_id`, as an object made for that run. If it is still
 /// the same object that this thread read before, the loop runs here and has not stopped since. (If another loop runs inside it, which
@@ -142,7 +143,7 @@ pub(crate) fn running_here(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     Some(event_loop)
 }
 
-/// Whether this loop is known to run in this thread, without a call into `asyncio`.
+/// Return whether this loop is known to run in this thread, without a call into `asyncio`.
 pub(crate) fn is_known_to_run_here(event_loop: &Bound<'_, PyAny>) -> bool {
     let py = event_loop.py();
     let seen = RUN.with_borrow(|run| {
@@ -153,7 +154,7 @@ pub(crate) fn is_known_to_run_here(event_loop: &Bound<'_, PyAny>) -> bool {
     seen.is_some_and(|thread| is_run_by(event_loop, &thread))
 }
 
-/// Whether the `_thread_id` of a loop is still this object.
+/// Return whether the `_thread_id` of a loop is still this object.
 fn is_run_by(event_loop: &Bound<'_, PyAny>, thread: &Py<PyAny>) -> bool {
     thread_of(event_loop).is_some_and(|now| now.is(thread))
 }
@@ -169,21 +170,21 @@ thread_local! {
     static RUN: RefCell<Option<(Py<PyWeakrefReference>, Py<PyAny>)>> = const { RefCell::new(None) };
 }
 
-/// Forgets the loop that this thread ran last, in a forked child.
+/// Forget the loop that this thread ran last, in a forked child.
 pub(crate) fn forget_run() {
     let old = RUN.take();
     drop(old);
 }
 
-/// Whether a loop is closed.
+/// Return whether a loop is closed.
 pub(crate) fn is_closed(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
     event_loop
         .call_method0(intern!(event_loop.py(), "is_closed"))?
         .is_truthy()
 }
 
-/// Cancels the awaited object of a task, from any thread. A future may be used only in the thread of its event loop. In a closed event
-/// loop there is nothing to cancel.
+/// Cancel the awaited object of a task, from any thread. A future may be used only in the thread of its event loop. In
+/// a closed event loop there is nothing to cancel.
 pub(crate) fn cancel(awaited: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = awaited.py();
     // A bare `None` has no `cancel`: its task continues in the next event-loop iteration.
@@ -260,12 +261,12 @@ impl Drop for InContext<'_, '_> {
     }
 }
 
-/// Whether each wake-up must be a callback of its own, for an event loop that shuffles its callbacks.
+/// Return whether each wake-up must be a callback of its own, for an event loop that shuffles its callbacks.
 pub(crate) fn is_one_by_one(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
     event_loop.hasattr(intern!(event_loop.py(), "_wakes_one_by_one"))
 }
 
-/// Whether the type of an error is that of a cancellation. [`Cancels`] tells whether the task was cancelled.
+/// Return whether the type of an error is that of a cancellation. [`Cancels`] tells whether the task was cancelled.
 pub(crate) fn is_cancelled_error(py: Python<'_>, error: &PyErr) -> bool {
     cancelled_error(py).is_ok_and(|class| error.is_instance(py, class))
 }
@@ -278,7 +279,7 @@ pub(crate) fn is_cancelled_error(py: Python<'_>, error: &PyErr) -> bool {
 pub(crate) struct Cancels(Option<usize>);
 
 impl Cancels {
-    /// The current number.
+    /// Return the current number.
     pub(crate) fn now(py: Python<'_>) -> Self {
         Self(current_task(py).and_then(|task| {
             task.call_method0(intern!(py, "cancelling"))
@@ -288,7 +289,7 @@ impl Cancels {
         }))
     }
 
-    /// Whether the number has risen. Without a task, each cancellation counts.
+    /// Return whether the number has risen. Without a task, each cancellation counts.
     pub(crate) fn rose_since(self, py: Python<'_>) -> bool {
         match (self.0, Self::now(py).0) {
             (Some(before), Some(now)) => now > before,
@@ -298,7 +299,8 @@ impl Cancels {
     }
 }
 
-/// Whether the `_thread_id` of a loop is `None` exactly while the loop does not run, as the public `is_running` reports it.
+/// Return whether the `_thread_id` of a loop is `None` exactly while the loop does not run, as the public `is_running`
+/// reports it.
 fn has_thread_of_its_run(py: Python<'_>) -> PyResult<bool> {
     // A loop without a selector: it opens nothing and never runs.
     let probe = py.import("asyncio")?.getattr("BaseEventLoop")?.call0()?;
@@ -339,7 +341,7 @@ impl<'py> TaskFunctions<'py> {
         })
     }
 
-    /// Calls `run` with a new loop and two new tasks, and checks that it leaves nothing behind.
+    /// Call `run` with a new loop and two new tasks, and check that it leaves nothing behind.
     fn try_out(
         &self,
         run: impl FnOnce(&Bound<'py, PyAny>, [&Bound<'py, PyAny>; 2]) -> PyResult<bool>,
@@ -355,7 +357,7 @@ impl<'py> TaskFunctions<'py> {
     }
 }
 
-/// Whether the dictionary contains asyncio's current task.
+/// Return whether the dictionary contains asyncio's current task.
 fn has_dictionary_of_tasks(py: Python<'_>) -> PyResult<bool> {
     if cfg!(Py_3_14) {
         return Ok(false);
@@ -378,7 +380,7 @@ fn has_dictionary_of_tasks(py: Python<'_>) -> PyResult<bool> {
     Ok(is_known)
 }
 
-/// Whether the version of that dictionary changes with each change of the current task, and only then.
+/// Return whether the version of that dictionary changes with each change of the current task, and only then.
 fn has_versions(py: Python<'_>) -> PyResult<bool> {
     if cfg!(Py_3_14) || !CURRENT_TASKS.is_used() {
         return Ok(false);

@@ -30,7 +30,7 @@ static RUNTIME: GilCell<Option<(ProcessId, Runtime)>> = GilCell::new(None);
 /// Whether the interpreter is exiting: no new work and no wake-ups. Also true in a child that is forked after that.
 static OVER: AtomicBool = AtomicBool::new(false);
 
-/// Runs `work` on a thread where it may block.
+/// Run `work` on a thread where it may block.
 ///
 /// # Errors
 ///
@@ -50,12 +50,12 @@ pub(crate) fn spawn(py: Python<'_>, work: impl FnOnce() + Send + 'static) -> PyR
     Ok(())
 }
 
-/// Whether the interpreter is exiting.
+/// Return whether the interpreter is exiting.
 pub(crate) fn is_over() -> bool {
     OVER.load(Ordering::Acquire)
 }
 
-/// Whether this process has started its runtime.
+/// Return whether this process has started its runtime.
 fn has_runtime(current: Option<&(ProcessId, Runtime)>) -> bool {
     matches!(current, Some((process, _)) if process.is_current())
 }
@@ -79,7 +79,7 @@ fn start(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// Wakes wakers on a thread of the runtime.
+/// Wake wakers on a thread of the runtime.
 ///
 /// A waker holds the mailbox of an event loop, and so a reference to Python: it is woken but not dropped here. `keep` stores the used
 /// wakers for an attached thread. If it returns them instead, this thread attaches to drop them.
@@ -99,7 +99,7 @@ pub(crate) fn wake(wakers: Vec<Waker>, keep: impl FnOnce(Vec<Waker>) -> Option<V
     }
 }
 
-/// Returns the path of a file, or a `ValueError` if no file can have it.
+/// Return the path of a file, or a `ValueError` if no file can have it.
 pub(crate) fn checked_path(path: PathBuf) -> PyResult<PathBuf> {
     if path.as_os_str().as_encoded_bytes().contains(&0) {
         return Err(PyValueError::new_err(format!(

@@ -24,8 +24,9 @@ thread_local! {
     static NUMBER: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The number of the current thread. Unlike the address of its `PyThreadState`, `threading.get_ident()` and the thread's id in the
-/// system, the number is never given to another thread. It is cheaper to read than `std::thread::current()`.
+/// Return the number of the current thread. Unlike the address of its `PyThreadState`, `threading.get_ident()` and the
+/// thread's id in the system, the number is never given to another thread. It is cheaper to read than
+/// `std::thread::current()`.
 #[inline]
 pub(crate) fn this_thread() -> u64 {
     NUMBER.with(|number| {
@@ -36,7 +37,7 @@ pub(crate) fn this_thread() -> u64 {
     })
 }
 
-/// Renumbers the thread of a forked child, which is not the parent's thread.
+/// Renumber the thread of a forked child, which is not the parent's thread.
 pub(crate) fn renew_after_fork() {
     NUMBER.set(0);
 }
@@ -56,7 +57,7 @@ impl Wake for ThreadWaker {
 }
 
 impl ThreadWaker {
-    /// Sleeps until it is woken, or for `time`.
+    /// Sleep until it is woken, or for `time`.
     fn sleep(&self, time: Option<Duration>) {
         let is_woken = self.is_woken.lock().unwrap_or_else(PoisonError::into_inner);
         let time = time.unwrap_or(Duration::MAX);
@@ -77,7 +78,7 @@ pub(crate) struct Blocking {
     pub(crate) instead: &'static str,
 }
 
-/// Blocks the thread until the future is ready; `None` if it is not by then.
+/// Block the thread until the future is ready; `None` if it is not by then.
 pub(crate) fn wait<F: Future + Unpin>(
     py: Python<'_>,
     call: Blocking,
@@ -87,8 +88,8 @@ pub(crate) fn wait<F: Future + Unpin>(
     wait_and_look(py, call, future, until, |_| Ok(None))
 }
 
-/// Waits like [`wait`]. Calls `look` before each sleep with the waker of the thread; it returns the longest duration of that
-/// sleep.
+/// Wait like [`wait`]. Calls `look` before each sleep with the waker of the thread; it returns the longest duration of
+/// that sleep.
 pub(crate) fn wait_and_look<F: Future + Unpin>(
     py: Python<'_>,
     call: Blocking,
@@ -122,19 +123,19 @@ pub(crate) fn wait_and_look<F: Future + Unpin>(
     }
 }
 
-/// The `TimeoutError` of a wait.
+/// Return the `TimeoutError` of a wait.
 pub(crate) fn late(problem: &str, timeout: Option<&Bound<'_, PyAny>>) -> PyErr {
     let seconds = timeout.map_or_else(String::new, ToString::to_string);
     PyTimeoutError::new_err(format!("{problem} within {seconds} seconds"))
 }
 
-/// The time at which the timeout expires; `None` for never.
+/// Return the time at which the timeout expires; `None` for never.
 pub(crate) fn deadline(timeout: &Bound<'_, PyAny>) -> PyResult<Option<Instant>> {
     let time = Duration::try_from_secs_f64(seconds("timeout", timeout)?).ok();
     Ok(time.and_then(|time| Instant::now().checked_add(time)))
 }
 
-/// Returns a non-negative number of seconds, which may be infinite.
+/// Return a non-negative number of seconds, which may be infinite.
 pub(crate) fn seconds(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
     let wrong = || errors::wrong_type(parameter, "a number of seconds", value);
     if value.is_instance_of::<PyBool>() {

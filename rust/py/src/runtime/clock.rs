@@ -19,7 +19,7 @@ pub(crate) enum Clock {
 }
 
 impl Clock {
-    /// The clock that this callable reads. The callable returns seconds.
+    /// Return the clock that this callable reads. The callable returns seconds.
     pub(crate) fn of(callable: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = callable.py();
         let monotonic = py
@@ -36,7 +36,7 @@ impl Clock {
         })
     }
 
-    /// The current time in seconds.
+    /// Return the current time in seconds.
     #[inline]
     pub(crate) fn now(&self, py: Python<'_>) -> PyResult<f64> {
         match self {
@@ -45,7 +45,7 @@ impl Clock {
         }
     }
 
-    /// The callable, for the garbage collector.
+    /// Return the callable, for the garbage collector.
     pub(crate) fn callable(&self) -> Option<&Py<PyAny>> {
         match self {
             Self::Monotonic => None,
@@ -60,7 +60,8 @@ unsafe extern "C" {
     fn PyTime_MonotonicRaw(result: *mut i64) -> std::ffi::c_int;
 }
 
-/// The nanoseconds of `time.monotonic()`, from a public function of CPython or of the system; `None` where there is neither.
+/// Return the nanoseconds of `time.monotonic()`, from a public function of CPython or of the system; `None` where there
+/// is neither.
 #[inline]
 fn nanoseconds(_attached: Python<'_>) -> Option<i64> {
     #[cfg(Py_3_13)]
@@ -99,7 +100,7 @@ fn monotonic(attached: Python<'_>) -> f64 {
     nanoseconds / 1e9
 }
 
-/// Reads the clock before and after a call of `time.monotonic`.
+/// Read the clock before and after a call of `time.monotonic`.
 fn self_test(py: Python<'_>) -> PyResult<bool> {
     let time = py.import("time")?.getattr("monotonic")?;
     for _ in 0..2 {

@@ -29,7 +29,7 @@ use crate::{coroutine, errors};
 /// The id of this process; renewed in a child right after the fork.
 static CURRENT: AtomicU32 = AtomicU32::new(0);
 
-/// Runs in the child, before any other Python code.
+/// Run in the child, before any other Python code.
 #[pyfunction]
 fn after_fork_in_child() {
     CURRENT.store(std::process::id(), Relaxed);
@@ -39,7 +39,7 @@ fn after_fork_in_child() {
     coroutine::forget_after_fork();
 }
 
-/// Stores the id of this process, and registers the function that runs after a fork.
+/// Store the id of this process, and register the function that runs after a fork.
 pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
     CURRENT.store(std::process::id(), Relaxed);
     let os = py.import("os")?;
@@ -64,12 +64,12 @@ impl ProcessId {
         Self(CURRENT.load(Relaxed))
     }
 
-    /// Whether the current process is this one.
+    /// Return whether the current process is this one.
     pub(crate) fn is_current(self) -> bool {
         self.0 == CURRENT.load(Relaxed)
     }
 
-    /// Returns a `ForkError` in any other process than this one. Costs one load and one comparison.
+    /// Return a `ForkError` in any other process than this one. Costs one load and one comparison.
     #[inline]
     pub(crate) fn check(self, py: Python<'_>, kind: &str) -> PyResult<()> {
         if self.is_current() {

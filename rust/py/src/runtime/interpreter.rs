@@ -8,8 +8,8 @@ use pyo3::exceptions::PyImportError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-/// Refuses any interpreter but the main one. Must be called before any `static` is written: then the main interpreter can still import
-/// the module after a refusal.
+/// Refuse any interpreter but the main one. Must be called before any `static` is written: then the main interpreter
+/// can still import the module after a refusal.
 ///
 /// # Errors
 ///

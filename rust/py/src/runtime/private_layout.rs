@@ -67,14 +67,14 @@ impl Layout {
         }
     }
 
-    /// Whether the fast path may be taken.
+    /// Return whether the fast path may be taken.
     #[inline]
     pub(crate) fn is_used(&self) -> bool {
         self.is_used.load(Relaxed)
     }
 }
 
-/// Runs the self-tests. Must be called before any layout is used.
+/// Run the self-tests. Must be called before any layout is used.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let refused = std::env::var(VARIABLE).unwrap_or_default();
@@ -91,7 +91,8 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(private_layouts, module)?)
 }
 
-/// Warns of a misspelled name, which would leave the layout on. An error would stop a program that names a removed layout.
+/// Warn of a misspelled name, which would leave the layout on. An error would stop a program that names a removed
+/// layout.
 fn warn_of_unknown(py: Python<'_>, refused: &[&str]) -> PyResult<()> {
     for &name in refused {
         if name != "all" && LAYOUTS.iter().all(|layout| layout.name != name) {
@@ -115,8 +116,8 @@ fn private_layouts(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(layouts)
 }
 
-/// Whether the fields of a type's struct have the expected offsets. Compares those that Python shows, which are at the beginning, in the
-/// middle and towards the end of the slots that this crate reads.
+/// Return whether the fields of a type's struct have the expected offsets. Compares those that Python shows, which are
+/// at the beginning, in the middle and towards the end of the slots that this crate reads.
 pub(crate) fn has_known_struct(class: &Bound<'_, PyType>) -> PyResult<bool> {
     let py = class.py();
     let shown = |name| class.getattr(name);
@@ -153,7 +154,7 @@ pub(crate) fn has_known_struct(class: &Bound<'_, PyType>) -> PyResult<bool> {
     }
 }
 
-/// Whether CPython keeps a dictionary or a list of weak references in front of each object of a type.
+/// Return whether CPython keeps a dictionary or a list of weak references in front of each object of a type.
 pub(crate) fn has_managed_fields(class: &Bound<'_, PyType>) -> bool {
     /// `Py_TPFLAGS_MANAGED_WEAKREF`, from 3.12 on, and `Py_TPFLAGS_MANAGED_DICT`.
     const MANAGED: std::ffi::c_ulong = 1 << 3 | 1 << 4;
@@ -161,7 +162,7 @@ pub(crate) fn has_managed_fields(class: &Bound<'_, PyType>) -> bool {
     unsafe { ffi::PyType_GetFlags(class.as_type_ptr()) & MANAGED != 0 }
 }
 
-/// Whether objects of a type have the size of `T`, and CPython keeps no fields in front of them.
+/// Return whether objects of a type have the size of `T`, and CPython keeps no fields in front of them.
 pub(crate) fn has_layout_of<T>(class: &Bound<'_, PyType>) -> PyResult<bool> {
     // SAFETY: a live type, whose struct was compared.
     Ok(has_known_struct(class)?
@@ -169,8 +170,8 @@ pub(crate) fn has_layout_of<T>(class: &Bound<'_, PyType>) -> PyResult<bool> {
         && unsafe { (*class.as_type_ptr()).tp_basicsize }.cast_unsigned() == size_of::<T>())
 }
 
-/// Whether dead objects of a class are kept and revived. `make` makes an object, or revives one, which must hold `held`. `kept` returns the
-/// number of dead objects. `is_as_new` tests and uses a revived object.
+/// Return whether dead objects of a class are kept and revived. `make` makes an object, or revives one, which must hold
+/// `held`. `kept` returns the number of dead objects. `is_as_new` tests and uses a revived object.
 pub(crate) fn revives<'py>(
     held: &Bound<'py, PyAny>,
     make: impl Fn() -> PyResult<Bound<'py, PyAny>>,
@@ -202,13 +203,13 @@ pub(crate) fn revives<'py>(
     Ok(is_dead())
 }
 
-/// Whether an object has the plain reference count that this crate expects.
+/// Return whether an object has the plain reference count that this crate expects.
 pub(crate) fn has_references(object: &Bound<'_, PyAny>, count: ffi::Py_ssize_t) -> bool {
     // SAFETY: a live object.
     unsafe { ffi::Py_REFCNT(object.as_ptr()) == count }
 }
 
-/// Whether the garbage collector tracks an object.
+/// Return whether the garbage collector tracks an object.
 pub(crate) fn is_tracked(object: &Bound<'_, PyAny>) -> bool {
     // SAFETY: a live object.
     unsafe { ffi::PyObject_GC_IsTracked(object.as_ptr()) != 0 }

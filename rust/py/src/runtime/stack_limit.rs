@@ -43,7 +43,7 @@ impl Level {
         Self { is_outermost }
     }
 
-    /// Refuses to nest deeper, if this is not the outermost level.
+    /// Refuse to nest deeper, if this is not the outermost level.
     ///
     /// # Errors
     ///
@@ -54,7 +54,7 @@ impl Level {
     }
 }
 
-/// Refuses to start a deeper level. Levels that have started may continue.
+/// Refuse to start a deeper level. Levels that have started may continue.
 ///
 /// # Errors
 ///
@@ -87,7 +87,7 @@ fn floor() -> usize {
     })
 }
 
-/// The lowest address of this thread's stack and its size in bytes.
+/// Return the lowest address of this thread's stack and its size in bytes.
 #[cfg(target_os = "linux")]
 #[cold]
 fn stack() -> Option<(usize, usize)> {
@@ -111,7 +111,7 @@ fn stack() -> Option<(usize, usize)> {
     None
 }
 
-/// An address in the current stack frame.
+/// Return an address in the current stack frame.
 #[inline]
 fn here() -> usize {
     let marker = 0_u8;

@@ -62,7 +62,7 @@ impl Known {
     }
 }
 
-/// The number of the current task; without one, of the thread.
+/// Return the number of the current task; without one, of the thread.
 #[inline]
 pub(crate) fn current(py: Python<'_>) -> PyResult<NonZeroU64> {
     let latest = LATEST.borrow(py);

@@ -38,8 +38,8 @@ static ITEMS: AtomicU32 = AtomicU32::new(4096);
 /// The most items between two readings of the clock.
 const STRIDE: u32 = 64;
 
-/// Sets both limits, for all threads. For tests: with a tiny budget, a task yields wherever it may, which must change nothing but the
-/// number of event-loop iterations.
+/// Set both limits, for all threads. For tests: with a tiny budget, a task yields wherever it may, which must change
+/// nothing but the number of event-loop iterations.
 #[pyfunction]
 pub(crate) fn set_turn_budget(nanoseconds: u64, items: u32) {
     TIME.store(nanoseconds, Relaxed);
@@ -82,7 +82,7 @@ thread_local! {
     static SPENDER: RefCell<Option<(usize, Py<PyWeakrefReference>)>> = const { RefCell::new(None) };
 }
 
-/// Spends one item. If this returns `true`, the caller must yield to the event loop and then continue.
+/// Spend one item. If this returns `true`, the caller must yield to the event loop and then continue.
 #[inline]
 pub(crate) fn spend(py: Python<'_>) -> bool {
     BUDGET.with(|budget| {
@@ -92,7 +92,7 @@ pub(crate) fn spend(py: Python<'_>) -> bool {
     })
 }
 
-/// Restarts the budget, because the task suspends. A lent budget is not restarted.
+/// Restart the budget, because the task suspends. A lent budget is not restarted.
 #[inline]
 pub(crate) fn renew() {
     BUDGET.with(|budget| {
@@ -102,7 +102,7 @@ pub(crate) fn renew() {
     });
 }
 
-/// Starts a new budget in a forked child, where none of the known tasks runs.
+/// Start a new budget in a forked child, where none of the known tasks runs.
 pub(crate) fn forget_after_fork() {
     BUDGET.with(|budget| {
         budget.renew();
@@ -121,13 +121,13 @@ pub(crate) struct Lent {
     _here: PhantomData<*const ()>,
 }
 
-/// Lends the budget of a task. If that task itself borrows a budget, lends that one on.
+/// Lend the budget of a task. If that task itself borrows a budget, lends that one on.
 #[inline]
 pub(crate) fn lend(task: &Bound<'_, PyAny>) -> Lent {
     Lent::by(|_| task.as_ptr().addr())
 }
 
-/// Lends the budget that is currently spent, of whichever task.
+/// Lend the budget that is currently spent, of whichever task.
 pub(crate) fn lend_on(py: Python<'_>) -> Lent {
     Lent::by(|budget| match budget.task.get() {
         0 => running_task(py),
@@ -135,7 +135,7 @@ pub(crate) fn lend_on(py: Python<'_>) -> Lent {
     })
 }
 
-/// Whether a borrower of the budget has yielded since the last call.
+/// Return whether a borrower of the budget has yielded since the last call.
 pub(crate) fn take_rested() -> bool {
     BUDGET.with(|budget| budget.borrower_yielded.take())
 }
@@ -163,7 +163,7 @@ impl Drop for Lent {
     }
 }
 
-/// The clock, in nanoseconds since its first reading.
+/// Return the clock, in nanoseconds since its first reading.
 fn now() -> u64 {
     static EPOCH: OnceLock<Instant> = OnceLock::new();
     u64::try_from(EPOCH.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX)
@@ -226,7 +226,7 @@ impl Budget {
     }
 }
 
-/// The address of the current task, or of the task that lends to it; 0 without a task.
+/// Return the address of the current task, or of the task that lends to it; 0 without a task.
 fn running_task(py: Python<'_>) -> usize {
     let lender = BUDGET.with(|budget| budget.lender.get());
     if lender != 0 {
@@ -235,7 +235,7 @@ fn running_task(py: Python<'_>) -> usize {
     asyncio::current_task(py).map_or(0, |task| task.as_ptr().addr())
 }
 
-/// Remembers the spending task, which is usually the previous one.
+/// Remember the spending task, which is usually the previous one.
 fn remember(task: &Bound<'_, PyAny>) {
     let (py, address) = (task.py(), task.as_ptr().addr());
     SPENDER.with(|spender| {
@@ -251,7 +251,7 @@ fn remember(task: &Bound<'_, PyAny>) {
     });
 }
 
-/// Whether the task that spent the budget is dead, and another one has its address.
+/// Return whether the task that spent the budget is dead, and another one has its address.
 fn is_gone(py: Python<'_>, task: usize) -> bool {
     SPENDER.with(|spender| {
         spender

@@ -43,13 +43,13 @@ pub(crate) enum Stepped<'py> {
     End(Python<'py>),
 }
 
-/// Whether the generators of this interpreter have the expected layout.
+/// Return whether the generators of this interpreter have the expected layout.
 #[inline]
 pub(super) fn can_bypass() -> bool {
     LAYOUT.is_used()
 }
 
-/// Runs one step of an async generator (of exactly that type), which has started and is not running.
+/// Run one step of an async generator (of exactly that type), which has started and is not running.
 #[inline]
 pub(crate) fn step<'py>(
     agen: &Bound<'py, PyAny>,
@@ -70,7 +70,7 @@ pub(crate) fn step<'py>(
     }
 }
 
-/// Returns the item of a wrapped value; `None` for any other object.
+/// Return the item of a wrapped value; `None` for any other object.
 #[inline]
 fn unwrap<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
     // SAFETY: the type was probed by `self_test` to be that of a wrapped value, whose item is the
@@ -86,13 +86,13 @@ fn unwrap<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
     }
 }
 
-/// Marks a generator that was suspended inside an item as no longer running, before its next step.
+/// Mark a generator that was suspended inside an item as no longer running, before its next step.
 #[inline]
 pub(crate) fn wake(agen: &Bound<'_, PyAny>) {
     set_running(agen, false);
 }
 
-/// Sets whether a generator is marked as running, which is to say inside an item.
+/// Set whether a generator is marked as running, which is to say inside an item.
 pub(super) fn set_running(agen: &Bound<'_, PyAny>, running: bool) {
     let offset = RUNNING.load(Relaxed);
     if offset > 0 {
@@ -121,7 +121,7 @@ marker, token, suspension = object(), object(), Suspension()
 agen = probe()
 ";
 
-/// Probes the interpreter; see the top of this file.
+/// Probe the interpreter; see the top of this file.
 fn self_test(py: Python<'_>) -> PyResult<bool> {
     let scope = PyDict::new(py);
     py.run(PROBE, Some(&scope), None)?;
@@ -157,7 +157,7 @@ fn self_test(py: Python<'_>) -> PyResult<bool> {
     Ok(holds)
 }
 
-/// The offset of `ag_running`, from the type's table of members.
+/// Return the offset of `ag_running`, from the type's table of members.
 fn running_offset() -> Option<isize> {
     // SAFETY: the table of a static type is valid forever and ends with an entry without a name.
     unsafe {

@@ -49,7 +49,7 @@ enum Progress {
 }
 
 impl State {
-    /// The iterator, if it was made.
+    /// Return the iterator, if it was made.
     #[inline]
     fn iterator<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         self.iterator
@@ -87,24 +87,25 @@ impl PyAsyncIterSource {
 }
 
 impl PyAsyncIterSource {
-    /// Makes a source over an async iterable.
+    /// Make a source over an async iterable.
     pub(crate) fn over(iterable: &Bound<'_, PyAny>) -> Self {
         Self::new(iterable, false)
     }
 
-    /// The async iterable, or the callable that makes an iterator.
+    /// Return the async iterable, or the callable that makes an iterator.
     pub(crate) fn origin<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         self.origin.bind(py).clone()
     }
 
-    /// Makes a source over the iterators that a callable makes.
+    /// Make a source over the iterators that a callable makes.
     pub(crate) fn made_by(factory: &Bound<'_, PyAny>) -> Self {
         Self::new(factory, true)
     }
 }
 
-/// Ends the item that a generator is suspended inside, through the public API. CPython treats the generator as running until the
-/// awaitable of `anext()` has ended, even if that was dropped. So the generator is closed here, which runs its `finally`.
+/// End the item that a generator is suspended inside, through the public API. CPython treats the generator as running
+/// until the awaitable of `anext()` has ended, even if that was dropped. So the generator is closed here, which runs
+/// its `finally`.
 #[cold]
 fn abandon_item(py: Python<'_>, inner: &Inner) {
     let thrown = py.get_type::<PyGeneratorExit>().call0().and_then(|exit| {
@@ -119,7 +120,7 @@ fn abandon_item(py: Python<'_>, inner: &Inner) {
     }
 }
 
-/// Whether this is an async generator that can be driven directly.
+/// Return whether this is an async generator that can be driven directly.
 fn is_agen(iterator: &Bound<'_, PyAny>) -> bool {
     // SAFETY: reading the type of a live object.
     unsafe {
@@ -165,7 +166,7 @@ impl PyAsyncIterSource {
         }
     }
 
-    /// The async generator, if it has started and can be stepped directly.
+    /// Return the async generator, if it has started and can be stepped directly.
     #[inline]
     pub(crate) fn running_agen<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let state = self.state.borrow(py);
@@ -174,7 +175,7 @@ impl PyAsyncIterSource {
         (is_ready && async_gen::can_bypass() && is_agen(iterator)).then(|| iterator.clone())
     }
 
-    /// Returns the iterator; makes it at the first call.
+    /// Return the iterator; make it at the first call.
     fn open<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         if let Some(iterator) = self.state.borrow(py).iterator(py) {
             return Ok(iterator);
@@ -202,12 +203,12 @@ impl PyAsyncIterSource {
         Ok(iterator)
     }
 
-    /// Requests one item through `anext()`.
+    /// Request one item through `anext()`.
     fn anext<'py>(&self, iterator: &Bound<'py, PyAny>) -> PyResult<SourcePoll<'py>> {
         self.first_step(delegate::next(iterator)?)
     }
 
-    /// Runs the first step of an awaitable of the iterator.
+    /// Run the first step of an awaitable of the iterator.
     fn first_step<'py>(&self, awaitable: Bound<'py, PyAny>) -> PyResult<SourcePoll<'py>> {
         let py = awaitable.py();
         let inner = Inner::of(awaitable)?;
@@ -232,7 +233,7 @@ impl PyAsyncIterSource {
         }
     }
 
-    /// Converts the result of a step of [`Self::running_agen`].
+    /// Convert the result of a step of [`Self::running_agen`].
     pub(crate) fn agen_step<'py>(
         &self,
         step: PyResult<async_gen::Stepped<'py>>,
@@ -284,8 +285,8 @@ impl PyAsyncIterSource {
         self.first_step(iterator.call_method1(intern!(py, "athrow"), (error.into_value(py),))?)
     }
 
-    /// Throws an error in between two items: at the `yield` of a generator. Another iterator receives it in the awaitable of its
-    /// next item, like a coroutine that is cancelled before its first step.
+    /// Throw an error in between two items: at the `yield` of a generator. Another iterator receives it in the
+    /// awaitable of its next item, like a coroutine that is cancelled before its first step.
     pub(crate) fn throw<'py>(&self, py: Python<'py>, error: PyErr) -> PyResult<SourcePoll<'py>> {
         let iterator = self.open(py)?;
         if self.can_throw(py) {
@@ -296,7 +297,7 @@ impl PyAsyncIterSource {
         self.inner_step(py, inner, step)
     }
 
-    /// Whether the iterator is suspended at a `yield` that an error can be thrown into.
+    /// Return whether the iterator is suspended at a `yield` that an error can be thrown into.
     pub(crate) fn can_throw(&self, py: Python<'_>) -> bool {
         let state = self.state.borrow(py);
         let iterator = state.iterator(py);
@@ -307,12 +308,12 @@ impl PyAsyncIterSource {
                 .is_some_and(|iterator| iterator.hasattr(intern!(py, "athrow")).unwrap_or(false))
     }
 
-    /// Whether the iterator was made.
+    /// Return whether the iterator was made.
     pub(crate) fn has_begun(&self, py: Python<'_>) -> bool {
         self.state.borrow(py).iterator.is_some()
     }
 
-    /// Whether the iterator, or the iterable, has an `aclose()`.
+    /// Return whether the iterator, or the iterable, has an `aclose()`.
     pub(crate) fn can_close(&self, py: Python<'_>) -> PyResult<bool> {
         let iterator = self.state.borrow(py).iterator(py);
         iterator
@@ -320,13 +321,13 @@ impl PyAsyncIterSource {
             .hasattr(intern!(py, "aclose"))
     }
 
-    /// Forgets the iterator: its origin restarts by itself.
+    /// Forget the iterator: its origin restarts by itself.
     pub(crate) fn forget(&self, py: Python<'_>) {
         self.state.set(py, State::default());
     }
 
-    /// Marks a generator that will not be resumed inside its item as not running. It can then still be closed, which runs its
-    /// `finally`.
+    /// Mark a generator that will not be resumed inside its item as not running. It can then still be closed, which
+    /// runs its `finally`.
     pub(crate) fn abandon(&self, py: Python<'_>, wait: Wait) {
         let Some(iterator) = self.state.borrow(py).iterator(py) else {
             return;
@@ -376,12 +377,12 @@ impl PyAsyncIterSource {
         Ok(())
     }
 
-    /// Allows another `close()` after one that failed.
+    /// Allow another `close()` after one that failed.
     pub(crate) fn reopen(&self, py: Python<'_>) {
         self.state.borrow(py).progress = Progress::Ended;
     }
 
-    /// Ends the source. Returns the iterator's own `aclose()`, to be awaited once.
+    /// End the source. Returns the iterator's own `aclose()`, to be awaited once.
     pub(crate) fn close<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let iterator = {
             let mut state = self.state.borrow(py);

@@ -29,7 +29,7 @@ impl PyBufferSource {
 }
 
 impl PyBufferSource {
-    /// The buffer that items are taken from.
+    /// Return the buffer that items are taken from.
     pub(crate) fn buffer(&self, py: Python<'_>) -> Py<PyBuffer> {
         self.buffer.clone_ref(py)
     }
@@ -55,7 +55,7 @@ impl PyBufferSource {
         }
     }
 
-    /// Waits for an item, or returns one that has arrived since.
+    /// Wait for an item, or return one that has arrived since.
     pub(crate) fn wait<'py>(
         &self,
         py: Python<'py>,
@@ -70,7 +70,7 @@ impl PyBufferSource {
         }
     }
 
-    /// Returns the end; or, the first time, the error that the producers ended the buffer with.
+    /// Return the end; or, the first time, the error that the producers ended the buffer with.
     fn end<'py>(&self, py: Python<'py>) -> PyResult<SourcePoll<'py>> {
         self.buffer
             .get()
@@ -87,7 +87,7 @@ impl PyBufferSource {
         Ok(())
     }
 
-    /// Closes the buffer: blocked producers get their items back.
+    /// Close the buffer: blocked producers get their items back.
     pub(crate) fn close(&self, py: Python<'_>) -> PyResult<()> {
         let buffer = self.buffer.get();
         buffer.check(py)?;

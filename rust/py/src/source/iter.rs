@@ -55,7 +55,7 @@ impl PyIterSource {
 }
 
 impl PyIterSource {
-    /// Makes a source over an iterable.
+    /// Make a source over an iterable.
     pub(crate) fn over(iterable: &Bound<'_, PyAny>) -> Self {
         Self::new(iterable)
     }
@@ -69,7 +69,7 @@ impl PyIterSource {
         Self::step(&iterator?)
     }
 
-    /// Takes one item. Returns `None`, possibly with an exception set, if the iterator has no more.
+    /// Take one item. Returns `None`, possibly with an exception set, if the iterator has no more.
     #[inline]
     fn step<'py>(iterator: &Bound<'py, PyIterator>) -> Option<Bound<'py, PyAny>> {
         // SAFETY: an iterator has this slot, which is called as CPython calls it: it returns an
@@ -80,7 +80,7 @@ impl PyIterSource {
         }
     }
 
-    /// Handles a missing item: starts the iterator, ends the source or returns the error that the iterator raised.
+    /// Handle a missing item: start the iterator, end the source or return the error that the iterator raised.
     pub(crate) fn poll_next<'py>(&self, py: Python<'py>) -> PyResult<SourcePoll<'py>> {
         let fresh = matches!(*self.state.borrow(py), State::Fresh);
         if fresh {
@@ -114,12 +114,12 @@ impl PyIterSource {
         Ok(())
     }
 
-    /// Whether the iterator was made.
+    /// Return whether the iterator was made.
     pub(crate) fn has_begun(&self, py: Python<'_>) -> bool {
         !matches!(*self.state.borrow(py), State::Fresh)
     }
 
-    /// Ends the source. A generator is closed, which runs its `finally` immediately.
+    /// End the source. A generator is closed, which runs its `finally` immediately.
     pub(crate) fn close(&self, py: Python<'_>) -> PyResult<()> {
         let running = match self.state.replace(py, State::Ended) {
             State::Running(iterator) => iterator.into_any().into_bound(py),

@@ -76,7 +76,7 @@ class_enum! {
 }
 
 impl AnySource {
-    /// Makes a source of an iterable, sync or async, whose items a kernel emits.
+    /// Make a source of an iterable, sync or async, whose items a kernel emits.
     pub(crate) fn over(iterable: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = iterable.py();
         // SAFETY: reading the slots of a live type.
@@ -103,7 +103,8 @@ impl AnySource {
         }
     }
 
-    /// Returns the next item if it is available immediately: the fast path. After a `None`, call [`Self::poll_next`] for the reason.
+    /// Return the next item if it is available immediately: the fast path. After a `None`, call [`Self::poll_next`] for
+    /// the reason.
     #[expect(clippy::inline_always, reason = "it is part of the driver's loop")]
     #[inline(always)]
     pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
@@ -118,7 +119,7 @@ impl AnySource {
         }
     }
 
-    /// Polls for the next item, after [`Self::ready`] returned `None`.
+    /// Poll for the next item, after [`Self::ready`] returned `None`.
     #[inline(never)]
     pub(crate) fn poll_next<'py>(&self, py: Python<'py>) -> PyResult<SourcePoll<'py>> {
         match self {
@@ -132,7 +133,7 @@ impl AnySource {
         }
     }
 
-    /// Resumes a poll that waited, with the value that the task sent or the error that it threw.
+    /// Resume a poll that waited, with the value that the task sent or the error that it threw.
     pub(crate) fn resume<'py>(
         &self,
         wait: Wait,
@@ -159,14 +160,14 @@ impl AnySource {
         }
     }
 
-    /// Records that a waiting pull was cancelled and that the cancellation reached the source.
+    /// Record that a waiting pull was cancelled and that the cancellation reached the source.
     pub(crate) fn cancelled(&self, py: Python<'_>) {
         if let Self::AsyncIter(source) = self {
             source.get().cancelled(py);
         }
     }
 
-    /// Releases the wait of a pull that will never be resumed.
+    /// Release the wait of a pull that will never be resumed.
     pub(crate) fn abandon(&self, py: Python<'_>, wait: Wait) {
         match (self, wait) {
             (Self::Merge(source), Wait::Merge { waiter }) => {
@@ -177,7 +178,7 @@ impl AnySource {
         }
     }
 
-    /// Throws an error into a source that is suspended between two items.
+    /// Throw an error into a source that is suspended between two items.
     pub(crate) fn throw<'py>(&self, py: Python<'py>, error: PyErr) -> PyResult<SourcePoll<'py>> {
         match self {
             Self::AsyncIter(source) => source.get().throw(py, error),
@@ -185,12 +186,12 @@ impl AnySource {
         }
     }
 
-    /// Whether an error can be thrown into the source while it is suspended between two items.
+    /// Return whether an error can be thrown into the source while it is suspended between two items.
     pub(crate) fn can_throw(&self, py: Python<'_>) -> bool {
         matches!(self, Self::AsyncIter(source) if source.get().can_throw(py))
     }
 
-    /// Whether the iterator was made. If making it failed, it never will be.
+    /// Return whether the iterator was made. If making it failed, it never will be.
     pub(crate) fn has_begun(&self, py: Python<'_>) -> bool {
         match self {
             Self::AsyncIter(source) => source.get().has_begun(py),
@@ -199,7 +200,7 @@ impl AnySource {
         }
     }
 
-    /// Restarts the source, or returns the error that says why it cannot.
+    /// Restart the source, or return the error that says why it cannot.
     pub(crate) fn restart(&self, py: Python<'_>) -> PyResult<()> {
         match self {
             Self::Deque(_) => {}
@@ -213,7 +214,7 @@ impl AnySource {
         Ok(())
     }
 
-    /// Ends the source. Returns an awaitable if there is anything to wait for.
+    /// End the source. Returns an awaitable if there is anything to wait for.
     pub(crate) fn close<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         match self {
             Self::Deque(_) | Self::Once(_) => Ok(None),

@@ -21,7 +21,7 @@ pub(super) struct Closing {
 }
 
 impl Closing {
-    /// Makes an awaitable that is done when no job of these pipes is running.
+    /// Make an awaitable that is done when no job of these pipes is running.
     pub(super) fn make(py: Python<'_>, pipes: Vec<Arc<Pipe>>) -> PyResult<Bound<'_, PyAny>> {
         Native::alloc(py, || Self {
             pipes,
@@ -76,7 +76,7 @@ impl Coroutine for Closing {
 
 traverse!(Closing { parked });
 
-/// Creates the Python type.
+/// Create the Python type.
 pub(crate) fn register_closing(py: Python<'_>) -> PyResult<()> {
     Native::<Closing>::register(py)
 }

@@ -31,7 +31,7 @@ pub(super) struct Charset {
 }
 
 impl Charset {
-    /// Returns the fastest correct way to decode these lines.
+    /// Return the fastest correct way to decode these lines.
     pub(super) fn script(self, lines: &[u8]) -> Script {
         if self.keeps_ascii && lines.is_ascii() {
             Script::Ascii
@@ -52,7 +52,7 @@ pub(super) struct Codec {
 }
 
 impl Codec {
-    /// Looks up both names.
+    /// Look up both names.
     pub(super) fn new(encoding: &Bound<'_, PyAny>, errors: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = encoding.py();
         let codecs = py.import("codecs")?;
@@ -102,7 +102,7 @@ impl Codec {
         })
     }
 
-    /// Decodes a line with any content.
+    /// Decode a line with any content.
     ///
     /// An error handler that replaces bytes needs bytes behind the line end. Otherwise a decoder that looks ahead would treat a
     /// truncated character and the `\n` as one character, and replace both.
@@ -140,7 +140,7 @@ impl Codec {
     }
 }
 
-/// Makes text of ASCII bytes. No Python code can run here, because the collector does not track strings.
+/// Make text of ASCII bytes. No Python code can run here, because the collector does not track strings.
 #[inline]
 pub(super) fn ascii<'py>(py: Python<'py>, line: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     if line.len() < 2 {
@@ -158,7 +158,7 @@ pub(super) fn ascii<'py>(py: Python<'py>, line: &[u8]) -> PyResult<Bound<'py, Py
     }
 }
 
-/// Makes text of valid UTF-8. No Python code can run here either.
+/// Make text of valid UTF-8. No Python code can run here either.
 pub(super) fn utf8<'py>(py: Python<'py>, line: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     // SAFETY: a slice and its length; it returns an owned reference or null with an exception.
     unsafe {
@@ -174,7 +174,7 @@ pub(super) fn utf8<'py>(py: Python<'py>, line: &[u8]) -> PyResult<Bound<'py, PyA
     }
 }
 
-/// Whether a file may be split at its line ends before it is decoded.
+/// Return whether a file may be split at its line ends before it is decoded.
 fn can_split(encoding: &Bound<'_, PyAny>) -> bool {
     let py = encoding.py();
     let is_itself = |byte: &str| {
@@ -200,7 +200,7 @@ fn decoded<'py>(
         .cast_into()?)
 }
 
-/// Converts the `LookupError` of an unknown name to a `ValueError`.
+/// Convert the `LookupError` of an unknown name to a `ValueError`.
 fn unknown(
     py: Python<'_>,
     error: PyErr,

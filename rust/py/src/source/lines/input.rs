@@ -91,7 +91,7 @@ impl Raw {
         })
     }
 
-    /// Waits until a read does not block; returns `false` after a request to stop.
+    /// Wait until a read does not block; return `false` after a request to stop.
     #[cfg(unix)]
     fn wait(&self) -> io::Result<bool> {
         use rustix::event::{PollFd, PollFlags, poll};
@@ -152,7 +152,7 @@ pub(super) enum Input {
 }
 
 impl Input {
-    /// Opens a file and reads its first bytes to recognise gzip.
+    /// Open a file and read its first bytes to recognise gzip.
     pub(super) fn open(path: &Path, stop: &Arc<Stop>) -> io::Result<Self> {
         let mut raw = Raw::open(path, stop)?;
         // One byte at a time: a pipe may not have a second byte yet.
@@ -174,7 +174,7 @@ impl Input {
         })
     }
 
-    /// Whether the next read may block, so that available lines must be delivered first.
+    /// Return whether the next read may block, so that available lines must be delivered first.
     pub(super) fn is_pipe(&self) -> bool {
         matches!(self, Self::Plain { is_pipe: true, .. })
     }
@@ -226,7 +226,7 @@ impl Read for Gunzip {
     }
 }
 
-/// Skips zeros; returns whether another member follows.
+/// Skip zeros; return whether another member follows.
 fn find_member(rest: &mut impl BufRead) -> io::Result<bool> {
     loop {
         let bytes = rest.fill_buf()?;

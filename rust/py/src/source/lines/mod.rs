@@ -61,7 +61,7 @@ struct State {
 }
 
 impl State {
-    /// Returns the next line in the batch.
+    /// Return the next line in the batch.
     #[inline]
     fn line(&self) -> Option<&[u8]> {
         let rest = &self.batch.bytes[self.at..self.batch.end];
@@ -78,7 +78,7 @@ impl State {
         self.count += 1;
     }
 
-    /// Discards the current batch and the pipe. Returns the buffer, for the caller to drop.
+    /// Discard the current batch and the pipe. Returns the buffer, for the caller to drop.
     fn discard(&mut self) -> Vec<u8> {
         self.at = 0;
         self.closing.retain(|pipe| pipe.is_busy());
@@ -169,7 +169,7 @@ impl PyLinesSource {
         }
     }
 
-    /// Takes the next line as a copy, with its number. Decoding it may run Python code.
+    /// Take the next line as a copy, with its number. Decoding it may run Python code.
     fn take_line(&self, py: Python<'_>) -> Option<(Vec<u8>, u64)> {
         let mut state = self.state.borrow(py);
         let line = state.line()?.to_vec();
@@ -190,7 +190,7 @@ impl PyLinesSource {
         })
     }
 
-    /// Returns the pipe and the buffer of the exhausted batch; `None` after the end.
+    /// Return the pipe and the buffer of the exhausted batch; `None` after the end.
     fn pipe(&self, py: Python<'_>) -> Option<(Arc<Pipe>, Vec<u8>)> {
         let mut state = self.state.borrow(py);
         if state.is_ended {
@@ -204,7 +204,7 @@ impl PyLinesSource {
         Some((pipe, std::mem::take(&mut state.batch).bytes))
     }
 
-    /// Converts a failure to a Python exception.
+    /// Convert a failure to a Python exception.
     #[cold]
     fn to_python_error(&self, py: Python<'_>, failure: Failure) -> PyErr {
         let path = self.path.display();
@@ -229,7 +229,7 @@ impl PyLinesSource {
         state.count = 0;
     }
 
-    /// Ends the source. Returns an awaitable for the read in progress, if there is one.
+    /// End the source. Returns an awaitable for the read in progress, if there is one.
     pub(crate) fn close<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         self.end(py);
         let busy: Vec<_> = self

@@ -89,7 +89,7 @@ impl Pipe {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the next batch in exchange for the buffer of the last one. Also returns a job if the caller must start one.
+    /// Take the next batch in exchange for the buffer of the last one. Also returns a job if the caller must start one.
     pub(super) fn take(self: &Arc<Self>, used: Vec<u8>) -> (Taken, Option<Job>) {
         let mut state = self.lock();
         // A buffer that was enlarged for a long line is not kept.
@@ -120,7 +120,7 @@ impl Pipe {
         (taken, job)
     }
 
-    /// Registers `waker` to be woken when there is something to take. Returns `false` if there already is.
+    /// Register `waker` to be woken when there is something to take. Returns `false` if there already is.
     pub(super) fn wait(&self, waker: Waker) -> bool {
         let mut state = self.lock();
         let is_empty = state.ready.is_empty() && state.outcome.is_none() && !state.is_closed;
@@ -135,7 +135,7 @@ impl Pipe {
         is_empty
     }
 
-    /// Closes the pipe: see the top of this file. Must be called on an attached thread.
+    /// Close the pipe: see the top of this file. Must be called on an attached thread.
     pub(super) fn close(&self) {
         self.stop.request();
         let mut state = self.lock();
@@ -152,12 +152,12 @@ impl Pipe {
         drop(dropped);
     }
 
-    /// Whether a job has the file open.
+    /// Return whether a job has the file open.
     pub(super) fn is_busy(&self) -> bool {
         self.lock().is_busy
     }
 
-    /// Registers `waker` to be woken when the running job has closed the file. Returns `false` if no job is running.
+    /// Register `waker` to be woken when the running job has closed the file. Returns `false` if no job is running.
     pub(super) fn wait_for_job(&self, waker: Waker) -> bool {
         let mut state = self.lock();
         let is_busy = state.is_busy;
@@ -167,7 +167,7 @@ impl Pipe {
         is_busy
     }
 
-    /// Wakes waiters, on the thread of a job.
+    /// Wake waiters, on the thread of a job.
     fn wake(&self, wakers: Vec<Waker>) {
         blocking_pool::wake(wakers, |spent| {
             let mut state = self.lock();
@@ -215,7 +215,7 @@ impl Job {
         }
     }
 
-    /// Returns a buffer for the next batch; or puts the reader back and returns `None` if enough batches are ready.
+    /// Return a buffer for the next batch; or put the reader back and return `None` if enough batches are ready.
     fn next_buffer(&mut self) -> Option<Vec<u8>> {
         let mut state = self.pipe.lock();
         if state.is_closed {
@@ -229,7 +229,7 @@ impl Job {
         None
     }
 
-    /// Closes the file, then records that and wakes the waiters.
+    /// Close the file, then record that and wake the waiters.
     fn finish(&mut self, outcome: Outcome) {
         drop(self.reader.take());
         let mut state = self.pipe.lock();

@@ -75,7 +75,7 @@ enum Phase {
 }
 
 impl Reader {
-    /// Makes a reader, which opens the file for its first batch.
+    /// Make a reader, which opens the file for its first batch.
     pub(super) fn new(path: PathBuf, charset: Charset, stop: Arc<Stop>) -> Self {
         Self {
             path,
@@ -87,8 +87,8 @@ impl Reader {
         }
     }
 
-    /// Reads the next batch into the buffer of an earlier one. Returns `None` at the end of the file and after a request to stop.
-    /// The file is closed at the end or at an error.
+    /// Read the next batch into the buffer of an earlier one. Returns `None` at the end of the file and after a request
+    /// to stop. The file is closed at the end or at an error.
     pub(super) fn next(&mut self, mut bytes: Vec<u8>) -> Result<Option<Batch>, Failure> {
         if matches!(self.phase, Phase::Unopened) {
             let input = Input::open(&self.path, &self.stop).map_err(Failure::System)?;
@@ -170,7 +170,7 @@ impl Reader {
     }
 }
 
-/// Replaces each `\r` and `\r\n` by `\n`, in place. Returns the new length.
+/// Replace each `\r` and `\r\n` by `\n`, in place. Returns the new length.
 fn translate(bytes: &mut [u8], after_return: &mut bool) -> usize {
     let Some(mut from) = (if *after_return {
         Some(0)
