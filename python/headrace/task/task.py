@@ -87,7 +87,7 @@ class Task:
     on_error: Callable[[BaseException], object] | None
     context: Context
     is_simple: bool
-    """Whether the task has no options besides cost and key, and may use the fast path."""
+    """Whether the task has no options besides cost and key."""
 
     def __init__(
         self,

@@ -16,7 +16,7 @@
 //! | [`errors`] | exceptions |
 //!
 //! Unsafe code is in `coroutine/{type_object,type_slots,async_context,stop_iteration,delegate,future,self_test}`, in
-//! `source/{async_gen,async_iter,iter,deque,lines/codec}`, in `merge/task_context`, in `pool/lane`, in
+//! `source/{async_gen,async_iter,iter,deque,lines/codec}`, in `merge/task_context`, in `pool/engine`, in
 //! `object/{freelist,iterative_drop,gil_cell}`, in `runtime/{asyncio,clock,interpreter,private_layout,stack_limit}`, in `pull/control` and in `capacity/lease`. Each block states its reason.
 
 mod buffer;

@@ -142,7 +142,7 @@ impl Engine {
     /// Pulls items, first those of `kept`, and calls their tasks. Returns when nothing more can be called now.
     ///
     /// Raises the errors of the source. A cancelled one has lost nothing.
-    fn feed<'py>(slf: Bound<'py, Self>, kept: Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    fn feed(slf: Bound<'_, Self>, kept: Py<PyAny>) -> PyResult<Bound<'_, PyAny>> {
         let py = slf.py();
         Native::alloc(py, || Feeder::new(slf.unbind(), kept))
     }
