@@ -118,7 +118,7 @@ class Task(ReprMixin):
         self.is_simple: bool = not (thread or priority) and all(
             option is None for option in (timeout, queue_timeout, retry, on_complete, on_error)
         )
-        """Whether the task has no options besides cost and key, and may use the fast path."""
+        """Whether the task has no options besides cost and key."""
 
     def anew(self, *args: object) -> Task:
         """Return the same task with other arguments, in a copy of the current context.

@@ -17,7 +17,7 @@
 //!
 //! Unsafe code is in `coroutine/{type_object,type_slots,async_context,stop_iteration,delegate,future,self_test}`, in
 //! `source/{mod,async_gen,async_iter,iter,deque,lines/codec}`, in `kernel/{callable,pending_batch}`, in `merge/task_context`, in
-//! `pool/{envelope,field,lane,take,terms}`, in `object/{freelist,iterative_drop,gil_cell}`, in
+//! `pool/{envelope,event_queue,start,task_body,task_spec}`, in `object/{fast_attr,freelist,iterative_drop,gil_cell}`, in
 //! `runtime/{asyncio,clock,interpreter,private_layout,stack_limit}`, in `pull/control` and in `capacity/lease`. Each block states its reason.
 
 mod buffer;

@@ -219,9 +219,10 @@ impl Engine {
         let Some(listener) = &self.outcome_listener else {
             return Ok(());
         };
-        let method = match outcome {
-            Ok(_) => intern!(py, "completed"),
-            Err(_) => intern!(py, "failed"),
+        let method = if outcome.is_ok() {
+            intern!(py, "completed")
+        } else {
+            intern!(py, "failed")
         };
         if let Err(failure) = (listener.bind(py)).call_method1(method, (&record.item, object)) {
             let arguments = (record.id, record.key(py), failure.into_value(py));

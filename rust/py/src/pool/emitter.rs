@@ -2,6 +2,7 @@
 
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::engine::Engine;
@@ -44,7 +45,7 @@ impl Emitter {
 impl Emitter {
     /// The name of the task.
     #[getter]
-    fn name<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    fn name<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
         self.engine
             .get()
             .name_of(py, self.id, self.key.as_ref().map(|key| key.bind(py)))

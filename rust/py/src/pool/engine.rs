@@ -1,22 +1,24 @@
 //! The engine of a run: one object that starts, stops, times out, retries and reports all of its tasks.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyType};
+use pyo3::types::{PyDict, PyString, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::event_queue::EventQueue;
 use super::feeder::Feeder;
+use super::readiness::State;
 use super::registry::Registry;
-use super::task_factory::TaskFactory;
+use super::task_factory::{self, TaskFactory};
 use super::task_ids::TaskIds;
 use super::task_record::{TaskRecord, TimeLimit};
 use super::task_spec::{Defaults, TaskSpec};
 use super::throughput::Throughput;
 use super::timers::Timers;
-use crate::capacity::{PyPermitPrefetch, PyCapacity, CapacityClient};
+use crate::capacity::{CapacityClient, PyCapacity, PyPermitPrefetch};
 use crate::coroutine::{Native, delegate};
 use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
@@ -57,7 +59,7 @@ pub(crate) struct Engine {
     /// The number of tasks that may be pulled and not called.
     pub(super) lookahead: usize,
     /// The number of tasks that may be in the delay before a retry when another is called.
-    most_backing_off: usize,
+    pub(super) most_backing_off: usize,
     pub(super) factory: TaskFactory,
     /// Whether CPython starts a task eagerly by itself.
     pub(super) is_eager: bool,
@@ -66,25 +68,10 @@ pub(crate) struct Engine {
     pub(super) registry: Registry,
     pub(super) timers: GilCell<Timers>,
     /// The future that the feeder waits for until a task may be pulled and called.
-    gate: GilCell<Option<Py<PyAny>>>,
+    pub(super) gate: GilCell<Option<Py<PyAny>>>,
     /// The id of the task that was pulled when it could not be called, or 0.
-    held: AtomicU64,
-    state: State,
-}
-
-/// The state of the run, which Python sets.
-#[derive(Debug, Default)]
-struct State {
-    /// Whether new tasks may be called.
-    accepts: AtomicBool,
-    /// Whether waiting tasks may request their capacity.
-    grants: AtomicBool,
-    /// Whether no task is called again.
-    is_ending: AtomicBool,
-    /// Whether the policy is notified when no task is left.
-    is_watched: AtomicBool,
-    /// Whether the executor was started.
-    has_executor: AtomicBool,
+    pub(super) held: AtomicU64,
+    pub(super) state: State,
 }
 
 #[pymethods]
@@ -155,7 +142,7 @@ impl Engine {
     /// Pulls items, first those of `kept`, and calls their tasks. Returns when nothing more can be called now.
     ///
     /// Raises the errors of the source. A cancelled one has lost nothing.
-    fn feed<'py>(slf: Bound<'py, Self>, kept: Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    fn feed(slf: Bound<'_, Self>, kept: Py<PyAny>) -> PyResult<Bound<'_, PyAny>> {
         let py = slf.py();
         Native::alloc(py, || Feeder::new(slf.unbind(), kept))
     }
@@ -208,7 +195,7 @@ impl Engine {
     }
 
     /// Whether the task that was pulled last needs an executor, which was not started.
-    fn needs_executor(&self, py: Python<'_>) -> bool {
+    pub(super) fn needs_executor(&self, py: Python<'_>) -> bool {
         let held = self.held.load(Relaxed);
         !self.has_executor()
             && (self.registry)
@@ -372,25 +359,31 @@ impl Engine {
         self.event_loop.bind(py)
     }
 
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The name of a task in messages and of its asyncio task.
+    /// The name of a task in messages and of its asyncio task. A key whose `str` fails is shown by its class.
     pub(super) fn name_of<'py>(
         &self,
         py: Python<'py>,
         id: u64,
         key: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        (self.policy.bind(py)).call_method1(intern!(py, "name_of"), (id, key))
+    ) -> PyResult<Bound<'py, PyString>> {
+        let Some(key) = key else {
+            return Ok(task_factory::name_of(py, &self.name, id));
+        };
+        match key.str() {
+            Ok(shown) => Ok(PyString::new(py, &format!("{}: task {shown}", self.name))),
+            Err(error) if error.is_instance_of::<PyException>(py) => {
+                let class = key.get_type().name()?;
+                Ok(PyString::new(py, &format!("{}: task <{class}>", self.name)))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) fn describe<'py>(
         &self,
         py: Python<'py>,
         record: &TaskRecord,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    ) -> PyResult<Bound<'py, PyString>> {
         self.name_of(py, record.id, record.key(py).as_ref())
     }
 
@@ -421,101 +414,6 @@ impl Engine {
     #[inline]
     pub(super) fn needs_flush(&self) -> bool {
         !self.is_eager
-    }
-
-    /// Whether a task may be called, apart from its capacity: one that was accepted, or so many more.
-    #[inline]
-    pub(super) fn may_start(&self, py: Python<'_>, more: usize) -> bool {
-        self.may_call(py, more) && self.events.get().has_room(py, None)
-    }
-
-    /// The same without the room for unread events.
-    #[inline]
-    fn may_call(&self, py: Python<'_>, more: usize) -> bool {
-        self.state.accepts.load(Relaxed)
-            && self.registry.backing_off(py) < self.most_backing_off
-            && !self.events.get().is_window_full(py, more)
-    }
-
-    /// Whether the feeder can go on, apart from the room for unread events.
-    pub(super) fn is_ready(&self, py: Python<'_>) -> bool {
-        if self.held.load(Relaxed) != 0 {
-            return self.may_call(py, 0);
-        }
-        self.registry.queued(py) < self.lookahead && self.may_call(py, 1)
-    }
-
-    /// Wakes the feeder if it can go on.
-    #[inline]
-    pub(super) fn wake(&self, py: Python<'_>) -> PyResult<()> {
-        let is_shut = self.gate.borrow(py).is_some();
-        if !is_shut || !self.is_ready(py) {
-            return Ok(());
-        }
-        let gate = self.gate.borrow(py).take();
-        let Some(gate) = gate else {
-            return Ok(());
-        };
-        let gate = gate.bind(py);
-        if gate.call_method0(intern!(py, "done"))?.is_truthy()? {
-            return Ok(());
-        }
-        gate.call_method1(intern!(py, "set_result"), (py.None(),))
-            .map(drop)
-    }
-
-    pub(super) fn is_ending(&self) -> bool {
-        self.state.is_ending.load(Relaxed)
-    }
-
-    pub(super) fn grants(&self) -> bool {
-        self.state.grants.load(Relaxed)
-    }
-
-    pub(super) fn has_executor(&self) -> bool {
-        self.state.has_executor.load(Relaxed)
-    }
-
-    pub(super) fn take_watched(&self) -> bool {
-        self.state.is_watched.load(Relaxed) && self.state.is_watched.swap(false, Relaxed)
-    }
-
-    pub(super) fn set_watched(&self) {
-        self.state.is_watched.store(true, Relaxed);
-    }
-
-    pub(super) fn set_held(&self, id: u64) {
-        self.held.store(id, Relaxed);
-    }
-
-    /// The id of the task that was pulled when it could not be called, if it can be now.
-    pub(super) fn take_held(&self, py: Python<'_>) -> Option<u64> {
-        let held = self.held.load(Relaxed);
-        if held == 0 || !self.may_start(py, 0) || self.needs_executor(py) {
-            return None;
-        }
-        self.held.store(0, Relaxed);
-        Some(held)
-    }
-
-    pub(super) fn is_holding(&self) -> bool {
-        self.held.load(Relaxed) != 0
-    }
-
-    /// A task is not held any more.
-    pub(super) fn unhold(&self, id: u64) {
-        if self.held.load(Relaxed) == id {
-            self.held.store(0, Relaxed);
-        }
-    }
-
-    /// Whether a task needs only capacity, and has not requested it.
-    fn lacks_request(&self, py: Python<'_>, id: u64) -> bool {
-        (self.registry)
-            .with_waiting(py, id, |waiting| {
-                waiting.is_due && waiting.request.is_none()
-            })
-            .unwrap_or(false)
     }
 
     /// Whether this asyncio task waits for the capacity of a task.

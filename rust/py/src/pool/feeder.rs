@@ -61,8 +61,8 @@ impl Traverse for SourcePull {
 #[derive(Debug)]
 pub(crate) struct Feeder {
     engine: Py<Engine>,
-    /// The items that earlier runs have pulled and not called.
-    kept: Py<PyAny>,
+    /// The items that earlier runs have pulled and not called; `None` once there are none.
+    kept: Option<Py<PyAny>>,
     pull: Option<SourcePull>,
     /// The task whose request it drives.
     driven: Option<u64>,
@@ -80,7 +80,7 @@ impl Feeder {
     pub(super) fn new(engine: Py<Engine>, kept: Py<PyAny>) -> Self {
         Self {
             engine,
-            kept,
+            kept: Some(kept),
             pull: None,
             driven: None,
             begun: 0,
@@ -188,14 +188,16 @@ impl Feeder {
 
     /// The next item that an earlier run has kept.
     #[inline]
-    fn next_kept<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let kept = self.kept.bind(py);
-        if kept.len()? == 0 {
+    fn next_kept<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let Some(kept) = &self.kept else {
             return Ok(None);
-        }
-        match kept.call_method0(intern!(py, "popleft")) {
+        };
+        match kept.bind(py).call_method0(intern!(py, "popleft")) {
             Ok(item) => Ok(Some(item)),
-            Err(error) if error.is_instance_of::<PyIndexError>(py) => Ok(None),
+            Err(error) if error.is_instance_of::<PyIndexError>(py) => {
+                self.kept = None;
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }

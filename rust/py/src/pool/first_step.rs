@@ -1,11 +1,11 @@
-//! What a work waits for, while nobody has been told yet.
+//! The object that a task waits for after its first step, before its asyncio task knows.
 
 use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::runtime::asyncio;
 
-/// What a future carries from the step that awaits it until the task has seen it.
+/// The mark of a future that is awaited, until the asyncio task has seen it.
 const MARK: &str = "_asyncio_future_blocking";
 
 /// What the first step of a work, taken in the name of its task, came to wait for; the task hands it up when it is

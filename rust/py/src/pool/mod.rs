@@ -15,6 +15,7 @@
 //! | file | contents |
 //! |---|---|
 //! | [`engine`] | the engine as Python sees it |
+//! | [`readiness`] | whether a task may be pulled and called |
 //! | [`feeder`] | pulling items |
 //! | [`start`] | from an item to the first step of its task |
 //! | [`request`] | the request of a task for its capacity |
@@ -43,6 +44,7 @@ mod event_queue;
 mod feeder;
 mod first_step;
 mod output_slots;
+mod readiness;
 mod registry;
 mod request;
 mod start;

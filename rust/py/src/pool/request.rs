@@ -14,7 +14,7 @@ use super::engine::Engine;
 use super::registry::Waiting;
 use super::task_record::TaskRecord;
 use super::task_spec::TaskSpec;
-use crate::capacity::{TaskPermit, Next, RunUsage};
+use crate::capacity::{Next, RunUsage, TaskPermit};
 use crate::coroutine::{Future, Step, delegate};
 use crate::object::gc::traverse;
 

@@ -10,7 +10,7 @@ use super::registry::{Running, Waiting};
 use super::request::Requested;
 use super::task_body::Call;
 use super::task_coroutine::TaskCoroutine;
-use super::task_factory::{self, Options};
+use super::task_factory::Options;
 use super::task_record::TaskRecord;
 use super::task_spec::TaskSpec;
 use super::timers::Expiry;
@@ -196,13 +196,10 @@ impl Engine {
         if record.is_submitted() {
             return Self::submit(slf, spec.cost.as_ref(), record);
         }
-        let name = match record.key(py) {
-            None => task_factory::name_of(py, this.name(), record.id),
-            Some(key) => match this.name_of(py, record.id, Some(&key)) {
-                Ok(name) => name.cast_into::<PyString>()?,
-                // The text of the key ends the program, or is a cancellation.
-                Err(error) => return Self::refuse(slf, record, error),
-            },
+        let name = match this.describe(py, &record) {
+            Ok(name) => name,
+            // The text of the key ends the program, or is a cancellation.
+            Err(error) => return Self::refuse(slf, record, error),
         };
         let context = spec.context.as_ref().unwrap_or(this.context.bind(py));
         // SAFETY: attached, and a live object; CPython refuses an object that is no context.

@@ -149,7 +149,7 @@ impl Engine {
             engine: slf.clone().unbind(),
             id,
             emitter: GilCell::default(),
-            name: name.unbind(),
+            name: name.into_any().unbind(),
         };
         let listener = Bound::new(py, listener)?;
         let item = record.item.clone_ref(py);

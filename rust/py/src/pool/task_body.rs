@@ -71,7 +71,7 @@ impl TaskBody {
         let stepped = match (&self.inner, self.call.take()) {
             (Some(inner), _) => inner.throw(py, error),
             // It is cancelled before its first step.
-            (None, Some(_)) | (None, None) => Err(error),
+            (None, _) => Err(error),
         };
         self.finish_if_done(engine.bind(py), stepped, None)
     }

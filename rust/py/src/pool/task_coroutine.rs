@@ -1,4 +1,4 @@
-//! The body of the asyncio task in which a plain task runs alone.
+//! The coroutine of the asyncio task in which a task runs.
 
 use std::ffi::CStr;
 
@@ -16,18 +16,18 @@ use crate::errors::RaisedError;
 use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::runtime::asyncio;
 
-/// What was done in the asyncio task's name before that had its first step.
+/// The result of the first step, which was taken before the asyncio task took its own.
 #[derive(Debug)]
 enum FirstStep {
-    /// Nothing, or it was found already.
+    /// There is none, or the asyncio task has it.
     Nothing,
-    /// The work waits for this.
+    /// The task waits for this.
     Waits(FirstAwait),
     Returned(Py<PyAny>),
     RaisedError(PyErr),
 }
 
-/// It ends as the function ends, so that callbacks of the asyncio task see what happened; the engine is told just before.
+/// It ends as the function ends, so that callbacks of the asyncio task see the result. The engine is notified just before.
 #[derive(Debug)]
 pub(crate) struct TaskCoroutine {
     engine: Py<Engine>,
@@ -58,7 +58,7 @@ impl TaskCoroutine {
         }
     }
 
-    /// The first step, taken in the name of the task.
+    /// Takes the first step, with `task` as the current one.
     pub(super) fn step_ahead<'py>(&mut self, task: &Bound<'py, PyAny>) -> Step<'py> {
         let py = task.py();
         let stepped = self.step(py.None().bind(py), Some(task));
@@ -70,12 +70,12 @@ impl TaskCoroutine {
         Step::Yield(py.None().into_bound(py))
     }
 
-    /// A step of the task itself.
+    /// Takes a step of the asyncio task itself.
     fn go_on<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         let py = value.py();
         match std::mem::replace(&mut self.ahead, FirstStep::Nothing) {
             FirstStep::Nothing => self.step(value, None),
-            // It was to wait for one turn, which this is.
+            // It waits for one event-loop iteration, which this is.
             FirstStep::Waits(held) if held.is_turn(py) => self.step(value, None),
             FirstStep::Waits(held) => held.hand_up(py).map(Step::Yield),
             FirstStep::Returned(value) => Ok(Step::Return(value.into_bound(py))),
@@ -83,7 +83,7 @@ impl TaskCoroutine {
         }
     }
 
-    /// What it was about to wait for, or ended with, before the task had its first step, gives way.
+    /// Throws an error in. It replaces the result of the first step, if the asyncio task does not have that yet.
     fn strike<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
         if let FirstStep::Waits(held) = std::mem::replace(&mut self.ahead, FirstStep::Nothing)
             && held.cancel(py, &error)?
@@ -96,7 +96,7 @@ impl TaskCoroutine {
         }
     }
 
-    /// The error is told by an envelope: asyncio need not log that nobody asked the task for it.
+    /// Keeps asyncio from logging that the error was never retrieved: an event reports it.
     fn read(py: Python<'_>) {
         static READ: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let done = READ

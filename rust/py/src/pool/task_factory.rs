@@ -1,4 +1,4 @@
-//! What makes the asyncio tasks in which plain tasks run alone.
+//! Creating the asyncio tasks in which tasks run.
 
 use std::fmt::Write;
 
@@ -17,7 +17,7 @@ pub(super) struct TaskFactory {
     keywords: GilCell<Option<Py<PyDict>>>,
 }
 
-/// How an asyncio task is to be.
+/// The options of an asyncio task.
 pub(super) struct Options<'a, 'py> {
     pub(super) event_loop: &'a Bound<'py, PyAny>,
     pub(super) name: &'a Bound<'py, PyString>,
@@ -66,7 +66,7 @@ fn first<'py>(options: &Options<'_, 'py>) -> PyResult<Bound<'py, PyDict>> {
     Ok(keywords)
 }
 
-/// What the asyncio task of a task without a key is called; `pool` is the name of its runner.
+/// The name of the asyncio task of a task without a key; `pool` is the name of its runner.
 pub(super) fn name_of<'py>(py: Python<'py>, pool: &str, id: u64) -> Bound<'py, PyString> {
     // In one go, which takes half the time of `format!`.
     let mut name = String::with_capacity(pool.len() + 32);

@@ -1,4 +1,4 @@
-//! The numbers of the tasks of a runner.
+//! The ids of the tasks of a runner.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

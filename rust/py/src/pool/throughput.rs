@@ -1,4 +1,4 @@
-//! How many tasks end, and how fast.
+//! The number of tasks that ended, and their rate.
 
 use pyo3::prelude::*;
 

@@ -5,6 +5,7 @@
 //! with the same long timeout cost no work on the event loop.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::OccupiedEntry;
 
 use pyo3::exceptions::PyTimeoutError;
 use pyo3::intern;
@@ -121,7 +122,7 @@ impl Engine {
             let expired = {
                 let mut timers = this.timers.borrow(py);
                 let first = timers.queue.first_entry();
-                (first.filter(|first| first.key().0 <= now)).map(|first| first.remove_entry())
+                (first.filter(|first| first.key().0 <= now)).map(OccupiedEntry::remove_entry)
             };
             let Some(((_, id), expiry)) = expired else {
                 break;

@@ -1,0 +1,120 @@
+//! Whether a run may pull and call tasks now, and the gate at which its feeder waits until it may.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::engine::Engine;
+
+/// The state of the run, which Python sets.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Whether new tasks may be called.
+    pub(super) accepts: AtomicBool,
+    /// Whether waiting tasks may request their capacity.
+    pub(super) grants: AtomicBool,
+    /// Whether no task is called again.
+    pub(super) is_ending: AtomicBool,
+    /// Whether the policy is notified when no task is left.
+    pub(super) is_watched: AtomicBool,
+    /// Whether the executor was started.
+    pub(super) has_executor: AtomicBool,
+}
+
+impl Engine {
+    /// Whether a task may be called, apart from its capacity: one that was accepted, or so many more.
+    #[inline]
+    pub(super) fn may_start(&self, py: Python<'_>, more: usize) -> bool {
+        self.may_call(py, more) && self.events.get().has_room(py, None)
+    }
+
+    /// The same without the room for unread events.
+    #[inline]
+    fn may_call(&self, py: Python<'_>, more: usize) -> bool {
+        self.state.accepts.load(Relaxed)
+            && self.registry.backing_off(py) < self.most_backing_off
+            && !self.events.get().is_window_full(py, more)
+    }
+
+    /// Whether the feeder can go on, apart from the room for unread events.
+    pub(super) fn is_ready(&self, py: Python<'_>) -> bool {
+        if self.held.load(Relaxed) != 0 {
+            return self.may_call(py, 0);
+        }
+        self.registry.queued(py) < self.lookahead && self.may_call(py, 1)
+    }
+
+    /// Wakes the feeder if it can go on.
+    #[inline]
+    pub(super) fn wake(&self, py: Python<'_>) -> PyResult<()> {
+        let is_shut = self.gate.borrow(py).is_some();
+        if !is_shut || !self.is_ready(py) {
+            return Ok(());
+        }
+        let gate = self.gate.borrow(py).take();
+        let Some(gate) = gate else {
+            return Ok(());
+        };
+        let gate = gate.bind(py);
+        if gate.call_method0(intern!(py, "done"))?.is_truthy()? {
+            return Ok(());
+        }
+        gate.call_method1(intern!(py, "set_result"), (py.None(),))
+            .map(drop)
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.state.is_ending.load(Relaxed)
+    }
+
+    pub(super) fn grants(&self) -> bool {
+        self.state.grants.load(Relaxed)
+    }
+
+    pub(super) fn has_executor(&self) -> bool {
+        self.state.has_executor.load(Relaxed)
+    }
+
+    pub(super) fn take_watched(&self) -> bool {
+        self.state.is_watched.load(Relaxed) && self.state.is_watched.swap(false, Relaxed)
+    }
+
+    pub(super) fn set_watched(&self) {
+        self.state.is_watched.store(true, Relaxed);
+    }
+
+    pub(super) fn set_held(&self, id: u64) {
+        self.held.store(id, Relaxed);
+    }
+
+    /// The id of the task that was pulled when it could not be called, if it can be now.
+    pub(super) fn take_held(&self, py: Python<'_>) -> Option<u64> {
+        let held = self.held.load(Relaxed);
+        if held == 0 || !self.may_start(py, 0) || self.needs_executor(py) {
+            return None;
+        }
+        self.held.store(0, Relaxed);
+        Some(held)
+    }
+
+    pub(super) fn is_holding(&self) -> bool {
+        self.held.load(Relaxed) != 0
+    }
+
+    /// A task is not held any more.
+    pub(super) fn unhold(&self, id: u64) {
+        if self.held.load(Relaxed) == id {
+            self.held.store(0, Relaxed);
+        }
+    }
+
+    /// Whether a task needs only capacity, and has not requested it.
+    pub(super) fn lacks_request(&self, py: Python<'_>, id: u64) -> bool {
+        (self.registry)
+            .with_waiting(py, id, |waiting| {
+                waiting.is_due && waiting.request.is_none()
+            })
+            .unwrap_or(false)
+    }
+}
