@@ -112,15 +112,10 @@ class Task:
         if not isinstance(cast("object", priority), int):
             raise TypeError(f"Task: priority must be an integer, not {describe_value(priority)}")
         retry = as_retry("Task: retry", retry)
-        for name, callback in (("on_complete", on_complete), ("on_error", on_error)):
-            if callback is not None and not callable(callback):
-                raise TypeError(
-                    f"Task: {name} must be callable or None, not {describe_value(callback)}"
-                )
-            if inspect.iscoroutinefunction(callback):
-                raise TypeError(
-                    f"Task: {name} must be a plain function, not the async function {callback!r}"
-                )
+        if on_complete is not None:
+            _check_callback("on_complete", on_complete)
+        if on_error is not None:
+            _check_callback("on_error", on_error)
         self.fn = fn
         self.args = args
         self.key = key
@@ -133,8 +128,13 @@ class Task:
         self.on_complete = on_complete
         self.on_error = on_error
         self.context = unleased()
-        self.is_simple = not (thread or priority) and all(
-            option is None for option in (timeout, queue_timeout, retry, on_complete, on_error)
+        self.is_simple = (
+            not (thread or priority)
+            and timeout is None
+            and queue_timeout is None
+            and retry is None
+            and on_complete is None
+            and on_error is None
         )
 
     def anew(self, *args: object) -> Task:
@@ -206,7 +206,19 @@ def _check(fn: object, cost: object, thread: object) -> None:
         raise TypeError(f"Task: thread=True takes a plain function, not the async function {fn!r}")
 
 
+def _check_callback(name: str, callback: object) -> None:
+    if not callable(callback):
+        raise TypeError(f"Task: {name} must be callable or None, not {describe_value(callback)}")
+    if inspect.iscoroutinefunction(callback):
+        raise TypeError(
+            f"Task: {name} must be a plain function, not the async function {callback!r}"
+        )
+
+
 def _check_cost(cost: object) -> None:
+    if type(cost) is int and cost > 0:
+        # Most costs, without the general checks.
+        return
     amounts = _amounts(cost)
     for amount in amounts:
         if not isinstance(amount, (int, float)) or isinstance(amount, bool):
@@ -220,6 +232,7 @@ def _check_cost(cost: object) -> None:
 
 
 def _amounts(cost: object) -> tuple[object, ...]:
-    if isinstance(cost, Mapping):
+    # The builtin type first: asking an abstract class costs more than the rest of this function.
+    if isinstance(cost, (dict, Mapping)):
         return tuple(cast("Mapping[object, object]", cost).values())
     return (cost,)
