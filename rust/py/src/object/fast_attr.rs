@@ -32,6 +32,13 @@ impl Field {
         }
     }
 
+    /// Reads the attribute of an object of any class.
+    #[inline]
+    pub(crate) fn get<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.read(object)
+            .unwrap_or_else(|| object.getattr(self.name))
+    }
+
     /// What it is for this object; nothing if it has to be looked up.
     #[inline]
     pub(crate) fn read<'py>(
