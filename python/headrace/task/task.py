@@ -9,7 +9,7 @@ from copy import copy, deepcopy
 from typing import TYPE_CHECKING, Any, TypeVarTuple, cast
 
 from headrace._internal.reprs import ReprMixin, callable_name, describe_value, short_repr
-from headrace._internal.validate import check_callable_or_none, check_flag, check_time_limit
+from headrace._internal.validate import check_flag, check_time_limit
 from headrace.task._current_lease import unleased
 from headrace.task.retry import Retry, as_retry
 
@@ -97,12 +97,10 @@ class Task(ReprMixin):
         if not isinstance(cast("object", priority), int):
             raise TypeError(f"Task: priority must be an integer, not {describe_value(priority)}")
         retry = as_retry("Task: retry", retry)
-        for name, callback in (("on_complete", on_complete), ("on_error", on_error)):
-            check_callable_or_none(f"Task: {name}", callback)
-            if inspect.iscoroutinefunction(callback):
-                raise TypeError(
-                    f"Task: {name} must be a plain function, not the async function {callback!r}"
-                )
+        if on_complete is not None:
+            _check_callback("on_complete", on_complete)
+        if on_error is not None:
+            _check_callback("on_error", on_error)
         self.fn: Callable[..., object] = fn
         self.args: tuple[object, ...] = args
         self.key: Hashable = key
@@ -115,8 +113,13 @@ class Task(ReprMixin):
         self.on_complete: Callable[[Any], object] | None = on_complete
         self.on_error: Callable[[BaseException], object] | None = on_error
         self.context: Context = unleased()
-        self.is_simple: bool = not (thread or priority) and all(
-            option is None for option in (timeout, queue_timeout, retry, on_complete, on_error)
+        self.is_simple: bool = (
+            not (thread or priority)
+            and timeout is None
+            and queue_timeout is None
+            and retry is None
+            and on_complete is None
+            and on_error is None
         )
         """Whether the task has no options besides cost and key."""
 
@@ -186,7 +189,19 @@ def _check(fn: object, cost: object, thread: object) -> None:
         raise TypeError(f"Task: thread=True takes a plain function, not the async function {fn!r}")
 
 
+def _check_callback(name: str, callback: object) -> None:
+    if not callable(callback):
+        raise TypeError(f"Task: {name} must be callable or None, not {describe_value(callback)}")
+    if inspect.iscoroutinefunction(callback):
+        raise TypeError(
+            f"Task: {name} must be a plain function, not the async function {callback!r}"
+        )
+
+
 def _check_cost(cost: object) -> None:
+    if type(cost) is int and cost > 0:
+        # Most costs, without the general checks.
+        return
     amounts = _amounts(cost)
     for amount in amounts:
         if not isinstance(amount, (int, float)) or isinstance(amount, bool):
@@ -200,6 +215,7 @@ def _check_cost(cost: object) -> None:
 
 
 def _amounts(cost: object) -> tuple[object, ...]:
-    if isinstance(cost, Mapping):
+    # The builtin type first: asking an abstract class costs more than the rest of this function.
+    if isinstance(cost, (dict, Mapping)):
         return tuple(cast("Mapping[object, object]", cost).values())
     return (cost,)

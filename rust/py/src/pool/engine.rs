@@ -370,7 +370,10 @@ impl Engine {
             return Ok(task_factory::name_of(py, &self.name, id));
         };
         match key.str() {
-            Ok(shown) => Ok(PyString::new(py, &format!("{}: task {shown}", self.name))),
+            Ok(shown) => {
+                let shown = shown.to_string_lossy();
+                Ok(PyString::new(py, &format!("{}: task {shown}", self.name)))
+            }
             Err(error) if error.is_instance_of::<PyException>(py) => {
                 let class = key.get_type().name()?;
                 Ok(PyString::new(py, &format!("{}: task <{class}>", self.name)))

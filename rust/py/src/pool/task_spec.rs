@@ -7,6 +7,7 @@ use pyo3::types::{PyTuple, PyType};
 
 use super::task_body::Call;
 use super::task_record::{TaskOptions, TimeLimit};
+use crate::object::fast_attr::Field;
 
 /// See the top of this file.
 #[derive(Debug)]
@@ -62,27 +63,35 @@ impl<'py> TaskSpec<'py> {
                 options: defaults.options(py),
             }));
         }
-        let key = item.getattr(intern!(py, "key"))?;
-        let args = item.getattr(intern!(py, "args"))?.cast_into::<PyTuple>()?;
-        let options = if item.getattr(intern!(py, "is_simple"))?.is_truthy()? {
+        let key = KEY.get(item)?;
+        let args = ARGS.get(item)?.cast_into::<PyTuple>()?;
+        let options = if IS_SIMPLE.get(item)?.is_truthy()? {
             defaults.options(py)
         } else {
             Some(Box::new(read_options(item, defaults)?))
         };
         Ok(Some(Self {
             call: Call {
-                fn_: item.getattr(intern!(py, "fn"))?.unbind(),
+                fn_: FN.get(item)?.unbind(),
                 args: (!args.is_empty()).then(|| args.unbind()),
                 has_own_context: true,
                 has_lease: false,
             },
             key: (!key.is_none()).then_some(key),
-            cost: Some(item.getattr(intern!(py, "cost"))?),
-            context: Some(item.getattr(intern!(py, "context"))?),
+            cost: Some(COST.get(item)?),
+            context: Some(CONTEXT.get(item)?),
             options,
         }))
     }
 }
+
+// The attributes that are read for each task.
+static KEY: Field = Field::new("key");
+static ARGS: Field = Field::new("args");
+static IS_SIMPLE: Field = Field::new("is_simple");
+static FN: Field = Field::new("fn");
+static COST: Field = Field::new("cost");
+static CONTEXT: Field = Field::new("context");
 
 fn read_options(item: &Bound<'_, PyAny>, defaults: &Defaults) -> PyResult<TaskOptions> {
     let py = item.py();
