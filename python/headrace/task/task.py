@@ -9,7 +9,7 @@ from copy import copy, deepcopy
 from typing import TYPE_CHECKING, Any, TypeVarTuple, cast
 
 from headrace._internal.reprs import ReprMixin, callable_name, describe_value, short_repr
-from headrace._internal.validate import check_flag, check_time_limit
+from headrace._internal.validate import check_callable_or_none, check_flag, check_time_limit
 from headrace.task._current_lease import unleased
 from headrace.task.retry import Retry, as_retry
 
@@ -190,8 +190,7 @@ def _check(fn: object, cost: object, thread: object) -> None:
 
 
 def _check_callback(name: str, callback: object) -> None:
-    if not callable(callback):
-        raise TypeError(f"Task: {name} must be callable or None, not {describe_value(callback)}")
+    check_callable_or_none(f"Task: {name}", callback)
     if inspect.iscoroutinefunction(callback):
         raise TypeError(
             f"Task: {name} must be a plain function, not the async function {callback!r}"
