@@ -142,7 +142,7 @@ soak: build ## 110 minutes of a processor: all at once, then random programs, ea
 	PROPTEST_CASES=$(or $(CASES),200000) cargo test --package headrace-core $(LOCKED) --test capacity_model
 
 .PHONY: lint
-lint: build ## formatters, linters, layers of the package, type checkers, stubs against the module, licences
+lint: build ## formatters, linters, plain English, layers of the package, type checkers, stubs against the module, licences
 	cargo fmt --all --check
 	PYO3_PYTHON=$(RUN) cargo clippy --workspace --all-targets $(LOCKED) -- -D warnings
 	$(LOOM) cargo clippy --package headrace-core --all-targets $(LOCKED) -- -D warnings
@@ -150,6 +150,7 @@ lint: build ## formatters, linters, layers of the package, type checkers, stubs 
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-cache
+	$(RUN) tools/plain_english.py
 	$(BIN)/mypy
 	$(BIN)/basedpyright
 	$(TYPED)
@@ -178,6 +179,10 @@ bench: ## headrace beside code by hand, its peers and the floors, into benches/r
 		|| echo "not all peers could be installed: what is not there is shown as absent" >&2; \
 	$$venv/bin/python benches/python/bench.py $(ARGS); \
 	$$venv/bin/python benches/python/tables.py
+
+.PHONY: instructions
+instructions: build ## instructions of chosen benchmark rows under valgrind, against those that are kept; ARGS=--keep keeps them
+	$(RUN) benches/python/instructions.py $(ARGS)
 
 .PHONY: wheels
 wheels: $(READY) ## a wheel for each CPython >= 3.11 of this machine into dist/, each tried in an empty environment
