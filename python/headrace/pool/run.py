@@ -93,7 +93,7 @@ class Run:
             raise RuntimeError(f"{self.config.name}: this run does not run")
         return self._engine
 
-    # The consumer's side.
+    # The methods for the consumer.
 
     @property
     def running(self) -> bool:
@@ -347,7 +347,7 @@ class Run:
                 await self._idle
 
     def _give_back(self) -> None:
-        """Return the items whose tasks were not called to the runner."""
+        """Take back the items whose tasks were not called, for the next run of the runner."""
         self._unstarted.update(self.engine.give_back())
 
     async def _shutdown(self) -> None:
