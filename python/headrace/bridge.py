@@ -99,7 +99,7 @@ class PushPullObj(Uncopied, Generic[IN_contra, OUT_co]):
         return self._source
 
     def __aiter__(self) -> AsyncIterator[OUT_co]:
-        """The source."""
+        """Return the source."""
         return self._source
 
     def next(self, item: IN_contra) -> Awaitable[IteratorResult[Any]]:

@@ -37,7 +37,7 @@ class Config(Generic[R]):
     ids: TaskIds = field(default_factory=TaskIds)
     """The ids of tasks, in the order in which they are accepted."""
     unstarted: deque[object] = field(default_factory=deque[object])
-    """The items that an earlier run pulled and did not call: at most `lookahead`."""
+    """The items that an earlier run pulled and whose tasks it did not call: at most `lookahead`."""
     throughput: Throughput = field(default_factory=Throughput)
     paused: bool = False
     run: R | None = None

@@ -1,8 +1,8 @@
-"""`EventQueue`: the events of a run that were not read yet, and the waiters for room.
+"""`EventQueue`: the unread events of a run, and the waiters for room.
 
-In an unordered run an event can be read as soon as it was put. In an ordered run each task has a slot, and only the first task that
-has not ended puts its events where they can be read; those of the others are held in their slots. The first task never waits for
-the events that are held, because they wait for it. The native part has the events and the slots, this one the waiters.
+In an unordered run an event can be read as soon as it is put. In an ordered run each task has a slot. The events of the first task that
+has not ended can be read at once; the events of all other tasks are held in their slots. The first task never waits because of held
+events, because they wait for it. The native part (`_core.EventQueue`) contains the events and the slots, this class the waiters.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class Failure:
         self.raised: asyncio.Future[None] | None = None
 
     def take(self) -> BaseException | None:
-        """Return the error, once: its traceback would hold the caller."""
+        """Return the error, and drop it: its traceback refers to the caller."""
         error, self._error = self._error, None
         return error
 
 
 class EventQueue:
-    """See the top of this file.
+    """The unread events of a run, and the waiters for room.
 
     Args:
         most: The number of unread events at which tasks that yield wait; in an ordered run, as many more may be held in slots.
@@ -47,9 +47,9 @@ class EventQueue:
     """
 
     def __init__(self, most: int, *, window: int | None) -> None:
-        # Without a bound, so that a task that ends can put its last event without waiting.
+        # No bound, so that a task that ends can put its last event without waiting.
         buffer: Buffer[Any] = Buffer(None, "block", "fifo", None)
-        # In the core a number is the size of memory, which no run reaches.
+        # The core stores the numbers as `usize`, whose maximum no run reaches.
         self.unread: _Events = _Events(
             buffer,
             _raise,
@@ -57,7 +57,7 @@ class EventQueue:
             most=min(most, sys.maxsize),
             window=None if window is None else min(window, sys.maxsize),
         )
-        # The waiters for room in FIFO order, by number: those without a slot, and the tasks that have one.
+        # The waiters for room in FIFO order, with their numbers: those without a slot, and those with one.
         self._waiting: OrderedDict[asyncio.Future[None], int] = OrderedDict()
         self._slotted: OrderedDict[asyncio.Future[None], tuple[int, int]] = OrderedDict()
         self._by_slot: dict[int, dict[asyncio.Future[None], None]] = {}
@@ -72,7 +72,7 @@ class EventQueue:
     async def raise_to_consumer(
         self, loop: asyncio.AbstractEventLoop, error: BaseException
     ) -> None:
-        """Put an error behind the events, and wait until it was raised to a consumer."""
+        """Put an error behind the events, and wait until a pull raises it."""
         failure = Failure(error)
         failure.raised = loop.create_future()
         slot = self.unread.new_slot()
@@ -99,10 +99,10 @@ class EventQueue:
     ) -> Awaitable[None]:
         """Return an awaitable that puts an event of a task when there is room. See `Listener.emit`."""
         if stopping:
-            # It yields all the same.
+            # The task yielded in spite of its cancellation.
             return _cancelled()
         if self.closed:
-            # There is always room then: a task that waits for nothing else has to wait here until it is cancelled.
+            # A closed queue always has room. The task must suspend here until it is cancelled: it may wait for nothing else.
             return loop.create_future()
         return self._put_when_room(loop, event, slot)
 
@@ -121,77 +121,77 @@ class EventQueue:
         """Wait for room, in FIFO order. The caller calls `wake_next` when it has used the room or does not need it."""
         if self.has_room(slot):
             return
-        turn: asyncio.Future[None] = loop.create_future()
-        self._add(turn, slot, next(self._numbers))
+        waiter: asyncio.Future[None] = loop.create_future()
+        self._add(waiter, slot, next(self._numbers))
         while True:
             self.unread.contested = True
             try:
-                await turn
+                await waiter
             except asyncio.CancelledError:
-                # Its future is cancelled before it gets here: `wake_next` may have passed over it meanwhile.
-                if turn.cancelled():
-                    self._remove(turn, slot)
-                    self._look()
+                # The future is cancelled before this code runs: `wake_next` may have skipped it meanwhile.
+                if waiter.cancelled():
+                    self._remove(waiter, slot)
+                    self._set_contested()
                 else:
                     self.wake_next()
                 raise
             if self.unread.fits(slot):
                 return
-            # The last events of tasks that ended took the room since: wait on, as the first in the queue.
-            turn = loop.create_future()
+            # The last events of ended tasks took the room meanwhile: wait again, as the first in the queue.
+            waiter = loop.create_future()
             self._front -= 1
-            self._add(turn, slot, self._front)
-            # It was woken for nothing: wake another, if one can go on.
+            self._add(waiter, slot, self._front)
+            # This waiter could not use its wake-up: wake another one that can continue.
             self.wake_next()
 
-    def _add(self, turn: asyncio.Future[None], slot: int | None, number: int) -> None:
-        """Add a waiter to its queue: behind the others, or before them if its number is below 0."""
+    def _add(self, waiter: asyncio.Future[None], slot: int | None, number: int) -> None:
+        """Add a waiter to its queue: at the end, or at the front if its number is negative."""
         if slot is None:
-            self._waiting[turn] = number
+            self._waiting[waiter] = number
             if number < 0:
-                self._waiting.move_to_end(turn, last=False)
+                self._waiting.move_to_end(waiter, last=False)
         else:
-            self._slotted[turn] = number, slot
-            self._by_slot.setdefault(slot, {})[turn] = None
+            self._slotted[waiter] = number, slot
+            self._by_slot.setdefault(slot, {})[waiter] = None
             if number < 0:
-                self._slotted.move_to_end(turn, last=False)
+                self._slotted.move_to_end(waiter, last=False)
 
-    def _remove(self, turn: asyncio.Future[None], slot: int | None) -> None:
+    def _remove(self, waiter: asyncio.Future[None], slot: int | None) -> None:
         if slot is None:
-            self._waiting.pop(turn, None)
-        elif self._slotted.pop(turn, None) is not None:
-            turns = self._by_slot[slot]
-            del turns[turn]
-            if not turns:
+            self._waiting.pop(waiter, None)
+        elif self._slotted.pop(waiter, None) is not None:
+            waiters = self._by_slot[slot]
+            del waiters[waiter]
+            if not waiters:
                 del self._by_slot[slot]
 
     def wake_next(self) -> None:
-        """Wake the waiter that has waited longest of those for which there is room."""
+        """Wake the longest-waiting of the waiters for which there is room."""
         while (entry := self._first_that_fits()) is not None:
-            turn = entry[0]
+            waiter = entry[0]
             self._remove(*entry)
-            if not turn.done():
-                turn.set_result(None)
+            if not waiter.done():
+                waiter.set_result(None)
                 break
-        self._look()
+        self._set_contested()
 
-    def _look(self) -> None:
+    def _set_contested(self) -> None:
         self.unread.contested = bool(self._waiting or self._slotted)
 
     def _first_that_fits(self) -> tuple[asyncio.Future[None], int | None] | None:
         fits: list[tuple[int, asyncio.Future[None], int | None]] = []
         if self._waiting and self.unread.fits():
-            turn, number = next(iter(self._waiting.items()))
-            fits.append((number, turn, None))
+            waiter, number = next(iter(self._waiting.items()))
+            fits.append((number, waiter, None))
         first = self.unread.first_slot
         if first in self._by_slot and self.unread.fits(first):
-            turn = next(iter(self._by_slot[first]))
-            fits.append((self._slotted[turn][0], turn, first))
-        for turn, (number, slot) in self._slotted.items():
-            # All others wait for the same room, so that one of them is looked at.
+            waiter = next(iter(self._by_slot[first]))
+            fits.append((self._slotted[waiter][0], waiter, first))
+        for waiter, (number, slot) in self._slotted.items():
+            # All others wait for the same room, so only the first of them is checked.
             if slot != first:
                 if self.unread.fits(slot):
-                    fits.append((number, turn, slot))
+                    fits.append((number, waiter, slot))
                 break
         return min(fits, key=itemgetter(0))[1:] if fits else None
 

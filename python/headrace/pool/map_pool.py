@@ -102,7 +102,7 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         call: Callable[..., Any] = fn
         cost_of = None if not callable(cost) else cost
         priority_of = None if not callable(priority) else priority
-        # Creating it also checks the arguments before there is an item.
+        # Creating this task also checks the arguments before the first item.
         same = Task(
             call,
             cost=1 if callable(cost) else cost,
@@ -140,13 +140,13 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         yield from super()._repr_parts()
 
     def _restarting(self) -> Generator[PullObj[Any], None, None]:
-        # Its own link first: with that alone done, the stream goes on as it was.
+        # The link of this stream first: if a later step fails, the stream continues as before.
         yield from super()._restarting()
         yield from self._calls.restarting()
 
 
 class _Calls(Generic[OUT]):
-    """What the stream is made of: the runs of a pool, of which each cycle is one."""
+    """The runs of a pool behind the stream, one for each cycle."""
 
     def __init__(
         self, tasks: PullObj[Any], capacity: CapacitySource, options: RunnerOptions
@@ -160,12 +160,12 @@ class _Calls(Generic[OUT]):
         return _Results(self)
 
     async def result(self) -> OUT:
-        """The next result.
+        """Return the next result.
 
         Raises:
-            StopAsyncIteration: every item has had its call.
-            BaseException: the error of a call, the very object, or of the source; the next pull goes on. For a call that
-                was cancelled a `SourceCancelledError`.
+            StopAsyncIteration: All calls have ended.
+            BaseException: The exception object of a call or of the source; the next pull continues. For a cancelled call,
+                a `SourceCancelledError`.
         """
         if self._run is None:
             self._run = self.runner.run_tasks(close_source=True)
@@ -175,37 +175,37 @@ class _Calls(Generic[OUT]):
                 value: OUT = envelope.value
                 return value
             if envelope.error is not None:
-                raise _told(envelope.error, f"raised in {self.runner.name}")
+                raise _as_pull_error(envelope.error, f"raised in {self.runner.name}")
 
     async def aclose(self) -> None:
-        """Cancels the calls, waits for them, and has the source closed, by the task that pulled it if that still runs."""
+        """Cancel the calls, wait for them, and close the source, in the task that pulled it if that still runs."""
         try:
             if self._run is not None:
                 await self._run.aclose()
         finally:
-            # In a task of its own, or a long line of such streams would be closed by recursion.
+            # In a separate task, because a long chain of such streams would otherwise be closed by recursion.
             closer = asyncio.Task(self.tasks.aclose(), name=f"{self.runner.name}: closer")
             if (cancellation := await wait_until_done(closer)) is not None:
                 raise cancellation
             closer.result()
 
     def restarting(self) -> Generator[PullObj[Any], None, None]:
-        """The steps of a new cycle; it gives the source, to be restarted.
+        """Begin a new cycle; yield the source, which the caller restarts.
 
         Raises:
-            RuntimeError: the last cycle was neither read to its end nor closed, or the source cannot start again.
+            RuntimeError: The last cycle was neither read to its end nor closed, or the source cannot restart.
         """
         if self._run is not None and self._run.running:
             raise RuntimeError(
                 f"the calls of {self.runner.name} are under way: read the stream to its end or close it before restart()"
             )
         yield self.tasks
-        # One that remembers nothing of the last cycle, such as an item that was not called.
+        # A new runner has no state of the last cycle, such as an item that was not called.
         self.runner = HierarchicalTaskPoolRunner(self.tasks, self.runner.capacity, **self._options)
         self._run = None
 
     def facts(self) -> Iterator[str]:
-        """How it stands, for `repr`."""
+        """Yield the parts of the `repr` that describe the state."""
         now = self.runner.snapshot()
         yield f"{now.running} running"
         yield f"{now.unread} unread"
@@ -235,7 +235,7 @@ class _Results(Generic[OUT]):
 
 
 def _check_options(options: Mapping[str, object]) -> None:
-    """Refuses what is none, by the name of what was called: the runner behind it would tell of itself."""
+    """Raise TypeError for an unknown option. The message names `map_pool`; the runner would name itself."""
     for name, value in options.items():
         if name not in RunnerOptions.__annotations__:
             known = ", ".join(["cost", "priority", "thread", *RunnerOptions.__annotations__])
@@ -245,8 +245,8 @@ def _check_options(options: Mapping[str, object]) -> None:
             )
 
 
-def _told(error: BaseException, note: str) -> BaseException:
-    """The error, as a pull raises it: a `CancelledError` would be taken for the cancellation of who pulls."""
+def _as_pull_error(error: BaseException, note: str) -> BaseException:
+    """Return an error as a pull raises it; a `CancelledError` would be mistaken for a cancellation of the pull."""
     if isinstance(error, asyncio.CancelledError):
         cancelled = SourceCancelledError("the call was cancelled")
         cancelled.__cause__ = error

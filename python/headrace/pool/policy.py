@@ -1,4 +1,4 @@
-"""`Policy`: the decisions about tasks that the engine leaves to Python, and the user code that it calls through Python."""
+"""`Policy`: the methods by which the engine of a run calls Python code, for errors, retries, hooks and executors."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class PolicyOwner(Protocol):
 
 
 class Policy:
-    """See the top of this file. The engine calls its methods by their names.
+    """The part of a run that is written in Python. The engine calls the methods by their names.
 
     Args:
         run: The run of the engine.
@@ -72,7 +72,7 @@ class Policy:
         self.failed: Callable[[BaseException], None] = run.failed
         self.interrupt: Callable[[BaseException], None] = run.interrupt
         self.requests: set[asyncio.Task[None]] = set()
-        """The tasks that wait for capacity; the event loop itself holds its tasks only weakly."""
+        """The asyncio tasks that wait for capacity; the event loop holds only weak references to them."""
 
     # Items that cannot be called.
 
@@ -85,7 +85,7 @@ class Policy:
         )
 
     def key_error(self, key: object, owner: int) -> ValueError:
-        """Return the error of a task whose key is that of another."""
+        """Return the error of a task whose key is the key of another task."""
         return ValueError(
             f"{self._run.config.name}: key {short_repr(key)} is that of task {owner}, which has not ended"
         )
@@ -99,7 +99,7 @@ class Policy:
     def describe_error(
         self, task_id: int, key: Hashable, error: BaseException, is_disturbed: bool
     ) -> BaseException:
-        """Return the error of a task as its event has it, and report it if no event can be read any more."""
+        """Return the error for the event of a task; report it if no event can be read any more."""
         name = self.name_of(task_id, key)
         error = wrap_iteration_error(error, name)
         if (
@@ -118,7 +118,7 @@ class Policy:
         """Report the error of an `OutcomeListener`."""
         name = self._run.config.name
         self._run.report(
-            f"the source of {name} raised when told of {self.name_of(task_id, key)}", error
+            f"the source of {name} raised when notified of {self.name_of(task_id, key)}", error
         )
 
     # Results that are not values, and yielded values.
@@ -137,7 +137,7 @@ class Policy:
     def emit(
         self, event: TaskProgressEnvelope[Any], slot: int | None, is_stopping: bool
     ) -> Awaitable[None]:
-        """Return an awaitable that puts an event when there is room, or cancels the task that is to stop."""
+        """Return an awaitable that puts an event when there is room, or raises `CancelledError` in a task that must stop."""
         return self._run.events.put_when_room(self._run.loop, event, slot, stopping=is_stopping)
 
     # Executors.
@@ -165,7 +165,7 @@ class Policy:
 
     def acquire(self, task_id: int, cost: Any, priority: int | None) -> asyncio.Task[None]:
         """Return an asyncio task that acquires the capacity of a task."""
-        # Not by the factory of the event loop, which may start it before the engine knows it.
+        # Not by the task factory of the event loop, which may start the task before the engine has stored it.
         task = asyncio.Task(
             self._acquire(task_id, 1 if cost is None else cost, priority),
             loop=self._run.loop,
@@ -177,7 +177,7 @@ class Policy:
 
     async def _acquire(self, task_id: int, cost: Any, priority: int | None) -> None:
         engine, task = self._run.engine, asyncio.current_task()
-        # A subclass may not know priorities.
+        # The `acquire` of a subclass may have no `priority` parameter.
         options = {} if priority is None else {"priority": priority}
         try:
             lease = await self._run.config.capacity.acquire(cost, owner=None, **options)
@@ -198,7 +198,7 @@ async def _call(fn: Callable[..., object], args: tuple[object, ...], emitter: Em
             return await _rest(cast("object", result), emitter)
         return result
     finally:
-        # Otherwise an error would hold it, and so the run that holds the error.
+        # Otherwise the traceback of an error would hold the emitter, and so the run, which holds the error.
         del emitter
 
 

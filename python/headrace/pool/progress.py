@@ -1,7 +1,7 @@
 """`TaskRun`: the stream of envelopes of one run of a pool.
 
-The stream refers to the run, but no part of the run refers to the stream. Its finaliser therefore detects a stream that is
-dropped without being closed.
+The stream refers to the run, but no part of the run refers to the stream. The finaliser of a stream therefore runs when
+user code drops the stream without closing it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Whether code runs inside of a run: in the source or a task of it, or in an asyncio task that one of them has started.
+"""`Inside`: detects code that runs inside a run: in its source, in a task of it, or in an asyncio task that one of these has started.
 
-A context variable tells. The context of the run has it, and with it all bare callables. A `Task` has a context of its own, in which
-the engine sets it when the task is called.
+The marker is a context variable. It is set in the context of the run, of which plain callables get a copy. A `Task` has its own
+context, in which the engine sets the variable when it calls the task.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 
 
 class Inside:
-    """What stands for one run in the contexts of what it runs. It does not lead to the run, which would be a circle.
+    """The marker of one run in the contexts of its tasks. It does not refer to the run, which would be a reference cycle.
 
-    To be made where the run is: it knows the run inside of which that one is, if it is in one.
+    It is created where the run is created, and refers to the marker of the run around that code, if there is one.
     """
 
     __slots__ = ("__weakref__", "_outer")
 
     def __init__(self) -> None:
         outer = variable.get()
-        # Weakly: runs that start one another, and end, would make an endless line.
+        # A weak reference: runs that start one another, and end, would make an endless chain.
         self._outer = None if outer is None else ref(outer)
 
     def mark(self, context: Context) -> None:
-        """What runs in this context, or in a copy of it, is inside from now on."""
+        """Mark a context, and all later copies of it, as inside the run."""
         context.run(variable.set, self)
 
     def is_here(self) -> bool:
-        """Whether the caller is inside, or inside of a run that is."""
+        """Return whether the caller is inside this run, or inside another run that is."""
         inside = variable.get()
         while inside is not None and inside is not self:
             inside = None if inside._outer is None else inside._outer()

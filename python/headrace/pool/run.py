@@ -1,12 +1,12 @@
-"""One run of a pool: from the first task that is pulled until nothing of it is left.
+"""`Run`: one run of a pool, from the first pulled task until all its tasks have stopped.
 
-One asyncio task, the feeder, drives it. The engine (`_core.Engine`) pulls items in the feeder's own steps, calls their tasks and
-reports them; it returns when nothing more can be called, and the feeder waits until something can. So the run holds nothing while the
-source is idle. The consumer and the rest of the run share only the event queue: no task waits for the consumer before
-`max_buffered` events are unread.
+One asyncio task, the feeder, drives the run. In the steps of the feeder, the engine (`_core.Engine`) pulls items, calls their tasks and
+reports their events. The engine returns when no more tasks can be called, and the feeder waits until one can. The run therefore holds
+no capacity while the source is idle. The consumer and the rest of the run share only the event queue: no task waits for the consumer
+before `max_buffered` events are unread.
 
-When the run ends, for any reason, the feeder shuts it down: it cancels the tasks that still run, waits until the last of them has
-stopped, and ends as the last task of the run. A task that was pulled and not called stays with the runner.
+When the run ends, for any reason, the feeder shuts it down. It cancels the tasks that still run, waits until the last of them has
+stopped, and ends as the last asyncio task of the run. Items whose tasks were not called stay with the runner.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 class FirstError:
     """The error of the first task of a run that failed.
 
-    The run does not hold it: the traceback of an error that a task raised in its first step may lead to the frames that called it,
-    and so to the run.
+    A run that has ended does not refer to this object. The traceback of an error that a task raised in its first step may refer to the
+    frames of its caller, and so to the run.
     """
 
     __slots__ = ("error",)
@@ -50,24 +50,24 @@ class FirstError:
 
 
 class Run:
-    """The state that everything of one run shares."""
+    """The state of one run, shared by its feeder, its stream, its policy and the runner."""
 
     loop: asyncio.AbstractEventLoop
-    """The event loop; known from the start on."""
+    """The event loop of the run; set when the run starts."""
 
     def __init__(
         self, config: Config[Run], first: FirstError, *, close_source: bool = False
     ) -> None:
         self.config = config
         self._closes_source = close_source
-        # Until the run has ended.
+        # The first error; None after the run has ended.
         self._first: FirstError | None = first
         self.context: Context = current_lease.unleased()
         self.end: End = End(self.context)
         self.events: EventQueue = EventQueue(
             config.max_buffered, window=config.window if config.ordered else None
         )
-        # Whether no task is called any more, and running tasks are to stop.
+        # Whether no task is called any more, and running tasks must stop.
         self.ending: bool = False
         # Whether no new task is called any more.
         self.draining: bool = False
@@ -83,7 +83,7 @@ class Run:
         self._stopped = False
         self._idle: asyncio.Future[None] | None = None
         self._fatal: BaseException | None = None
-        # The same for the consumer, when the run has ended.
+        # The error that ended the run, as the entry for the consumer; set when the run has ended.
         self._last: Failure | None = None
 
     @property
@@ -93,7 +93,7 @@ class Run:
             raise RuntimeError(f"{self.config.name}: this run does not run")
         return self._engine
 
-    # The consumer's side.
+    # The methods for the consumer.
 
     @property
     def running(self) -> bool:
@@ -139,7 +139,7 @@ class Run:
             return
         config.check_idle()
         self.loop = asyncio.get_running_loop()
-        # The method of asyncio's own event loops calls this function.
+        # The `time` method of asyncio's own event loops calls `time.monotonic`.
         own = type(self.loop).time is asyncio.BaseEventLoop.time
         self._clock = time.monotonic if own else self.loop.time
         self._policy = Policy(self)
@@ -170,7 +170,7 @@ class Run:
         self.events.unread.begin(self.loop)
         config.run = self
         pin_to_loop(self.loop, self)
-        # Not `loop.create_task`: a factory of eager tasks would run the feeder before it is known here.
+        # Not `loop.create_task`: a factory of eager tasks would run the feeder before `_feeder` is set.
         self._feeder = asyncio.Task(
             self._feed(),
             loop=self.loop,
@@ -190,7 +190,7 @@ class Run:
             raise error
 
     async def abort(self, *, wait: bool) -> tuple[int, ...]:
-        """End the run, whose events may still be read; return the ids of the tasks that were left running."""
+        """End the run, whose events can still be read; return the ids of the detached tasks."""
         self._check_outside("abort")
         self.stop()
         left = () if wait or self._engine is None else tuple(self._engine.detach_all())
@@ -205,7 +205,7 @@ class Run:
         if not self.draining and not self.ending:
             self.draining = True
             self._give_back()
-            # Tasks that were called are called again if they fail, paused or not.
+            # Tasks that were called are still retried, even if the runner is paused.
             self._set_state()
             if self._is_feeding:
                 self._feeder.cancel()
@@ -218,13 +218,13 @@ class Run:
             return
         cancellation = await self.end.wait(self._feeder, leaving=leaving)
         if self._feeder.done():
-            # Perhaps in this very iteration, and its callback was not called yet.
+            # The feeder may have ended in this event-loop iteration, before its done-callback was called.
             self._ended(self._feeder)
         if cancellation is not None:
             raise cancellation
 
     def _check_outside(self, action: str) -> None:
-        """Refuse another event loop, and a task that would wait for its own end."""
+        """Raise an error on another event loop, and in a task that would wait for its own end."""
         if self._feeder is None or self._feeder.done():
             return
         self._check_loop()
@@ -238,7 +238,7 @@ class Run:
             raise WrongLoopError(f"{self.config.name}: this run belongs to another event loop")
 
     def stop(self) -> None:
-        """Have the feeder shut the run down. Once: a second cancellation would only disturb it."""
+        """Cancel the feeder, once, so that it shuts the run down; a second cancellation would only disturb it."""
         if self._feeder is not None and not self.ending:
             self.ending = self._stopped = True
             self._set_state()
@@ -284,14 +284,14 @@ class Run:
                 self._is_feeding = False
                 self.engine.clear_prefetch()
             if self.draining:
-                # An item that its source has returned to a cancelled pull.
+                # The source may have returned an item to the cancelled pull.
                 self._give_back()
             await self._wait_for_tasks()
         except (KeyboardInterrupt, SystemExit) as error:
-            # The source raised it. asyncio would raise it out of the running event loop before anything was closed.
+            # The source raised it. asyncio would raise it out of the running event loop before the run is closed.
             self._fatal = error
         except GeneratorExit:
-            # The event loop is gone, and nothing can be awaited.
+            # The event loop was dropped, so nothing can be awaited.
             is_lost = True
             raise
         finally:
@@ -301,7 +301,7 @@ class Run:
 
     async def _feed_loop(self) -> None:
         engine, kept = self.engine, self.config.unstarted
-        # A task that is started eagerly may end the run from inside this loop, and nothing below need suspend.
+        # An eagerly started task may end the run inside this loop, in which the feeder may never suspend: check at each pass.
         while not self.ending and not self.draining:
             if not self.events.has_room():
                 engine.clear_prefetch()
@@ -322,7 +322,7 @@ class Run:
                     if self._feeder is None or self._feeder.cancelling():
                         raise
                     error = SourceCancelledError(
-                        "the source raised CancelledError, and nobody had cancelled it"
+                        "the source raised CancelledError without having been cancelled"
                     )
                     error.__cause__ = cancelled
                     await self._source_failed(error)
@@ -333,7 +333,7 @@ class Run:
                     await self._source_failed(raised)
 
     async def _source_failed(self, error: BaseException) -> None:
-        """Raise an error of the source to the consumer; until then the source is left alone."""
+        """Raise an error of the source to the consumer; do not pull the source until then."""
         add_note_once(error, f"raised by the source of {self.config.name}")
         await self.events.raise_to_consumer(self.loop, error)
 
@@ -347,7 +347,7 @@ class Run:
                 await self._idle
 
     def _give_back(self) -> None:
-        """Return the items whose tasks were not called to the runner."""
+        """Take back the items whose tasks were not called, for the next run of the runner."""
         self._unstarted.update(self.engine.give_back())
 
     async def _shutdown(self) -> None:
@@ -367,13 +367,13 @@ class Run:
             self._unstarted[number] for number in sorted(self._unstarted, reverse=True)
         )
         if self._closes_source and (self._stopped or self.events.closed):
-            # Last: tasks may have used resources that it holds. The feeder that closes it must not look cancelled.
+            # Last, because tasks may use resources of the source. The feeder must not appear cancelled while it closes the source.
             while self._feeder is not None and self._feeder.cancelling():
                 self._feeder.uncancel()
             await self.config.source.aclose()
 
     def _ended(self, feeder: asyncio.Task[None]) -> None:
-        """Tell the consumer how the run ended, and let the runner run again."""
+        """Report the end to the consumer, and release the runner for its next run."""
         self.end.leave()
         if self.config.run is not self:
             return
@@ -391,7 +391,7 @@ class Run:
             self.events.unread.put(self._last)
         self.events.unread.finish()
         self.engine.close()
-        # References to the run: it is to be freed with its stream, without a garbage collection.
+        # Drop references that lead back to the run, so that it is freed with its stream, without a garbage collection.
         self._engine = self._fatal = self._first = None
         del self._policy
 

@@ -201,7 +201,7 @@ class HierarchicalTaskPoolRunner(Uncopied):
         Raises:
             TypeError: `timeout` is not a number.
             ValueError: `timeout` is not positive.
-            RuntimeError: The caller is a task of the run, of any kind, which would wait for itself.
+            RuntimeError: The caller is a task of the run, which would wait for itself.
             WrongLoopError: The run was started on another event loop.
 
         An asyncio task started by a task of the run may drain the run, if the task of the run does not wait for it. If it

@@ -1,4 +1,4 @@
-"""`End`: the end of a run, for those who wait for it."""
+"""`End`: the wait for the end of a run, used by `Run.close` and `Run.abort`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class End:
-    """Who waits for the end is not held up by a cancellation, and does not hold up the end.
+    """The wait for the end of a run. A cancelled wait does not delay the end of the run.
 
     Args:
-        context: that of the run: what runs in it, or in a copy, is inside of the run.
+        context: The context of the run. Code that runs in it, or in a copy of it, is inside the run.
     """
 
     __slots__ = ("_left", "inside")
@@ -24,33 +24,33 @@ class End:
     def __init__(self, context: Context) -> None:
         self.inside: Inside = Inside()
         self.inside.mark(context)
-        # Done as soon as the consumer has left, or the run has ended.
+        # Resolved when the consumer has left or the run has ended.
         self._left: asyncio.Future[None] | None = None
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The run starts."""
+        """Note that the run starts."""
         self._left = loop.create_future()
 
     def leave(self) -> None:
-        """The consumer leaves, or the run has ended."""
+        """Note that the consumer leaves or the run has ended."""
         if self._left is not None and not self._left.done():
             self._left.set_result(None)
 
     async def wait(
         self, feeder: asyncio.Task[None], *, leaving: bool
     ) -> asyncio.CancelledError | None:
-        """Waits until the feeder of the run has ended.
+        """Wait until the feeder of the run has ended.
 
         Args:
-            feeder: it was told to end.
-            leaving: whether it is the consumer who waits.
+            feeder: The feeder, which was cancelled.
+            leaving: Whether the caller is the consumer.
 
         Returns:
-            the first cancellation that struck meanwhile, to be raised; else None.
+            The first cancellation of the caller during the wait, which the caller must raise, or None.
 
         Raises:
-            CancelledError: at once, in code that runs inside of the run: a task that the end has to wait for may wait for it. And
-                once the consumer has left, for all but the consumer.
+            CancelledError: The caller was cancelled inside the run: it is raised at once, because a task of the run may
+                wait for the caller. It is also raised at once after the consumer has left, unless the caller is the consumer.
         """
         cancellation: asyncio.CancelledError | None = None
         if not self.inside.is_here():

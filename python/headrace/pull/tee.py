@@ -87,7 +87,7 @@ class PullBranchObj(SourceObj[T_co], stock=True):
 
 
 def _no_task() -> None:
-    """A weak reference to no task."""
+    """Return None, as a weak reference to a task that was freed does."""
 
 
 class _Backlog(Generic[T]):

@@ -1,1 +1,1 @@
-"""Executors: where a pool's tasks run."""
+"""The executors, which run the tasks of a pool, and the protocols between an executor and the pool."""

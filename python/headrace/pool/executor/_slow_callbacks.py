@@ -1,7 +1,7 @@
-"""Who blocks the loop, under asyncio's debug mode.
+"""`watched`: warnings about tasks that block the event loop, in asyncio's debug mode.
 
-asyncio's own warning names the callback that took long. For a task that is started eagerly that is somebody else's; so
-here each step of the work is timed by itself.
+asyncio's own warning names the slow callback. The first step of an eagerly started task runs in a callback of other code,
+so each step of the work is timed here.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _logger = logging.getLogger("headrace.pool")
 async def watched(
     work: Callable[[], Coroutine[Any, Any, object]], name: str, limit: float
 ) -> object:
-    """Does the work, and warns of each of its steps that takes longer than `limit` seconds."""
-    # Made here: before the first step there is nothing that would have to be awaited.
+    """Do the work, and log a warning for each step that takes longer than `limit` seconds."""
+    # Create the coroutine here: if the wrapper is never started, no unawaited coroutine remains.
     return await _timed(work(), name, limit)
 
 
@@ -45,7 +45,7 @@ def _timed(
                     name,
                     took,
                 )
-            # It may hold an error that was thrown in, whose traceback leads to this frame.
+            # The step may hold an error that was thrown in, whose traceback refers to this frame.
             del step
         try:
             step = partial(work.send, (yield waits_for))

@@ -1,16 +1,16 @@
-"""Where the work of a pool runs.
+"""`Executor`: the protocol of the executors of a pool.
 
-A pool knows the places where work can run only through the protocols below, so that others can be added: processes,
-other machines. What stays with the pool is everything about capacity: an executor is asked to run a task only while
-that task's capacity is held, and the capacity is given back when the executor says that the work has really stopped.
+A pool uses its executors only through the protocols below, so that others can be added, such as processes or other
+machines. The pool alone manages the capacity. It submits a task only while the capacity of the task is held, and releases
+the capacity when the executor reports that the work has stopped.
 
-An executor tells what happens by calling a `Listener`, always on the thread of the loop that submitted the task, and
-in this order: `called`, then `emit` for each value of a streaming task, then exactly one of `returned` and `raised`.
-The last two mean that nothing of the work runs any more. They may come before `submit` has returned.
+An executor reports events by calling a `Listener`, always on the thread of the event loop that submitted the task, and in
+this order: `called`, then `emit` for each value of a streaming task, then exactly one of `returned` and `raised`. After
+the last two, no part of the work runs any more. They may be called before `submit` returns.
 
-Calls, since whoever awaits or iterates a handle needs an asyncio task to do it in, and a pool would need a second one for
-each piece of work. Who has a task anyway submits without a listener: then the handle is awaited for the outcome and iterated
-for what the work yields (`Submission`).
+Events are calls because awaiting or iterating a handle needs an asyncio task, and a pool would need a second one for each
+piece of work. Code that already runs in a task submits without a listener. It then awaits the handle for the outcome, and
+iterates it for the yielded values (`Submission`).
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class CancelSupport(Enum):
-    """How an executor can cancel work."""
+    """The support of an executor for cancellation."""
 
     NONE = "none"
-    """Not at all: the work runs to its end."""
+    """No cancellation: the work runs to its end."""
     COOPERATIVE = "cooperative"
     """By request: the work may clean up, and may ignore the request."""
     FORCE = "force"
@@ -41,7 +41,7 @@ class Capabilities:
     """The capabilities of an executor."""
 
     cancel_support: CancelSupport
-    """How it can cancel work."""
+    """The support for cancellation."""
     streaming: bool
     """Whether a task may yield intermediate values."""
     remote: bool
@@ -49,7 +49,7 @@ class Capabilities:
 
 
 class Executor(Protocol):
-    """The protocol of a place where work runs."""
+    """The protocol of an executor, which runs work."""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -75,10 +75,10 @@ class Executor(Protocol):
         ...
 
     async def aclose(self, grace: float | None = None) -> None:
-        """Frees what it holds. Called when nothing that was submitted runs any more, but what was left; idempotent.
+        """Release the resources of the executor. Called when only detached work still runs; idempotent.
 
         Args:
-            grace: for how many seconds an executor that can use force waits before it ends what was left at its work;
-                None: it is never ended. One that cannot use force does not wait for it.
+            grace: The seconds that an executor with `CancelSupport.FORCE` waits before it ends detached work; None never
+                ends it. Other executors do not wait for detached work.
         """
         ...

@@ -1,4 +1,4 @@
-"""What an executor and a pool tell each other about one piece of submitted work."""
+"""`Handle` and `Listener`: the protocols between an executor and a pool for one piece of submitted work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class CancelResult(Enum):
     RUNNING = "running"
     """The work is still running; the listener is notified when it has stopped."""
     UNKNOWN = "unknown"
-    """The state is unknown: the place where the work runs does not respond."""
+    """The state is unknown: the executor does not respond."""
 
 
 class Listener(Protocol):
@@ -25,46 +25,46 @@ class Listener(Protocol):
 
     @property
     def name(self) -> str:
-        """What to call the work where names are shown: in the name of an asyncio task, in a log."""
+        """The name of the work in asyncio tasks and logs."""
         ...
 
     def called(self) -> None:
-        """The task's callable is being called."""
+        """Note that the callable of the task is about to be called."""
         ...
 
     def emit(self, value: object) -> Awaitable[None] | None:
-        """The task yielded a value.
+        """Receive a value that the task yielded.
 
         Returns:
-            None, or an awaitable that must have been awaited before the next value is fetched: there is no room now,
-            or the task is to stop, and it raises `CancelledError`.
+            None, or an awaitable that must be awaited before the next value is fetched. The awaitable waits for room, or
+            raises `CancelledError` if the task must stop.
         """
         ...
 
     def returned(self, value: object) -> None:
-        """The work has stopped: this is its final value."""
+        """Receive the final value of work that has stopped."""
         ...
 
     def raised(self, error: BaseException) -> None:
-        """The work has stopped: this is what it raised. Without a `called` before: it never began."""
+        """Receive the error of work that has stopped. If `called` was not called before, the work never began."""
         ...
 
 
 class Handle(Protocol):
-    """One piece of work that was submitted."""
+    """One piece of submitted work."""
 
     def cancel(self) -> CancelResult:
         """Request cancellation and return the current state, without waiting."""
         ...
 
     def inside(self) -> bool:
-        """Whether the caller is this very work, which must not wait for its own end."""
+        """Return whether the caller is part of this work, which must not wait for its own end."""
         ...
 
     def leave(self, stopped: Callable[[], object]) -> None:
         """Detach the work: the listener is not notified any more.
 
-        Called only for an executor that cannot cancel. `stopped` is called when the work has really stopped, from any
-        thread and maybe after the loop was closed; at once if it has.
+        Called only for an executor that cannot cancel. `stopped` is called when the work has stopped, from any thread and
+        possibly after the event loop was closed. If the work has already stopped, it is called at once.
         """
         ...

@@ -1,7 +1,7 @@
-"""Work on the event loop: each task in an `asyncio.Task` of its own.
+"""`LoopExecutor`: runs each task on the event loop, as its own `asyncio.Task`.
 
-So `asyncio.current_task()`, `asyncio.timeout`, cancellation and done-callbacks work in it as if it ran alone. From
-CPython 3.12 on the task is started eagerly: one that never has to wait costs no turn of the loop.
+`asyncio.current_task()`, `asyncio.timeout`, cancellation and done-callbacks therefore work as usual in it. From CPython
+3.12 on, the asyncio task is started eagerly: a task that never waits costs no event-loop iteration.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Yields(Protocol):
-    """Who is told what a task yields; see `Listener`."""
+    """The receiver of the values that a task yields; see `Listener`."""
 
     @property
     def name(self) -> str:
@@ -40,7 +40,7 @@ class Yields(Protocol):
 
 
 class LoopExecutor(Uncopied):
-    """Runs tasks on the event loop that submits them. Cancels cooperatively, streams, holds nothing of its own."""
+    """An executor on the event loop that submits the tasks. It cancels cooperatively, streams, and has no resources."""
 
     capabilities: Capabilities = Capabilities(
         cancel_support=CancelSupport.COOPERATIVE, streaming=True, remote=False
@@ -49,7 +49,7 @@ class LoopExecutor(Uncopied):
     _loop: asyncio.AbstractEventLoop
 
     async def start(self) -> None:
-        """Notes the loop."""
+        """Store the running event loop."""
         self._loop = asyncio.get_running_loop()
 
     @overload
@@ -59,13 +59,13 @@ class LoopExecutor(Uncopied):
     def submit(self, task: Task) -> Submission: ...
 
     def submit(self, task: Task, listener: Listener | None = None) -> Handle:
-        """Calls the task in an asyncio task of its own: at once where CPython can, else in the next turn."""
+        """Call the task in its own asyncio task: at once from CPython 3.12 on, otherwise in the next iteration."""
         if listener is None:
             return Submission(self, task)
         return _LoopHandle(self._loop, task, listener)
 
     async def aclose(self, grace: float | None = None) -> None:
-        """Nothing is held."""
+        """Return at once: there are no resources to release."""
 
 
 class _LoopHandle:
@@ -73,8 +73,8 @@ class _LoopHandle:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, task: Task, listener: Listener) -> None:
         self._listener: Listener | None = listener
-        # Until it has ended. The traceback of what a first step raises leads to the frames that this is called from, since
-        # 3.12, and so to here: with the asyncio task it would be a circle, and the whole run in it.
+        # The asyncio task, until it has ended. From 3.12 on, the traceback of an error of the first step refers to the
+        # frames of the caller, and so to this handle. The asyncio task here would complete a reference cycle with the run.
         self._running: asyncio.Task[object] | None = _start(loop, listener.name, task, listener)
         if self._running.done():
             self._ended(self._running)
@@ -99,7 +99,7 @@ class _LoopHandle:
 
     def _ended(self, done: asyncio.Task[object]) -> None:
         self._running = None
-        # Told by the asyncio task, not by the work in it: one that is cancelled before its first step never runs.
+        # The asyncio task reports the end, not the work in it: work that is cancelled before its first step never runs.
         error, listener = error_of(done), self._listener
         if listener is None:
             return
@@ -129,18 +129,18 @@ def _start(
         work = watched(partial(_work, task, listener), listener.name, limit)
     else:
         work = _work(task, listener)
-    # Not `loop.create_task`: before 3.14 it cannot start a task eagerly, and a task factory may make what it likes.
+    # Not `loop.create_task`: before 3.14 it cannot start a task eagerly, and a task factory may return any object.
     if sys.version_info >= (3, 12):
         return asyncio.Task(work, loop=loop, name=name, context=context, eager_start=True)
     return asyncio.Task(work, loop=loop, name=name, context=context)
 
 
 async def _work(task: Task, listener: Listener) -> object:
-    """The body of the asyncio task: it ends as the user's callable ends, so that done-callbacks see what happened."""
+    """Call the task. The asyncio task ends as the user's callable does, so that done-callbacks see its outcome."""
     listener.called()
     try:
         result = task.fn(*task.args)
-        # The exact type first: asking an abstract class costs as much as the rest of this function.
+        # The exact type first: a check against an abstract class costs as much as the rest of this function.
         if isinstance(result, CoroutineType):
             return await cast("Awaitable[object]", result)
         if isinstance(result, AsyncGenerator):
@@ -148,16 +148,16 @@ async def _work(task: Task, listener: Listener) -> object:
         if isinstance(result, Awaitable):
             return await cast("Awaitable[object]", result)
     except (KeyboardInterrupt, SystemExit) as error:
-        # asyncio would raise it out of the running loop there and then, past everything that has to be closed first.
+        # asyncio would raise it out of the running event loop at once, before the run is closed.
         return _Exit(error)
     finally:
-        # Else an error would hold it, and so the run that holds the error.
+        # Otherwise the traceback of an error would hold the listener, and so the run, which holds the error.
         del listener
     return result
 
 
 async def stream(values: AsyncGenerator[object, Any], listener: Yields) -> object:
-    """Iterates work that yields to its end, and gives the value of its `Final`."""
+    """Iterate an async generator to its end, and return the value of its `Final`."""
     final: Final[object] | None = None
     try:
         async for value in values:
@@ -168,26 +168,26 @@ async def stream(values: AsyncGenerator[object, Any], listener: Yields) -> objec
             elif (room := listener.emit(value)) is not None:
                 await room
     finally:
-        # Does something only if the loop was left early: by a cancellation while there was no room, or our own error.
+        # Has an effect only if the loop ended early, by a cancellation while there was no room or by the error above.
         await values.aclose()
-        # As above.
+        # Otherwise the traceback of an error would hold the listener, as in `_work`.
         del listener
     return None if final is None else final.value
 
 
 def error_of(done: asyncio.Task[object]) -> BaseException | None:
-    """What a task that is done raised, the very object."""
+    """Return the exception object that a finished task raised, or None."""
     if not done.cancelled():
         return done.exception()
     try:
         done.result()
     except asyncio.CancelledError as cancelled:
-        # Without the entry of this frame, by which the error would hold the task, which holds the error, and whoever calls.
+        # Drop the traceback entry of this frame: it holds the task, which holds the error, and the frames of the caller.
         return cancelled.with_traceback(cancelled.__traceback__ and cancelled.__traceback__.tb_next)
     return None
 
 
 def mark_retrieved(done: asyncio.Task[object]) -> None:
-    """Takes note of the error of a task, which is told otherwise, so that asyncio does not say that nobody did."""
+    """Mark the error of a task as retrieved, so that asyncio does not log it; it is reported in another way."""
     if not done.cancelled():
         done.exception()

@@ -1,4 +1,4 @@
-"""Work that was submitted without a listener: its handle is awaited and iterated instead."""
+"""`Submission`: a handle that is awaited and iterated, for work submitted without a listener."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class _Submitter(Protocol):
 
 
 class Submission(Uncopied):
-    """One piece of work, as whoever submitted it sees it: `await` it for the outcome, iterate it for what it yields.
+    """One piece of submitted work: `await` it for the outcome, iterate it for the yielded values.
 
-    Iterate first, then await: awaiting reads over what was not iterated by then. Until it is awaited, work that
-    yields waits for as long as a value of it was not taken.
+    Iterate first, then await: awaiting discards the values that were not read. Until it is awaited, work that yields waits
+    until its last value was read.
 
     Bound: one value.
 
@@ -33,19 +33,19 @@ class Submission(Uncopied):
     that was yielded before the work was cancelled can still be iterated.
 
     Args:
-        executor: where it runs.
-        task: what runs.
+        executor: The executor that runs the task.
+        task: The task.
 
     Raises:
-        BaseException: out of `await`, what the work raised, the very object, however often.
+        BaseException: The exception object that the work raised, from every `await`.
     """
 
     __slots__ = (
+        "_changed",
         "_error",
         "_handle",
         "_has_ended",
         "_is_read_over",
-        "_moved",
         "_unread",
         "_value",
         "name",
@@ -58,8 +58,8 @@ class Submission(Uncopied):
         self._has_ended = False
         self._value: object = None
         self._error: BaseException | None = None
-        # Set whenever something changed that one of the methods below may wait for.
-        self._moved = asyncio.Event()
+        # Set at each change that a method below may wait for, and then replaced.
+        self._changed = asyncio.Event()
         self._handle: Handle = executor.submit(task, self)
 
     def __await__(self) -> Generator[object, None, object]:
@@ -72,66 +72,66 @@ class Submission(Uncopied):
         while not self._unread:
             if self._has_ended:
                 raise StopAsyncIteration
-            await self._moved.wait()
+            await self._changed.wait()
         value = self._unread.popleft()
-        self._tell()
+        self._notify()
         return value
 
     def cancel(self) -> CancelResult:
-        """Asks the work to stop, and says how things stand now. Does not wait."""
+        """Request cancellation and return the current state, without waiting."""
         return self._handle.cancel()
 
     def inside(self) -> bool:
-        """Whether the caller is this very work, which must not wait for its own end."""
+        """Return whether the caller is part of this work, which must not wait for its own end."""
         return self._handle.inside()
 
     def leave(self, stopped: Callable[[], object]) -> None:
-        """Leaves it to itself; see `Handle.leave`. Whoever awaits it waits until cancelled."""
+        """Detach the work; see `Handle.leave`. A later or pending `await` waits until it is cancelled."""
         self._handle.leave(stopped)
 
     def called(self) -> None:
-        """Nobody waits for this."""
+        """Do nothing: no method waits for this event."""
 
     def emit(self, value: object) -> Awaitable[None] | None:
-        """Keeps the value for whoever iterates."""
+        """Store the value for the iteration."""
         if self._is_read_over:
             return None
         self._unread.append(value)
-        self._tell()
+        self._notify()
         return self._room()
 
     def returned(self, value: object) -> None:
-        """The outcome."""
+        """Store the final value."""
         self._value = value
         self._end()
 
     def raised(self, error: BaseException) -> None:
-        """The outcome."""
+        """Store the error."""
         self._error = error
         self._end()
 
     def _end(self) -> None:
         self._has_ended = True
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
-        moved, self._moved = self._moved, asyncio.Event()
-        moved.set()
+    def _notify(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
     async def _room(self) -> None:
         while self._unread:
-            await self._moved.wait()
+            await self._changed.wait()
 
     async def _outcome(self) -> object:
         self._is_read_over = True
         self._unread.clear()
-        self._tell()
+        self._notify()
         while not self._has_ended:
-            await self._moved.wait()
+            await self._changed.wait()
         if self._error is None:
             return self._value
         try:
             raise self._error
         finally:
-            # Else the error would hold its own frame, which holds the error.
+            # Otherwise the traceback of the error would hold `self`, which holds the error.
             del self

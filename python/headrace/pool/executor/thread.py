@@ -1,7 +1,7 @@
-"""Work that blocks: each task in a thread, of which there are as many as tasks run at once.
+"""`ThreadExecutor`: runs blocking tasks in threads, one for each task that runs at the same time.
 
-There is no lock here, since a finaliser or a signal handler may run at any bytecode under it, and submit or leave work itself.
-Threads agree by single operations that run no Python code and so are atomic: `deque.pop`, and `dict.setdefault` with a text as key.
+The module uses no lock: a finaliser or a signal handler could run at any bytecode under it, and submit or detach work itself. Threads
+synchronise by single operations that run no Python code and are therefore atomic: `deque.pop`, and `dict.setdefault` with a string key.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 
 class Hold(Protocol):
-    """Tells a loop of work that takes real time. What it gives is called, in any thread, when the work has stopped."""
+    """The method of an event loop that registers work in real time, such as `VirtualLoop.hold_clock`."""
 
     def __call__(self, job: str, *, left: bool = False) -> Callable[[], None]:
-        """Announce work of this name; return the callable that reports its end."""
+        """Register work of this name; return the callable that reports its end, in any thread."""
         ...
 
 
 class ThreadExecutor(Uncopied):
-    """Runs plain functions in threads. A thread cannot be cancelled: whoever wants it stopped waits, or leaves it.
+    """An executor that runs plain functions in threads, which cannot be cancelled but only awaited or detached.
 
-    A thread that has nothing to do takes the next task; there is a new one only if none is idle. They end when the
-    executor is closed.
+    An idle thread runs the next task; a new thread is started only if none is idle. The threads end when the executor is
+    closed.
     """
 
     capabilities: Capabilities = Capabilities(
@@ -47,7 +47,7 @@ class ThreadExecutor(Uncopied):
     )
 
     _loop: asyncio.AbstractEventLoop
-    # A loop whose clock is not the real one wants to know of work that takes real time; see `VirtualLoop.hold_clock`.
+    # An event loop with a virtual clock must not advance it while work takes real time; see `VirtualLoop.hold_clock`.
     _hold: Hold | None = None
 
     def __init__(self, name: str) -> None:
@@ -55,7 +55,7 @@ class ThreadExecutor(Uncopied):
         self._threads: _Threads | None = None
 
     async def start(self) -> None:
-        """Threads are made as they are wanted; this notes the loop."""
+        """Store the running event loop; threads are started when tasks need them."""
         self._loop = asyncio.get_running_loop()
         self._hold = getattr(self._loop, "hold_clock", None)
 
@@ -66,7 +66,7 @@ class ThreadExecutor(Uncopied):
     def submit(self, task: Task) -> Submission: ...
 
     def submit(self, task: Task, listener: Listener | None = None) -> Handle:
-        """Calls the task in a thread, at once."""
+        """Call the task in a thread, at once."""
         if listener is None:
             return Submission(self, task)
         if self._threads is None:
@@ -74,9 +74,9 @@ class ThreadExecutor(Uncopied):
         return _ThreadHandle(self._loop, self._threads, task, listener, self._hold)
 
     async def aclose(self, grace: float | None = None) -> None:
-        """Ends the threads. They are idle, so that the wait for them is no longer than a few switches of threads.
+        """End the threads. They are idle, so waiting for them takes only a few thread switches.
 
-        One that was left at its work ends when that does, and is not waited for.
+        If work was detached, no thread is awaited; the thread of detached work ends with its work.
         """
         if self._threads is not None:
             self._threads.shutdown()
@@ -104,33 +104,33 @@ class _ThreadHandle:
     ) -> None:
         self._loop = loop
         self._hold = hold
-        # Called when the work has stopped and the listener is about to be told.
+        # Called when the work has stopped, just before the listener is notified.
         self._release = None if hold is None else hold(listener.name)
         self._threads = threads
         self._listener: Listener | None = listener
         self._outcome: _Outcome | None = None
-        # What is called at the end, which is decided once: by the thread at the end of its work, or by `leave` before that.
+        # The callable for the end of the work. It is set once: by the thread at the end of its work, or by an earlier `leave`.
         self._end: dict[Literal["call"], Callable[[], object]] = {}
         listener.called()
         try:
             threads.submit(lambda: self._work(task))
         except RuntimeError as error:
-            # The system has no thread to spare.
+            # The operating system cannot start another thread.
             self._ended(_Outcome(None, error))
-            self._tell()
+            self._notify()
 
     def cancel(self) -> CancelResult:
         return CancelResult.STOPPED if self._listener is None else CancelResult.RUNNING
 
     def inside(self) -> bool:
-        # Nothing can be awaited in a thread that runs no loop of its own.
+        # A plain function in a thread cannot await the end of the run.
         return False
 
     def leave(self, stopped: Callable[[], object]) -> None:
         listener, self._listener = self._listener, None
         if listener and self._hold and self._release:
             self._release()
-            # Nobody waits for what it gives, but perhaps for its capacity.
+            # The result is discarded, but other tasks may wait for the capacity of the work.
             stopped = partial(_both, stopped, self._hold(listener.name, left=True))
         if self._end.setdefault("call", stopped) is stopped:
             self._threads.leave()
@@ -138,24 +138,24 @@ class _ThreadHandle:
             stopped()
 
     def _work(self, task: Task) -> Callable[[], object]:
-        """The part that a thread runs; gives what it has to call then."""
+        """Run the task in a thread; return the callable that the thread calls next."""
         return self._ended(_outcome(task))
 
     def _ended(self, outcome: _Outcome) -> Callable[[], object]:
-        # First, so that `leave` finds it when it comes too late.
+        # Set first, so that a `leave` that is too late finds it.
         self._outcome = outcome
-        # No method of this handle is kept in it: that would be a reference cycle.
+        # A function, not a method of this handle: a method in `_end` would be a reference cycle.
         end = self._end.setdefault("call", _not_left)
         return self._send if end is _not_left else end
 
     def _send(self) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._tell)
+            self._loop.call_soon_threadsafe(self._notify)
         except RuntimeError:
-            # The loop was closed and the run never was: nobody is there to be told.
+            # The event loop was closed and the run was not: there is no listener to notify.
             return
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         listener, outcome = self._listener, self._outcome
         if listener is None or outcome is None:
             return
@@ -169,7 +169,7 @@ class _ThreadHandle:
 
 
 def _not_left() -> None:
-    """The end of work that was not left."""
+    """Mark the end of work that was not detached."""
 
 
 def _both(first: Callable[[], object], second: Callable[[], object]) -> None:
@@ -178,7 +178,7 @@ def _both(first: Callable[[], object], second: Callable[[], object]) -> None:
 
 
 class _Outcome:
-    """How it ended."""
+    """The outcome of a task in a thread."""
 
     __slots__ = ("error", "value")
 
@@ -206,32 +206,32 @@ def _outcome(task: Task) -> _Outcome:
 
 
 class _Threads:
-    """As many threads as calls ever ran at once, and never one more.
+    """The threads of an executor: as many as the maximum number of calls that ran at the same time.
 
-    No bound of its own, because the pool's capacity is one: a task that waited for a thread would hold its capacity and
-    not run. `ThreadPoolExecutor` will not do without a bound: on CPython 3.12 a thread of it takes its next call without
-    having been counted as idle, so that a thread is added whenever a call comes in that moment, and none ever ends.
+    The number has no bound, because the capacity of the pool is the bound: a task that waited for a thread would hold its
+    capacity without running. `ThreadPoolExecutor` does not work without a bound. On CPython 3.12 one of its threads may
+    take its next call before it is counted as idle. Each call submitted at that moment adds a thread, and none ends.
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._threads: list[threading.Thread] = []
-        # A token for each thread that no call is on its way to: they wait at `_calls`, or are about to.
+        # A token for each idle thread: it waits at `_calls`, or is about to, and no call is queued for it.
         self._idle: deque[None] = deque()
         self._numbers = count(1)
         self._left = False
         self._calls: SimpleQueue[Callable[[], Callable[[], object]] | None] = SimpleQueue()
 
     def submit(self, call: Callable[[], Callable[[], object]]) -> None:
-        """Makes a call in a thread, and then the call that it gives; neither raises.
+        """Call a function in a thread, and then the callable that it returns; neither may raise.
 
         Raises:
-            RuntimeError: there is no thread to be had.
+            RuntimeError: The operating system cannot start another thread.
         """
         try:
             self._idle.pop()
         except IndexError:
-            # A daemon, so that a run which nobody closed does not keep the process from ending.
+            # A daemon, so that a run that was never closed does not keep the process alive.
             name = f"{self._name}: thread {next(self._numbers)}"
             thread = threading.Thread(target=self._work, name=name, daemon=True)
             thread.start()
@@ -239,11 +239,11 @@ class _Threads:
         self._calls.put(call)
 
     def leave(self) -> None:
-        """One of the calls is not to be waited for."""
+        """Note that a call was detached, so that `shutdown` does not wait."""
         self._left = True
 
     def shutdown(self) -> None:
-        """Ends all threads as soon as they have nothing to do."""
+        """End each thread when it is idle, and wait for all of them unless a call was detached."""
         for _ in self._threads:
             self._calls.put(None)
         if not self._left:
@@ -252,9 +252,9 @@ class _Threads:
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
-            tell = call()
-            # Counted before anybody hears of the result: whoever then submits finds this thread.
+            notify = call()
+            # Counted as idle before the result is reported, so that a call submitted as a reaction finds this thread.
             self._idle.append(None)
-            tell()
-            # What it did is not kept while it waits.
-            del call, tell
+            notify()
+            # Release the finished work before the thread waits.
+            del call, notify

@@ -1,4 +1,4 @@
-//! The end of an attempt, and of a task.
+//! The end of an attempt and of a task: results, errors, retries and the last event.
 
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit, PyTimeoutError};
 use pyo3::intern;
@@ -12,7 +12,7 @@ use super::timers::Expiry;
 use crate::object::fast_attr::Field;
 use crate::runtime::asyncio;
 
-/// How an attempt was being stopped when it ended.
+/// The cancellation state of an attempt when it ended.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Stopping {
     cancel_requested: bool,
@@ -29,7 +29,7 @@ impl From<Running> for Stopping {
 }
 
 impl Engine {
-    /// An attempt on the event loop has stopped: releases its capacity.
+    /// Remove an attempt that has stopped on the event loop, and release its capacity.
     #[inline]
     fn stopped(&self, py: Python<'_>, record: &mut TaskRecord) -> PyResult<Running> {
         let running = self.registry.remove_running(py, record.id);
@@ -38,7 +38,7 @@ impl Engine {
         Ok(running.unwrap_or_default())
     }
 
-    /// An attempt has returned. asyncio overrules the result if the last step cancelled its own asyncio task.
+    /// Handle the result of an attempt. If the last step cancelled its own asyncio task, asyncio discards the result.
     pub(super) fn returned(
         slf: &Bound<'_, Self>,
         mut record: TaskRecord,
@@ -61,7 +61,7 @@ impl Engine {
         Self::completed(slf, record, value)
     }
 
-    /// An attempt on the event loop has raised. Returns whether its asyncio task is to raise the error too.
+    /// Handle the error of an attempt on the event loop. Return whether its asyncio task must raise the error too.
     pub(super) fn raised(
         slf: &Bound<'_, Self>,
         mut record: TaskRecord,
@@ -73,7 +73,7 @@ impl Engine {
         Self::failed_attempt(slf, record, error, running.into())
     }
 
-    /// Ends a task with a value.
+    /// End a task with a value.
     pub(super) fn completed(
         slf: &Bound<'_, Self>,
         mut record: TaskRecord,
@@ -100,7 +100,7 @@ impl Engine {
         this.end(py, &mut record)
     }
 
-    /// Calls a task again after an error, or ends it. Returns whether its asyncio task is to raise the error too.
+    /// Retry a task after an error, or end it. Return whether its asyncio task must raise the error too.
     pub(super) fn failed_attempt(
         slf: &Bound<'_, Self>,
         record: TaskRecord,
@@ -127,7 +127,7 @@ impl Engine {
                 Ok(true)
             }
             Ok(None) => Self::fail(slf, record, error, stopping.is_disturbed),
-            // Also a `CancelledError`: it cancels no task.
+            // A `CancelledError` that the retry policy raises is also an error of the task: it cancels nothing.
             Err(failure) => {
                 failure.set_cause(py, Some(error));
                 Self::fail(slf, record, failure, stopping.is_disturbed)
@@ -135,7 +135,7 @@ impl Engine {
         }
     }
 
-    /// Has a task wait for its next attempt.
+    /// Start the delay before the next attempt of a task.
     fn back_off(slf: &Bound<'_, Self>, mut record: TaskRecord, delay: f64) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
@@ -153,7 +153,7 @@ impl Engine {
         result
     }
 
-    /// Ends a task with an error. Returns whether its asyncio task is to raise the error too.
+    /// End a task with an error. Return whether its asyncio task must raise the error too.
     pub(super) fn fail(
         slf: &Bound<'_, Self>,
         mut record: TaskRecord,
@@ -167,23 +167,23 @@ impl Engine {
         this.clear_timer(py, &mut record);
         let value = error.into_value(py).into_bound(py).into_any();
         if ends_program(py, &PyErr::from_value(value.clone())) {
-            // asyncio would raise it out of the running event loop before anything was closed.
+            // asyncio would raise it out of the running event loop before the run was closed.
             this.notify(py, &record, Err(&value))?;
             this.end(py, &mut record)?;
             policy.call_method1(intern!(py, "interrupt"), (value,))?;
             return Ok(false);
         }
         let arguments = (record.id, record.key(py), &value, is_disturbed);
-        let told = policy.call_method1(intern!(py, "describe_error"), arguments)?;
+        let reported = policy.call_method1(intern!(py, "describe_error"), arguments)?;
         let now = this.now(py)?;
         this.throughput.get().note(py, now, true);
-        this.notify(py, &record, Err(&told))?;
+        this.notify(py, &record, Err(&reported))?;
         let fields = Fields {
             task_id: record.id,
             key: record.key(py).map(Bound::unbind),
             kind: Some(EventKind::Error.object(py)?.clone_ref(py)),
             value: None,
-            error: Some(told.clone().unbind()),
+            error: Some(reported.clone().unbind()),
             attempt: record.attempt,
             queued: record.queued,
             started: record.started,
@@ -191,13 +191,13 @@ impl Engine {
         };
         let envelope = Envelope::make(py, fields)?.into_any();
         this.events.get().put_at(py, record.slot, envelope)?;
-        policy.call_method1(intern!(py, "failed"), (&told,))?;
+        policy.call_method1(intern!(py, "failed"), (&reported,))?;
         this.end(py, &mut record)?;
-        // An error of iteration cannot be raised out of an asyncio task.
-        Ok(told.is(&value))
+        // The policy replaces an error that an asyncio task cannot raise, such as `StopIteration`.
+        Ok(reported.is(&value))
     }
 
-    /// Calls the hooks of a task and the listener of the run's source.
+    /// Call the hook of a task and the outcome listener of the source.
     #[inline]
     fn notify(
         &self,
@@ -231,13 +231,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Forgets a task that has ended.
+    /// Remove the key and the slot of a task that has ended, and wake the feeder.
     #[inline]
     pub(super) fn end(&self, py: Python<'_>, record: &mut TaskRecord) -> PyResult<()> {
         if record.owns_key
             && let Some(key) = &record.key
         {
-            // If its hash or a comparison raises, no other task can find it.
+            // If the hash or a comparison of the key raises, no other task can find the entry.
             let _ = self.keys.bind(py).del_item(key);
         }
         if let Some(slot) = record.slot {
@@ -254,7 +254,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The error of an attempt: a `TimeoutError` if it was cancelled by its timeout.
+    /// Return the error of an attempt, which is a `TimeoutError` if its timeout cancelled it.
     pub(super) fn as_timeout(
         &self,
         py: Python<'_>,
@@ -282,12 +282,12 @@ impl Engine {
     }
 }
 
-/// Whether an error is one that asyncio raises out of the event loop.
+/// Return whether asyncio raises this error out of the event loop.
 pub(super) fn ends_program(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py)
 }
 
-/// The error by which the last step of an asyncio task cancelled it, if it did: no other step will raise that.
+/// Return the `CancelledError` of an asyncio task that was cancelled during its last step. No later step would raise it.
 fn pending_cancellation<'py>(task: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     static MUST_CANCEL: Field = Field::new("_must_cancel");
     let py = task.py();

@@ -1,4 +1,4 @@
-//! The object by which a task that yields values reports them.
+//! `Emitter`: the object through which a task that yields values reports them.
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -9,7 +9,7 @@ use super::engine::Engine;
 use super::envelope::{Envelope, EventKind, Fields};
 use super::task_record::TaskRecord;
 
-/// See the top of this file. It reports for one attempt of one task.
+/// The reporter of the yielded values of one attempt.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct Emitter {
@@ -51,7 +51,7 @@ impl Emitter {
             .name_of(py, self.id, self.key.as_ref().map(|key| key.bind(py)))
     }
 
-    /// Reports a value. Returns an awaitable if the task has to wait before it goes on.
+    /// Report a value. Return an awaitable if the task must wait for space before its next step.
     fn emit<'py>(&self, py: Python<'py>, value: Py<PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let engine = self.engine.get();
         let fields = Fields {

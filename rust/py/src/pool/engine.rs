@@ -26,7 +26,7 @@ use crate::pull::control::as_link;
 use crate::pull::link::PyPullLink;
 use crate::runtime::clock::Clock;
 
-/// See the [module](super).
+/// The engine of one run: see the [module](super).
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct Engine {
@@ -34,7 +34,7 @@ pub(crate) struct Engine {
     pub(super) policy: Py<PyAny>,
     name: String,
     source: Py<PyAny>,
-    /// The source, if it is a link whose class has not changed how it is pulled.
+    /// The source, if it is a link whose class does not override how it is pulled.
     link: Option<Py<PyPullLink>>,
     /// The source, if it is notified of the outcome of its items.
     pub(super) outcome_listener: Option<Py<PyAny>>,
@@ -44,7 +44,7 @@ pub(crate) struct Engine {
     clock: Clock,
     /// The context of the run, for bare callables and for callbacks.
     pub(super) context: Py<PyAny>,
-    /// The context variable that tells that code is inside of a run, and its value for this one.
+    /// The context variable that marks code inside a run, and its value for this run.
     pub(super) inside_variable: Py<PyAny>,
     pub(super) inside: Py<PyAny>,
     /// The context variable of `current_lease()`.
@@ -61,7 +61,7 @@ pub(crate) struct Engine {
     /// The number of tasks that may be in the delay before a retry when another is called.
     pub(super) most_backing_off: usize,
     pub(super) factory: TaskFactory,
-    /// Whether CPython starts a task eagerly by itself.
+    /// Whether CPython supports `eager_start`.
     pub(super) is_eager: bool,
     /// Whether each step of a task is timed.
     pub(super) is_debug: bool,
@@ -102,14 +102,14 @@ impl Engine {
         most_backing_off: usize,
         debug: bool,
     ) -> PyResult<Self> {
-        let asks = Bound::new(py, PyPermitPrefetch::new(capacity.clone().unbind()))?.unbind();
+        let prefetch = Bound::new(py, PyPermitPrefetch::new(capacity.clone().unbind()))?.unbind();
         Ok(Self {
             policy,
             name,
             link: as_link(source.bind(py)).map(Bound::unbind),
             source,
             outcome_listener,
-            client: CapacityClient::new(capacity.as_any(), asks)?,
+            client: CapacityClient::new(capacity.as_any(), prefetch)?,
             capacity: capacity.unbind(),
             event_loop,
             clock: Clock::of(clock)?,
@@ -139,15 +139,15 @@ impl Engine {
         })
     }
 
-    /// Pulls items, first those of `kept`, and calls their tasks. Returns when nothing more can be called now.
+    /// Pull items, first those of `kept`, and call their tasks. Return when no more tasks can be called now.
     ///
-    /// Raises the errors of the source. A cancelled one has lost nothing.
+    /// Raises the errors of the source. Cancel-safe: no item is lost.
     fn feed(slf: Bound<'_, Self>, kept: Py<PyAny>) -> PyResult<Bound<'_, PyAny>> {
         let py = slf.py();
         Native::alloc(py, || Feeder::new(slf.unbind(), kept))
     }
 
-    /// A future that is resolved when a task may be pulled and called; `None` if it may be now.
+    /// Return a future that is resolved when a task may be pulled and called; `None` if it may be now.
     fn gate(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         if self.is_ready(py) {
             return Ok(None);
@@ -160,8 +160,8 @@ impl Engine {
         Ok(Some(gate))
     }
 
-    /// Sets the state of the run: whether new tasks may be called, whether tasks that wait may get their capacity, and whether no task
-    /// is called again.
+    /// Set the state of the run: whether new tasks may be called, whether waiting tasks may request their capacity, and whether retries
+    /// are disabled.
     fn set_state(
         slf: &Bound<'_, Self>,
         accepts: bool,
@@ -189,12 +189,12 @@ impl Engine {
         this.wake(py)
     }
 
-    /// Notes that the executor of the run was started.
+    /// Record that the executor of the run was started.
     fn set_executor_started(&self) {
         self.state.has_executor.store(true, Relaxed);
     }
 
-    /// Whether the task that was pulled last needs an executor, which was not started.
+    /// Return whether the held task needs an executor that was not started.
     pub(super) fn needs_executor(&self, py: Python<'_>) -> bool {
         let held = self.held.load(Relaxed);
         !self.has_executor()
@@ -203,7 +203,7 @@ impl Engine {
                 .unwrap_or(false)
     }
 
-    /// Removes the tasks that were never called. Returns their ids and items.
+    /// Remove the tasks that were never called. Return their ids and items.
     fn give_back(slf: &Bound<'_, Self>) -> PyResult<Vec<(u64, Py<PyAny>)>> {
         let py = slf.py();
         let this = slf.get();
@@ -221,12 +221,12 @@ impl Engine {
         Ok(given)
     }
 
-    /// Cancels a task. Returns whether the run has it.
+    /// Cancel a task. Return whether the run has it.
     fn cancel(slf: &Bound<'_, Self>, task_id: u64) -> PyResult<bool> {
         Self::cancel_task(slf, task_id)
     }
 
-    /// Cancels all tasks.
+    /// Cancel all tasks.
     fn cancel_all(slf: &Bound<'_, Self>) -> PyResult<()> {
         for id in slf.get().registry.ids(slf.py()) {
             Self::cancel_task(slf, id)?;
@@ -234,7 +234,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Detaches the running work that cannot be cancelled. Returns the ids.
+    /// Detach the running work that cannot be cancelled. Return the ids.
     fn detach_all(slf: &Bound<'_, Self>) -> PyResult<Vec<u64>> {
         let mut detached = Vec::new();
         for id in slf.get().registry.ids(slf.py()) {
@@ -245,7 +245,7 @@ impl Engine {
         Ok(detached)
     }
 
-    /// Takes the lease that was acquired for a task. Returns whether the task still waited for it.
+    /// Call a task whose lease was acquired. Return whether the task still waited for it.
     fn granted(
         slf: &Bound<'_, Self>,
         task_id: u64,
@@ -258,7 +258,7 @@ impl Engine {
         Self::grant(slf, task_id, lease)
     }
 
-    /// Ends a task whose lease could not be acquired. Returns whether it still waited for it.
+    /// End a task whose lease could not be acquired. Return whether the task still waited for it.
     fn denied(
         slf: &Bound<'_, Self>,
         task_id: u64,
@@ -290,29 +290,29 @@ impl Engine {
         self.registry.backing_off(py)
     }
 
-    /// Whether the run has tasks. If so, `idle` of the policy is called when it has none any more.
+    /// Return whether the run has tasks. If so, the policy's `idle` is called when the last one has ended.
     fn watch(&self, py: Python<'_>) -> bool {
         let has_tasks = !self.registry.is_empty(py);
         self.state.is_watched.store(has_tasks, Relaxed);
         has_tasks
     }
 
-    /// Whether the caller is a task of the run.
+    /// Return whether the caller is a task of the run.
     fn is_inside(&self, py: Python<'_>) -> bool {
         self.registry.is_inside(py)
     }
 
-    /// Ends the prefetch of permits.
+    /// End the prefetch of permits.
     fn clear_prefetch(&self, py: Python<'_>) {
         self.client.clear(py);
     }
 
-    /// The callback of the event loop at a deadline.
+    /// Handle expired deadlines: the timer callback of the event loop.
     fn on_timer(slf: &Bound<'_, Self>) -> PyResult<()> {
         Self::expire(slf)
     }
 
-    /// Removes the engine from the event loop, at the end of the run.
+    /// Cancel the timer on the event loop, at the end of the run.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.disarm(py)
     }
@@ -359,7 +359,7 @@ impl Engine {
         self.event_loop.bind(py)
     }
 
-    /// The name of a task in messages and of its asyncio task. A key whose `str` fails is shown by its class.
+    /// Return the name of a task, for messages and its asyncio task. A key whose `str()` raises is shown by its class.
     pub(super) fn name_of<'py>(
         &self,
         py: Python<'py>,
@@ -390,19 +390,19 @@ impl Engine {
         self.name_of(py, record.id, record.key(py).as_ref())
     }
 
-    /// The source, if it is a link whose class has not changed how it is pulled.
+    /// Return the source, if it is a link whose class does not override how it is pulled.
     #[inline]
     pub(super) fn link<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyPullLink>> {
         self.link.as_ref().map(|link| link.bind(py))
     }
 
-    /// The next pull of any other source, not started.
+    /// Return the next pull of any other source, not started.
     #[inline]
     pub(super) fn pull<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         delegate::next(self.source.bind(py))
     }
 
-    /// The specification of an item, if that is a task.
+    /// Return the specification of an item, if the item is a task.
     #[inline]
     pub(super) fn spec_of<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Option<TaskSpec<'py>>> {
         TaskSpec::of(item, self.task_class.bind(item.py()), &self.defaults)
@@ -413,13 +413,13 @@ impl Engine {
         self.clock.now(py)
     }
 
-    /// Whether an asyncio task lives until the next event-loop iteration, though its task may have ended in its first step.
+    /// Return whether asyncio tasks stay alive until the next event-loop iteration, even if their task ended in its first step.
     #[inline]
     pub(super) fn needs_flush(&self) -> bool {
         !self.is_eager
     }
 
-    /// Whether this asyncio task waits for the capacity of a task.
+    /// Return whether this asyncio task waits for the capacity of a task.
     fn waits_for(&self, py: Python<'_>, id: u64, task: &Bound<'_, PyAny>) -> bool {
         (self.registry)
             .with_waiting(py, id, |waiting| match &waiting.request {

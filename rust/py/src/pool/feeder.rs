@@ -1,4 +1,4 @@
-//! The feeder: the part of a run that pulls items and calls their tasks, as long as there is room.
+//! The feeder: the coroutine of a run that pulls items and calls their tasks while there is space.
 
 use std::ffi::CStr;
 
@@ -15,18 +15,18 @@ use crate::object::gc::{Traverse, VisitError, Visitor, traverse};
 use crate::pull::awaitable::{Pull, ResultFormat};
 use crate::runtime::yield_budget;
 
-/// For how many seconds it goes on without an event-loop iteration: tasks may end in their first step, and the source may always have
-/// more.
+/// The maximum number of seconds between two yields to the event loop. Without it, tasks that end in their first step and a source
+/// that never waits would block the event loop.
 const TIME: f64 = 0.0005;
 
-/// The number of asyncio tasks that it starts in an iteration, where each lives until the next one though its task may have ended. With
-/// more of them CPython's collector runs repeatedly and finds nothing: it runs whenever 700 more objects were created than freed.
-const PILE: u32 = 96;
+/// The maximum number of asyncio tasks started in one event-loop iteration, on versions where each of them stays alive until the next
+/// iteration. CPython's collector runs whenever 700 more objects were created than freed; with more tasks it would run without effect.
+const STARTS_PER_ITERATION: u32 = 96;
 
 /// One pull of the source.
 #[derive(Debug)]
 enum SourcePull {
-    /// Of a link whose class has not changed how it is pulled.
+    /// The pull of a link whose class does not override how it is pulled.
     Link(Pull),
     Other(Inner),
 }
@@ -57,20 +57,20 @@ impl Traverse for SourcePull {
     }
 }
 
-/// See [`Engine::feed`].
+/// The coroutine of [`Engine::feed`].
 #[derive(Debug)]
 pub(crate) struct Feeder {
     engine: Py<Engine>,
-    /// The items that earlier runs have pulled and not called; `None` once there are none.
+    /// The items that earlier runs pulled and did not call; `None` once all are taken.
     kept: Option<Py<PyAny>>,
     pull: Option<SourcePull>,
-    /// The task whose request it drives.
+    /// The task whose request for capacity the feeder drives.
     driven: Option<u64>,
-    /// The number of asyncio tasks that it has started since the last iteration.
+    /// The number of asyncio tasks started in the current event-loop iteration.
     begun: u32,
-    /// When the current iteration began, as far as it knows.
+    /// The time of the first call in the current event-loop iteration.
     since: Option<f64>,
-    /// Whether the current pull has waited for one iteration.
+    /// Whether the current pull has waited for one bare event-loop iteration.
     yielded: bool,
 }
 
@@ -90,22 +90,23 @@ impl Feeder {
     }
 
     fn step<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
-        let stepped = self.go_on(value);
-        // No permits are prefetched while it waits for its source, or has nothing to do. One bare iteration is no such wait.
-        let goes_on = match &stepped {
+        let stepped = self.advance(value);
+        // While the feeder waits for the source or is idle, it must hold no prefetched permits. One bare event-loop iteration is
+        // too short to count as a wait.
+        let keeps_permits = match &stepped {
             Ok(Step::Yield(_)) if self.pull.is_none() => true,
             Ok(Step::Yield(awaited)) => {
                 awaited.is_none() && !std::mem::replace(&mut self.yielded, true)
             }
             Ok(Step::Return(_)) | Err(_) => false,
         };
-        if !goes_on {
+        if !keeps_permits {
             self.engine.get().client.clear(value.py());
         }
         stepped
     }
 
-    fn go_on<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+    fn advance<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         let py = value.py();
         let engine = self.engine.bind(py).clone();
         let this = engine.get();
@@ -113,7 +114,7 @@ impl Feeder {
             if let Some(id) = self.driven {
                 match Engine::step_request(&engine, id, value)? {
                     Requested::Waits(waits_for) => {
-                        self.rest();
+                        self.start_iteration();
                         return Ok(Step::Yield(waits_for));
                     }
                     Requested::Settled => self.driven = None,
@@ -129,7 +130,7 @@ impl Feeder {
                 let item = match self.next_item(&engine, value) {
                     Ok(Step::Return(item)) => item,
                     Ok(Step::Yield(waits_for)) => {
-                        self.rest();
+                        self.start_iteration();
                         return Ok(Step::Yield(waits_for));
                     }
                     Err(None) => return Ok(Step::Return(py.None().into_bound(py))),
@@ -147,15 +148,15 @@ impl Feeder {
             };
             self.begun += 1;
             let is_long = called - *self.since.get_or_insert(called) > TIME
-                || (self.begun >= PILE && this.needs_flush());
+                || (self.begun >= STARTS_PER_ITERATION && this.needs_flush());
             if is_long || yield_budget::take_rested() {
-                self.rest();
+                self.start_iteration();
                 return Ok(Step::Yield(py.None().into_bound(py)));
             }
         }
     }
 
-    /// The next item, or the object that its pull waits for. `None` if nothing may be pulled now.
+    /// Return the next item, or the object that its pull waits for. The error is `None` if no item may be pulled now.
     #[inline]
     fn next_item<'py>(
         &mut self,
@@ -186,7 +187,7 @@ impl Feeder {
         pulled.map_err(Some)
     }
 
-    /// The next item that an earlier run has kept.
+    /// Return the next item that an earlier run pulled and did not call.
     #[inline]
     fn next_kept<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let Some(kept) = &self.kept else {
@@ -202,8 +203,8 @@ impl Feeder {
         }
     }
 
-    /// An event-loop iteration follows.
-    fn rest(&mut self) {
+    /// Reset the limits of an event-loop iteration, before the feeder yields to the event loop.
+    fn start_iteration(&mut self) {
         self.since = None;
         self.begun = 0;
     }
@@ -225,11 +226,11 @@ impl Coroutine for Feeder {
         let engine = self.engine.bind(py).clone();
         engine.get().client.clear(py);
         if let Some(id) = self.driven.take() {
-            // The task stays in the registry.
+            // The task stays in the registry, without a request.
             engine.get().cancel_request(py, id)?;
             return Err(error);
         }
-        // Between two pulls there is nothing to lose.
+        // Between two pulls the feeder holds no item.
         let Some(pull) = &mut self.pull else {
             return Err(error);
         };

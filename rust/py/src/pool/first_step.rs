@@ -1,28 +1,29 @@
-//! The object that a task waits for after its first step, before its asyncio task knows.
+//! `FirstAwait`: the object that a task awaits after a first step that the engine took before its asyncio task.
 
 use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::runtime::asyncio;
 
-/// The mark of a future that is awaited, until the asyncio task has seen it.
+/// The attribute that a future sets when it is awaited. asyncio resets it when the task registers its wait.
 const MARK: &str = "_asyncio_future_blocking";
 
-/// What the first step of a work, taken in the name of its task, came to wait for; the task hands it up when it is
-/// stepped.
+/// The object that the first step awaits. The asyncio task yields it in its own first step.
 ///
-/// Until then asyncio knows of no wait, and what a task does at once is done here: to take the mark from the future that
-/// says that it is being awaited, without which nobody else could await the same one, and to pass on a cancellation.
+/// Until then the asyncio task has not registered the wait, so this type does two of its jobs:
+///
+/// - It resets the mark of the future, which would otherwise prevent a second task from awaiting the same future.
+/// - It forwards a cancellation to the future.
 #[derive(Debug)]
 pub(super) struct FirstAwait {
     object: Py<PyAny>,
-    /// Whether it was awaited, as everything is that is no fault.
+    /// Whether the object was awaited. A task that yields any other object gets an error from asyncio.
     is_awaited: bool,
 }
 
 impl FirstAwait {
     pub(super) fn new(object: Bound<'_, PyAny>) -> Self {
-        // What cannot be asked is no future, which the task will say.
+        // An object whose mark cannot be read is not a future. The asyncio task raises the error for that.
         let is_awaited = !object.is_none() && take_mark(&object).unwrap_or(false);
         Self {
             object: object.unbind(),
@@ -30,12 +31,12 @@ impl FirstAwait {
         }
     }
 
-    /// Whether it is one turn of the loop.
-    pub(super) fn is_turn(&self, py: Python<'_>) -> bool {
+    /// Return whether the task waits for one event-loop iteration only (a bare `yield`).
+    pub(super) fn is_bare_yield(&self, py: Python<'_>) -> bool {
         self.object.is_none(py)
     }
 
-    /// The object, as a task expects it.
+    /// Return the object, marked again as asyncio requires.
     pub(super) fn hand_up(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
         let object = self.object.into_bound(py);
         if self.is_awaited {
@@ -44,12 +45,12 @@ impl FirstAwait {
         Ok(object)
     }
 
-    /// Passes on a cancellation to what is awaited, as a task does; whether that takes it, and will tell.
+    /// Forward a cancellation to the awaited object, as an asyncio task does. Return whether that object accepted it.
     pub(super) fn cancel(&self, py: Python<'_>, error: &PyErr) -> PyResult<bool> {
         if !self.is_awaited || !asyncio::is_cancelled_error(py, error) {
             return Ok(false);
         }
-        // With its message, which is its argument.
+        // The arguments of the error are the message of the cancellation.
         let message = error.value(py).getattr(intern!(py, "args"))?;
         let cancel = self.object.bind(py).getattr(intern!(py, "cancel"))?;
         cancel.call1(message.cast_into()?)?.is_truthy()
@@ -60,7 +61,7 @@ impl FirstAwait {
     }
 }
 
-/// Whether somebody has just awaited it; if so, it can be awaited again.
+/// Reset the mark of an object. Return whether it was set.
 fn take_mark(object: &Bound<'_, PyAny>) -> PyResult<bool> {
     let name = intern!(object.py(), MARK);
     let is_marked = match object.getattr_opt(name)? {

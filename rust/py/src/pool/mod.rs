@@ -1,40 +1,40 @@
 //! The engine of the pool: one native object per run that starts, stops, times out, retries and reports its tasks.
 //!
-//! `headrace/pool/run.py` starts and ends a run, and `headrace/pool/policy.py` has the decisions that are left to Python. Everything
-//! that happens to a task happens here, whatever its options:
+//! `headrace/pool/run.py` starts and ends a run, and `headrace/pool/policy.py` has the decisions that are left to Python. The
+//! engine handles every task, with any options, in these steps:
 //!
 //! 1. [`feeder`] pulls an item. [`start`] accepts it: a [`task_spec`], a [`task_record`], its key and its slot.
-//! 2. [`request`] gets its capacity. If that is not free, the [`registry`] keeps the record until it is granted.
-//! 3. [`start`] creates the asyncio task and takes its first step there and then. CPython does that from 3.12 on (`eager_start`). Before,
-//!    the engine takes that step with the new task as the current one and its context entered, and the task itself finds the result.
-//!    A task that must run in a thread is [`submitted`] to an executor.
+//! 2. [`request`] acquires its capacity. If the capacity is not free, the [`registry`] keeps the record until it is granted.
+//! 3. [`start`] creates the asyncio task and immediately takes its first step. CPython does that from 3.12 on (`eager_start`). Before
+//!    3.12, the engine takes that step with the new task as the current one and its context entered; the task then gets the stored
+//!    result. A task that must run in a thread is [`submitted`] to an executor.
 //! 4. [`task_coroutine`], the coroutine of that asyncio task, calls the function and drives its result ([`task_body`]).
-//! 5. [`completion`] handles the end of the attempt: it releases the capacity, and has the task wait for its next attempt ([`timers`])
-//!    or puts its last event into the [`event_queue`].
+//! 5. [`completion`] handles the end of the attempt. It releases the capacity, then starts the delay before a retry ([`timers`]) or
+//!    puts the last event of the task into the [`event_queue`].
 //!
 //! | file | contents |
 //! |---|---|
-//! | [`engine`] | the engine as Python sees it |
-//! | [`readiness`] | whether a task may be pulled and called |
+//! | [`engine`] | the Python class of the engine |
+//! | [`readiness`] | the conditions under which a task may be pulled and called |
 //! | [`feeder`] | pulling items |
-//! | [`start`] | from an item to the first step of its task |
+//! | [`start`] | the path from an item to the first step of its task |
 //! | [`request`] | the request of a task for its capacity |
-//! | [`completion`] | the end of an attempt, and of a task |
+//! | [`completion`] | the end of an attempt and of a task |
 //! | [`submitted`] | work of an executor |
 //! | [`timers`] | timeouts, delays before retries, queue timeouts |
-//! | [`registry`] | all tasks that were accepted and have not ended |
-//! | [`task_record`] | one of them |
-//! | [`task_spec`] | what a task calls, and its options |
+//! | [`registry`] | all tasks that were accepted and have not ended, by id |
+//! | [`task_record`] | the state of one task |
+//! | [`task_spec`] | the function and the options of a task |
 //! | [`task_ids`] | the numbers of tasks |
 //! | [`task_body`] | one attempt, from its call to its end |
 //! | [`task_coroutine`] | the coroutine of an asyncio task |
-//! | [`task_factory`] | creating asyncio tasks |
-//! | [`first_step`] | the object that a task waits for before its asyncio task knows |
+//! | [`task_factory`] | the construction of asyncio tasks |
+//! | [`first_step`] | the object that a task awaits after a first step that the engine took |
 //! | [`emitter`] | values that a task yields |
 //! | [`envelope`] | the event that the consumer gets |
-//! | [`event_queue`] | the events that are not read yet |
+//! | [`event_queue`] | the unread events |
 //! | [`output_slots`] | the order of the events of an ordered run |
-//! | [`throughput`] | the number of tasks that ended, and their rate |
+//! | [`throughput`] | the number of ended tasks, and their rate |
 
 mod completion;
 mod emitter;

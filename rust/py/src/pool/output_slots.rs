@@ -1,8 +1,8 @@
 //! The order of the events of an ordered run.
 //!
-//! Each task has a slot from its acceptance on. Only the first task that has not ended puts its events where they can be read. The
-//! events of the others are held in their slots, and follow when it is their turn. The slots are a ring: the number of a slot is its
-//! distance from the first one ever, so that finding it is O(1).
+//! Each accepted task has a slot. Only the events of the first task that has not ended are readable. The events of later tasks are
+//! held in their slots until their task is the first. Slots are numbered from the start of the run, so that a look-up in the ring is
+//! O(1).
 
 use std::collections::VecDeque;
 
@@ -10,11 +10,11 @@ use pyo3::prelude::*;
 
 use crate::object::gc::traverse;
 
-/// See the top of this file.
+/// The slots of an ordered run, in the order in which its tasks were accepted.
 #[derive(Debug, Default)]
 pub(super) struct OutputSlots {
     slots: VecDeque<Slot>,
-    /// The number of the first slot.
+    /// The number of the first slot in `slots`.
     first: u64,
     /// The number of events in all slots.
     pub(super) held: usize,
@@ -27,7 +27,7 @@ struct Slot {
 }
 
 impl OutputSlots {
-    /// Adds a slot behind the others.
+    /// Append a slot. Return its number.
     pub(super) fn add(&mut self) -> u64 {
         self.slots.push_back(Slot::default());
         self.first + self.slots.len() as u64 - 1
@@ -37,7 +37,7 @@ impl OutputSlots {
         self.slots.len()
     }
 
-    /// The slot of the first task that has not ended.
+    /// Return the slot of the first task that has not ended.
     pub(super) fn first(&self) -> u64 {
         self.first
     }
@@ -51,7 +51,7 @@ impl OutputSlots {
         self.slots.get_mut(index)
     }
 
-    /// Holds an event in a slot. Returns it if it can be read at once.
+    /// Hold an event in a slot. Return it instead if it is readable at once.
     pub(super) fn hold(&mut self, slot: u64, event: Py<PyAny>) -> Option<Py<PyAny>> {
         if self.is_first(slot) {
             return Some(event);
@@ -66,7 +66,7 @@ impl OutputSlots {
         }
     }
 
-    /// Ends a slot. Returns the events that can be read now.
+    /// End a slot. Return the events that become readable.
     pub(super) fn end(&mut self, slot: u64) -> Vec<Py<PyAny>> {
         if let Some(found) = self.slot(slot) {
             found.has_ended = true;

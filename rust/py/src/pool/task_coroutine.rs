@@ -76,7 +76,7 @@ impl TaskCoroutine {
         match std::mem::replace(&mut self.ahead, FirstStep::Nothing) {
             FirstStep::Nothing => self.step(value, None),
             // It waits for one event-loop iteration, which this is.
-            FirstStep::Waits(held) if held.is_turn(py) => self.step(value, None),
+            FirstStep::Waits(held) if held.is_bare_yield(py) => self.step(value, None),
             FirstStep::Waits(held) => held.hand_up(py).map(Step::Yield),
             FirstStep::Returned(value) => Ok(Step::Return(value.into_bound(py))),
             FirstStep::RaisedError(error) => Err(error),

@@ -1,10 +1,10 @@
-//! The ids of the tasks of a runner.
+//! `TaskIds`: the ids of the tasks of a runner.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use pyo3::prelude::*;
 
-/// Numbers from 1, each once: an iterator without an end.
+/// An infinite iterator over the integers from 1, safe to share between threads.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug, Default)]
 pub(crate) struct TaskIds(AtomicU64);
