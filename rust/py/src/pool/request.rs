@@ -170,7 +170,7 @@ impl Engine {
         }?;
         match delegate::send(&awaitable, py.None().bind(py))? {
             Step::Return(lease) => Ok(Next::Granted(TaskPermit::Lease(lease.unbind()))),
-            // The next step of the awaitable yields the same object again.
+            // The awaited object is dropped here, because the next step of the awaitable yields the current one.
             Step::Yield(_) => Ok(Next::Pending(awaitable)),
         }
     }
