@@ -1,4 +1,4 @@
-//! The request of a task for its capacity.
+//! `Request`: the request of a task for its capacity.
 //!
 //! The wait queue of the capacity orders the requests of a run by priority, then by arrival. A request is driven in one of three ways:
 //!
