@@ -56,9 +56,9 @@ pub(crate) struct Engine {
     pub(super) throughput: Py<Throughput>,
     task_class: Py<PyType>,
     defaults: Defaults,
-    /// The number of tasks that may be pulled and not called.
+    /// The maximum number of pulled tasks that were never called.
     pub(super) lookahead: usize,
-    /// The number of tasks that may be in the delay before a retry when another is called.
+    /// The number of tasks in the delay before a retry at which no new task is called.
     pub(super) most_backing_off: usize,
     pub(super) factory: TaskFactory,
     /// Whether CPython supports `eager_start`.
@@ -69,7 +69,7 @@ pub(crate) struct Engine {
     pub(super) timers: GilCell<Timers>,
     /// The future that the feeder waits for until a task may be pulled and called.
     pub(super) gate: GilCell<Option<Py<PyAny>>>,
-    /// The id of the task that was pulled when it could not be called, or 0.
+    /// The id of the held task, which was pulled and cannot be called yet; 0 if there is none.
     pub(super) held: AtomicU64,
     pub(super) state: State,
 }

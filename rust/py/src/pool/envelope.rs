@@ -1,4 +1,4 @@
-//! `TaskProgressEnvelope`: one thing that happened to one task.
+//! `TaskProgressEnvelope`: one event of one task, as the consumer gets it.
 
 use pyo3::basic::CompareOp;
 use pyo3::prelude::*;
@@ -9,7 +9,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use crate::object::freelist;
 use crate::object::freelist::{Dropped, Filling, FreeList, Pooled};
 
-/// See `headrace.pool.events`, where its documentation is. It never changes.
+/// The immutable event of a task. Its documentation is in `headrace.pool.events`.
 #[pyclass(
     frozen,
     generic,
@@ -23,9 +23,9 @@ pub(crate) struct Envelope(Filling<Fields>);
 #[derive(Debug)]
 pub(super) struct Fields {
     pub(super) task_id: u64,
-    /// None of the optional objects is Python's `None`, which most of them would be.
+    /// The key of the task. `None` in this and the other optional fields is `None` in Python too.
     pub(super) key: Option<Py<PyAny>>,
-    /// A member of `EnvelopeType`; nothing in a dead object alone.
+    /// A member of `EnvelopeType`; `None` only in an object on the free list.
     pub(super) kind: Option<Py<PyAny>>,
     pub(super) value: Option<Py<PyAny>>,
     pub(super) error: Option<Py<PyAny>>,
@@ -54,7 +54,7 @@ impl Pooled for Envelope {
     }
 }
 
-/// The fields, as Python has them and in this order.
+/// The names of the fields in Python, in the order of the constructor.
 const NAMES: [&str; 9] = [
     "task_id", "key", "type", "value", "error", "attempt", "queued", "started", "finished",
 ];
@@ -94,55 +94,55 @@ impl Envelope {
         }))
     }
 
-    /// The number of the task in its runner, from 1, in the order in which tasks were taken up.
+    /// The number of the task in its runner, counted from 1 in the order in which tasks are accepted.
     #[getter]
     fn task_id(&self) -> u64 {
         self.0.get().task_id
     }
 
-    /// The `key` that the `Task` was built with; None for a bare callable.
+    /// The `key` of the `Task`; None for a bare callable.
     #[getter]
     fn key(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         shared(py, self.0.get().key.as_ref())
     }
 
-    /// What this envelope tells.
+    /// The type of the event.
     #[getter]
     fn r#type(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         shared(py, self.0.get().kind.as_ref())
     }
 
-    /// What the task yielded or ended with; None in an `ERROR`.
+    /// The value that the task yielded or ended with; None in an `ERROR`.
     #[getter]
     fn value(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         shared(py, self.0.get().value.as_ref())
     }
 
-    /// What the task raised, the very object; None unless this is an `ERROR`.
+    /// The exception object that the task raised; None unless this is an `ERROR`.
     #[getter]
     fn error(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         shared(py, self.0.get().error.as_ref())
     }
 
-    /// Which call of the task this is about, from 1; 0 if the task was never called.
+    /// The number of the call of the task, counted from 1; 0 if the task was never called.
     #[getter]
     fn attempt(&self) -> u64 {
         self.0.get().attempt
     }
 
-    /// When the runner took the task up.
+    /// The time at which the runner accepted the task.
     #[getter]
     fn queued(&self) -> f64 {
         self.0.get().queued
     }
 
-    /// When the task was called, its capacity held; None if it never was.
+    /// The time at which the task was called, after its capacity was granted; None if it was never called.
     #[getter]
     fn started(&self) -> Option<f64> {
         self.0.get().started
     }
 
-    /// When the task ended; None in an `INTERMEDIATE`.
+    /// The time at which the task ended; None in an `INTERMEDIATE`.
     #[getter]
     fn finished(&self) -> Option<f64> {
         self.0.get().finished
@@ -199,13 +199,13 @@ impl Envelope {
 }
 
 impl Envelope {
-    /// A new one, or a dead one again.
+    /// Return an envelope with these fields, reusing an object from the free list if there is one.
     #[inline]
     pub(super) fn make(py: Python<'_>, fields: Fields) -> PyResult<Bound<'_, Self>> {
         let Some(envelope) = FREE_LIST.take::<Self>(py) else {
             return Bound::new(py, Self(Filling::new(fields)));
         };
-        // SAFETY: nobody else has it yet.
+        // SAFETY: no other code has a reference to the object yet.
         unsafe { *envelope.get().0.get_mut() = fields };
         freelist::track(&envelope);
         Ok(envelope)

@@ -1,4 +1,4 @@
-//! The events of a run that the consumer has not read yet, and the awaitable that reads the next one.
+//! `EventQueue`: the unread events of a run, and the awaitable that reads the next one.
 
 use std::ffi::CStr;
 use std::sync::OnceLock;
@@ -24,26 +24,26 @@ use crate::pull::control;
 use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::this_thread;
 
-/// The envelopes of a run that are not read yet, in a buffer, with what is to be done besides.
+/// The unread envelopes of a run. They are in a buffer, or in the slots of an ordered run.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct EventQueue {
     pub(super) buffer: Py<PyBuffer>,
-    /// The only one that may ask for envelopes; known from the start of the run on.
+    /// The only event loop on which envelopes may be pulled; set when the run starts.
     event_loop: OnceLock<Py<PyAny>>,
-    /// In which step of a task, and in which thread, that was last seen to run.
+    /// The task step and the thread in which that loop was last seen running.
     seen: GilCell<Option<(u64, u64)>>,
-    /// Called with whatever is in the buffer and is no envelope, to raise what it stands for.
+    /// The callable that receives a buffer entry that is not an envelope, and raises its error.
     other: Py<PyAny>,
-    /// Called after an entry was taken while somebody waits for room; until the end, when nobody will any more.
+    /// The callable that resumes the next task waiting for space, after an entry was taken; `None` once the run has finished.
     taken: GilCell<Option<Py<PyAny>>>,
-    /// Whether somebody waits for room.
+    /// Whether a task waits for space.
     pub(super) contested: AtomicBool,
-    /// Whether what is put is dropped.
+    /// Whether new entries are dropped.
     pub(super) shut: AtomicBool,
-    /// The number of unread events at which tasks that yield wait; in an ordered run, as many more may be held in slots.
+    /// The number of unread events at which tasks that yield must wait. In an ordered run, as many more may be held in slots.
     most: usize,
-    /// In an ordered run, the number of slots.
+    /// The maximum number of slots; `None` unless the run is ordered.
     window: Option<usize>,
     slots: GilCell<OutputSlots>,
 }
@@ -73,13 +73,13 @@ impl EventQueue {
         }
     }
 
-    /// The run starts, on this loop.
+    /// Start the run on this event loop.
     fn begin(&self, event_loop: Py<PyAny>) -> PyResult<()> {
         let begun = self.event_loop.set(event_loop);
         begun.map_err(|_| PyRuntimeError::new_err("this run has started already"))
     }
 
-    /// The next envelope.
+    /// Return an awaitable for the next envelope.
     fn take(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
         Native::alloc(slf.py(), || Take {
             events: slf.unbind(),
@@ -87,7 +87,7 @@ impl EventQueue {
         })
     }
 
-    /// Puts an entry behind the others.
+    /// Append an entry.
     pub(super) fn put(&self, py: Python<'_>, entry: Bound<'_, PyAny>) -> PyResult<()> {
         if self.shut.load(Relaxed) {
             return Ok(());
@@ -99,12 +99,12 @@ impl EventQueue {
         }
     }
 
-    /// Adds a slot behind the others for a task that was accepted; `None` unless the run is ordered.
+    /// Append a slot for an accepted task; return `None` unless the run is ordered.
     pub(super) fn new_slot(&self, py: Python<'_>) -> Option<u64> {
         self.window.map(|_| self.slots.borrow(py).add())
     }
 
-    /// Puts an event into a slot, even if there is no room.
+    /// Put an event into a slot, even if there is no space.
     #[inline]
     pub(super) fn put_at(
         &self,
@@ -119,7 +119,7 @@ impl EventQueue {
         ready.map_or(Ok(()), |event| self.put(py, event.into_bound(py)))
     }
 
-    /// The task of a slot has ended.
+    /// End the slot of a task that has ended, and release the events that become readable.
     pub(super) fn leave(&self, py: Python<'_>, slot: u64) -> PyResult<()> {
         let ready = self.slots.borrow(py).end(slot);
         for event in ready {
@@ -128,13 +128,13 @@ impl EventQueue {
         self.wake_next(py)
     }
 
-    /// The slot of the first task that has not ended.
+    /// Return the slot of the first task that has not ended.
     #[getter]
     fn first_slot(&self, py: Python<'_>) -> u64 {
         self.slots.borrow(py).first()
     }
 
-    /// Whether there is room for an event of a slot; without a slot, for another task.
+    /// Return whether there is space for an event of a slot, or, without a slot, for another task.
     #[pyo3(signature = (slot = None))]
     fn fits(&self, py: Python<'_>, slot: Option<u64>) -> bool {
         let is_readable = self.buffer.get().core().len() < self.most;
@@ -149,7 +149,7 @@ impl EventQueue {
         }
     }
 
-    /// Whether there is room, and no earlier waiter for it. In an ordered run waiters may be overtaken: the slots keep the order.
+    /// Return whether there is space and no earlier waiter. In an ordered run waiters may be overtaken, because the slots keep the order.
     #[pyo3(signature = (slot = None))]
     pub(super) fn has_room(&self, py: Python<'_>, slot: Option<u64>) -> bool {
         (self.window.is_some() || !self.contested.load(Relaxed)) && self.fits(py, slot)
@@ -165,19 +165,19 @@ impl EventQueue {
         self.contested.store(contested, Relaxed);
     }
 
-    /// Nobody reads any more: what is put from now on is dropped.
+    /// Drop all new entries: the consumer has stopped reading.
     fn shut(&self) {
         self.shut.store(true, Relaxed);
     }
 
-    /// As `shut`; what is there is dropped too, and whoever waits raises `ClosedError`.
+    /// Drop all new and unread entries. A pull that waits raises `ClosedError`.
     fn close(&self) {
         self.shut.store(true, Relaxed);
         let left = self.buffer.get().core().close();
         drop(left);
     }
 
-    /// Nothing more will be put: what is there is read, and then the stream ends.
+    /// End the stream after the unread entries: no more will be put.
     fn finish(&self, py: Python<'_>) {
         self.buffer.get().core().finish();
         let taken = self.taken.borrow(py).take();
@@ -205,10 +205,10 @@ impl EventQueue {
     }
 }
 
-/// Where the stream of a run has its [`EventQueue`]; before it has, there is something else.
+/// The attribute of a run's stream that holds its [`EventQueue`], or another object before the run starts.
 static UNREAD: Field = Field::new("_events");
 
-/// `am_anext` of the stream of a run: without the frame of Python's that its `__anext__` takes, which costs as much as a pull.
+/// Return the next pull: the `am_anext` slot of a run's stream. It avoids the Python frame of `__anext__`, which costs as much as a pull.
 ///
 /// # Safety
 ///
@@ -235,13 +235,13 @@ unsafe extern "C" fn anext(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     }
 }
 
-/// Gives the class of the stream of a run the short way to `anext()`: to the envelopes of its `_events`, once it has that.
+/// Install the fast path of `anext()` in the class of a run's stream. It reads the `_events` of the stream directly.
 #[pyfunction]
 pub(crate) fn quicken(class_: &Bound<'_, PyType>) {
     if !control::LAYOUT.is_used() {
         return;
     }
-    // SAFETY: a class has these slots, and one that is given another `__anext__` later gets CPython's again.
+    // SAFETY: a live class has these slots. CPython replaces the slot if `__anext__` is assigned later.
     unsafe {
         let methods = (*class_.as_type_ptr()).tp_as_async;
         if !methods.is_null() {
@@ -288,12 +288,12 @@ impl Take {
 }
 
 impl EventQueue {
-    /// Whether a window has no slot for so many more tasks.
+    /// Return whether the window of an ordered run has no slots for `more` tasks.
     pub(super) fn is_window_full(&self, py: Python<'_>, more: usize) -> bool {
         (self.window).is_some_and(|window| self.slots.borrow(py).len() + more > window)
     }
 
-    /// Wakes the next waiter for room, if there is one.
+    /// Resume the next task that waits for space, if there is one.
     #[inline]
     fn wake_next(&self, py: Python<'_>) -> PyResult<()> {
         if !self.contested.load(Relaxed) {
@@ -303,10 +303,10 @@ impl EventQueue {
         taken.map_or(Ok(()), |taken| taken.bind(py).call0().map(drop))
     }
 
-    /// Refuses any loop but that of the run.
+    /// Raise an error unless the running event loop is that of the run.
     #[inline]
     fn check_loop(&self, py: Python<'_>) -> PyResult<()> {
-        // A step of a task reads one envelope after the other, all on one loop.
+        // One step of a task may read many envelopes, all on the same loop, so the loop is checked once a step.
         let step = asyncio::steps(py).map(|step| (step, this_thread()));
         if step.is_some() && *self.seen.borrow(py) == step {
             return Ok(());
@@ -328,7 +328,7 @@ impl EventQueue {
         }
     }
 
-    /// From here on nothing waits, so that nothing that was taken can be lost.
+    /// Return an entry that was taken, or raise its error. This does not wait, so the entry cannot be lost to a cancellation.
     #[inline]
     fn hand_over<'py>(&self, entry: Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         let py = entry.py();

@@ -1,4 +1,4 @@
-//! Whether a run may pull and call tasks now, and the gate at which its feeder waits until it may.
+//! The conditions under which a run may pull and call tasks, and the gate that its feeder awaits until they hold.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -7,29 +7,29 @@ use pyo3::prelude::*;
 
 use super::engine::Engine;
 
-/// The state of the run, which Python sets.
+/// The state of a run, set from Python.
 #[derive(Debug, Default)]
 pub(super) struct State {
     /// Whether new tasks may be called.
     pub(super) accepts: AtomicBool,
     /// Whether waiting tasks may request their capacity.
     pub(super) grants: AtomicBool,
-    /// Whether no task is called again.
+    /// Whether retries are disabled.
     pub(super) is_ending: AtomicBool,
-    /// Whether the policy is notified when no task is left.
+    /// Whether the policy is notified when the last task has ended.
     pub(super) is_watched: AtomicBool,
     /// Whether the executor was started.
     pub(super) has_executor: AtomicBool,
 }
 
 impl Engine {
-    /// Whether a task may be called, apart from its capacity: one that was accepted, or so many more.
+    /// Return whether an accepted task (`more` is 0) or `more` new tasks may be called, apart from their capacity.
     #[inline]
     pub(super) fn may_start(&self, py: Python<'_>, more: usize) -> bool {
         self.may_call(py, more) && self.events.get().has_room(py, None)
     }
 
-    /// The same without the room for unread events.
+    /// Return the same as `may_start`, ignoring the space for unread events.
     #[inline]
     fn may_call(&self, py: Python<'_>, more: usize) -> bool {
         self.state.accepts.load(Relaxed)
@@ -37,7 +37,7 @@ impl Engine {
             && !self.events.get().is_window_full(py, more)
     }
 
-    /// Whether the feeder can go on, apart from the room for unread events.
+    /// Return whether the feeder can continue, ignoring the space for unread events.
     pub(super) fn is_ready(&self, py: Python<'_>) -> bool {
         if self.held.load(Relaxed) != 0 {
             return self.may_call(py, 0);
@@ -45,7 +45,7 @@ impl Engine {
         self.registry.queued(py) < self.lookahead && self.may_call(py, 1)
     }
 
-    /// Wakes the feeder if it can go on.
+    /// Wake the feeder if it can continue.
     #[inline]
     pub(super) fn wake(&self, py: Python<'_>) -> PyResult<()> {
         let is_shut = self.gate.borrow(py).is_some();
@@ -88,7 +88,7 @@ impl Engine {
         self.held.store(id, Relaxed);
     }
 
-    /// The id of the task that was pulled when it could not be called, if it can be now.
+    /// Return the id of the held task if it can be called now. It is then no longer held.
     pub(super) fn take_held(&self, py: Python<'_>) -> Option<u64> {
         let held = self.held.load(Relaxed);
         if held == 0 || !self.may_start(py, 0) || self.needs_executor(py) {
@@ -102,14 +102,14 @@ impl Engine {
         self.held.load(Relaxed) != 0
     }
 
-    /// A task is not held any more.
+    /// Clear the held task, if it is this one.
     pub(super) fn unhold(&self, id: u64) {
         if self.held.load(Relaxed) == id {
             self.held.store(0, Relaxed);
         }
     }
 
-    /// Whether a task needs only capacity, and has not requested it.
+    /// Return whether a task needs only capacity, and has not requested it.
     pub(super) fn lacks_request(&self, py: Python<'_>, id: u64) -> bool {
         (self.registry)
             .with_waiting(py, id, |waiting| {

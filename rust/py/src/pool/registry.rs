@@ -12,22 +12,22 @@ use crate::object::gil_cell::GilCell;
 use crate::object::int_hasher::BuildIntHasher;
 use crate::runtime::asyncio;
 
-/// A task that was called and has not stopped.
+/// The state of a task that was called and has not stopped.
 #[derive(Debug, Default)]
 pub(super) struct Running {
-    /// The asyncio task that it runs in; `None` during its first step, and for work of an executor.
+    /// The asyncio task in which the task runs; `None` during its first step, and for work of an executor.
     pub(super) task: Option<Py<PyAny>>,
-    /// Work that an executor runs. The record of any other task is in its coroutine.
+    /// The work that an executor runs. The record of any other task is in its coroutine.
     pub(super) submitted: Option<Box<Submitted>>,
-    /// Whether it was cancelled for good.
+    /// Whether the task was cancelled, which also disables its retries.
     pub(super) cancel_requested: bool,
-    /// Whether the cancellation reached work that had not stopped by itself.
+    /// Whether the cancellation reached work that had not ended by itself.
     pub(super) is_disturbed: bool,
     /// Whether the current attempt has exceeded its timeout.
     pub(super) timed_out: bool,
 }
 
-/// Work that was submitted to an executor.
+/// The work of a task that was submitted to an executor.
 #[derive(Debug)]
 pub(super) struct Submitted {
     pub(super) record: TaskRecord,
@@ -37,18 +37,18 @@ pub(super) struct Submitted {
 
 traverse!(Submitted { record, handle });
 
-/// A task that does not run: it was not called yet, or it failed and will be called again.
+/// The state of a task that does not run. It was never called, or it failed and will be retried.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) record: TaskRecord,
-    /// Its request for capacity, if it has one.
+    /// The pending request for capacity.
     pub(super) request: Option<Request>,
-    /// Whether it needs only capacity now: it is not in the delay before a retry.
+    /// Whether the task needs only capacity. False during the delay before a retry.
     pub(super) is_due: bool,
 }
 
 impl Waiting {
-    /// Whether it was never called.
+    /// Return whether the task was never called.
     pub(super) fn is_queued(&self) -> bool {
         self.record.attempt == 0
     }
@@ -76,7 +76,7 @@ impl Traverse for Running {
     }
 }
 
-/// See the top of this file.
+/// The tasks of a run, by id.
 #[derive(Debug, Default)]
 pub(super) struct Registry(GilCell<Tasks>);
 
@@ -113,7 +113,7 @@ impl Tasks {
     }
 }
 
-/// The object by which a running task is stopped.
+/// The object that stops a running task: its asyncio task, or the handle of its executor.
 #[derive(Debug)]
 pub(super) enum Stoppable {
     Task(Py<PyAny>),
@@ -125,40 +125,40 @@ impl Registry {
         self.0.borrow(py).entries.is_empty()
     }
 
-    /// The number of running tasks.
+    /// Return the number of running tasks.
     #[inline]
     pub(super) fn running(&self, py: Python<'_>) -> usize {
         let tasks = self.0.borrow(py);
         tasks.entries.len() - tasks.queued - tasks.backing_off
     }
 
-    /// The number of tasks that were never called.
+    /// Return the number of tasks that were never called.
     #[inline]
     pub(super) fn queued(&self, py: Python<'_>) -> usize {
         self.0.borrow(py).queued
     }
 
-    /// The number of tasks that will be called again.
+    /// Return the number of tasks that will be retried.
     #[inline]
     pub(super) fn backing_off(&self, py: Python<'_>) -> usize {
         self.0.borrow(py).backing_off
     }
 
-    /// The ids of all tasks, in the order in which they were accepted.
+    /// Return the ids of all tasks, in the order in which they were accepted.
     pub(super) fn ids(&self, py: Python<'_>) -> Vec<u64> {
         let mut ids: Vec<_> = self.0.borrow(py).entries.keys().copied().collect();
         ids.sort_unstable();
         ids
     }
 
-    /// Adds a task whose first step is about to run.
+    /// Add a task whose first step is about to run.
     #[inline]
     pub(super) fn add_running(&self, py: Python<'_>, id: u64, running: Running) {
         let old = (self.0.borrow(py).entries).insert(id, Entry::Running(running));
         drop(old);
     }
 
-    /// Stores the asyncio task of a task after its first step. Returns whether it was cancelled during that step.
+    /// Store the asyncio task of a task after its first step. Return whether the task was cancelled during that step.
     #[inline]
     pub(super) fn set_task(&self, py: Python<'_>, id: u64, task: Py<PyAny>) -> bool {
         let mut tasks = self.0.borrow(py);
@@ -171,7 +171,7 @@ impl Registry {
         running.cancel_requested
     }
 
-    /// Changes a running task. `None` if it does not run.
+    /// Call `change` with a running task; return `None` if the task does not run.
     pub(super) fn with_running<T>(
         &self,
         py: Python<'_>,
@@ -181,7 +181,7 @@ impl Registry {
         self.0.borrow(py).running_mut(id).map(change)
     }
 
-    /// Removes a running task that has stopped.
+    /// Remove a running task that has stopped.
     #[inline]
     pub(super) fn remove_running(&self, py: Python<'_>, id: u64) -> Option<Running> {
         let mut tasks = self.0.borrow(py);
@@ -205,7 +205,7 @@ impl Registry {
         drop(old);
     }
 
-    /// Changes a waiting task. `None` if it does not wait.
+    /// Call `change` with a waiting task; return `None` if the task does not wait.
     pub(super) fn with_waiting<T>(
         &self,
         py: Python<'_>,
@@ -227,7 +227,7 @@ impl Registry {
         }
     }
 
-    /// Takes the request of a waiting task.
+    /// Take the request of a waiting task.
     pub(super) fn take_request(&self, py: Python<'_>, id: u64) -> Option<Request> {
         let mut tasks = self.0.borrow(py);
         let waiting = tasks.waiting_mut(id)?;
@@ -237,19 +237,19 @@ impl Registry {
         request
     }
 
-    /// The number of requests for capacity.
+    /// Return the number of requests for capacity.
     pub(super) fn requests(&self, py: Python<'_>) -> usize {
         self.0.borrow(py).requests
     }
 
-    /// Whether the caller is one of the running tasks.
+    /// Return whether the caller is one of the running tasks.
     pub(super) fn is_inside(&self, py: Python<'_>) -> bool {
         let current = asyncio::current_task(py);
         let tasks = self.0.borrow(py);
         tasks.entries.values().any(|entry| match entry {
             Entry::Running(running) if running.submitted.is_none() => {
                 match (&running.task, &current) {
-                    // During a first step no other code runs: the caller is in it.
+                    // No other code runs during a first step, so the caller is part of that step.
                     (None, _) => true,
                     (Some(task), Some(current)) => current.is(task),
                     (Some(_), None) => false,
@@ -259,13 +259,13 @@ impl Registry {
         })
     }
 
-    /// Whether a task is being stopped.
+    /// Return whether a task is being stopped.
     pub(super) fn is_stopping(&self, py: Python<'_>, id: u64) -> bool {
         let stopping = |running: &mut Running| running.cancel_requested || running.timed_out;
         self.with_running(py, id, stopping).unwrap_or(false)
     }
 
-    /// Marks a running task and cancels it. Does nothing if `mark` returns false. Returns whether the task runs.
+    /// Mark a running task and cancel it, unless `mark` returns false. Return whether the task runs.
     pub(super) fn stop(
         &self,
         py: Python<'_>,
@@ -280,7 +280,7 @@ impl Registry {
             match (&running.task, handle) {
                 (Some(task), _) => Some(Stoppable::Task(task.clone_ref(py))),
                 (None, Some(handle)) => Some(Stoppable::Handle(handle.clone_ref(py))),
-                // After the first step: see `set_task`.
+                // The caller of `set_task` cancels the task after its first step.
                 (None, None) => None,
             }
         });
@@ -302,7 +302,7 @@ impl Registry {
 }
 
 impl Stoppable {
-    /// Requests cancellation. Returns whether there was work to stop.
+    /// Request cancellation. Return whether there was work to stop.
     fn cancel(&self, py: Python<'_>) -> PyResult<bool> {
         let (Self::Task(object) | Self::Handle(object)) = self;
         let result = object.bind(py).call_method0(intern!(py, "cancel"))?;

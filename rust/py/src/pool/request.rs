@@ -1,9 +1,11 @@
-//! The request of a task for its capacity.
+//! `Request`: the request of a task for its capacity.
 //!
-//! The capacity's own queue decides among the requests of a run: by priority, then in their order. The request of the task that was
-//! pulled last, if only one is pulled ahead, is driven by the feeder: nothing is pulled meanwhile, and the step of the feeder that gets
-//! the lease starts the task and goes on with the next. Any other request is driven by callbacks on the future that it waits for. A
-//! capacity of a subclass may wait in its own way, and gets an asyncio task for each request.
+//! The wait queue of the capacity orders the requests of a run by priority, then by arrival. A request is driven in one of three ways:
+//!
+//! - By the feeder, for the task that was pulled last, if the look-ahead is one. Nothing is pulled meanwhile. The step of the feeder
+//!   that receives the lease starts the task and continues with the next item.
+//! - By callbacks on the future that it awaits, for any other task.
+//! - By an asyncio task of its own, if a subclass of the capacity overrides how a lease is acquired.
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -18,10 +20,10 @@ use crate::capacity::{Next, RunUsage, TaskPermit};
 use crate::coroutine::{Future, Step, delegate};
 use crate::object::gc::traverse;
 
-/// See the top of this file.
+/// A pending request for capacity.
 #[derive(Debug)]
 pub(super) enum Request {
-    /// An awaitable of the core that returns a lease, and what it waits for.
+    /// An awaitable of the core that returns a lease, and the object that it awaits.
     Driven {
         awaitable: Py<PyAny>,
         awaited: Option<Py<PyAny>>,
@@ -34,7 +36,7 @@ pub(super) enum Request {
 traverse!(enum Request { Driven { awaitable, awaited }, Task(task) });
 
 impl Request {
-    /// Leaves the queue, and gives up the capacity that was granted meanwhile.
+    /// Leave the wait queue, and release capacity that was granted meanwhile.
     fn cancel(self, py: Python<'_>) -> PyResult<()> {
         match self {
             Self::Driven {
@@ -43,7 +45,7 @@ impl Request {
                 by_feeder,
             } => {
                 (awaitable.bind(py)).call_method0(intern!(py, "close"))?;
-                // The feeder has to look again; a bare event-loop iteration, which is no future, comes by itself.
+                // Wake the feeder, because its request is gone. A bare yield has no future and resumes by itself.
                 match awaited {
                     Some(awaited) if by_feeder => match awaited.bind(py).cast::<Future>() {
                         Ok(awaited) => Future::wake(awaited),
@@ -62,19 +64,19 @@ impl Request {
 /// The result of a request, or of one step of it.
 #[derive(Debug)]
 pub(super) enum Requested<'py> {
-    /// The task has its capacity and was called, or it ended with an error.
+    /// The task was called with its capacity, or it ended with an error.
     Settled,
-    /// The feeder drives it.
+    /// The feeder drives the request.
     OfFeeder,
-    /// It waits for this.
+    /// The request waits for this object.
     Waits(Bound<'py, PyAny>),
-    /// It was withdrawn, or is driven by callbacks.
+    /// The request was withdrawn, or is driven by callbacks or an asyncio task.
     Elsewhere,
 }
 
 impl Engine {
-    /// Requests the capacity of a task, and calls it if it is granted at once. `pulled` is the current time for the next task of the
-    /// feeder; there is none for a task that is called again.
+    /// Request the capacity of a task, and call the task if it is granted at once. `pulled` is the current time for a task from the
+    /// feeder, otherwise `None`.
     pub(super) fn request<'py>(
         slf: &Bound<'py, Self>,
         spec: TaskSpec<'py>,
@@ -96,7 +98,7 @@ impl Engine {
             None if pulled.is_some() && this.lookahead == 1 => {
                 this.client.next(py, cost, usage, || Ok(usage()))
             }
-            // At the end of the queue: also a task that is called again.
+            // A retried task also joins the end of the wait queue.
             None => this.client.request(py, cost),
         };
         match next {
@@ -129,7 +131,7 @@ impl Engine {
                 }
                 Ok(Requested::Elsewhere)
             }
-            // Also a `CancelledError` of a cost: it cancels no task.
+            // A `CancelledError` that a cost raises is also an error of the task: it cancels nothing.
             Err(error) => {
                 Self::refuse(slf, record, error)?;
                 Ok(Requested::Settled)
@@ -168,12 +170,12 @@ impl Engine {
         }?;
         match delegate::send(&awaitable, py.None().bind(py))? {
             Step::Return(lease) => Ok(Next::Granted(TaskPermit::Lease(lease.unbind()))),
-            // Its next step returns what it waits for now.
+            // The awaited object is dropped here, because the next step of the awaitable yields the current one.
             Step::Yield(_) => Ok(Next::Pending(awaitable)),
         }
     }
 
-    /// One step of the request of a task, which starts if that was the last.
+    /// Take one step of the request of a task, and call the task if the step returns its lease.
     pub(super) fn step_request<'py>(
         slf: &Bound<'py, Self>,
         id: u64,
@@ -191,8 +193,8 @@ impl Engine {
         match delegate::send(awaitable.bind(py), value) {
             Ok(Step::Yield(awaited)) => {
                 let old = registry.with_waiting(py, id, |waiting| match &mut waiting.request {
-                    Some(Request::Driven { awaited: place, .. }) => {
-                        place.replace(awaited.clone().unbind())
+                    Some(Request::Driven { awaited: field, .. }) => {
+                        field.replace(awaited.clone().unbind())
                     }
                     _ => None,
                 });
@@ -212,7 +214,7 @@ impl Engine {
         }
     }
 
-    /// Drives a request by callbacks.
+    /// Drive a request by callbacks.
     pub(super) fn drive(slf: &Bound<'_, Self>, id: u64) -> PyResult<()> {
         let py = slf.py();
         let Requested::Waits(awaited) = Self::step_request(slf, id, py.None().bind(py))? else {
@@ -235,7 +237,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Calls a task whose capacity was granted. Returns whether it still waited for that.
+    /// Call a task whose capacity was granted. Return whether the task still waited for it.
     pub(super) fn grant(slf: &Bound<'_, Self>, id: u64, lease: Py<PyAny>) -> PyResult<bool> {
         let py = slf.py();
         let this = slf.get();
@@ -262,7 +264,7 @@ impl Engine {
         Ok(true)
     }
 
-    /// Requests the capacity of a task that waits without a request.
+    /// Request the capacity of a task that waits without a request.
     pub(super) fn request_again(slf: &Bound<'_, Self>, id: u64) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
@@ -280,7 +282,7 @@ impl Engine {
         }
     }
 
-    /// The delay before a retry is over.
+    /// Request the capacity of a task whose delay before a retry is over.
     pub(super) fn retry(slf: &Bound<'_, Self>, id: u64) -> PyResult<()> {
         let py = slf.py();
         let registry = &slf.get().registry;
@@ -295,7 +297,7 @@ impl Engine {
         }
     }
 
-    /// Cancels the request of a task, which waits without one then.
+    /// Cancel the request of a task. The task stays in the registry.
     pub(super) fn cancel_request(&self, py: Python<'_>, id: u64) -> PyResult<()> {
         match self.registry.take_request(py, id) {
             Some(request) => request.cancel(py),
@@ -303,7 +305,7 @@ impl Engine {
         }
     }
 
-    /// Removes a waiting task from the registry.
+    /// Remove a waiting task from the registry, with its request and its timer.
     pub(super) fn withdraw(slf: &Bound<'_, Self>, id: u64) -> PyResult<Option<Box<Waiting>>> {
         let py = slf.py();
         let this = slf.get();
@@ -317,7 +319,7 @@ impl Engine {
     }
 }
 
-/// Continues a request when the future that it waits for is done.
+/// The callback that continues a request when the future that it awaits is done.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 struct Resume {

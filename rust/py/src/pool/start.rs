@@ -1,4 +1,4 @@
-//! From an item of the source to the first step of its task.
+//! The path from an item of the source to the first step of its task.
 
 use pyo3::ffi;
 use pyo3::intern;
@@ -19,19 +19,19 @@ use crate::coroutine::Native;
 use crate::merge::task_context::TaskGuard;
 use crate::runtime::asyncio::InContext;
 
-/// The result of the admission of an item.
+/// The result of admitting an item.
 #[derive(Debug)]
 pub(super) enum Admitted {
     /// The task was called, or ended with an error, at this time.
     Settled(f64),
-    /// The feeder drives its request.
+    /// The feeder drives the request of the task with this id.
     OfFeeder(u64),
-    /// It waits for its capacity, or for room.
+    /// The task waits for its capacity or for space.
     Waits,
 }
 
 impl Engine {
-    /// Accepts an item as a task of the run.
+    /// Accept an item as a task of the run. Return `None` if the task ended with an error.
     fn accept<'py>(
         slf: &Bound<'py, Self>,
         item: &Bound<'py, PyAny>,
@@ -86,9 +86,9 @@ impl Engine {
         }
     }
 
-    /// Gives a task its key.
+    /// Assign a task its key, or return an error if another task has that key.
     ///
-    /// A key is an object of the user: its hash, its comparison and its text may raise. That costs only this task.
+    /// A key is a user's object whose hash, comparison and `str()` may raise. Such an error ends only this task.
     fn claim(&self, record: &mut TaskRecord, key: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = key.py();
         record.key = Some(key.clone().unbind());
@@ -107,7 +107,7 @@ impl Engine {
         Err(PyErr::from_value(error))
     }
 
-    /// Ends a task that cannot be called, or not again.
+    /// End a task that cannot be called or retried.
     pub(super) fn refuse(slf: &Bound<'_, Self>, record: TaskRecord, error: PyErr) -> PyResult<()> {
         Self::fail(slf, record, error, false).map(drop)
     }
@@ -118,14 +118,14 @@ impl Engine {
         Ok(PyErr::from_value(error))
     }
 
-    /// Accepts an item, and calls its task if there is room and capacity.
+    /// Accept an item, and call its task if there is space and capacity.
     pub(super) fn admit<'py>(
         slf: &Bound<'py, Self>,
         item: &Bound<'py, PyAny>,
     ) -> PyResult<Admitted> {
         let py = item.py();
         let this = slf.get();
-        // Before it has a slot.
+        // Checked before `accept` adds the slot of the task, which would count as used.
         let may_start = this.may_start(py, 1);
         let now = this.now(py)?;
         let Some((record, spec)) = Self::accept(slf, item, now)? else {
@@ -143,7 +143,7 @@ impl Engine {
         })
     }
 
-    /// Keeps a task that was pulled when it could not be called.
+    /// Hold a task that was pulled and cannot be called yet.
     #[cold]
     fn hold(&self, py: Python<'_>, record: TaskRecord) {
         self.set_held(record.id);
@@ -157,7 +157,7 @@ impl Engine {
         );
     }
 
-    /// Requests the capacity of the task that was held.
+    /// Request the capacity of the task that was held.
     pub(super) fn admit_held(slf: &Bound<'_, Self>, id: u64) -> PyResult<Admitted> {
         let py = slf.py();
         let this = slf.get();
@@ -183,7 +183,7 @@ impl Engine {
         })
     }
 
-    /// Calls a task whose capacity is held, at the time `now` if that is known.
+    /// Call a task whose capacity was granted. `now` is the current time, if known.
     pub(super) fn start<'py>(
         slf: &Bound<'py, Self>,
         spec: TaskSpec<'py>,
@@ -198,7 +198,7 @@ impl Engine {
         }
         let name = match this.describe(py, &record) {
             Ok(name) => name,
-            // The text of the key ends the program, or is a cancellation.
+            // The `str()` of the key raised an error such as `KeyboardInterrupt` or `CancelledError`.
             Err(error) => return Self::refuse(slf, record, error),
         };
         let context = spec.context.as_ref().unwrap_or(this.context.bind(py));
@@ -206,7 +206,7 @@ impl Engine {
         let context =
             unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_Copy(context.as_ptr()))? };
         let mut call = spec.call;
-        // A bare number has nothing to settle, and does not pay for that.
+        // A lease whose cost is a bare number has nothing to settle, so the task avoids the cost of the context variable.
         call.has_lease = spec.cost.as_ref().is_some_and(|cost| !is_number(cost));
         let now = match now {
             Some(now) => now,
@@ -220,7 +220,7 @@ impl Engine {
         this.start_task(slf, call, record, &name, &context)
     }
 
-    /// Creates the asyncio task and takes its first step.
+    /// Create the asyncio task and take its first step.
     fn start_task<'py>(
         &self,
         slf: &Bound<'py, Self>,
@@ -246,7 +246,7 @@ impl Engine {
             let mut entered = TaskGuard::default();
             entered.enter(self.event_loop(py), task.clone(), true)?;
             let _context = InContext::enter(context)?;
-            // The task finds the result in its own first step.
+            // The coroutine stores the result until the asyncio task takes its own first step.
             Native::<TaskCoroutine>::drive(&work, |work| Ok(work.step_ahead(&task)))?;
         }
         if self.registry.set_task(py, id, task.clone().unbind()) {
@@ -257,7 +257,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Cancels a task for good: at once if it does not run, otherwise as soon as it has stopped.
+    /// Cancel a task without a retry. A task that does not run ends at once; any other ends when it has stopped.
     pub(super) fn cancel_task(slf: &Bound<'_, Self>, id: u64) -> PyResult<bool> {
         let py = slf.py();
         let this = slf.get();

@@ -1,7 +1,7 @@
-//! Work of an executor: a task that does not run on the event loop of the pool.
+//! The work of an executor: tasks that do not run on the event loop of the pool.
 //!
-//! The engine knows an executor by its protocol alone (`headrace.pool.executor`): it submits a task with a listener, which the executor
-//! notifies of the call, of values, and of exactly one result. Capacity is held until then.
+//! The engine uses an executor only through its protocol (`headrace.pool.executor`). It submits a task with a listener. The executor
+//! notifies the listener of the call, of values, and of exactly one result. The capacity is held until that result.
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -15,7 +15,7 @@ use super::timers::Expiry;
 use crate::capacity::{TaskPermit, is_number};
 use crate::object::gil_cell::GilCell;
 
-/// The listener of one attempt of a task. Once the attempt has ended, or its work was detached, nothing that it is told has an effect.
+/// The listener of one attempt of a task. Notifications have no effect after the attempt has ended or its work was detached.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct Listener {
@@ -36,7 +36,7 @@ impl Listener {
     fn called(&self, py: Python<'_>) -> PyResult<()> {
         let engine = self.engine.bind(py);
         let now = engine.get().now(py)?;
-        // Taken out, because setting a timer calls Python.
+        // Setting a timer calls Python, which must not happen while the registry is borrowed, so the entry is taken out.
         let Some(mut running) = engine.get().registry.remove_running(py, self.id) else {
             return Ok(());
         };
@@ -69,7 +69,7 @@ impl Listener {
             return Ok(());
         };
         if running.timed_out && !engine.get().can_cancel_submitted(py)? {
-            // The work could not be stopped in time, and ended late.
+            // The executor could not stop the work at its timeout, so it returned late.
             let error = engine.get().timeout_error(py, &record)?;
             return Engine::failed_attempt(engine, record, error, running.into()).map(drop);
         }
@@ -96,7 +96,7 @@ impl Listener {
 }
 
 impl Listener {
-    /// Takes the record of the work, which has stopped, and its state.
+    /// Take the record and the state of work that has stopped, and release its capacity.
     fn take(&self, py: Python<'_>) -> PyResult<Option<(TaskRecord, Running)>> {
         let engine = self.engine.get();
         let is_submitted = (engine.registry)
@@ -118,7 +118,7 @@ impl Listener {
     }
 }
 
-/// Releases the capacity of detached work when that has stopped, in any thread.
+/// The callback that releases the capacity of detached work when it has stopped. Any thread may call it.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 struct Release(GilCell<Option<TaskPermit>>);
@@ -132,7 +132,7 @@ impl Release {
 }
 
 impl Engine {
-    /// Submits a task to its executor.
+    /// Submit a task to its executor.
     pub(super) fn submit(
         slf: &Bound<'_, Self>,
         cost: Option<&Bound<'_, PyAny>>,
@@ -185,14 +185,14 @@ impl Engine {
         }
     }
 
-    /// Whether the executor can cancel work.
+    /// Return whether the executor can cancel work.
     pub(super) fn can_cancel_submitted(&self, py: Python<'_>) -> PyResult<bool> {
         (self.policy.bind(py))
             .getattr(intern!(py, "can_cancel_submitted"))?
             .is_truthy()
     }
 
-    /// Detaches running work that cannot be cancelled; its capacity is held until it ends. Returns whether there was such work.
+    /// Detach running work that cannot be cancelled; its capacity is held until it ends. Return whether there was such work.
     pub(super) fn detach(slf: &Bound<'_, Self>, id: u64) -> PyResult<bool> {
         let py = slf.py();
         let this = slf.get();

@@ -1,4 +1,4 @@
-//! One attempt of a task, from its call to its end.
+//! `TaskBody`: one attempt of a task, from its call to its end.
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -13,20 +13,20 @@ use crate::coroutine::delegate::is_awaitable;
 use crate::coroutine::{Inner, Step};
 use crate::object::gc::traverse;
 
-/// The function to call.
+/// The function to call, and its arguments.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) fn_: Py<PyAny>,
     pub(super) args: Option<Py<PyTuple>>,
-    /// Whether its context is not that of the run, and so does not tell yet that it is inside of the run.
+    /// Whether the task has a context of its own, in which the variable that marks code inside the run is not set yet.
     pub(super) has_own_context: bool,
-    /// Whether `current_lease()` returns its lease.
+    /// Whether `current_lease()` returns the lease of the task.
     pub(super) has_lease: bool,
 }
 
 traverse!(Call { fn_, args });
 
-/// Calls the function, drives its result, and reports the end to the engine just before it ends itself.
+/// The attempt. It calls the function, drives its result, and reports the end to the engine just before it returns or raises.
 #[derive(Debug)]
 pub(super) struct TaskBody {
     call: Option<Call>,
@@ -44,7 +44,7 @@ impl TaskBody {
         }
     }
 
-    /// One step. `task` is the asyncio task that it is part of, if that is known.
+    /// Take one step. `task` is the current asyncio task, if known.
     #[inline]
     pub(super) fn send<'py>(
         &mut self,
@@ -61,7 +61,7 @@ impl TaskBody {
         self.finish_if_done(engine.bind(py), stepped, task)
     }
 
-    /// One step with an error thrown in.
+    /// Take one step by throwing an error.
     pub(super) fn throw<'py>(
         &mut self,
         engine: &Py<Engine>,
@@ -70,13 +70,13 @@ impl TaskBody {
     ) -> PyResult<Step<'py>> {
         let stepped = match (&self.inner, self.call.take()) {
             (Some(inner), _) => inner.throw(py, error),
-            // It is cancelled before its first step.
+            // The task was cancelled before its first step.
             (None, _) => Err(error),
         };
         self.finish_if_done(engine.bind(py), stepped, None)
     }
 
-    /// Calls the function, and takes the first step of its result.
+    /// Call the function, and take the first step of its result.
     fn begin<'py>(&mut self, engine: &Bound<'py, Engine>, call: &Call) -> PyResult<Step<'py>> {
         let py = engine.py();
         let this = engine.get();
@@ -112,7 +112,7 @@ impl TaskBody {
         inner.send(py.None().bind(py))
     }
 
-    /// Reports the end to the engine, if this was it.
+    /// Report the end of the attempt to the engine, if this step was the last one.
     fn finish_if_done<'py>(
         &mut self,
         engine: &Bound<'py, Engine>,
@@ -150,7 +150,7 @@ traverse!(TaskBody {
     inner
 });
 
-/// Sets a context variable in the current context.
+/// Set a context variable in the current context.
 fn set_variable(variable: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
     // SAFETY: attached, and two live objects; CPython refuses an object that is no context variable. The token is an owned reference.
     let token = unsafe {

@@ -1,4 +1,4 @@
-//! The coroutine of the asyncio task in which a task runs.
+//! `TaskCoroutine`: the coroutine of the asyncio task in which a task runs.
 
 use std::ffi::CStr;
 
@@ -16,18 +16,19 @@ use crate::errors::RaisedError;
 use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::runtime::asyncio;
 
-/// The result of the first step, which was taken before the asyncio task took its own.
+/// The result of a first step that the engine took before the asyncio task took its own.
 #[derive(Debug)]
 enum FirstStep {
-    /// There is none, or the asyncio task has it.
+    /// No result, or one that the asyncio task has received.
     Nothing,
-    /// The task waits for this.
+    /// The object that the task awaits.
     Waits(FirstAwait),
     Returned(Py<PyAny>),
     RaisedError(PyErr),
 }
 
-/// It ends as the function ends, so that callbacks of the asyncio task see the result. The engine is notified just before.
+/// The coroutine. It ends with the result of the function, so that callbacks of the asyncio task see that. The engine is notified just
+/// before.
 #[derive(Debug)]
 pub(crate) struct TaskCoroutine {
     engine: Py<Engine>,
@@ -58,7 +59,7 @@ impl TaskCoroutine {
         }
     }
 
-    /// Takes the first step, with `task` as the current one.
+    /// Take the first step, with `task` as the current asyncio task, and store its result.
     pub(super) fn step_ahead<'py>(&mut self, task: &Bound<'py, PyAny>) -> Step<'py> {
         let py = task.py();
         let stepped = self.step(py.None().bind(py), Some(task));
@@ -70,12 +71,12 @@ impl TaskCoroutine {
         Step::Yield(py.None().into_bound(py))
     }
 
-    /// Takes a step of the asyncio task itself.
-    fn go_on<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+    /// Take a step for the asyncio task, or return the stored result of the first step.
+    fn advance<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         let py = value.py();
         match std::mem::replace(&mut self.ahead, FirstStep::Nothing) {
             FirstStep::Nothing => self.step(value, None),
-            // It waits for one event-loop iteration, which this is.
+            // The task waits for one event-loop iteration, which has passed.
             FirstStep::Waits(held) if held.is_bare_yield(py) => self.step(value, None),
             FirstStep::Waits(held) => held.hand_up(py).map(Step::Yield),
             FirstStep::Returned(value) => Ok(Step::Return(value.into_bound(py))),
@@ -83,8 +84,8 @@ impl TaskCoroutine {
         }
     }
 
-    /// Throws an error in. It replaces the result of the first step, if the asyncio task does not have that yet.
-    fn strike<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
+    /// Throw an error into the task. It replaces a stored result of the first step.
+    fn throw_into<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
         if let FirstStep::Waits(held) = std::mem::replace(&mut self.ahead, FirstStep::Nothing)
             && held.cancel(py, &error)?
         {
@@ -96,17 +97,17 @@ impl TaskCoroutine {
         }
     }
 
-    /// Keeps asyncio from logging that the error was never retrieved: an event reports it.
-    fn read(py: Python<'_>) {
-        static READ: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let done = READ
+    /// Mark the error of the current asyncio task as retrieved, so that asyncio does not log it. An event reports the error.
+    fn mark_retrieved(py: Python<'_>) {
+        static MARK_RETRIEVED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let done = MARK_RETRIEVED
             .get_or_try_init(py, || {
                 let module = py.import("headrace.pool.executor.loop")?;
                 PyResult::Ok(module.getattr("mark_retrieved")?.unbind())
             })
-            .and_then(|read| match asyncio::current_task(py) {
+            .and_then(|callback| match asyncio::current_task(py) {
                 Some(task) => task
-                    .call_method1(intern!(py, "add_done_callback"), (read,))
+                    .call_method1(intern!(py, "add_done_callback"), (callback,))
                     .map(drop),
                 None => Ok(()),
             });
@@ -119,7 +120,8 @@ impl TaskCoroutine {
 impl Coroutine for TaskCoroutine {
     const NAME: &'static CStr = c"headrace._core.TaskCoroutine";
 
-    // As many may live at a time as the pool's limit says, and the collector counts what is allocated.
+    // A pool may run as many coroutines at a time as its capacity allows, and each new allocation brings the next garbage collection
+    // closer.
     const FREE_LIST_SIZE: usize = MOST_KEPT;
 
     fn class() -> &'static Class {
@@ -128,17 +130,17 @@ impl Coroutine for TaskCoroutine {
 
     fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();
-        let stepped = self.go_on(value);
+        let stepped = self.advance(value);
         if stepped.is_err() {
-            Self::read(py);
+            Self::mark_retrieved(py);
         }
         RaisedError::set_from(py, stepped)
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
-        let stepped = self.strike(py, error);
+        let stepped = self.throw_into(py, error);
         if stepped.is_err() {
-            Self::read(py);
+            Self::mark_retrieved(py);
         }
         stepped
     }

@@ -1,4 +1,4 @@
-//! Creating the asyncio tasks in which tasks run.
+//! `TaskFactory`: the construction of the asyncio tasks in which tasks run.
 
 use std::fmt::Write;
 
@@ -10,10 +10,10 @@ use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
 
-/// See the top of this file.
+/// The factory of a run. It reuses one dictionary of keyword arguments.
 #[derive(Debug, Default)]
 pub(super) struct TaskFactory {
-    /// The keyword arguments of an asyncio task, to be filled in anew for each; not there while one is made.
+    /// The keyword arguments of an asyncio task, updated for each one; `None` while an asyncio task is being made.
     keywords: GilCell<Option<Py<PyDict>>>,
 }
 
@@ -22,12 +22,12 @@ pub(super) struct Options<'a, 'py> {
     pub(super) event_loop: &'a Bound<'py, PyAny>,
     pub(super) name: &'a Bound<'py, PyString>,
     pub(super) context: &'a Bound<'py, PyAny>,
-    /// Whether it is to have its first step when it is made, which CPython can from 3.12 on.
+    /// Whether the asyncio task takes its first step while it is made, which CPython supports from 3.12 on.
     pub(super) is_eager: bool,
 }
 
 impl TaskFactory {
-    /// A new asyncio task; one that is eager may be done. `context` is one that may be kept.
+    /// Return a new asyncio task; an eager one may already be done. `context` replaces that of the task in the reused arguments.
     pub(super) fn make<'py>(
         &self,
         coroutine: &Bound<'py, PyAny>,
@@ -35,16 +35,16 @@ impl TaskFactory {
         context: &Py<PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = coroutine.py();
-        // Taken out, since that first step may make another.
+        // The first step of an eager task may make another asyncio task, so the dictionary is taken out.
         let kept = self.keywords.borrow(py).take();
         let keywords = match kept {
             Some(keywords) => keywords.into_bound(py),
-            None => first(options)?,
+            None => shared_keywords(options)?,
         };
         keywords.set_item(intern!(py, "name"), options.name)?;
         keywords.set_item(intern!(py, "context"), options.context)?;
         let task = asyncio::task_type(py)?.call((coroutine,), Some(&keywords))?;
-        // What is in the context of the task is to go with it.
+        // A reference to the context of the task would keep its variables alive after its end.
         keywords.set_item(intern!(py, "context"), context)?;
         let other = self.keywords.borrow(py).replace(keywords.unbind());
         drop(other);
@@ -54,9 +54,9 @@ impl TaskFactory {
 
 traverse!(TaskFactory { keywords });
 
-/// The keyword arguments that are those of each.
+/// Return the keyword arguments that all asyncio tasks of a run share.
 #[cold]
-fn first<'py>(options: &Options<'_, 'py>) -> PyResult<Bound<'py, PyDict>> {
+fn shared_keywords<'py>(options: &Options<'_, 'py>) -> PyResult<Bound<'py, PyDict>> {
     let py = options.event_loop.py();
     let keywords = PyDict::new(py);
     keywords.set_item(intern!(py, "loop"), options.event_loop)?;
@@ -66,9 +66,9 @@ fn first<'py>(options: &Options<'_, 'py>) -> PyResult<Bound<'py, PyDict>> {
     Ok(keywords)
 }
 
-/// The name of the asyncio task of a task without a key; `pool` is the name of its runner.
+/// Return the name of the asyncio task of a task without a key; `pool` is the name of its runner.
 pub(super) fn name_of<'py>(py: Python<'py>, pool: &str, id: u64) -> Bound<'py, PyString> {
-    // In one go, which takes half the time of `format!`.
+    // One allocation takes half the time of `format!`.
     let mut name = String::with_capacity(pool.len() + 32);
     name.push_str(pool);
     name.push_str(": task ");

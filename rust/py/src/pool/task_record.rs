@@ -1,30 +1,30 @@
-//! The record of a task, from its acceptance to its end.
+//! `TaskRecord`: the state of a task, from its acceptance to its end.
 
 use pyo3::prelude::*;
 
 use crate::capacity::TaskPermit;
 use crate::object::gc::{Traverse, VisitError, Visitor, traverse};
 
-/// See the top of this file. Its owner is the coroutine of a running task, otherwise the registry.
+/// The state of a task. The coroutine owns the record of a task that runs on the event loop; the registry owns all others.
 #[derive(Debug)]
 pub(super) struct TaskRecord {
     /// The item that was pulled.
     pub(super) item: Py<PyAny>,
     pub(super) id: u64,
     pub(super) key: Option<Py<PyAny>>,
-    /// Whether it has that key in the run; a second task with the same key has not.
+    /// Whether the task owns its key in the run. A second task with the same key does not.
     pub(super) owns_key: bool,
-    /// The capacity that it holds.
+    /// The capacity that the task holds.
     pub(super) grant: Option<TaskPermit>,
-    /// When it was accepted.
+    /// The time at which the task was accepted.
     pub(super) queued: f64,
-    /// When its last attempt was called.
+    /// The time of the last call.
     pub(super) started: Option<f64>,
     /// The number of calls.
     pub(super) attempt: u64,
-    /// The deadline of its timer: of its time in the queue, of an attempt, or of the delay before a retry.
+    /// The deadline of the timer: a queue timeout, the timeout of an attempt, or the delay before a retry.
     pub(super) deadline: Option<f64>,
-    /// Its slot, in an ordered run.
+    /// The output slot, in an ordered run.
     pub(super) slot: Option<u64>,
     pub(super) options: Option<Box<TaskOptions>>,
 }
@@ -39,7 +39,7 @@ pub(super) struct TaskOptions {
     pub(super) on_error: Option<Py<PyAny>>,
     /// `None` for priority 0.
     pub(super) priority: Option<Py<PyAny>>,
-    /// Whether an executor runs it.
+    /// Whether an executor runs the task.
     pub(super) is_submitted: bool,
 }
 
@@ -47,12 +47,12 @@ pub(super) struct TaskOptions {
 #[derive(Debug)]
 pub(super) struct TimeLimit {
     pub(super) seconds: f64,
-    /// The number as the user wrote it, for messages.
+    /// The object that the user passed, for messages.
     pub(super) given: Py<PyAny>,
 }
 
 impl TimeLimit {
-    /// `None` for no limit.
+    /// Return the limit, or `None` if there is none: for Python's `None` or an infinite number.
     pub(super) fn of(given: Bound<'_, PyAny>) -> PyResult<Option<Self>> {
         if given.is_none() {
             return Ok(None);
@@ -85,7 +85,7 @@ impl TaskRecord {
         (self.options.as_ref()).is_some_and(|options| options.is_submitted)
     }
 
-    /// Returns its capacity.
+    /// Release the capacity of the task.
     #[inline]
     pub(super) fn release(&mut self, py: Python<'_>) -> PyResult<()> {
         match self.grant.take() {

@@ -1,4 +1,4 @@
-//! The specification of a task: what it calls, and its options.
+//! `TaskSpec`: the function, cost, key and options of a task, read from an item.
 
 use pyo3::ffi;
 use pyo3::intern;
@@ -9,14 +9,14 @@ use super::task_body::Call;
 use super::task_record::{TaskOptions, TimeLimit};
 use crate::object::fast_attr::Field;
 
-/// See the top of this file.
+/// The specification of a task.
 #[derive(Debug)]
 pub(super) struct TaskSpec<'py> {
     pub(super) call: Call,
     pub(super) key: Option<Bound<'py, PyAny>>,
     /// `None` for one slot.
     pub(super) cost: Option<Bound<'py, PyAny>>,
-    /// The context in which the task was created. `None` for a bare callable, which has that of the run.
+    /// The context in which the task was created; `None` for a bare callable, which uses the context of the run.
     pub(super) context: Option<Bound<'py, PyAny>>,
     pub(super) options: Option<Box<TaskOptions>>,
 }
@@ -42,7 +42,7 @@ impl Defaults {
 }
 
 impl<'py> TaskSpec<'py> {
-    /// Reads the specification of an item; `None` if the item is not a task.
+    /// Read the specification of an item; return `None` if the item is not a task.
     pub(super) fn of(
         item: &Bound<'py, PyAny>,
         task_class: &Bound<'py, PyType>,
@@ -97,7 +97,7 @@ fn read_options(item: &Bound<'_, PyAny>, defaults: &Defaults) -> PyResult<TaskOp
     let py = item.py();
     let given = |name| PyResult::Ok(Some(item.getattr(name)?).filter(|value| !value.is_none()));
     let timeout = match given(intern!(py, "timeout"))? {
-        // An infinite one overrides that of the runner.
+        // An infinite timeout overrides that of the runner.
         Some(timeout) => TimeLimit::of(timeout)?,
         None => defaults.timeout.as_ref().map(|limit| limit.clone_ref(py)),
     };
@@ -117,7 +117,7 @@ fn read_options(item: &Bound<'_, PyAny>, defaults: &Defaults) -> PyResult<TaskOp
     })
 }
 
-/// Whether an object is an instance of a class, regardless of its `__class__`.
+/// Return whether an object is an instance of a class, ignoring its `__class__`.
 #[inline]
 fn is_instance(object: &Bound<'_, PyAny>, class: &Bound<'_, PyType>) -> bool {
     // SAFETY: two live objects, and `class` is a type.

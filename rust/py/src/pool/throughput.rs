@@ -1,17 +1,17 @@
-//! The number of tasks that ended, and their rate.
+//! `Throughput`: the number of ended tasks of a runner, and their rate.
 
 use pyo3::prelude::*;
 
 use crate::object::gil_cell::GilCell;
 
-/// Over how many seconds the rate is taken.
+/// The number of seconds over which the rate is measured.
 const SECONDS: i64 = 10;
 
-/// One bucket a second, and one more than are read, for the second that has only begun.
+/// The number of buckets: one for each second, and one for the current, incomplete second.
 #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
 const BUCKETS: usize = SECONDS as usize + 1;
 
-/// Counts ends, and keeps those of the last seconds apart: O(1) an end, and a bound on what it holds.
+/// The counters of ended tasks, in total and for each of the last seconds. Each end costs O(1), and the memory is constant.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug, Default)]
 pub(crate) struct Throughput {
@@ -22,9 +22,11 @@ pub(crate) struct Throughput {
 struct Counts {
     done: u64,
     failed: u64,
-    /// What ended in each second of the loop's clock, by the second modulo their number.
+    /// The number of ends in each second of the event loop's clock, indexed by the second modulo `BUCKETS`.
     buckets: [u32; BUCKETS],
+    /// The second of the newest bucket; `None` before the first end.
     second: Option<i64>,
+    /// The time at which counting started on this event loop.
     first: f64,
 }
 
@@ -35,19 +37,19 @@ impl Throughput {
         Self::default()
     }
 
-    /// How many ended with a value.
+    /// The number of tasks that ended with a value.
     #[getter]
     fn done(&self, py: Python<'_>) -> u64 {
         self.counts.borrow(py).done
     }
 
-    /// How many ended with an error.
+    /// The number of tasks that ended with an error.
     #[getter]
     fn failed(&self, py: Python<'_>) -> u64 {
         self.counts.borrow(py).failed
     }
 
-    /// One more ended.
+    /// Count the end of one task.
     #[pyo3(signature = (now, *, failed))]
     pub(super) fn note(&self, py: Python<'_>, now: f64, failed: bool) {
         let mut counts = self.counts.borrow(py);
@@ -56,20 +58,20 @@ impl Throughput {
         } else {
             counts.done += 1;
         }
-        let bucket = counts.turn(now);
+        let bucket = counts.current_bucket(now);
         counts.buckets[bucket] = counts.buckets[bucket].saturating_add(1);
     }
 
-    /// Ends a second of the last 10 seconds, or since the first.
+    /// Return the number of ends per second, over the last 10 seconds or since the first end.
     fn rate(&self, py: Python<'_>, now: f64) -> f64 {
         let mut counts = self.counts.borrow(py);
         if counts.second.is_none() {
             return 0.0;
         }
-        let newest = counts.turn(now);
+        let newest = counts.current_bucket(now);
         let oldest = counts.buckets[(newest + 1) % BUCKETS];
         let all: u32 = counts.buckets.iter().sum();
-        // The oldest second is counted by the part of it that is still among the last ten.
+        // Only part of the oldest second is within the last ten, so its ends are weighted by that part.
         let part = f64::from(oldest) * (1.0 - now.rem_euclid(1.0));
         let ended = part + f64::from(all - oldest);
         #[expect(clippy::cast_precision_loss, reason = "a small constant")]
@@ -79,23 +81,23 @@ impl Throughput {
 }
 
 impl Counts {
-    /// Empties the buckets of the seconds that have gone by, and gives that of now.
+    /// Empty the buckets of the seconds that have passed since the last call, and return the index of the current one.
     #[inline]
-    fn turn(&mut self, now: f64) -> usize {
+    fn current_bucket(&mut self, now: f64) -> usize {
         #[expect(clippy::cast_possible_truncation, reason = "it saturates")]
         let second = now.floor() as i64;
         if self.second != Some(second) {
-            self.go_on(now, second);
+            self.advance(now, second);
         }
         bucket(second)
     }
 
     #[cold]
-    fn go_on(&mut self, now: f64, second: i64) {
+    fn advance(&mut self, now: f64, second: i64) {
         let length = SECONDS + 1;
         let last = match self.second {
             Some(last) if last <= second => last,
-            // The first, or another loop with a clock of its own.
+            // This is the first end, or the runner was moved to an event loop whose clock differs.
             _ => {
                 self.first = now;
                 second.saturating_sub(length)

@@ -1,8 +1,8 @@
 //! The timers of a run: timeouts, delays before retries and queue timeouts, with one handle on the event loop.
 //!
-//! A task has at most one timer at a time. The queue is sorted by deadline, and a timer that is not needed any more is removed from it:
-//! O(log n) in the tasks that have one. The handle is left as it is then. If it fires too early it is set again, so that many tasks
-//! with the same long timeout cost no work on the event loop.
+//! A task has at most one timer at a time. The queue is sorted by deadline. Adding or removing a timer is O(log n) in the number of
+//! timers. Removing a timer does not change the handle; a handle that fires too early is set again. So many tasks with the same long
+//! timeout add no work to the event loop.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::OccupiedEntry;
@@ -16,7 +16,7 @@ use super::engine::Engine;
 use super::task_record::TaskRecord;
 use crate::object::gc::{Traverse, VisitError, Visitor};
 
-/// What happens at a deadline.
+/// The action at a deadline.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Expiry {
     QueueTimeout,
@@ -24,7 +24,7 @@ pub(super) enum Expiry {
     Retry,
 }
 
-/// See the top of this file.
+/// The timers of a run, by deadline and task id.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     queue: BTreeMap<(u64, u64), Expiry>,
@@ -32,7 +32,7 @@ pub(super) struct Timers {
     armed: Option<(f64, Py<PyAny>)>,
 }
 
-/// Maps times to integers of the same order.
+/// Map a time to an integer, keeping the order of times.
 fn sortable(time: f64) -> u64 {
     let bits = time.to_bits();
     bits ^ if bits >> 63 == 1 { u64::MAX } else { 1 << 63 }
@@ -50,7 +50,7 @@ fn time_of(sortable: u64) -> f64 {
 }
 
 impl Engine {
-    /// Sets the timer of a task.
+    /// Set the timer of a task.
     pub(super) fn set_timer(
         slf: &Bound<'_, Self>,
         record: &mut TaskRecord,
@@ -71,7 +71,7 @@ impl Engine {
         Self::arm(slf, deadline)
     }
 
-    /// Removes the timer of a task.
+    /// Remove the timer of a task.
     #[inline]
     pub(super) fn clear_timer(&self, py: Python<'_>, record: &mut TaskRecord) {
         if let Some(deadline) = record.deadline.take() {
@@ -79,7 +79,7 @@ impl Engine {
         }
     }
 
-    /// Removes the handle from the event loop.
+    /// Cancel the handle on the event loop.
     pub(super) fn disarm(&self, py: Python<'_>) -> PyResult<()> {
         let armed = self.timers.borrow(py).armed.take();
         match armed {
@@ -96,7 +96,7 @@ impl Engine {
         let this = slf.get();
         this.disarm(py)?;
         let keywords = PyDict::new(py);
-        // Otherwise it would be called in the context of the task that runs now.
+        // Without a context, the callback would run in that of the current task.
         keywords.set_item(intern!(py, "context"), &this.context)?;
         let callback = slf.getattr(intern!(py, "on_timer"))?;
         let handle = this.event_loop(py).call_method(
@@ -109,12 +109,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Handles the deadlines that have passed, in their order.
+    /// Handle the deadlines that have passed, in order.
     pub(super) fn expire(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
         let armed = this.timers.borrow(py).armed.take();
-        // An event loop may call a little early.
+        // An event loop may call the callback slightly early.
         let armed = armed.map_or(f64::NEG_INFINITY, |(deadline, _)| deadline);
         let now = sortable(this.now(py)?.max(armed));
         let mut result = Ok(());
