@@ -161,8 +161,9 @@ class Run:
             task_class=Task,
             timeout=config.timeout,
             retry=config.retry,
-            lookahead=config.lookahead,
-            most_backing_off=config.max_buffered,
+            # In the core these are sizes of memory, which no run reaches.
+            lookahead=min(config.lookahead, sys.maxsize),
+            most_backing_off=min(config.max_buffered, sys.maxsize),
             debug=self.loop.get_debug(),
         )
         self._set_state()
