@@ -189,7 +189,7 @@ def _check(fn: object, cost: object, thread: object) -> None:
         raise TypeError(f"Task: thread=True takes a plain function, not the async function {fn!r}")
 
 
-def _check_callback(name: str, callback: object) -> None:
+def _check_callback(name: str, callback: Callable[..., object]) -> None:
     check_callable_or_none(f"Task: {name}", callback)
     if inspect.iscoroutinefunction(callback):
         raise TypeError(
