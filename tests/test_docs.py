@@ -165,6 +165,33 @@ def test_every_law_has_tests_and_a_row() -> None:
     assert tested == set(laws)
 
 
+def test_functions_and_files_of_the_paths_exist() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = page[page.index("## The path of an item") : page.index("## Add an operator")]
+    files = [
+        file
+        for folder in ("rust", "python")
+        for file in (ROOT / folder).rglob("*")
+        if file.suffix in (".rs", ".py")
+    ]
+    code = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    defined = set(re.findall(r"\b(?:fn|def|struct|enum|class|type|trait) (\w+)", code))
+    names = [name for name in re.findall(r"`([^`]+)`", paths) if "=" not in name]
+    assert len(names) > 50
+    missing = []
+    for name in names:
+        if "/" in name or name.endswith((".rs", ".py")):
+            folder = name.rstrip("/")
+            found = (ROOT / folder).exists() or any(
+                file.as_posix().endswith(f"/{name}") for file in files
+            )
+        else:
+            found = re.split(r"::|\.", name)[-1] in defined
+        if not found:
+            missing.append(name)
+    assert missing == []
+
+
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
 def test_stated_rust_version_is_the_one_in_cargo_toml(page: str) -> None:
     cargo = tomllib.loads((ROOT / "Cargo.toml").read_text(encoding="utf-8"))
