@@ -38,7 +38,7 @@ from headrace.pool.events import EnvelopeType
 __all__ = [
     "AsyncIterSource",
     "Buffer",
-    "BufferKernel",
+    "BatchUntilKernel",
     "BufferSource",
     "CallbackKernel",
     "Callbacks",
@@ -76,7 +76,7 @@ __all__ = [
     "TaskProgressEnvelope",
     "Throughput",
     "WhileKernel",
-    "WindowKernel",
+    "BatchKernel",
     "__version__",
     "adopt",
     "attach",
@@ -175,17 +175,17 @@ class FlatMapKernel:
     transform: Callable[[Any], Any]
 
 @final
-class WindowKernel:
-    def __new__(cls, size: int, keeps_partial: bool) -> WindowKernel: ...
+class BatchKernel:
+    def __new__(cls, size: int, keeps_partial: bool) -> BatchKernel: ...
     size: int
     @property
     def waiting(self) -> int: ...
 
 @final
-class BufferKernel:
+class BatchUntilKernel:
     def __new__(
         cls, condition: Callable[[list[Any]], Any], keeps_partial: bool
-    ) -> BufferKernel: ...
+    ) -> BatchUntilKernel: ...
     condition: Callable[[list[Any]], Any]
     @property
     def waiting(self) -> int: ...
@@ -223,8 +223,8 @@ _Kernel: TypeAlias = (
     | WhileKernel
     | FlattenKernel
     | FlatMapKernel
-    | WindowKernel
-    | BufferKernel
+    | BatchKernel
+    | BatchUntilKernel
     | CallbackKernel
     | InOrderKernel
     | CatchKernel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from headrace._core import BufferKernel, WindowKernel
+from headrace._core import BatchUntilKernel, BatchKernel
 from headrace._internal.kernel_properties import HasCondition, HasSize
 from headrace._internal.validate import check_partial
 from headrace.pull.transform import PullObj1To1Link
@@ -40,7 +40,7 @@ class PullWindowObj(PullObj1To1Link[T, list[T]], HasSize, stock=True):
     def __init__(
         self, source: Source[T], size: int, *, partial: Literal["keep", "drop"] = "keep"
     ) -> None:
-        super().__init__(source, WindowKernel(size, check_partial(partial)))
+        super().__init__(source, BatchKernel(size, check_partial(partial)))
 
 
 class PullBufferObj(PullObj1To1Link[T, list[T]], HasCondition[T], stock=True):
@@ -75,4 +75,4 @@ class PullBufferObj(PullObj1To1Link[T, list[T]], HasCondition[T], stock=True):
         *,
         partial: Literal["keep", "drop"] = "keep",
     ) -> None:
-        super().__init__(source, BufferKernel(condition, check_partial(partial)))
+        super().__init__(source, BatchUntilKernel(condition, check_partial(partial)))

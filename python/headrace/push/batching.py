@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from headrace._core import BufferKernel, WindowKernel
+from headrace._core import BatchUntilKernel, BatchKernel
 from headrace._internal.kernel_properties import HasCondition, HasSize
 from headrace._internal.validate import check_partial
 from headrace.push.transform import PushObj1To1Link
@@ -50,7 +50,7 @@ class PushWindowObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
         *,
         partial: Literal["keep", "drop"] = "keep",
     ) -> None:
-        super().__init__(sink, WindowKernel(size, check_partial(partial)))
+        super().__init__(sink, BatchKernel(size, check_partial(partial)))
 
 
 class PushBufferObj(PushObj1To1Link[T, list[T]], HasCondition[T], stock=True):
@@ -90,4 +90,4 @@ class PushBufferObj(PushObj1To1Link[T, list[T]], HasCondition[T], stock=True):
         *,
         partial: Literal["keep", "drop"] = "keep",
     ) -> None:
-        super().__init__(sink, BufferKernel(condition, check_partial(partial)))
+        super().__init__(sink, BatchUntilKernel(condition, check_partial(partial)))

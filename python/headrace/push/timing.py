@@ -7,7 +7,7 @@ import warnings
 from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from headrace._core import IteratorResult, WindowKernel
+from headrace._core import IteratorResult, BatchKernel
 from headrace._internal.error_notes import raise_all
 from headrace._internal.fair_lock import FairLock
 from headrace._internal.kernel_properties import HasSize, KernelProperty
@@ -61,7 +61,7 @@ class PushWindowTimeoutObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
     def __init__(self, sink: PushProtocol[list[T]], size: int, timeout: float) -> None:
         super().__init__(sink)
         # It only holds and checks the size: `next_impl` fills the lists.
-        self._kernel = WindowKernel(size, True)
+        self._kernel = BatchKernel(size, True)
         self._window: _Window[T] = _Window(sink, check_positive("timeout", timeout))
 
     def _repr_parts(self) -> Iterator[str]:

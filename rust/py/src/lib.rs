@@ -61,7 +61,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     capacity::register(module)?;
     pool::register(module)?;
     module.add_class::<graph::PyGraphCore>()?;
-    module.add_class::<object::iterator_result::IteratorResult>()?;
+    module.add_class::<object::iterator_result::PyIteratorResult>()?;
     module.add_class::<pull::link::PyPullLink>()?;
     module.add_class::<source::PyDequeSource>()?;
     module.add_class::<source::PyIterSource>()?;

@@ -9,15 +9,15 @@ use crate::object::gc::traverse;
 
 /// Emits lists of items, each up to and with the item with which `condition(items so far)`, awaited if
 /// it is awaitable, is true; at the end the incomplete list, unless it is to be dropped.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "BatchUntilKernel", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct BufferKernel {
+pub(crate) struct PyBatchUntilKernel {
     condition: Callable,
     batch: Batch,
 }
 
 live_kernel! {
-    impl BufferKernel {
+    impl PyBatchUntilKernel {
         live { condition: set_condition }
 
         #[new]
@@ -36,7 +36,7 @@ live_kernel! {
     }
 }
 
-impl Kernel for BufferKernel {
+impl Kernel for PyBatchUntilKernel {
     const PARAMETER: &'static str = "condition";
 
     #[inline(never)]
@@ -68,4 +68,4 @@ impl Kernel for BufferKernel {
     }
 }
 
-traverse!(BufferKernel { condition, batch });
+traverse!(PyBatchUntilKernel { condition, batch });

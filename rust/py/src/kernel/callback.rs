@@ -15,16 +15,16 @@ use crate::object::gil_cell::GilCell;
 ///
 /// A kernel awaits once for each item. So from the first callback that returns an awaitable on, a coroutine calls the others:
 /// `rest(awaitable, callbacks, item)`.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "CallbackKernel", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct CallbackKernel {
+pub(crate) struct PyCallbackKernel {
     /// `None` only after the collector cleared it.
     callbacks: GilCell<Option<Py<PyTuple>>>,
     rest: Py<PyAny>,
 }
 
 #[pymethods]
-impl CallbackKernel {
+impl PyCallbackKernel {
     #[new]
     fn new(callbacks: &Bound<'_, PyAny>, rest: &Bound<'_, PyAny>) -> PyResult<Self> {
         Ok(Self {
@@ -75,7 +75,7 @@ fn checked(callbacks: &Bound<'_, PyAny>) -> PyResult<Py<PyTuple>> {
     PyTuple::new(callbacks.py(), items).map(Bound::unbind)
 }
 
-impl Kernel for CallbackKernel {
+impl Kernel for PyCallbackKernel {
     const PARAMETER: &'static str = "callbacks";
 
     #[inline(never)]
@@ -105,4 +105,4 @@ impl Kernel for CallbackKernel {
     }
 }
 
-traverse!(CallbackKernel { callbacks, rest });
+traverse!(PyCallbackKernel { callbacks, rest });

@@ -9,14 +9,14 @@ use crate::object::gc::traverse;
 
 /// Emits items unchanged. For each error of the stages before it, emits `handler(error)`, awaited if it is awaitable; nothing if
 /// that is `skip`.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "CatchKernel", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct CatchKernel {
+pub(crate) struct PyCatchKernel {
     handler: Callable,
     skip: Py<PyAny>,
 }
 
-/// An error that a [`CatchKernel`] processes. The driver passes it like an item: it is awaited, and kept when its pull is
+/// An error that a [`PyCatchKernel`] processes. The driver passes it like an item: it is awaited, and kept when its pull is
 /// cancelled. It needs no `__clear__`, because the error has one.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Caught {
 }
 
 live_kernel! {
-    impl CatchKernel {
+    impl PyCatchKernel {
         live { handler: set_handler }
 
         #[new]
@@ -49,7 +49,7 @@ live_kernel! {
     }
 }
 
-impl Kernel for CatchKernel {
+impl Kernel for PyCatchKernel {
     const PARAMETER: &'static str = "handler";
     const CATCHES: bool = true;
 
@@ -75,4 +75,4 @@ impl Kernel for CatchKernel {
     }
 }
 
-traverse!(CatchKernel { handler, skip });
+traverse!(PyCatchKernel { handler, skip });

@@ -11,9 +11,9 @@ use crate::object::gil_cell::GilCell;
 use crate::object::int_setting::check_int;
 
 /// Emits an item unless `key(item)`, awaited if it is awaitable, is remembered.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "DedupeKernel", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct DedupeKernel {
+pub(crate) struct PyDedupeKernel {
     /// `None` where the item is its own key.
     key: Option<Callable>,
     maxsize: Option<u64>,
@@ -31,7 +31,7 @@ enum Memory {
 }
 
 #[pymethods]
-impl DedupeKernel {
+impl PyDedupeKernel {
     #[new]
     fn new(
         py: Python<'_>,
@@ -74,7 +74,7 @@ impl DedupeKernel {
     }
 }
 
-impl DedupeKernel {
+impl PyDedupeKernel {
     /// Return whether this key is new. Remembers it.
     fn is_new(&self, key: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = key.py();
@@ -113,7 +113,7 @@ impl DedupeKernel {
     }
 }
 
-impl Kernel for DedupeKernel {
+impl Kernel for PyDedupeKernel {
     const PARAMETER: &'static str = "key";
 
     #[inline(never)]
@@ -150,4 +150,4 @@ traverse!(
         Last(last),
     }
 );
-traverse!(DedupeKernel { key, memory });
+traverse!(PyDedupeKernel { key, memory });

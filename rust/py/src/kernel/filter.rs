@@ -8,14 +8,14 @@ use crate::errors::RaisedError;
 use crate::object::gc::traverse;
 
 /// Emits an item if `predicate(item)`, awaited if it is awaitable, is true.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "FilterKernel", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct FilterKernel {
+pub(crate) struct PyFilterKernel {
     predicate: Callable,
 }
 
 live_kernel! {
-    impl FilterKernel {
+    impl PyFilterKernel {
         live { predicate: set_predicate }
 
         #[new]
@@ -27,7 +27,7 @@ live_kernel! {
     }
 }
 
-impl Kernel for FilterKernel {
+impl Kernel for PyFilterKernel {
     const PARAMETER: &'static str = "predicate";
 
     #[inline]
@@ -57,4 +57,4 @@ impl Kernel for FilterKernel {
     }
 }
 
-traverse!(FilterKernel { predicate });
+traverse!(PyFilterKernel { predicate });

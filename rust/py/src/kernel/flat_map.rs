@@ -7,14 +7,14 @@ use crate::errors::RaisedError;
 use crate::object::gc::traverse;
 
 /// Emits the items of `transform(item)`, awaited if it is awaitable: an iterable, sync or async.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "FlatMapKernel", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct FlatMapKernel {
+pub(crate) struct PyFlatMapKernel {
     transform: Callable,
 }
 
 live_kernel! {
-    impl FlatMapKernel {
+    impl PyFlatMapKernel {
         live { transform: set_transform }
 
         #[new]
@@ -26,7 +26,7 @@ live_kernel! {
     }
 }
 
-impl Kernel for FlatMapKernel {
+impl Kernel for PyFlatMapKernel {
     const PARAMETER: &'static str = "transform";
 
     #[inline(never)]
@@ -43,4 +43,4 @@ impl Kernel for FlatMapKernel {
     }
 }
 
-traverse!(FlatMapKernel { transform });
+traverse!(PyFlatMapKernel { transform });

@@ -7,19 +7,19 @@ use crate::errors::RaisedError;
 use crate::object::gc::traverse;
 
 /// Emits the items of each item, which is an iterable, sync or async.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "FlattenKernel", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct FlattenKernel;
+pub(crate) struct PyFlattenKernel;
 
 #[pymethods]
-impl FlattenKernel {
+impl PyFlattenKernel {
     #[new]
     fn new() -> Self {
         Self
     }
 }
 
-impl Kernel for FlattenKernel {
+impl Kernel for PyFlattenKernel {
     const PARAMETER: &'static str = "item";
 
     #[inline(never)]
@@ -28,4 +28,4 @@ impl Kernel for FlattenKernel {
     }
 }
 
-traverse!(FlattenKernel {});
+traverse!(PyFlattenKernel {});

@@ -13,9 +13,9 @@ use crate::object::int_setting::IntSetting;
 
 /// Emits items in the order of `index(item)`, awaited if it is awaitable. Each index from `start` on occurs once. An item that is
 /// too early is held until the missing items have been emitted, or until the end.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "InOrderKernel", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct InOrderKernel {
+pub(crate) struct PyInOrderKernel {
     index: Callable,
     start: i64,
     maxsize: IntSetting,
@@ -39,7 +39,7 @@ impl State {
 }
 
 live_kernel! {
-    impl InOrderKernel {
+    impl PyInOrderKernel {
         live { index: set_index, maxsize: set_maxsize }
 
         #[new]
@@ -79,7 +79,7 @@ fn is_integer(value: &Bound<'_, PyAny>) -> bool {
     value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>()
 }
 
-impl InOrderKernel {
+impl PyInOrderKernel {
     /// Return the reason that an item with this index can be neither emitted nor held.
     fn refusal(&self, py: Python<'_>, index: i128) -> Option<String> {
         let state = self.state.borrow(py);
@@ -99,7 +99,7 @@ impl InOrderKernel {
     }
 }
 
-impl Kernel for InOrderKernel {
+impl Kernel for PyInOrderKernel {
     const PARAMETER: &'static str = "index";
 
     #[inline(never)]
@@ -162,4 +162,4 @@ impl Kernel for InOrderKernel {
 }
 
 traverse!(State { held });
-traverse!(InOrderKernel { index, state });
+traverse!(PyInOrderKernel { index, state });

@@ -8,15 +8,15 @@ use crate::errors::RaisedError;
 use crate::object::gc::traverse;
 
 /// Emits `transform(item)`, awaited if it is awaitable and not `raw`.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "MapKernel", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct MapKernel {
+pub(crate) struct PyMapKernel {
     transform: Callable,
     raw: bool,
 }
 
 live_kernel! {
-    impl MapKernel {
+    impl PyMapKernel {
         live { transform: set_transform }
 
         #[new]
@@ -30,7 +30,7 @@ live_kernel! {
     }
 }
 
-impl MapKernel {
+impl PyMapKernel {
     /// Make a kernel whose callable is named differently in errors.
     pub(crate) fn calling(parameter: &'static str, function: &Bound<'_, PyAny>) -> PyResult<Self> {
         Ok(Self {
@@ -40,7 +40,7 @@ impl MapKernel {
     }
 }
 
-impl Kernel for MapKernel {
+impl Kernel for PyMapKernel {
     const PARAMETER: &'static str = "transform";
 
     #[inline]
@@ -62,4 +62,4 @@ impl Kernel for MapKernel {
     }
 }
 
-traverse!(MapKernel { transform });
+traverse!(PyMapKernel { transform });

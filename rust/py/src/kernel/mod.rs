@@ -21,6 +21,7 @@
 //! and its [`Kernel`]; its name in `kernels!` below; its stub in `_core.pyi`; its two classes in
 //! `python/headrace/pull/transform.py` and `push/transform.py`.
 
+mod batch;
 mod batch_until;
 mod callable;
 mod callback;
@@ -36,7 +37,6 @@ mod reduce;
 mod skip;
 mod take;
 mod take_while;
-mod window;
 
 use pyo3::prelude::*;
 
@@ -47,8 +47,8 @@ use crate::object::gc::Traverse;
 use crate::source::AnySource;
 pub(crate) use callable::{Callable, call_one};
 pub(crate) use catch::Caught;
-pub(crate) use map::MapKernel;
-pub(crate) use reduce::ReduceKernel;
+pub(crate) use map::PyMapKernel;
+pub(crate) use reduce::PyReduceKernel;
 
 /// The result of processing one item.
 #[derive(Debug)]
@@ -205,18 +205,18 @@ macro_rules! kernels {
 }
 
 kernels! {
-    Map(MapKernel),
-    Filter(filter::FilterKernel),
-    Reduce(ReduceKernel),
-    Dedupe(dedupe::DedupeKernel),
-    FlatMap(flat_map::FlatMapKernel),
-    Flatten(flatten::FlattenKernel),
-    Window(window::WindowKernel),
-    Take(take::TakeKernel),
-    Skip(skip::SkipKernel),
-    While(take_while::WhileKernel),
-    Buffer(batch_until::BufferKernel),
-    Callback(callback::CallbackKernel),
-    InOrder(in_order::InOrderKernel),
-    Catch(catch::CatchKernel),
+    Map(PyMapKernel),
+    Filter(filter::PyFilterKernel),
+    Reduce(PyReduceKernel),
+    Dedupe(dedupe::PyDedupeKernel),
+    FlatMap(flat_map::PyFlatMapKernel),
+    Flatten(flatten::PyFlattenKernel),
+    Batch(batch::PyBatchKernel),
+    Take(take::PyTakeKernel),
+    Skip(skip::PySkipKernel),
+    While(take_while::PyWhileKernel),
+    BatchUntil(batch_until::PyBatchUntilKernel),
+    Callback(callback::PyCallbackKernel),
+    InOrder(in_order::PyInOrderKernel),
+    Catch(catch::PyCatchKernel),
 }

@@ -8,9 +8,9 @@ use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
 
 /// Emits `accumulator = reducer(accumulator, item)`, awaited if it is awaitable.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "ReduceKernel", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct ReduceKernel {
+pub(crate) struct PyReduceKernel {
     reducer: Callable,
     /// The initial value; `None` if the first item is the initial value.
     initial: Option<Py<PyAny>>,
@@ -18,7 +18,7 @@ pub(crate) struct ReduceKernel {
 }
 
 live_kernel! {
-    impl ReduceKernel {
+    impl PyReduceKernel {
         live { reducer: set_reducer }
 
         #[new]
@@ -49,7 +49,7 @@ live_kernel! {
     }
 }
 
-impl Kernel for ReduceKernel {
+impl Kernel for PyReduceKernel {
     const PARAMETER: &'static str = "reducer";
 
     #[inline(never)]
@@ -80,7 +80,7 @@ impl Kernel for ReduceKernel {
     }
 }
 
-traverse!(ReduceKernel {
+traverse!(PyReduceKernel {
     reducer,
     initial,
     accumulator

@@ -9,15 +9,15 @@ use crate::object::gil_cell::GilCell;
 use crate::object::int_setting::IntSetting;
 
 /// Drops the first `size` items and emits the rest.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "SkipKernel", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct SkipKernel {
+pub(crate) struct PySkipKernel {
     size: IntSetting,
     skipped: GilCell<u64>,
 }
 
 live_kernel! {
-    impl SkipKernel {
+    impl PySkipKernel {
         live { size: set_size }
 
         #[new]
@@ -30,7 +30,7 @@ live_kernel! {
     }
 }
 
-impl Kernel for SkipKernel {
+impl Kernel for PySkipKernel {
     const PARAMETER: &'static str = "size";
 
     #[inline(never)]
@@ -49,4 +49,4 @@ impl Kernel for SkipKernel {
     }
 }
 
-traverse!(SkipKernel {});
+traverse!(PySkipKernel {});

@@ -9,15 +9,15 @@ use crate::object::gil_cell::GilCell;
 use crate::object::int_setting::IntSetting;
 
 /// Emits the first `size` items. Ends with the last of them: no further item is taken from the source.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "TakeKernel", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct TakeKernel {
+pub(crate) struct PyTakeKernel {
     size: IntSetting,
     taken: GilCell<u64>,
 }
 
 live_kernel! {
-    impl TakeKernel {
+    impl PyTakeKernel {
         live { size: set_size }
 
         #[new]
@@ -30,7 +30,7 @@ live_kernel! {
     }
 }
 
-impl Kernel for TakeKernel {
+impl Kernel for PyTakeKernel {
     const PARAMETER: &'static str = "size";
 
     #[inline(never)]
@@ -56,4 +56,4 @@ impl Kernel for TakeKernel {
     }
 }
 
-traverse!(TakeKernel {});
+traverse!(PyTakeKernel {});

@@ -9,9 +9,9 @@ use crate::object::gil_cell::GilCell;
 
 /// Calls `predicate(item)`, awaited if it is awaitable, until it is false for the first time. If `takes`, the items before that
 /// are emitted; otherwise that item and the items after it.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "WhileKernel", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct WhileKernel {
+pub(crate) struct PyWhileKernel {
     predicate: Callable,
     takes: bool,
     /// Whether the predicate was false once.
@@ -19,7 +19,7 @@ pub(crate) struct WhileKernel {
 }
 
 live_kernel! {
-    impl WhileKernel {
+    impl PyWhileKernel {
         live { predicate: set_predicate }
 
         #[new]
@@ -33,7 +33,7 @@ live_kernel! {
     }
 }
 
-impl WhileKernel {
+impl PyWhileKernel {
     /// Return the output for an item before the split, or for one past it.
     fn output<'py>(&self, item: &Bound<'py, PyAny>, is_past: bool) -> Output<'py> {
         match (self.takes, is_past) {
@@ -44,7 +44,7 @@ impl WhileKernel {
     }
 }
 
-impl Kernel for WhileKernel {
+impl Kernel for PyWhileKernel {
     const PARAMETER: &'static str = "predicate";
 
     #[inline(never)]
@@ -77,4 +77,4 @@ impl Kernel for WhileKernel {
     }
 }
 
-traverse!(WhileKernel { predicate });
+traverse!(PyWhileKernel { predicate });

@@ -1,4 +1,4 @@
-//! `IteratorResult`: the result of one step of a stream.
+//! `PyIteratorResult`: the result of one step of a stream.
 
 use pyo3::basic::CompareOp;
 use pyo3::prelude::*;
@@ -9,13 +9,13 @@ use pyo3::{IntoPyObjectExt, PyTraverseError, PyVisit};
 /// The outcome of one step: a value, or the end.
 #[pyclass(frozen, generic, module = "headrace", name = "IteratorResult")]
 #[derive(Debug)]
-pub(crate) struct IteratorResult {
+pub(crate) struct PyIteratorResult {
     value: Py<PyAny>,
     done: bool,
 }
 
 #[pymethods]
-impl IteratorResult {
+impl PyIteratorResult {
     #[classattr]
     #[pyo3(name = "__match_args__")]
     const MATCH_ARGS: (&'static str, &'static str) = ("value", "done");
@@ -84,7 +84,7 @@ impl IteratorResult {
     }
 }
 
-impl IteratorResult {
+impl PyIteratorResult {
     /// `(value, done)`
     fn to_tuple<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         (&self.value, self.done).into_pyobject(py)

@@ -4,8 +4,8 @@ use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit, PyTime
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::engine::Engine;
-use super::envelope::{Envelope, EventKind, Fields};
+use super::engine::PyEngine;
+use super::envelope::{EventKind, Fields, PyEnvelope};
 use super::registry::{Running, Waiting};
 use super::task_record::TaskRecord;
 use super::timers::Expiry;
@@ -28,7 +28,7 @@ impl From<Running> for Stopping {
     }
 }
 
-impl Engine {
+impl PyEngine {
     /// Remove an attempt that has stopped on the event loop, and release its capacity.
     #[inline]
     fn stopped(&self, py: Python<'_>, record: &mut TaskRecord) -> PyResult<Running> {
@@ -95,7 +95,7 @@ impl Engine {
             started: record.started,
             finished: Some(now),
         };
-        let envelope = Envelope::make(py, fields)?.into_any();
+        let envelope = PyEnvelope::make(py, fields)?.into_any();
         this.events.get().put_at(py, record.slot, envelope)?;
         this.end(py, &mut record)
     }
@@ -189,7 +189,7 @@ impl Engine {
             started: record.started,
             finished: Some(now),
         };
-        let envelope = Envelope::make(py, fields)?.into_any();
+        let envelope = PyEnvelope::make(py, fields)?.into_any();
         this.events.get().put_at(py, record.slot, envelope)?;
         policy.call_method1(intern!(py, "failed"), (&reported,))?;
         this.end(py, &mut record)?;

@@ -5,15 +5,15 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::engine::Engine;
-use super::envelope::{Envelope, EventKind, Fields};
+use super::engine::PyEngine;
+use super::envelope::{EventKind, Fields, PyEnvelope};
 use super::task_record::TaskRecord;
 
 /// The reporter of the yielded values of one attempt.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct Emitter {
-    engine: Py<Engine>,
+    engine: Py<PyEngine>,
     id: u64,
     key: Option<Py<PyAny>>,
     attempt: u64,
@@ -24,7 +24,7 @@ pub(crate) struct Emitter {
 
 impl Emitter {
     pub(super) fn make<'py>(
-        engine: &Bound<'py, Engine>,
+        engine: &Bound<'py, PyEngine>,
         record: &TaskRecord,
     ) -> PyResult<Bound<'py, Self>> {
         let py = engine.py();
@@ -65,7 +65,7 @@ impl Emitter {
             started: self.started,
             finished: None,
         };
-        let envelope = Envelope::make(py, fields)?.into_any();
+        let envelope = PyEnvelope::make(py, fields)?.into_any();
         let is_stopping = engine.registry.is_stopping(py, self.id);
         let events = engine.events.get();
         if !is_stopping && events.has_room(py, self.slot) {

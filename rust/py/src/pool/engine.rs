@@ -8,15 +8,15 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::event_queue::EventQueue;
+use super::event_queue::PyEventQueue;
 use super::feeder::Feeder;
 use super::readiness::State;
 use super::registry::Registry;
 use super::task_factory::{self, TaskFactory};
-use super::task_ids::TaskIds;
+use super::task_ids::PyTaskIds;
 use super::task_record::{TaskRecord, TimeLimit};
 use super::task_spec::{Defaults, TaskSpec};
-use super::throughput::Throughput;
+use super::throughput::PyThroughput;
 use super::timers::Timers;
 use crate::capacity::{CapacityClient, PyCapacity, PyPermitPrefetch};
 use crate::coroutine::{Native, delegate};
@@ -27,9 +27,9 @@ use crate::pull::link::PyPullLink;
 use crate::runtime::clock::Clock;
 
 /// The engine of one run: see the [module](super).
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "Engine", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct Engine {
+pub(crate) struct PyEngine {
     /// The decisions that are left to Python: see `headrace.pool.policy`.
     pub(super) policy: Py<PyAny>,
     name: String,
@@ -49,11 +49,11 @@ pub(crate) struct Engine {
     pub(super) inside: Py<PyAny>,
     /// The context variable of `current_lease()`.
     pub(super) lease_variable: Py<PyAny>,
-    pub(super) events: Py<EventQueue>,
-    pub(super) ids: Py<TaskIds>,
+    pub(super) events: Py<PyEventQueue>,
+    pub(super) ids: Py<PyTaskIds>,
     /// The ids of the tasks by their keys.
     pub(super) keys: Py<PyDict>,
-    pub(super) throughput: Py<Throughput>,
+    pub(super) throughput: Py<PyThroughput>,
     task_class: Py<PyType>,
     defaults: Defaults,
     /// The maximum number of pulled tasks that were never called.
@@ -75,7 +75,7 @@ pub(crate) struct Engine {
 }
 
 #[pymethods]
-impl Engine {
+impl PyEngine {
     #[new]
     #[pyo3(signature = (policy, *, name, source, outcome_listener, capacity, event_loop, clock, context, inside_variable, inside, lease_variable, events, ids, throughput, task_class, timeout, retry, lookahead, most_backing_off, debug))]
     #[expect(clippy::too_many_arguments, reason = "they are the parts of a run")]
@@ -92,9 +92,9 @@ impl Engine {
         inside_variable: Py<PyAny>,
         inside: Py<PyAny>,
         lease_variable: Py<PyAny>,
-        events: Py<EventQueue>,
-        ids: Py<TaskIds>,
-        throughput: Py<Throughput>,
+        events: Py<PyEventQueue>,
+        ids: Py<PyTaskIds>,
+        throughput: Py<PyThroughput>,
         task_class: Py<PyType>,
         timeout: Bound<'_, PyAny>,
         retry: Option<Py<PyAny>>,
@@ -353,7 +353,7 @@ impl Engine {
     }
 }
 
-impl Engine {
+impl PyEngine {
     #[inline]
     pub(super) fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
         self.event_loop.bind(py)

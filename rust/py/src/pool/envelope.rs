@@ -18,7 +18,7 @@ use crate::object::freelist::{Dropped, Filling, FreeList, Pooled};
     name = "TaskProgressEnvelope"
 )]
 #[derive(Debug)]
-pub(crate) struct Envelope(Filling<Fields>);
+pub(crate) struct PyEnvelope(Filling<Fields>);
 
 #[derive(Debug)]
 pub(super) struct Fields {
@@ -37,7 +37,7 @@ pub(super) struct Fields {
 
 static FREE_LIST: FreeList = FreeList::new();
 
-impl Pooled for Envelope {
+impl Pooled for PyEnvelope {
     fn free_list() -> &'static FreeList {
         &FREE_LIST
     }
@@ -60,7 +60,7 @@ const NAMES: [&str; 9] = [
 ];
 
 #[pymethods]
-impl Envelope {
+impl PyEnvelope {
     #[classattr]
     #[pyo3(name = "__match_args__")]
     fn match_args(py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
@@ -198,7 +198,7 @@ impl Envelope {
     }
 }
 
-impl Envelope {
+impl PyEnvelope {
     /// Return an envelope with these fields, reusing an object from the free list if there is one.
     #[inline]
     pub(super) fn make(py: Python<'_>, fields: Fields) -> PyResult<Bound<'_, Self>> {

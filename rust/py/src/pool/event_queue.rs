@@ -1,4 +1,4 @@
-//! `EventQueue`: the unread events of a run, and the awaitable that reads the next one.
+//! `PyEventQueue`: the unread events of a run, and the awaitable that reads the next one.
 
 use std::ffi::CStr;
 use std::sync::OnceLock;
@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyType;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::envelope::Envelope;
+use super::envelope::PyEnvelope;
 use super::output_slots::OutputSlots;
 use crate::buffer::PyBuffer;
 use crate::coroutine::{Class, Coroutine, Native, Pending, Step};
@@ -25,9 +25,9 @@ use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::this_thread;
 
 /// The unread envelopes of a run. They are in a buffer, or in the slots of an ordered run.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "EventQueue", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct EventQueue {
+pub(crate) struct PyEventQueue {
     pub(super) buffer: Py<PyBuffer>,
     /// The only event loop on which envelopes may be pulled; set when the run starts.
     event_loop: OnceLock<Py<PyAny>>,
@@ -49,7 +49,7 @@ pub(crate) struct EventQueue {
 }
 
 #[pymethods]
-impl EventQueue {
+impl PyEventQueue {
     #[new]
     #[pyo3(signature = (buffer, other, taken, *, most, window))]
     fn new(
@@ -205,7 +205,7 @@ impl EventQueue {
     }
 }
 
-/// The attribute of a run's stream that holds its [`EventQueue`], or another object before the run starts.
+/// The attribute of a run's stream that holds its [`PyEventQueue`], or another object before the run starts.
 static UNREAD: Field = Field::new("_events");
 
 /// Return the next pull: the `am_anext` slot of a run's stream. It avoids the Python frame of `__anext__`, which costs as much as a pull.
@@ -222,8 +222,8 @@ unsafe extern "C" fn anext(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     let events = UNREAD
         .read(&stream)
         .unwrap_or_else(|| stream.getattr(intern!(py, "_events")));
-    let made = events.and_then(|events| match events.cast_into_exact::<EventQueue>() {
-        Ok(events) => EventQueue::take(events),
+    let made = events.and_then(|events| match events.cast_into_exact::<PyEventQueue>() {
+        Ok(events) => PyEventQueue::take(events),
         Err(_) => stream.call_method0(intern!(py, "__anext__")),
     });
     match made {
@@ -253,7 +253,7 @@ pub(crate) fn quicken(class_: &Bound<'_, PyType>) {
 /// One pull of an envelope.
 #[derive(Debug)]
 pub(crate) struct Take {
-    events: Py<EventQueue>,
+    events: Py<PyEventQueue>,
     pending: Option<Pending<Get<Py<PyAny>>>>,
 }
 
@@ -287,7 +287,7 @@ impl Take {
     }
 }
 
-impl EventQueue {
+impl PyEventQueue {
     /// Return whether the window of an ordered run has no slots for `more` tasks.
     pub(super) fn is_window_full(&self, py: Python<'_>, more: usize) -> bool {
         (self.window).is_some_and(|window| self.slots.borrow(py).len() + more > window)
@@ -333,7 +333,7 @@ impl EventQueue {
     fn hand_over<'py>(&self, entry: Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         let py = entry.py();
         self.wake_next(py)?;
-        if entry.is_exact_instance_of::<Envelope>() {
+        if entry.is_exact_instance_of::<PyEnvelope>() {
             Ok(Step::Return(entry))
         } else {
             self.other.bind(py).call1((entry,)).map(Step::Return)

@@ -6,7 +6,7 @@ use pyo3::exceptions::PyIndexError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::engine::Engine;
+use super::engine::PyEngine;
 use super::request::Requested;
 use super::start::Admitted;
 use crate::coroutine::{Class, Coroutine, Inner, Step};
@@ -57,10 +57,10 @@ impl Traverse for SourcePull {
     }
 }
 
-/// The coroutine of [`Engine::feed`].
+/// The coroutine of [`PyEngine::feed`].
 #[derive(Debug)]
 pub(crate) struct Feeder {
-    engine: Py<Engine>,
+    engine: Py<PyEngine>,
     /// The items that earlier runs pulled and did not call; `None` once all are taken.
     kept: Option<Py<PyAny>>,
     pull: Option<SourcePull>,
@@ -77,7 +77,7 @@ pub(crate) struct Feeder {
 static CLASS: Class = Class::new();
 
 impl Feeder {
-    pub(super) fn new(engine: Py<Engine>, kept: Py<PyAny>) -> Self {
+    pub(super) fn new(engine: Py<PyEngine>, kept: Py<PyAny>) -> Self {
         Self {
             engine,
             kept: Some(kept),
@@ -112,7 +112,7 @@ impl Feeder {
         let this = engine.get();
         loop {
             if let Some(id) = self.driven {
-                match Engine::step_request(&engine, id, value)? {
+                match PyEngine::step_request(&engine, id, value)? {
                     Requested::Waits(waits_for) => {
                         self.start_iteration();
                         return Ok(Step::Yield(waits_for));
@@ -125,7 +125,7 @@ impl Feeder {
                 }
             }
             let admitted = if let Some(held) = this.take_held(py) {
-                Engine::admit_held(&engine, held)?
+                PyEngine::admit_held(&engine, held)?
             } else {
                 let item = match self.next_item(&engine, value) {
                     Ok(Step::Return(item)) => item,
@@ -136,7 +136,7 @@ impl Feeder {
                     Err(None) => return Ok(Step::Return(py.None().into_bound(py))),
                     Err(Some(error)) => return Err(error),
                 };
-                Engine::admit(&engine, &item)?
+                PyEngine::admit(&engine, &item)?
             };
             let called = match admitted {
                 Admitted::Settled(called) => called,
@@ -160,7 +160,7 @@ impl Feeder {
     #[inline]
     fn next_item<'py>(
         &mut self,
-        engine: &Bound<'py, Engine>,
+        engine: &Bound<'py, PyEngine>,
         value: &Bound<'py, PyAny>,
     ) -> Result<Step<'py>, Option<PyErr>> {
         let py = value.py();
@@ -241,7 +241,7 @@ impl Coroutine for Feeder {
         match thrown? {
             Step::Yield(waits_for) => Ok(Step::Yield(waits_for)),
             Step::Return(item) => {
-                Engine::admit(&engine, &item)?;
+                PyEngine::admit(&engine, &item)?;
                 Ok(Step::Return(py.None().into_bound(py)))
             }
         }

@@ -68,11 +68,11 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Native::<event_queue::Take>::register(py)?;
     Native::<feeder::Feeder>::register(py)?;
     Native::<task_coroutine::TaskCoroutine>::register(py)?;
-    module.add_class::<envelope::Envelope>()?;
-    freelist::register::<envelope::Envelope>(py)?;
-    module.add_class::<event_queue::EventQueue>()?;
+    module.add_class::<envelope::PyEnvelope>()?;
+    freelist::register::<envelope::PyEnvelope>(py)?;
+    module.add_class::<event_queue::PyEventQueue>()?;
     module.add_function(wrap_pyfunction!(event_queue::quicken, module)?)?;
-    module.add_class::<engine::Engine>()?;
-    module.add_class::<task_ids::TaskIds>()?;
-    module.add_class::<throughput::Throughput>()
+    module.add_class::<engine::PyEngine>()?;
+    module.add_class::<task_ids::PyTaskIds>()?;
+    module.add_class::<throughput::PyThroughput>()
 }

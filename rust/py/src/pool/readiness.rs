@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::engine::Engine;
+use super::engine::PyEngine;
 
 /// The state of a run, set from Python.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ pub(super) struct State {
     pub(super) has_executor: AtomicBool,
 }
 
-impl Engine {
+impl PyEngine {
     /// Return whether an accepted task (`more` is 0) or `more` new tasks may be called, apart from their capacity.
     #[inline]
     pub(super) fn may_start(&self, py: Python<'_>, more: usize) -> bool {

@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::engine::Engine;
+use super::engine::PyEngine;
 use super::registry::Waiting;
 use super::task_record::TaskRecord;
 use super::task_spec::TaskSpec;
@@ -74,7 +74,7 @@ pub(super) enum Requested<'py> {
     Elsewhere,
 }
 
-impl Engine {
+impl PyEngine {
     /// Request the capacity of a task, and call the task if it is granted at once. `pulled` is the current time for a task from the
     /// feeder, otherwise `None`.
     pub(super) fn request<'py>(
@@ -323,14 +323,14 @@ impl Engine {
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 struct Resume {
-    engine: Py<Engine>,
+    engine: Py<PyEngine>,
     id: u64,
 }
 
 #[pymethods]
 impl Resume {
     fn __call__(&self, py: Python<'_>, _future: &Bound<'_, PyAny>) -> PyResult<()> {
-        Engine::drive(self.engine.bind(py), self.id)
+        PyEngine::drive(self.engine.bind(py), self.id)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

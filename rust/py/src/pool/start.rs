@@ -5,7 +5,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use super::engine::Engine;
+use super::engine::PyEngine;
 use super::registry::{Running, Waiting};
 use super::request::Requested;
 use super::task_body::Call;
@@ -30,7 +30,7 @@ pub(super) enum Admitted {
     Waits,
 }
 
-impl Engine {
+impl PyEngine {
     /// Accept an item as a task of the run. Return `None` if the task ended with an error.
     fn accept<'py>(
         slf: &Bound<'py, Self>,

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::emitter::Emitter;
-use super::engine::Engine;
+use super::engine::PyEngine;
 use super::registry::{Running, Submitted};
 use super::task_record::TaskRecord;
 use super::timers::Expiry;
@@ -19,7 +19,7 @@ use crate::object::gil_cell::GilCell;
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct Listener {
-    engine: Py<Engine>,
+    engine: Py<PyEngine>,
     id: u64,
     /// `None` until the task was called.
     emitter: GilCell<Option<Py<Emitter>>>,
@@ -46,7 +46,7 @@ impl Listener {
             record.attempt += 1;
             record.started = Some(now);
             if let Some(seconds) = record.timeout().map(|limit| limit.seconds) {
-                result = Engine::set_timer(engine, record, now + seconds, Expiry::Timeout);
+                result = PyEngine::set_timer(engine, record, now + seconds, Expiry::Timeout);
             }
             let emitter = Emitter::make(engine, record)?.unbind();
             *self.emitter.borrow(py) = Some(emitter);
@@ -71,9 +71,9 @@ impl Listener {
         if running.timed_out && !engine.get().can_cancel_submitted(py)? {
             // The executor could not stop the work at its timeout, so it returned late.
             let error = engine.get().timeout_error(py, &record)?;
-            return Engine::failed_attempt(engine, record, error, running.into()).map(drop);
+            return PyEngine::failed_attempt(engine, record, error, running.into()).map(drop);
         }
-        Engine::completed(engine, record, value)
+        PyEngine::completed(engine, record, value)
     }
 
     fn raised(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
@@ -83,7 +83,7 @@ impl Listener {
         };
         let error = PyErr::from_value(error);
         let error = engine.get().as_timeout(py, &record, &running, error)?;
-        Engine::failed_attempt(engine, record, error, running.into()).map(drop)
+        PyEngine::failed_attempt(engine, record, error, running.into()).map(drop)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -131,7 +131,7 @@ impl Release {
     }
 }
 
-impl Engine {
+impl PyEngine {
     /// Submit a task to its executor.
     pub(super) fn submit(
         slf: &Bound<'_, Self>,

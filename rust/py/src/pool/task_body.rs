@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::emitter::Emitter;
-use super::engine::Engine;
+use super::engine::PyEngine;
 use super::task_record::TaskRecord;
 use crate::coroutine::delegate::is_awaitable;
 use crate::coroutine::{Inner, Step};
@@ -48,7 +48,7 @@ impl TaskBody {
     #[inline]
     pub(super) fn send<'py>(
         &mut self,
-        engine: &Py<Engine>,
+        engine: &Py<PyEngine>,
         value: &Bound<'py, PyAny>,
         task: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Step<'py>> {
@@ -64,7 +64,7 @@ impl TaskBody {
     /// Take one step by throwing an error.
     pub(super) fn throw<'py>(
         &mut self,
-        engine: &Py<Engine>,
+        engine: &Py<PyEngine>,
         py: Python<'py>,
         error: PyErr,
     ) -> PyResult<Step<'py>> {
@@ -77,7 +77,7 @@ impl TaskBody {
     }
 
     /// Call the function, and take the first step of its result.
-    fn begin<'py>(&mut self, engine: &Bound<'py, Engine>, call: &Call) -> PyResult<Step<'py>> {
+    fn begin<'py>(&mut self, engine: &Bound<'py, PyEngine>, call: &Call) -> PyResult<Step<'py>> {
         let py = engine.py();
         let this = engine.get();
         let record = self.record.as_ref().expect("it has just been called");
@@ -115,7 +115,7 @@ impl TaskBody {
     /// Report the end of the attempt to the engine, if this step was the last one.
     fn finish_if_done<'py>(
         &mut self,
-        engine: &Bound<'py, Engine>,
+        engine: &Bound<'py, PyEngine>,
         stepped: PyResult<Step<'py>>,
         task: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Step<'py>> {
@@ -130,11 +130,11 @@ impl TaskBody {
         };
         match ended {
             Ok(value) => {
-                Engine::returned(engine, record, &value, task)?;
+                PyEngine::returned(engine, record, &value, task)?;
                 Ok(Step::Return(value))
             }
             Err(error) => {
-                if Engine::raised(engine, record, error.clone_ref(engine.py()))? {
+                if PyEngine::raised(engine, record, error.clone_ref(engine.py()))? {
                     Err(error)
                 } else {
                     Ok(Step::Return(engine.py().None().into_bound(engine.py())))

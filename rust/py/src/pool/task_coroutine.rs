@@ -6,7 +6,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-use super::engine::Engine;
+use super::engine::PyEngine;
 use super::first_step::FirstAwait;
 use super::task_body::{Call, TaskBody};
 use super::task_record::TaskRecord;
@@ -31,7 +31,7 @@ enum FirstStep {
 /// before.
 #[derive(Debug)]
 pub(crate) struct TaskCoroutine {
-    engine: Py<Engine>,
+    engine: Py<PyEngine>,
     body: Option<TaskBody>,
     ahead: FirstStep,
 }
@@ -39,7 +39,7 @@ pub(crate) struct TaskCoroutine {
 static CLASS: Class = Class::new();
 
 impl TaskCoroutine {
-    pub(super) fn new(engine: Py<Engine>, call: Call, record: TaskRecord) -> Self {
+    pub(super) fn new(engine: Py<PyEngine>, call: Call, record: TaskRecord) -> Self {
         Self {
             engine,
             body: Some(TaskBody::new(call, record)),

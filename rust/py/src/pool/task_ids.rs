@@ -1,16 +1,16 @@
-//! `TaskIds`: the ids of the tasks of a runner.
+//! `PyTaskIds`: the ids of the tasks of a runner.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use pyo3::prelude::*;
 
 /// An infinite iterator over the integers from 1, safe to share between threads.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "TaskIds", frozen, module = "headrace._core")]
 #[derive(Debug, Default)]
-pub(crate) struct TaskIds(AtomicU64);
+pub(crate) struct PyTaskIds(AtomicU64);
 
 #[pymethods]
-impl TaskIds {
+impl PyTaskIds {
     #[new]
     fn new() -> Self {
         Self::default()

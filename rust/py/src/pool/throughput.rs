@@ -1,4 +1,4 @@
-//! `Throughput`: the number of ended tasks of a runner, and their rate.
+//! `PyThroughput`: the number of ended tasks of a runner, and their rate.
 
 use pyo3::prelude::*;
 
@@ -12,9 +12,9 @@ const SECONDS: i64 = 10;
 const BUCKETS: usize = SECONDS as usize + 1;
 
 /// The counters of ended tasks, in total and for each of the last seconds. Each end costs O(1), and the memory is constant.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "Throughput", frozen, module = "headrace._core")]
 #[derive(Debug, Default)]
-pub(crate) struct Throughput {
+pub(crate) struct PyThroughput {
     counts: GilCell<Counts>,
 }
 
@@ -31,7 +31,7 @@ struct Counts {
 }
 
 #[pymethods]
-impl Throughput {
+impl PyThroughput {
     #[new]
     fn new() -> Self {
         Self::default()

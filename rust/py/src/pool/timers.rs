@@ -12,7 +12,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::engine::Engine;
+use super::engine::PyEngine;
 use super::task_record::TaskRecord;
 use crate::object::gc::{Traverse, VisitError, Visitor};
 
@@ -49,7 +49,7 @@ fn time_of(sortable: u64) -> f64 {
     )
 }
 
-impl Engine {
+impl PyEngine {
     /// Set the timer of a task.
     pub(super) fn set_timer(
         slf: &Bound<'_, Self>,

@@ -16,7 +16,7 @@ use crate::coroutine::{Coroutine, Native, Parked, Step, own_class};
 use crate::errors;
 use crate::errors::RaisedError;
 use crate::object::gc::traverse;
-use crate::object::iterator_result::IteratorResult;
+use crate::object::iterator_result::PyIteratorResult;
 use crate::runtime::asyncio;
 use crate::runtime::asyncio::Cancels;
 use crate::runtime::yield_budget;
@@ -262,7 +262,7 @@ impl Pull {
         self.phase = PullPhase::Done;
         match self.format {
             ResultFormat::Item => Ok(Step::Return(item)),
-            ResultFormat::Result => IteratorResult::item(item).map(Step::Return),
+            ResultFormat::Result => PyIteratorResult::item(item).map(Step::Return),
         }
     }
 
@@ -271,7 +271,7 @@ impl Pull {
         self.phase = PullPhase::Done;
         match self.format {
             ResultFormat::Item => Err(errors::end()),
-            ResultFormat::Result => IteratorResult::end(py).map(Step::Return),
+            ResultFormat::Result => PyIteratorResult::end(py).map(Step::Return),
         }
     }
 }

@@ -232,7 +232,7 @@ impl PyPullLink {
                 Origin::Source(feed) => return Ok(!matches!(feed, AnySource::AsyncIter(_))),
                 Origin::Stage {
                     source,
-                    kernel: AnyKernel::Window(_) | AnyKernel::Take(_) | AnyKernel::Skip(_),
+                    kernel: AnyKernel::Batch(_) | AnyKernel::Take(_) | AnyKernel::Skip(_),
                 } => source,
                 Origin::Unset | Origin::Stage { .. } => return Ok(false),
             };

@@ -20,7 +20,7 @@ use super::pipeline::Advance;
 use super::state::{Label, Origin, Start};
 use crate::coroutine::{Coroutine, Native, Step, own_class};
 use crate::errors::RaisedError;
-use crate::kernel::{AnyKernel, MapKernel, ReduceKernel};
+use crate::kernel::{AnyKernel, PyMapKernel, PyReduceKernel};
 use crate::object::gc::traverse;
 
 /// The way in which a terminal reduces the items to one result.
@@ -31,7 +31,7 @@ enum Reduction {
     Collect(Py<PyList>),
     Count(u64),
     /// The kernel holds the running result.
-    Fold(Py<ReduceKernel>),
+    Fold(Py<PyReduceKernel>),
     /// The kernel's callable was called; the items are dropped.
     Drop,
 }
@@ -268,7 +268,7 @@ pub(crate) fn for_each<'py>(
         operator: "for_each()",
         parameter: "function",
     };
-    let kernel = Py::new(stream.py(), MapKernel::calling("function", function)?)?;
+    let kernel = Py::new(stream.py(), PyMapKernel::calling("function", function)?)?;
     Terminal::applying(stream, AnyKernel::Map(kernel), label, Reduction::Drop)
 }
 
@@ -284,7 +284,7 @@ pub(crate) fn reduce<'py>(
         operator: "reduce()",
         parameter: "reducer",
     };
-    let kernel = Py::new(stream.py(), ReduceKernel::new(reducer, initial)?)?;
+    let kernel = Py::new(stream.py(), PyReduceKernel::new(reducer, initial)?)?;
     let reduction = Reduction::Fold(kernel.clone_ref(stream.py()));
     Terminal::applying(stream, AnyKernel::Reduce(kernel), label, reduction)
 }

@@ -18,7 +18,7 @@ use crate::coroutine::{Class, Coroutine, Native, Step};
 use crate::errors;
 use crate::errors::RaisedError;
 use crate::object::gc::traverse;
-use crate::object::iterator_result::IteratorResult;
+use crate::object::iterator_result::PyIteratorResult;
 use crate::runtime::asyncio::Cancels;
 use crate::runtime::yield_budget;
 
@@ -178,7 +178,7 @@ impl Push {
                     drop(buffer.into_bound(py));
                     return RaisedError::set_from(
                         py,
-                        IteratorResult::accepted(py).map(Step::Return),
+                        PyIteratorResult::accepted(py).map(Step::Return),
                     );
                 }
                 Err(refused) => refused.into_item(),
@@ -199,8 +199,8 @@ impl Push {
     ) -> PyResult<Step<'py>> {
         let py = head.py();
         match pipeline.deliver_to_end(head, item.clone(), Mode::Await, || None)? {
-            Delivered::Accepted => IteratorResult::accepted(py).map(Step::Return),
-            Delivered::Done => IteratorResult::end(py).map(Step::Return),
+            Delivered::Accepted => PyIteratorResult::accepted(py).map(Step::Return),
+            Delivered::Done => PyIteratorResult::end(py).map(Step::Return),
             Delivered::Answered(result) => Ok(Step::Return(result)),
             Delivered::Pending(wait) => {
                 let mut state = PushState::of(item);

@@ -22,7 +22,7 @@ use crate::coroutine::delegate::is_awaitable;
 use crate::kernel::call_one;
 use crate::object::gc::traverse;
 use crate::object::iterative_drop::IterativeDrop;
-use crate::object::iterator_result::IteratorResult;
+use crate::object::iterator_result::PyIteratorResult;
 use crate::runtime::nesting::Nesting;
 
 thread_local! {
@@ -202,7 +202,7 @@ pub(super) enum Pushed<'py> {
 
 impl<'py> Pushed<'py> {
     fn from_result(result: &Bound<'py, PyAny>) -> PyResult<Self> {
-        Ok(if result.cast::<IteratorResult>()?.get().is_done() {
+        Ok(if result.cast::<PyIteratorResult>()?.get().is_done() {
             Self::Done
         } else {
             Self::Accepted

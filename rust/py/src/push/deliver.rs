@@ -11,7 +11,7 @@ use super::work_stack::{Checkpoint, PushState, Retained};
 use crate::buffer::PyBuffer;
 use crate::errors;
 use crate::kernel::Output;
-use crate::object::iterator_result::IteratorResult;
+use crate::object::iterator_result::PyIteratorResult;
 use crate::runtime::yield_budget;
 use crate::source::{AnySource, SourcePoll};
 
@@ -373,7 +373,7 @@ pub(super) fn answer(result: Bound<'_, PyAny>) -> PyResult<Delivered<'_>> {
     if result.is_none() {
         return Ok(Delivered::Accepted);
     }
-    if result.is_instance_of::<IteratorResult>() {
+    if result.is_instance_of::<PyIteratorResult>() {
         return Ok(Delivered::Answered(result));
     }
     Err(errors::wrong_type(
@@ -389,7 +389,7 @@ pub(super) fn answer_nowait<'py>(
     sink: &Bound<'py, PyAny>,
     result: Bound<'py, PyAny>,
 ) -> PyResult<Delivered<'py>> {
-    if result.is_none() || result.is_instance_of::<IteratorResult>() {
+    if result.is_none() || result.is_instance_of::<PyIteratorResult>() {
         return answer(result);
     }
     let error = errors::wrong_type(

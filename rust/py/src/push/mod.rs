@@ -30,7 +30,7 @@
 //! 4. `Pipeline::deliver_to_end` delivers the item: to a list, a buffer, callbacks, a fan
 //!    (`PyFan::deliver`, then `Branch::push`), or a foreign sink.
 //! 5. `Pipeline::on_delivered` handles the sink's result. `Pipeline::next_work` takes the next entry of
-//!    the stack, back to step 3. With an empty stack `InFlight::finish` returns the `IteratorResult`.
+//!    the stack, back to step 3. With an empty stack `InFlight::finish` returns the `PyIteratorResult`.
 //! 6. If the item must wait, step 3 or 4 returns a `PendingWait`. `Pipeline::start_wait` starts it; if
 //!    it suspends, `Push::suspend` keeps a `SuspendPoint`. The next `send` or `throw` goes through
 //!    `Push::resume` and `Pipeline::resume`, and returns to step 3 or 5.

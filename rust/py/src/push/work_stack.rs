@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 
 use super::wait::PendingWait;
 use crate::object::gc::traverse;
-use crate::object::iterator_result::IteratorResult;
+use crate::object::iterator_result::PyIteratorResult;
 use crate::source::AnySource;
 
 /// An output that a stage has made and that is not delivered yet.
@@ -170,7 +170,7 @@ impl PushState {
 
     /// Record the result of a foreign sink.
     pub(super) fn set_result(&mut self, result: Bound<'_, PyAny>, entry: usize) -> PyResult<()> {
-        if result.cast::<IteratorResult>()?.get().is_done() {
+        if result.cast::<PyIteratorResult>()?.get().is_done() {
             self.end_upstream_of(entry + 1);
         }
         self.result = Some(result.unbind());
@@ -187,11 +187,11 @@ impl PushState {
     pub(super) fn result<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let result = self.result.take().map(|result| result.into_bound(py));
         if !self.is_done() {
-            return result.map_or_else(|| IteratorResult::accepted(py), Ok);
+            return result.map_or_else(|| PyIteratorResult::accepted(py), Ok);
         }
         match result {
-            Some(result) if result.cast::<IteratorResult>()?.get().is_done() => Ok(result),
-            _ => IteratorResult::end(py),
+            Some(result) if result.cast::<PyIteratorResult>()?.get().is_done() => Ok(result),
+            _ => PyIteratorResult::end(py),
         }
     }
 }

@@ -9,15 +9,15 @@ use crate::object::gc::traverse;
 use crate::object::int_setting::IntSetting;
 
 /// Emits lists of `size` items; at the end the partial list, if `keeps_partial`.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "BatchKernel", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct WindowKernel {
+pub(crate) struct PyBatchKernel {
     size: IntSetting,
     batch: Batch,
 }
 
 live_kernel! {
-    impl WindowKernel {
+    impl PyBatchKernel {
         live { size: set_size }
 
         #[new]
@@ -36,7 +36,7 @@ live_kernel! {
     }
 }
 
-impl Kernel for WindowKernel {
+impl Kernel for PyBatchKernel {
     const PARAMETER: &'static str = "size";
 
     #[inline(never)]
@@ -58,4 +58,4 @@ impl Kernel for WindowKernel {
     }
 }
 
-traverse!(WindowKernel { batch });
+traverse!(PyBatchKernel { batch });
