@@ -1,3 +1,6 @@
+//! `Buffer`, its state and its operations. The futures in `get.rs`, `put.rs` and `join.rs` call it, and the Python
+//! classes `Buffer` and `Queue` are built on it.
+
 use super::items::Items;
 use super::priority_queue::{Position, Search};
 use super::{Fault, Get, Join, Order, Overflow, Put, PutError, Rank, Statistics, TryGetError};

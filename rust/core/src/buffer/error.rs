@@ -1,3 +1,6 @@
+//! The errors of a buffer: `Put` and `Buffer::try_put` return `PutError`, `Get` returns `Ended`, and `Buffer::try_get`
+//! returns `TryGetError`.
+
 use super::Fault;
 use std::error::Error;
 use std::fmt;

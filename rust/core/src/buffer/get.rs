@@ -1,3 +1,5 @@
+//! `Get`, the future that `Buffer::get` returns. The Python bindings await it, also in the sources that read a buffer.
+
 use super::buffer::State;
 use super::{Buffer, Ended, Queue, TryGetError};
 use crate::sync::{Arc, Key, QueuePosition, QueuedFuture, WaitQueues};

@@ -1,3 +1,5 @@
+//! `Items`, the items of a buffer, stored for its order. Only the state of `Buffer` (`buffer.rs`) has one.
+
 use super::priority_queue::{Position, PriorityQueue, Search, SearchStep};
 use super::{Order, Rank};
 use std::collections::VecDeque;

@@ -1,3 +1,5 @@
+//! `Join`, the future that `Buffer::join` returns. The Python class `Queue` awaits it.
+
 use super::Buffer;
 use crate::sync::{Arc, Key, QueuePosition, QueuedFuture};
 use std::future::Future;

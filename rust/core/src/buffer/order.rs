@@ -1,3 +1,6 @@
+//! The settings of a buffer: its `Order`, with the `Rank` of a sorted one, and its `Overflow`. `Buffer::with` takes
+//! them.
+
 use std::error::Error;
 use std::fmt;
 

@@ -1,3 +1,5 @@
+//! `PriorityQueue`, the items of a sorted buffer. `Items` (`items.rs`) stores one, and `buffer.rs` drives its searches.
+
 use std::collections::VecDeque;
 
 /// A chunk that grows beyond this is split in two.

@@ -1,3 +1,5 @@
+//! `Put`, the future that `Buffer::put` returns. The Python classes `Buffer` and `Queue` await it.
+
 use super::buffer::State;
 use super::{Buffer, Overflow, PutError, Queue};
 use crate::sync::{Arc, Key, QueuePosition, QueuedFuture, WaitQueues};

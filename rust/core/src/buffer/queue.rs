@@ -1,3 +1,5 @@
+//! `Queue`, the name of a wait queue. `get.rs` and `put.rs` pass it to `QueuePosition`, to leave that queue again.
+
 use super::Buffer;
 use super::buffer::State;
 use crate::sync::{Key, WaitQueues};

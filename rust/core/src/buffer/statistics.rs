@@ -1,3 +1,5 @@
+//! `Statistics`, the numbers that `Buffer::statistics` returns. The Python classes `Buffer` and `Queue` return them.
+
 /// The state of a buffer at one moment; see [`Buffer::statistics`](super::Buffer::statistics).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Statistics {

@@ -1,4 +1,5 @@
-//! The futures of the scheduler.
+//! `Acquire` and `Resume`, the futures of the scheduler. `Tree::acquire` and `Permit::resume` return them, and their
+//! polls call `policy/admission.rs`.
 
 use super::model::state::State;
 use super::policy::admission::Answer;

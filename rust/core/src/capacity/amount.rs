@@ -1,4 +1,5 @@
-//! Amounts and weights, as whole millionths.
+//! `Amount` and `Weight`, as whole millionths. Costs (`cost.rs`) and limits (`config.rs`) are made of amounts; shares
+//! (`model/share.rs`) use weights.
 
 use super::AmountError;
 use std::fmt;

@@ -1,4 +1,5 @@
-//! Clocks and times.
+//! `Time`, the trait `Clock` and two clocks. `Settings` (`config.rs`) names the clock of a tree, and `model/state.rs`
+//! reads it.
 
 use std::fmt::Debug;
 use std::sync::OnceLock;

@@ -1,4 +1,5 @@
-//! Configuration of nodes and trees.
+//! Configuration of nodes and trees: `Tree::new` takes `Settings`; `Tree::root` and `Tree::add` take `NodeOptions`, and
+//! `Tree::resize` takes each `Limit`.
 
 use super::{Amount, Clock, Monotonic, ResourceId, Weight};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Costs and the resources that they consist of.
+//! `Cost` and the resources that it consists of. Each request (`request.rs`) has one, and `policy/charging.rs` takes it
+//! along the path of the node.
 
 use super::{Amount, CostError};
 use std::sync::Arc;

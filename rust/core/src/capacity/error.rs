@@ -1,4 +1,5 @@
-//! Errors of the capacity tree: one enum each for numbers, costs, nodes, requests and permits.
+//! Errors of the capacity tree: one enum each for numbers, costs, nodes, requests and permits. `Tree` and `Permit`
+//! return them, and the Python bindings convert them to exceptions.
 
 use super::{Amount, NodeId, PermitId, ResourceId};
 use std::error::Error;

@@ -1,4 +1,5 @@
-//! The invariants, verified from scratch.
+//! The invariants, verified from scratch. The tests call them by `Tree::check`; afterwards `policy/dispatch.rs`
+//! compares each of its searches with a full one.
 
 use super::index::NIL;
 use super::model::resource::{LimitState, Resource, ResourceKind};

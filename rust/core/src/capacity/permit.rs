@@ -1,4 +1,5 @@
-//! Permits: costs that are held until they are released.
+//! `Permit`, a cost that is held until it is released, and the methods of `Tree` for a `PermitId`. `Tree::try_acquire`
+//! and the future `Acquire` return permits.
 
 use super::model::permit_record::Held;
 use super::{AlarmId, Amount, Cost, NodeId, PermitError, PermitId, ResourceId, Resume, Tree};

@@ -1,4 +1,5 @@
-//! Changes of a live tree: nodes, limits, weights, pauses and closing.
+//! Changes of a live tree: nodes, limits, weights, pauses and closing. The methods of `Tree` call them, such as
+//! `Tree::resize` and `Tree::pause`.
 
 use super::index::NIL;
 use super::model::node::{Life, Node};

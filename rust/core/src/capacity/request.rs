@@ -1,4 +1,5 @@
-//! Requests.
+//! `AcquireRequest`: a cost, its node and its priority. `Tree::acquire` and `Tree::try_acquire` take one;
+//! `policy/admission.rs` answers it.
 
 use super::{AlarmId, Cost, NodeId, OwnerId};
 

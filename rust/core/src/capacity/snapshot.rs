@@ -1,4 +1,5 @@
-//! Snapshots of nodes.
+//! `Snapshot` and `Usage`, the usage of nodes at one moment. `stats.rs` fills them in for `Tree::snapshot` and
+//! `Tree::usage`.
 
 use super::{Amount, Limit, NodeId, ResourceId, Weight};
 use std::sync::Arc;

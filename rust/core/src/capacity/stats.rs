@@ -1,4 +1,4 @@
-//! Statistics: limits, usage and snapshots.
+//! Statistics: limits, usage and snapshots. The read-only methods of `Tree` call them, such as `Tree::peek`.
 
 use super::index::NIL;
 use super::model::node::Node;

@@ -1,4 +1,5 @@
-//! Alarms: how the timers of event loops and threads serve a tree.
+//! `Alarm`: the deadline of a tree, for the timer of one event loop or thread. `Tree::alarm` returns one, the Python
+//! bindings set their timers by it, and `Tree::finish` wakes the alarms whose deadline has become earlier.
 
 use super::model::alarm_record::AlarmRecord;
 use super::model::state::State;

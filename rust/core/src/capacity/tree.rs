@@ -1,4 +1,5 @@
-//! The tree of capacities and its interface.
+//! `Tree`, the interface of the scheduler: it locks the `State` and calls `policy/`, `reconfigure.rs` and `stats.rs`.
+//! Users of the crate and the Python bindings call it.
 
 use super::index::NIL;
 use super::model::state::State;

@@ -1,3 +1,6 @@
+//! `Signal`, its state and its operations. The future in `wait.rs` calls it, and the Python class `Signal` is built on
+//! it.
+
 use super::{Stopped, Wait};
 use crate::sync::{Arc, Key, Left, Mutex, Slab, WaitList, WaitQueues, WakeList};
 use std::fmt;

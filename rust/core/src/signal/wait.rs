@@ -1,3 +1,5 @@
+//! `Wait`, the future that `Signal::wait` returns. The Python class `Signal` awaits it.
+
 use super::Signal;
 use super::signal::Retained;
 use crate::sync::{Arc, Key, QueuePosition, QueuedFuture, WaitQueues};

@@ -1,3 +1,5 @@
+//! `Mutex`, a lock for std and loom alike. `Buffer`, `Signal` and the capacity `Tree` each guard their state by one.
+
 #[cfg(loom)]
 use loom::sync as imp;
 #[cfg(not(loom))]

@@ -1,3 +1,6 @@
+//! `Slab`, a store of entries under keys that are never issued twice. `WaitList` and the capacity `State` keep their
+//! records in it, and `Signal` its batches.
+
 use std::num::NonZeroU64;
 
 /// Ends the chain of vacant slots.

@@ -1,3 +1,6 @@
+//! `WaitList`, a FIFO queue of waiting futures. `Buffer` has three of them and `Signal` one; the capacity tree has its
+//! own queues.
+
 use super::slab::{Key, Slab};
 use std::task::Waker;
 

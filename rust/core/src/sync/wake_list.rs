@@ -1,3 +1,5 @@
+//! `WakeList`, the wakers to be woken after an unlock. `Buffer`, `Signal` and the capacity `Tree` collect them in it.
+
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::task::Waker;
 

@@ -1,4 +1,5 @@
-//! The demand for a resource: the amounts that the offered waiters of a node need, with the least at hand.
+//! The demand for a resource: the amounts that the offered waiters of a node need, with the least at hand. Each
+//! `Resource` has one, and `policy/eligibility.rs` updates it.
 
 use std::collections::BTreeMap;
 

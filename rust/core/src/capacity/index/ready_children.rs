@@ -1,4 +1,5 @@
 //! The eligible children of one node in order, with those that all wait for the same rates kept apart.
+//! Each `Node` has one: `policy/fair_queue.rs` updates it, and `policy/dispatch.rs` searches it.
 //!
 //! The head of a rate keeps all other waiters from it, and at a rate of the root these may be all other waiters. A search that
 //! visited them would take longer the more they are, and grant none. Children are therefore sorted into *classes*, by the rates

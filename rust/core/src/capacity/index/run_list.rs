@@ -1,4 +1,5 @@
 //! A sorted queue of any length, kept as a few lists that link the entries themselves.
+//! `model/wait_queue.rs` keeps the waiters behind the offered ones in it.
 //!
 //! Waiters arrive nearly in order: of equal priority each ranks behind all earlier ones. So they are kept as *runs*, which are
 //! sorted linked lists. A new entry is appended to a run or prepended to one; only if neither is possible, it starts a new run.

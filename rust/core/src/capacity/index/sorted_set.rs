@@ -1,4 +1,5 @@
-//! A sorted set that is cheap while it is small, as it nearly always is.
+//! A sorted set that is cheap while it is small, as it nearly always is. `model/state.rs` uses it for timers and
+//! charges, `model/resource.rs` for the waiters at a budget, and `run_list.rs` for the ends of its runs.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
 //! A tournament tree of the children of a node, which finds the first of them and replays only the matches that change.
+//! `ready_children.rs` has one for each class.
 //!
 //! Each eligible child has a leaf. In each match the lesser key wins and moves up, so the first child of all is at the top. An
 //! insertion, removal or change replays the matches of one leaf upward, as far as they change: one match if the child stays

@@ -1,4 +1,4 @@
-//! Identities of nodes, permits, owners and alarms.
+//! Identities of nodes, permits, owners and alarms. The methods of `Tree` and the fields of `AcquireRequest` take them.
 
 use crate::sync::Key;
 

@@ -1,4 +1,5 @@
 //! The least debt of a rate since each permit that took of it: the part of a late refund that is still missing.
+//! Each `Rate` (`rate.rs`) keeps one `LowWaterMarks`.
 //!
 //! Let `D` be the debt. Had a permit taken `a` less, `D` would be lower by `a` from then on, except that a debt is never below
 //! zero. Whenever the debt was less than `a`, time would have brought quota for which there was no debt, and that quota is lost.

@@ -1,4 +1,5 @@
-//! The record of a node.
+//! `Node`, the record of a node: its place in the tree, resources, share and wait queue. `State` stores all nodes;
+//! `reconfigure.rs` adds and removes them, and `policy/` reads and changes them.
 
 use super::resource::{Resource, ResourceKind, Resources};
 use super::share::Share;

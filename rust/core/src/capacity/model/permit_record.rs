@@ -1,4 +1,5 @@
-//! The record of a permit, and of a grant that its future has not collected yet.
+//! The record of a permit, and of a grant that its future has not collected yet. `State` stores them;
+//! `policy/charging.rs` opens, charges and removes them.
 
 use super::share::Prices;
 use crate::capacity::{Cost, OwnerId, Time};

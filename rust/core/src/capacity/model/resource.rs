@@ -1,4 +1,5 @@
-//! One resource of one node: its limit, and all amounts that are counted against it.
+//! One resource of one node: its limit, and all amounts that are counted against it. Each `Node` has a list of them;
+//! `policy/dispatch.rs` checks costs against them, and `policy/charging.rs` takes costs from them.
 
 use super::rate::Rate;
 use super::waiter::Rank;

@@ -1,4 +1,5 @@
-//! The share of a child in its parent: its tag, its service, and the prices of its permits.
+//! The share of a child in its parent: its tag, its service, and the prices of its permits. `Node` and `WaitQueue` have
+//! one each, and `policy/fair_queue.rs` updates them.
 
 use crate::capacity::index::ready_children::ClassId;
 use crate::capacity::index::tournament_tree::OrderKey;

@@ -1,4 +1,5 @@
-//! The state of a tree, which its lock guards, and the walks that the policies are made of.
+//! The state of a tree, which its lock guards, and the walks that the policies are made of. `Tree` owns it, and
+//! `policy/`, `reconfigure.rs` and `stats.rs` add its methods.
 
 use super::alarm_record::AlarmRecord;
 use super::node::Node;

@@ -1,4 +1,5 @@
-//! The waiters of one node, by rank. Those in front are offered to the scheduler.
+//! The waiters of one node, by rank. Those in front are offered to the scheduler. `policy/enqueue.rs` adds and removes
+//! them, and `policy/dispatch.rs` searches the offered ones.
 
 use super::share::Share;
 use super::waiter::{Rank, Waiter};

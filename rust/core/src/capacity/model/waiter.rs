@@ -1,4 +1,5 @@
-//! The record of a waiter.
+//! `Waiter`, the record of a request that waits. `policy/admission.rs` makes one, `policy/enqueue.rs` queues it, and
+//! `policy/dispatch.rs` grants it.
 
 use crate::capacity::index::run_list::{Linked, Links};
 use crate::capacity::{AcquireError, AlarmId, Cost, OwnerId};

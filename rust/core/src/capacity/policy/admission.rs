@@ -1,4 +1,5 @@
-//! Admission of a request: granted at once, refused for ever, or queued.
+//! Admission of a request: granted at once, refused for ever, or queued. The futures in `acquire.rs` and
+//! `Tree::try_take` call it.
 
 use super::dispatch::FitResult;
 use crate::capacity::model::permit_record::Held;

@@ -1,4 +1,5 @@
-//! Taking, settling and releasing of permits, and the moments at which they are charged.
+//! Taking, settling and releasing of permits, and the moments at which they are charged. `dispatch.rs` and
+//! `admission.rs` call it to take, and the methods in `permit.rs` to settle, suspend and release.
 
 use crate::capacity::clock::nanos;
 use crate::capacity::index::NIL;

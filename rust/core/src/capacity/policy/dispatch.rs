@@ -1,4 +1,5 @@
-//! Dispatch: the search for the next waiter, and the hand-off to it.
+//! Dispatch: the search for the next waiter, and the hand-off to it. Each operation that may free capacity calls it,
+//! such as a release (`permit.rs`), a new limit (`reconfigure.rs`) and `Tree::tick`.
 
 use crate::capacity::index::NIL;
 use crate::capacity::model::permit_record::Held;

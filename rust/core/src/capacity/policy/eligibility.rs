@@ -1,4 +1,5 @@
-//! Eligibility: which nodes are worth searching, kept up to date along the path of every change.
+//! Eligibility: which nodes are worth searching, kept up to date along the path of every change. `charging.rs`,
+//! `enqueue.rs`, `rate_queue.rs` and `reconfigure.rs` report the changes.
 
 use crate::capacity::index::NIL;
 use crate::capacity::model::resource::Resource;

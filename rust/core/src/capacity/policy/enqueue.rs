@@ -1,4 +1,5 @@
-//! Queueing and dequeueing of waiters.
+//! Queueing and dequeueing of waiters: `admission.rs` queues them, `dispatch.rs` dequeues those that it grants, and
+//! `reconfigure.rs` fails those of a closed node.
 
 use crate::capacity::index::NIL;
 use crate::capacity::model::node::Life;

@@ -1,4 +1,5 @@
-//! Start-time fair queueing of hold time: tags, charges, corrections and lifts.
+//! Start-time fair queueing of hold time: tags, charges, corrections and lifts. `charging.rs` charges and corrects
+//! permits by it, and `eligibility.rs` adds and removes the eligible children.
 
 use crate::capacity::index::NIL;
 use crate::capacity::model::node::Node;

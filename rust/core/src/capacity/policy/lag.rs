@@ -1,4 +1,5 @@
 //! The lag of children that quota holds back while their siblings are granted: its bound, and the start tag of newcomers.
+//! `dispatch.rs` calls `catch_up` to keep the bound, and `fair_queue.rs` calls `start` for the tag of a newcomer.
 //!
 //! A child that waits at a rate of the node, or of an ancestor, keeps its tag while its siblings are granted slots and the virtual
 //! time advances with them. Without a bound on this lag, a child that uses both quota and slots would be behind all that lag

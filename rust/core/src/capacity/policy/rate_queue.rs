@@ -1,4 +1,6 @@
 //! The queue at a rate: its head, and the timers of the tree.
+//! `dispatch.rs` chooses the heads and fires the timers; `reconfigure.rs` checks the heads after a new limit or a
+//! pause.
 //!
 //! The *head* of a rate is the one waiter that takes the next quota; all other waiters that need the rate are behind it.
 

@@ -1,4 +1,5 @@
 //! The starvation guard for waiters that need slots and quota, or quota of several rates.
+//! `dispatch.rs` counts the misses by it; `rate_queue.rs` and `reservation.rs` count those of lost heads.
 //!
 //! Such a waiter may be first, with free slots, while another waiter is the head of its rate. The slots then go to other waiters.
 //! When the rate has no head, the slots are taken, so another waiter becomes the head. Where both are always contended this can

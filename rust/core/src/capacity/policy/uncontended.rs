@@ -1,5 +1,5 @@
-//! The fast path while the tree has no waiter: a request that fits is counted, and a permit that ends is removed, in one walk up
-//! the path each.
+//! The fast path while the tree has no waiter: a request that fits is counted, and a permit that ends is removed, in
+//! one walk up the path each. `acquire.rs` and `Tree::try_take` try the former first, and `Tree::release` the latter.
 //!
 //! There is no order to respect and nothing to share. This covers one part, of slots, without a pending timer. Other costs and
 //! times take the general path of [`fit`](State::fit), [`take`](State::take) and [`end`](State::end). The models test both.
