@@ -1,4 +1,5 @@
 //! The Python exceptions that the core raises. `headrace.errors` defines the classes.
+//! Most modules of this crate raise through it.
 
 use std::borrow::Cow;
 use std::io;

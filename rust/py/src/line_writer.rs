@@ -1,4 +1,4 @@
-//! Writing lines to a file on another thread.
+//! `LineWriter`: writes lines to a file on another thread. `headrace/push/writer.py` uses it.
 //!
 //! Lines are collected here. [`Job`]s write them on another thread, one job at a time. A job writes the collected lines until none
 //! are left, and then ends; the next line starts another job. A slow disk therefore gets large batches, and a fast one does not

@@ -1,4 +1,4 @@
-//! The Python class of the signal.
+//! `PySignal`: the Python class of the core's signal. `WaitObject` in `headrace/signal.py` derives from it.
 
 use std::ffi::CStr;
 use std::future::Future;

@@ -1,4 +1,5 @@
 //! `PyBuffer`: a buffer between producers and consumers.
+//! `headrace/buffer.py` and `headrace/pool/event_queue.py` use it; pulls and pushes access it natively.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

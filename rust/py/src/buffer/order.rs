@@ -1,4 +1,4 @@
-//! Parses the `order` and `overflow` parameters, and compares items.
+//! Parses the `order` and `overflow` parameters, and compares items. `buffer.rs` and `queue.rs` use it.
 
 use headrace_core::buffer::{Fault, Order, Overflow, Rank};
 use pyo3::exceptions::PyValueError;

@@ -1,4 +1,5 @@
-//! `PendingPut`: a push that waits for space. `Refused`: why an item was not accepted.
+//! `PendingPut`: a push that waits for space. `Refused`: why an item was not accepted. `PyBuffer` returns both; the
+//! push driver (`push/wait.rs`) awaits a `PendingPut`.
 
 use headrace_core::buffer::Put;
 use pyo3::prelude::*;

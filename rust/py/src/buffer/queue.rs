@@ -1,4 +1,5 @@
 //! `PyQueue`: the buffer under the names of `asyncio.Queue`, also for threads.
+//! `headrace/queue.py` derives the public `Queue` from it.
 
 use std::sync::{Arc, OnceLock};
 

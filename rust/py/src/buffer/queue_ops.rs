@@ -1,4 +1,4 @@
-//! The awaitables of a queue: one `get()`, `put()` or `join()`. They differ in their [`QueueOp`].
+//! The awaitables of a queue: one `get()`, `put()` or `join()`. They differ in their [`QueueOp`]. `PyQueue` makes them.
 
 use std::ffi::CStr;
 use std::future::Future;

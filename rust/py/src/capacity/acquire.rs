@@ -1,4 +1,4 @@
-//! The awaitable that returns a lease.
+//! The awaitable that returns a lease. `PyCapacity` makes it; `permit.rs` and `prefetch.rs` use it for the task pool.
 //!
 //! Its first step tries the tree once and returns available capacity in that call. Only a request that has to wait is
 //! queued, and gets a future and a timer of the event loop.

@@ -1,4 +1,5 @@
 //! Parses amounts, costs, priorities and weights, and converts amounts for Python.
+//! `node.rs`, `request.rs` and `permit.rs` use it.
 
 use std::borrow::Cow;
 

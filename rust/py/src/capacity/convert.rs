@@ -1,4 +1,5 @@
 //! Converts limits and snapshots to and from tuples, for which the Python side has classes.
+//! `node.rs` and `lease.rs` use it.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
 //! Converts the core's errors to exceptions that name nodes and resources, and the way out.
+//! The files of this module that call the core use it, such as `acquire.rs`, `lease.rs` and `node.rs`.
 
 use headrace_core::capacity::{
     AcquireError, Amount, Limit, NodeError, NodeId, PermitError, ResourceId, Tree,

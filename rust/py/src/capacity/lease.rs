@@ -1,4 +1,5 @@
 //! `PyLease`: the user's handle on a permit, and suspending it.
+//! `PyCapacity` and the awaitable in `acquire.rs` return it.
 
 use std::ffi::CStr;
 use std::future::Future;

@@ -1,4 +1,5 @@
 //! `PyCapacity`: a node of a tree of capacities.
+//! `headrace/capacity/node.py` derives the public `Capacity` from it; the pool's `Engine` acquires from it.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};

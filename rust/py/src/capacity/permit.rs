@@ -1,4 +1,5 @@
 //! Permits for the task pool: capacity that is held without a `Lease` object.
+//! `pool/engine.rs` and `pool/request.rs` use them.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
 //! Prefetched permits: requests that are queued before the task that uses them is known.
+//! The pool's `Engine` holds them, and `permit.rs` takes them.
 //!
 //! # Problem
 //!

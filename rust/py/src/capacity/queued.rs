@@ -1,4 +1,5 @@
 //! `Queued`: a future of the core in a wait queue of a tree.
+//! The awaitables of `acquire.rs` and `lease.rs`, and a blocking acquire in `node.rs`, hold one while they wait.
 
 use std::future::Future;
 use std::pin::Pin;

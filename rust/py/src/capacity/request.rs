@@ -1,4 +1,5 @@
 //! Access to a node's tree, and the acquire requests of a node.
+//! `node.rs`, `acquire.rs`, `permit.rs` and `prefetch.rs` call these methods of `PyCapacity`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,5 @@
 //! Timers of event loops and threads that serve a tree when time makes capacity available.
+//! Waiting requests in `acquire.rs`, `lease.rs` and `prefetch.rs` use them; `TreeHandle` stores them.
 //!
 //! Each event loop that waits for a tree has one [`LoopTimer`] there: the core's alarm, and at most one timer of the event
 //! loop. The core computes the deadline, and wakes the alarm when it becomes earlier; nothing is polled. The timer that fires

@@ -1,4 +1,5 @@
 //! `TreeHandle`: the tree, its clock and its timers, shared by all nodes.
+//! `PyCapacity`, leases and permits access the core through it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,5 @@
-//! An awaitable that is also an async context manager: `async with capacity.acquire() as lease`.
+//! An awaitable that is also an async context manager: `async with capacity.acquire() as lease`. `capacity/acquire.rs`
+//! and `capacity/lease.rs` use it.
 //!
 //! `__aenter__` returns the awaitable itself, so entering makes no object. The result stays in the awaitable, where `__aexit__` finds it.
 

@@ -1,4 +1,5 @@
 //! Driving a foreign awaitable from a native one, as `yield from` does.
+//! The drivers in `pull` and `push`, async sources and the task pool use it as `Inner`.
 //!
 //! This is `await` without a coroutine: objects that the inner awaitable yields are passed to the task unchanged, errors are thrown
 //! into it, and a `StopIteration` of its `throw()` is its result.

@@ -1,4 +1,5 @@
 //! The future that a task waits on, with everything that asyncio requires of a future.
+//! `park.rs` makes it for operations that wait, and `loop_mailbox.rs` resolves it.
 //!
 //! A [`Parked`](super::Parked) operation yields it to its driver, which is usually asyncio's own task. The task uses the interface of
 //! `asyncio.Future`: the mark of a future that was awaited and not yielded by mistake, the loop, the callbacks, the result, and

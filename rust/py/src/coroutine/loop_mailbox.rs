@@ -1,4 +1,5 @@
 //! The mailbox of an event loop: wake-ups from any thread.
+//! `park.rs` stores waiters in it, and `loop_registry.rs` keeps one for each event loop.
 //!
 //! Each event loop has one [`Mailbox`]. A suspended operation stores a [`Future`] in a slot of it ([`super::park`]) and gets a key. Its
 //! waker holds the mailbox and the key, and no Python object, so it may be cloned and kept on any thread.

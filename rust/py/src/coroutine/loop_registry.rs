@@ -1,4 +1,5 @@
 //! The mailbox of each event loop, and objects that are kept alive with it.
+//! `park.rs` looks the mailbox up. Python pins the tasks of pools and background stages with `pin_to_loop`.
 //!
 //! The mailbox is in an attribute of the event loop. So the collector finds the cycle: the loop refers to its mailbox, the mailbox to the
 //! waiters, and those to the loop. A global table would keep each loop with a waiter alive forever.

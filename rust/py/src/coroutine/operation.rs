@@ -1,4 +1,4 @@
-//! An awaitable over a future of the core.
+//! An awaitable over a future of the core. `signal.rs`, `line_writer.rs` and `capacity/lease.rs` use it.
 
 use std::ffi::CStr;
 use std::task::{Context, Poll, Waker};

@@ -1,4 +1,5 @@
-//! Waiting on an event loop: a slot in its [`super::loop_mailbox`].
+//! `Parked`: waiting on an event loop, in a slot of its [`super::loop_mailbox`]. `pending.rs`, `capacity/acquire.rs`
+//! and `pull/start.rs` wait with it.
 
 use std::sync::Arc;
 use std::task::{Wake, Waker};

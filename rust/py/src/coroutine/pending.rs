@@ -1,4 +1,5 @@
 //! A future of the core that waits, first for one event-loop iteration.
+//! `operation.rs`, `buffer/queue_ops.rs`, and pulls and pushes that wait for a buffer use it.
 //!
 //! It waits in two steps. First it joins the wait queue of the core and yields for one event-loop iteration. On a busy event loop the
 //! result often arrives in that iteration, and a bare yield costs half as much as making, awaiting and resolving a future. Only without

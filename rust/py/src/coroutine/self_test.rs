@@ -1,4 +1,5 @@
 //! The self-test of the free list of awaitables: revives a dead awaitable and drives it to its end.
+//! `type_object.rs` runs it before it keeps dead awaitables.
 
 use std::ffi::CStr;
 

@@ -1,4 +1,4 @@
-//! The `StopIteration` that carries a value out of `tp_iternext`.
+//! The `StopIteration` that carries a value out of `tp_iternext`. `type_slots.rs` raises it.
 //!
 //! On CPython 3.12 to 3.14 an await delivers its result through `tp_iternext`. A new exception for every ready item would cost more than
 //! the rest of the await. So the exception is of a subtype with a free list of its own. A dead instance is kept for reuse only if it is as

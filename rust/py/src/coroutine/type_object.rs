@@ -1,4 +1,5 @@
 //! The heap type behind every awaitable: a Rust value that CPython drives as a coroutine.
+//! `Pull`, `Push`, `Terminal` and the other types that implement `Coroutine` use it, as `Native<T>`.
 //!
 //! `PyO3` cannot fill the `am_send` slot, and a `__next__` that raises `StopIteration` costs more than the Python code that it would
 //! replace. So this file builds the type by hand. It has both slots: bytecode uses `am_send` on CPython 3.11 and 3.15, and

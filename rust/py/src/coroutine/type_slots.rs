@@ -1,4 +1,5 @@
 //! The C functions of an awaitable's slots and methods.
+//! `type_object.rs` and `async_context.rs` put them into the types.
 //!
 //! Each uses one of `PyO3`'s own trampolines. These turn a Rust panic into a Python exception, and tell `PyO3` that the thread is
 //! attached. (Otherwise it would defer the drop of a `Py<T>`.)

@@ -1,4 +1,4 @@
-//! The wake-ups of one event-loop iteration, as one callback.
+//! The wake-ups of one event-loop iteration, as one callback. `loop_mailbox.rs` and `future.rs` add to it.
 //!
 //! One release may wake ten waiters, and ten releases in one iteration a hundred. Each waiter is a [`Future`] whose callbacks must be
 //! called in the next iteration. They are queued here, in order; the first schedules one callback of the event loop. That calls the

@@ -1,4 +1,5 @@
 //! A batch of nodes to add, and the reasons why it is refused.
+//! `PyGraphCore` fills the batch, and `state.rs` checks and adds it.
 
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;

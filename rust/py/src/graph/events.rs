@@ -1,4 +1,4 @@
-//! The pending events of a graph, and its listeners.
+//! The pending events of a graph, and its listeners. `state.rs` records the events; `PyGraphCore` dispatches them.
 //!
 //! Listeners and events are numbered by one counter. An event is dispatched to each listener with a lower number: those that
 //! were registered when it happened. So recording an event costs O(1), whatever the number of listeners.

@@ -1,4 +1,4 @@
-//! One node of a graph, and its phases.
+//! One node of a graph, and its phases. `state.rs` holds the nodes; `PyGraphCore` reports them to Python.
 
 use pyo3::prelude::*;
 

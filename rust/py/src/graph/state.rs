@@ -1,4 +1,4 @@
-//! The nodes of a graph, their states and their edges.
+//! The nodes of a graph, their states and their edges. Each method of `PyGraphCore` is a step on this state.
 //!
 //! Each node counts its dependencies that are not completed, and lists the nodes that depend on it. Settling a node walks
 //! that list once and drops it. So each edge is walked once in the life of the graph, and no search is needed to find nodes

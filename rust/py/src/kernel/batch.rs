@@ -1,4 +1,4 @@
-//! `batch`: items in lists of a size.
+//! `batch`: items in lists of a size. `headrace/pull/batching.py` and `headrace/push/batching.py` use it.
 
 use pyo3::prelude::*;
 

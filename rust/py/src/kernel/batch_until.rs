@@ -1,4 +1,5 @@
 //! `batch_until`: items in lists that a condition completes.
+//! `headrace/pull/batching.py` and `headrace/push/batching.py` use it.
 
 use pyo3::prelude::*;
 

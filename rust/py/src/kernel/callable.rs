@@ -1,4 +1,5 @@
 //! A callable parameter that may be replaced while it is in use.
+//! Kernels that call a function use it, such as `map.rs`, `filter.rs` and `reduce.rs`.
 
 use std::ptr;
 

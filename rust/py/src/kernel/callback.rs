@@ -1,4 +1,4 @@
-//! `tap`: calls callables with each item and emits the item.
+//! `tap`: calls callables with each item and emits the item. `headrace/pull/transform.py` uses it.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;

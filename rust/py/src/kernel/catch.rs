@@ -1,4 +1,4 @@
-//! `catch`: replaces an error by an item.
+//! `catch`: replaces an error by an item. `headrace/pull/transform.py` uses it; `pull/pipeline.rs` routes errors to it.
 
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};

@@ -1,4 +1,5 @@
 //! `dedupe`: emits each item once.
+//! The `dedupe` classes in `headrace/pull/transform.py` and `headrace/push/transform.py` use it.
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;

@@ -1,4 +1,5 @@
 //! `filter`: emits the items that match a predicate.
+//! `headrace/pull/transform.py` and `headrace/push/transform.py` use it.
 
 use pyo3::prelude::*;
 

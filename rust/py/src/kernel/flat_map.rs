@@ -1,4 +1,5 @@
 //! `flat_map`: maps each item to an iterable and emits its items.
+//! `headrace/pull/flattening.py` and `headrace/push/flattening.py` use it.
 
 use pyo3::prelude::*;
 

@@ -1,4 +1,4 @@
-//! `flatten`: emits the items of each item.
+//! `flatten`: emits the items of each item. `headrace/pull/flattening.py` and `headrace/push/flattening.py` use it.
 
 use pyo3::prelude::*;
 

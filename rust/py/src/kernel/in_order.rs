@@ -1,4 +1,4 @@
-//! `in_order`: emits items in the order of their index.
+//! `in_order`: emits items in the order of their index. `headrace/pull/transform.py` uses it.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! `map`: emits one result for each item.
+//! `map`: emits one result for each item. `headrace/pull/transform.py` and `headrace/push/transform.py` use it.
 
 use pyo3::prelude::*;
 

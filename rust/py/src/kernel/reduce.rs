@@ -1,4 +1,5 @@
 //! `accumulate`: the running result of a function of two, one out for each item in.
+//! `headrace/pull/transform.py`, `headrace/push/transform.py` and the terminal `reduce` use it.
 
 use pyo3::prelude::*;
 

@@ -1,4 +1,4 @@
-//! `skip`: drops the first items.
+//! `skip`: drops the first items. `headrace/pull/slicing.py` and `headrace/pull/transform.py` use it.
 
 use pyo3::prelude::*;
 

@@ -1,4 +1,4 @@
-//! `take`: emits the first items, then ends.
+//! `take`: emits the first items, then ends. `headrace/pull/slicing.py` and `headrace/push/slicing.py` use it.
 
 use pyo3::prelude::*;
 

@@ -1,4 +1,5 @@
 //! `take_while` and `skip_while`: split a stream at the first item for which the predicate is false.
+//! `headrace/pull/slicing.py` uses it.
 
 use pyo3::prelude::*;
 

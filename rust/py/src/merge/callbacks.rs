@@ -1,4 +1,5 @@
 //! `LoopCallback`: the callbacks that a merge gives to the event loop and to the futures that its sources await.
+//! `pending.rs`, `yielding.rs` and `merge.rs` register them.
 
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};

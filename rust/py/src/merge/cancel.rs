@@ -1,4 +1,4 @@
-//! Passes the cancellation of a source's task into the source.
+//! Passes the cancellation of a source's task into the source. `source_task.rs` calls it when the task is cancelled.
 
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -1,4 +1,5 @@
 //! Closes sources, each in its own task.
+//! `merge.rs`, `view.rs` and `callbacks.rs` start the closing; `source_task.rs` runs it.
 
 use pyo3::intern;
 use pyo3::prelude::*;

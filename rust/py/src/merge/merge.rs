@@ -1,4 +1,4 @@
-//! `PyMerge`: the sources of a merge and the methods that Python calls.
+//! `PyMerge`: the sources of a merge and the methods that Python calls. `headrace/pull/_combination.py` makes it.
 
 use std::sync::atomic::AtomicBool;
 

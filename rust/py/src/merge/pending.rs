@@ -1,4 +1,5 @@
-//! Sources of a merge that wait for a future: `suspend` starts the wait in a step, and the future's callback calls `resume`.
+//! Sources of a merge that wait for a future: `suspend` starts the wait in a step (`step.rs`), and the future's
+//! callback calls `resume`.
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;

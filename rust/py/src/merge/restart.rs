@@ -1,4 +1,4 @@
-//! Restarts a merge with its original sources.
+//! Restarts a merge with its original sources. `view.rs` calls it when the stream is restarted.
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;

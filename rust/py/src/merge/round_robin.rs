@@ -1,4 +1,5 @@
 //! The policies that deliver one source's item at a time: first ready, fair, round-robin, concat and any.
+//! `view.rs` calls the policy at each pull.
 
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;

@@ -1,4 +1,4 @@
-//! `SourceState`: one source of a merge.
+//! `SourceState`: one source of a merge. `State` holds one for each source, in a `SourceTable`.
 
 use std::collections::VecDeque;
 

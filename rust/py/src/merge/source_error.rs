@@ -1,4 +1,4 @@
-//! Attributes errors to their source, and routes errors of closing.
+//! Attributes errors to their source, and routes errors of closing. `step.rs` and `close.rs` report errors through it.
 
 use pyo3::exceptions::PyException;
 use pyo3::intern;

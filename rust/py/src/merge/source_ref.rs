@@ -1,4 +1,5 @@
 //! `SourceRef`: one source of a merge, on which the driver works.
+//! Its other methods are in `step.rs`, `pending.rs`, `cancel.rs` and `close.rs`.
 
 use std::cell::RefMut;
 

@@ -1,4 +1,5 @@
 //! `SourceTask`: the coroutine of a source's task.
+//! `source_ref.rs` makes the task; its steps call `step.rs`, `cancel.rs` and `close.rs`.
 
 use std::ffi::CStr;
 

@@ -1,4 +1,5 @@
 //! The mutable state of a merge, and the operations that keep its lists consistent.
+//! `PyMerge` owns it; the policies in `round_robin.rs` and `zip.rs` read it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 

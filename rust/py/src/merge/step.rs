@@ -1,4 +1,5 @@
 //! Polls sources step by step, and handles the outcomes.
+//! `view.rs` starts the polls; `pending.rs` and `yielding.rs` continue them.
 
 use std::cell::RefMut;
 

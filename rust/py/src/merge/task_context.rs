@@ -1,4 +1,5 @@
 //! Runs the steps of a source under the source's own task and context.
+//! `step.rs` and `yielding.rs` enter and leave it around each step.
 //!
 //! A source is stepped inside the consumer's pull, but must see its own task as the current one. A context variable that it
 //! set, an `asyncio.timeout` or a task group that it holds open belong to the source alone. So each step enters the source's

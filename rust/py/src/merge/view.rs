@@ -1,4 +1,5 @@
 //! `PyMergeView`: reads the items of a merge by one policy.
+//! `headrace/pull/_combination.py` makes it; the pull driver polls it as a source.
 
 use std::cell::Cell;
 use std::collections::VecDeque;

@@ -1,4 +1,4 @@
-//! Sources that yield to the event loop for one iteration. One callback resumes all of them.
+//! Sources that yield to the event loop for one iteration. One callback resumes all of them. `pending.rs` adds to them.
 
 use pyo3::prelude::*;
 

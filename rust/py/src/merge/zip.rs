@@ -1,4 +1,4 @@
-//! The zip policy of a [`PyMergeView`]: each pull takes a row, a tuple of one item of each source.
+//! The zip policy of a [`PyMergeView`]: each pull takes a row, a tuple of one item of each source. `view.rs` calls it.
 
 use std::collections::VecDeque;
 

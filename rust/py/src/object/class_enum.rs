@@ -1,4 +1,5 @@
 //! Enums of objects of several native classes.
+//! `AnySource` (`source`) and the enum of kernels (`kernel`) are made with it.
 
 /// Declares an enum that holds an object of one of several classes. An enum, not a trait object: a call costs one jump, and its
 /// code can be inlined. The two strings are the parameter and the expectation in the error for an object of another class.

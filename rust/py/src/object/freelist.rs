@@ -1,4 +1,5 @@
 //! Free lists: dead objects of frequently used classes are kept and reused.
+//! `PyLease` and the pool's `Envelope` use them.
 //!
 //! `#[pyclass(freelist = N)]` keeps only the memory, behind a lock, and creates each object through `object.__new__`. That takes at
 //! least 35 ns, where a free list of this module takes 10. In return, the fields of such a class must be writable through a shared

@@ -1,4 +1,4 @@
-//! State that the GIL guards.
+//! State that the GIL guards. Nearly every native class keeps its state in one.
 //!
 //! Objects of this crate are shared by all holders of a reference. Python code may run between almost any two statements: a user's
 //! callable, a `__del__`, another thread after a switch. [`GilCell`] is a `RefCell` for such objects:

@@ -1,4 +1,5 @@
 //! `IntHasher`: a fast hash for tables whose keys are addresses or counters.
+//! `runtime/task_id.rs` and `pool/registry.rs` use it.
 //!
 //! Users do not choose these keys, so the hash needs no protection against chosen collisions. Add [`BuildIntHasher`] to the type
 //! of a `HashMap`.

@@ -1,4 +1,5 @@
 //! Integers that are parameters: checked, and replaceable at any time.
+//! The kernels `take`, `skip`, `batch` and `in_order` use it.
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;

@@ -1,4 +1,4 @@
-//! `PyIteratorResult`: the result of one step of a stream.
+//! `IteratorResult`: the result of one step of a stream. `Pull` and `Push` return it.
 
 use pyo3::basic::CompareOp;
 use pyo3::prelude::*;

@@ -1,4 +1,5 @@
-//! The end of an attempt and of a task: results, errors, retries and the last event.
+//! The end of an attempt and of a task: results, errors, retries and the last event. `task_body.rs` and `submitted.rs`
+//! call these methods of `Engine`.
 
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit, PyTimeoutError};
 use pyo3::intern;

@@ -1,4 +1,5 @@
 //! `Emitter`: the object through which a task that yields values reports them.
+//! `task_body.rs` and `submitted.rs` make it.
 
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -1,4 +1,5 @@
 //! The engine of a run: one object that starts, stops, times out, retries and reports all of its tasks.
+//! `headrace/pool/run.py` makes one for each run.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -1,4 +1,4 @@
-//! `TaskProgressEnvelope`: one event of one task, as the consumer gets it.
+//! `TaskProgressEnvelope`: one event of one task, as the consumer gets it. `completion.rs` and `emitter.rs` make it.
 
 use pyo3::basic::CompareOp;
 use pyo3::prelude::*;

@@ -1,4 +1,5 @@
-//! `PyEventQueue`: the unread events of a run, and the awaitable that reads the next one.
+//! `EventQueue`: the unread events of a run, and the awaitable that reads the next one.
+//! `headrace/pool/event_queue.py` wraps it; the engine adds the events.
 
 use std::ffi::CStr;
 use std::sync::OnceLock;

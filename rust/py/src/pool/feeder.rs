@@ -1,4 +1,5 @@
 //! The feeder: the coroutine of a run that pulls items and calls their tasks while there is space.
+//! `engine.rs` makes it.
 
 use std::ffi::CStr;
 

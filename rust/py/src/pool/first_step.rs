@@ -1,4 +1,5 @@
 //! `FirstAwait`: the object that a task awaits after a first step that the engine took before its asyncio task.
+//! `task_coroutine.rs` uses it.
 
 use pyo3::intern;
 use pyo3::prelude::*;

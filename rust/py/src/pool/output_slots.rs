@@ -1,4 +1,4 @@
-//! The order of the events of an ordered run.
+//! The order of the events of an ordered run. `EventQueue` holds it.
 //!
 //! Each accepted task has a slot. Only the events of the first task that has not ended are readable. The events of later tasks are
 //! held in their slots until their task is the first. Slots are numbered from the start of the run, so that a look-up in the ring is

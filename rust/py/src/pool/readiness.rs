@@ -1,4 +1,5 @@
 //! The conditions under which a run may pull and call tasks, and the gate that its feeder awaits until they hold.
+//! `feeder.rs`, `start.rs` and `completion.rs` check them, as methods of `Engine`.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 

@@ -1,4 +1,4 @@
-//! The registry of a run: every task that was accepted and has not ended, by its id.
+//! The registry of a run: every task that was accepted and has not ended, by its id. `Engine` holds it.
 
 use std::collections::HashMap;
 

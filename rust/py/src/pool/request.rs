@@ -1,4 +1,5 @@
 //! `Request`: the request of a task for its capacity.
+//! `Registry` holds it while its task waits; `feeder.rs` and `start.rs` call these methods of `Engine`.
 //!
 //! The wait queue of the capacity orders the requests of a run by priority, then by arrival. A request is driven in one of three ways:
 //!

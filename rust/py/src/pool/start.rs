@@ -1,4 +1,5 @@
 //! The path from an item of the source to the first step of its task.
+//! `feeder.rs` and `request.rs` call these methods of `Engine`.
 
 use pyo3::ffi;
 use pyo3::intern;

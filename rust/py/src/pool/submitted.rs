@@ -1,4 +1,4 @@
-//! The work of an executor: tasks that do not run on the event loop of the pool.
+//! The work of an executor: tasks that do not run on the event loop of the pool. `start.rs` submits such a task.
 //!
 //! The engine uses an executor only through its protocol (`headrace.pool.executor`). It submits a task with a listener. The executor
 //! notifies the listener of the call, of values, and of exactly one result. The capacity is held until that result.

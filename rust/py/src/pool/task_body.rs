@@ -1,4 +1,4 @@
-//! `TaskBody`: one attempt of a task, from its call to its end.
+//! `TaskBody`: one attempt of a task, from its call to its end. `TaskCoroutine` drives it.
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;

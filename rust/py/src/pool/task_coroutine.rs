@@ -1,4 +1,4 @@
-//! `TaskCoroutine`: the coroutine of the asyncio task in which a task runs.
+//! `TaskCoroutine`: the coroutine of the asyncio task in which a task runs. `start.rs` makes it.
 
 use std::ffi::CStr;
 

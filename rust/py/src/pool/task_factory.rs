@@ -1,4 +1,5 @@
 //! `TaskFactory`: the construction of the asyncio tasks in which tasks run.
+//! `Engine` holds it, and `start.rs` makes each task with it.
 
 use std::fmt::Write;
 

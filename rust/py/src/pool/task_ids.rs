@@ -1,4 +1,5 @@
-//! `PyTaskIds`: the ids of the tasks of a runner.
+//! `TaskIds`: the ids of the tasks of a runner.
+//! `headrace/pool/config.py` makes it, and `Engine` takes an id for each task.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -1,4 +1,5 @@
 //! `TaskRecord`: the state of a task, from its acceptance to its end.
+//! `start.rs`, `completion.rs`, `task_body.rs` and `submitted.rs` pass it on.
 
 use pyo3::prelude::*;
 

@@ -1,4 +1,5 @@
 //! `TaskSpec`: the function, cost, key and options of a task, read from an item.
+//! `engine.rs` reads it; `start.rs` and `request.rs` use it.
 
 use pyo3::ffi;
 use pyo3::intern;

@@ -1,4 +1,5 @@
-//! `PyThroughput`: the number of ended tasks of a runner, and their rate.
+//! `Throughput`: the number of ended tasks of a runner, and their rate.
+//! `headrace/pool/config.py` makes it, and `completion.rs` counts each end.
 
 use pyo3::prelude::*;
 

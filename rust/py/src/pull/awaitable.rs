@@ -1,4 +1,5 @@
 //! `Pull`: the awaitable of one `anext()`.
+//! `PyPullLink` makes it at `__anext__`; terminals and the pool's feeder drive one of their own.
 
 use std::ffi::CStr;
 use std::task::Waker;

@@ -1,4 +1,4 @@
-//! A pull whose source is a buffer.
+//! A pull whose source is a buffer. `start.rs` and `awaitable.rs` call it.
 //!
 //! It is not bound to an event loop and needs no lock: the buffer serves its consumers in FIFO
 //! order, from any thread.

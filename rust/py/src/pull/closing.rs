@@ -1,4 +1,4 @@
-//! Closing a link: the native steps of `PullObj.aclose`.
+//! Closing a link: the native steps of `PullObj.aclose`, which `headrace/pull/base.py` calls.
 //!
 //! Several tasks may close a link concurrently. The first one awaits the closing of the link's
 //! sources. The others wait until that has finished or failed ([`await_closing`]).

@@ -1,4 +1,5 @@
 //! Functions for the Python classes: fast `anext()`, subclassing, inspection and restart.
+//! `headrace/pull/base.py` calls them.
 //!
 //! They are module functions rather than methods, so that they do not show on a user's stream.
 

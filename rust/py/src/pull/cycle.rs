@@ -1,4 +1,4 @@
-//! Rejects a stream that is its own source.
+//! Rejects a stream that is its own source. `link.rs` and `merge/merge.rs` check new sources with it.
 //!
 //! A pipeline that leads into itself has no first item, and a walk to its source never ends. A
 //! stream gets its source at construction. So it can lead into itself only if another stream was

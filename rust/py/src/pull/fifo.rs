@@ -1,4 +1,5 @@
 //! `FifoLock`: concurrent pulls of one link are served in the order of their first step.
+//! `LinkState` holds one; `start.rs` acquires it.
 //!
 //! The lock is handed off: a releasing owner names the next owner before it wakes that owner. A
 //! newcomer that arrives in between finds the lock taken and is queued. An owner that is cancelled

@@ -1,4 +1,4 @@
-//! `FusionGuard`: a pipeline's right to run its links, which can be revoked.
+//! `FusionGuard`: a pipeline's right to run its links, which can be revoked. `Pipeline` and `LinkState` share it.
 //!
 //! While a link is pulled directly, no pipeline of another link may run it. So each link knows the
 //! pipeline that runs it and revokes that pipeline's guard: at once if the pipeline is idle or

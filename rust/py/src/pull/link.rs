@@ -1,4 +1,4 @@
-//! `PyPullLink`: the native base of every pull object.
+//! `PyPullLink`: the native base of every pull object. `PullObj` in `headrace/pull/base.py` derives from it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -1,4 +1,4 @@
-//! Pending input: items that precede the source's next item.
+//! Pending input: items that precede the source's next item. `pipeline.rs` reads them, as `Pipeline::next_input`.
 //!
 //! They were left in links by cancelled pulls, handed back, returned as an iterable by a kernel, or
 //! are flushed at the end.

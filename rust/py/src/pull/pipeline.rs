@@ -1,4 +1,4 @@
-//! `Pipeline`: a fused stretch of pull links, and the loop that runs it.
+//! `Pipeline`: a fused stretch of pull links, and the loop that runs it. `Pull` (`awaitable.rs`, `start.rs`) runs it.
 //!
 //! A pipeline is built at the first pull of a link, its *tail*. It extends from the tail upstream
 //! as long as the links are stock and have one consumer. The first link that does not qualify (a

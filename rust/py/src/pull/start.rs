@@ -1,4 +1,4 @@
-//! Starting a pull: acquire the lock and the pipeline, or wait for them.
+//! Starting a pull: acquire the lock and the pipeline, or wait for them. `awaitable.rs` and `terminal.rs` call it.
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;

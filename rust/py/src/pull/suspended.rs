@@ -1,4 +1,4 @@
-//! `SuspendedPull`: where a pull is suspended, and how it is resumed or abandoned.
+//! `SuspendedPull`: where a pull is suspended, and how it is resumed or abandoned. `Pull` resumes and abandons it.
 
 use std::sync::atomic::Ordering::Relaxed;
 

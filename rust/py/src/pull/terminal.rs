@@ -1,4 +1,4 @@
-//! Terminals: one awaitable that consumes a whole stream.
+//! Terminals: one awaitable that consumes a whole stream. `headrace/pull/_methods.py` calls them.
 //!
 //! A terminal is a pull that repeats. It takes the pipeline once, keeps it from item to item, and
 //! returns it only to suspend. So an item costs one run of the pipeline: no awaitable, no locking

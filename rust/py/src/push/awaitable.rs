@@ -1,4 +1,5 @@
 //! `Push`: the awaitable of one `next(item)`, or of the flush before the end.
+//! `PyPushLink` and the branches of a fan make it.
 
 use std::ffi::CStr;
 use std::sync::Arc;

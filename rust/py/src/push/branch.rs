@@ -1,4 +1,4 @@
-//! `Branch`: one of the sinks of a fan.
+//! `Branch`: one of the sinks of a fan. `PyFan` holds them.
 //!
 //! A branch that is a stock pipeline is fused: it runs without a Python call. A branch that is only
 //! a list or callbacks takes a faster path.

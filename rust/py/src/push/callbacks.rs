@@ -1,4 +1,4 @@
-//! `PyCallbacks`: a sink made of callables.
+//! `PyCallbacks`: a sink made of callables. `headrace/push/sink.py` makes it; `deliver.rs` calls it.
 
 use std::sync::Arc;
 

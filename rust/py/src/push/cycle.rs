@@ -1,4 +1,5 @@
-//! Rejects a push object that is its own sink; see [`crate::pull::cycle`] for streams.
+//! Rejects a push object that is its own sink, for the constructor in `link.rs`.
+//! See [`crate::pull::cycle`] for streams.
 
 use std::sync::atomic::Ordering::Relaxed;
 

@@ -1,4 +1,5 @@
 //! Delivering one item: through the stages of a pipeline, to the sink at its end.
+//! `resume.rs`, `nowait.rs` and `branch.rs` call it.
 
 use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError};
 use pyo3::intern;

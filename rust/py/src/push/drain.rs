@@ -1,4 +1,4 @@
-//! Returning an item to a stream that `drain_to` drains into a sink.
+//! Returning an item to a stream that `drain_to` drains into a sink. `headrace/push/_drain.py` calls it.
 
 use pyo3::prelude::*;
 

@@ -1,4 +1,4 @@
-//! `PyFan`: one pipeline into many sinks.
+//! `PyFan`: one pipeline into many sinks. `headrace/push/fanout.py` makes it.
 //!
 //! Branches run one after the other, each as far as possible without waiting. Branches that must
 //! wait are passed, as awaitables that have not started, to the fan's push object. It awaits them

@@ -1,5 +1,5 @@
-//! `PyDelivery`: pushes into any sink, and a record of the links that accepted the item of a failed
-//! push.
+//! `PyDelivery`: pushes into any sink, and a record of the links that accepted the item of a failed push.
+//! `headrace/push/_drain.py` and `headrace/bridge.py` make it.
 //!
 //! The error of a push names these links in `accepted_by`. But `close()` of a coroutine, explicit
 //! or by its destructor, does not pass that error on to the outer coroutines. So it is recorded

@@ -1,4 +1,4 @@
-//! `PyPushLink`: the native base of every push object.
+//! `PyPushLink`: the native base of every push object. `PushObj` in `headrace/push/base.py` derives from it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Pushing one item without waiting: `next_nowait(item)`.
+//! Pushing one item without waiting: `next_nowait(item)`. `link.rs` and `branch.rs` call it.
 
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -1,4 +1,4 @@
-//! `Pipeline`: a fused stretch of push links, and the end where items leave it.
+//! `Pipeline`: a fused stretch of push links, and the end where items leave it. `Push` runs it; `PyPushLink` stores it.
 //!
 //! Unlike a pull pipeline it has no state: concurrent pushes share it. Each
 //! [`super::awaitable::Push`] holds its own suspension, and the links hold retained items. A

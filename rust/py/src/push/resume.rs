@@ -1,4 +1,4 @@
-//! Waiting: how a push starts to wait, is resumed at its suspend point, or is abandoned there.
+//! Waiting: how a push starts to wait, is resumed at its suspend point, or is abandoned there. `Push` calls it.
 
 use std::sync::Arc;
 

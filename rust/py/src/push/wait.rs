@@ -1,4 +1,4 @@
-//! The waits of a push.
+//! The waits of a push. `deliver.rs` and `fan.rs` return them; `resume.rs` starts them.
 //!
 //! A [`PendingWait`] has not started: nothing was awaited, so another task can start it, with its
 //! own context and timeouts. A [`SuspendPoint`] has started.

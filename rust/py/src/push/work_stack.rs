@@ -1,4 +1,4 @@
-//! `PushState`: the remaining work of one push.
+//! `PushState`: the remaining work of one push. `deliver.rs` and `resume.rs` work on it; `Push` holds it.
 
 use pyo3::prelude::*;
 

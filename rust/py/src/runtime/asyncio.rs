@@ -1,4 +1,5 @@
 //! The functions of `asyncio` that the core calls, looked up once.
+//! Pulls, merges, `task_id.rs` and the futures of `coroutine` call them.
 
 use std::cell::RefCell;
 

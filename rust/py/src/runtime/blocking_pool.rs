@@ -1,4 +1,5 @@
 //! Threads for blocking work: a tokio runtime, started at the first use.
+//! `source/lines` and `line_writer.rs` spawn their jobs there.
 //!
 //! Only its blocking threads are used. They start when there is work and end after some idle seconds; the runtime is of the flavour
 //! without other threads. The work does not use Python. It stores its results where the event loop's thread fetches them, never

@@ -1,4 +1,5 @@
 //! Blocking waits: a thread releases the GIL and sleeps on a [`ThreadWaker`].
+//! The blocking methods of `PyQueue`, `PyBuffer`, `PySignal` and `PyCapacity` use it.
 
 use std::cell::Cell;
 use std::future::Future;

@@ -1,4 +1,4 @@
-//! The clock of an event loop, read once for each change of state.
+//! The clock of an event loop, read once for each change of state. The pool's `Engine` holds it.
 
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -1,4 +1,4 @@
-//! The guard against use in a forked child.
+//! The guard against use in a forked child. Links, buffers, signals and mailboxes hold a `ProcessId`, and check it.
 //!
 //! A forked child has only the forking thread. A lock that another thread held during the fork stays locked forever in the child,
 //! and the mailbox of an event loop notifies the parent. So each structure remembers the process that made it. In another process it

@@ -1,4 +1,4 @@
-//! The guard against subinterpreters.
+//! The guard against subinterpreters. `lib.rs` checks it at import.
 //!
 //! Types, free lists and cached Python objects are `static`: one of each for the process. A second interpreter would share them with
 //! the main one, whose objects it must not use. CPython itself refuses an extension like this one only in interpreters with a GIL of

@@ -1,4 +1,5 @@
 //! `Nesting`: counts how deeply calls of one kind are nested on this thread's stack.
+//! `push/branch.rs` and `merge/view.rs` use it.
 
 use std::cell::Cell;
 use std::thread::LocalKey;

@@ -1,4 +1,5 @@
 //! Private layouts of CPython, each with a self-test and a fallback.
+//! `lib.rs` registers them; the file of each fast path holds its `Layout`.
 //!
 //! Some fast paths read or write memory whose layout is no public API of CPython, or rely on a private attribute of asyncio. A
 //! point release may change either. So each of them is a [`Layout`]: a name, and a self-test that runs once, when the module is

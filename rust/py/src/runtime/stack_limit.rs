@@ -1,4 +1,5 @@
 //! The limit of the stack that nested streams and push objects may use.
+//! `coroutine/delegate.rs` and `source/async_iter.rs` check it.
 //!
 //! A user's source may pull another source inside its step, and that one the next; so may an awaitable that a callable returned.
 //! CPython limits the recursion of Python code. But a native level in between uses more stack than CPython assumes, and CPython does

@@ -1,4 +1,5 @@
 //! The identity of the caller: the current asyncio task; without one, the thread.
+//! `capacity/arguments.rs` uses it for the owner of a lease.
 //!
 //! An identity is a number. The number of a task is never reused, although its address may be: the table holds a weak reference to each
 //! task, and drops dead ones.

@@ -1,4 +1,5 @@
 //! The yield budget: a stream of ready items still yields to the event loop.
+//! The drivers in `pull` and `push`, and merges, spend it.
 //!
 //! An `await` that never suspends never returns to the event loop. So a task that only finds ready items yields (a bare `None`, for one
 //! event-loop iteration) after [`TIME`], or after [`ITEMS`] if the items are too cheap for the clock. All streams of a task share its

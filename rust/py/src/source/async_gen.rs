@@ -1,4 +1,5 @@
 //! Driving an async generator without the `asend` object that CPython makes for each of its items.
+//! `async_iter.rs` uses it.
 //!
 //! The generator's own type has `am_send`. Sending `None` has one of three results: a *wrapped value*, which is an item; any
 //! other object, which is a suspension to yield to the task; or the end. This saves a third of the cost of an item. The two side

@@ -1,4 +1,5 @@
 //! The source over any async iterable.
+//! `pull/pipeline.rs` makes it for foreign sources; `headrace/pull/source.py` and other Python modules make it, too.
 
 use pyo3::exceptions::{PyGeneratorExit, PyRuntimeError, PyStopAsyncIteration, PyTypeError};
 use pyo3::ffi;

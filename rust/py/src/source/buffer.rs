@@ -1,4 +1,5 @@
 //! The receiving end of a buffer that producers push into.
+//! `headrace/buffer.py` and `headrace/graph/sources.py` make it.
 
 use headrace_core::buffer::{Get, TryGetError};
 use pyo3::exceptions::PyRuntimeError;

@@ -1,4 +1,4 @@
-//! The source that drains a `deque`, to which items may be added meanwhile.
+//! The source that drains a `deque`, to which items may be added meanwhile. `headrace/pull/source.py` makes it.
 
 use pyo3::ffi;
 use pyo3::intern;

@@ -1,4 +1,4 @@
-//! The source over a sync iterable.
+//! The source over a sync iterable. `headrace/pull/source.py` makes it.
 
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::ffi;

@@ -1,4 +1,4 @@
-//! The source of one value.
+//! The source of one value. `headrace/pull/source.py` makes it.
 
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};

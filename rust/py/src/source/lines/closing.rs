@@ -1,4 +1,4 @@
-//! Waiting until the reading threads have closed their files.
+//! The awaitable that waits until the reading threads have closed their files. `PyLinesSource` returns it.
 
 use std::ffi::CStr;
 use std::sync::Arc;

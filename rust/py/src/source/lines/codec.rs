@@ -1,4 +1,4 @@
-//! Decoding the bytes of a line.
+//! Decoding the bytes of a line. `PyLinesSource` decodes each line with it; `reader.rs` classifies each batch.
 //!
 //! A file is split at its line ends before it is decoded, so a bad line does not affect the others. This is correct for an
 //! encoding in which `\n` and `\r` are these bytes and no other character contains them, and whose lines can be decoded

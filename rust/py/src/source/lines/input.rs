@@ -1,4 +1,4 @@
-//! The bytes of a file, plain or gzipped.
+//! The bytes of a file, plain or gzipped. `reader.rs` reads from it.
 //!
 //! A read of a regular file ends by itself. A read of a pipe or a terminal may block forever, and its thread cannot be
 //! interrupted. So for those the thread polls two descriptors: the file and a pipe of [`Stop`].

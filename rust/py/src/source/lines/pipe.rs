@@ -1,4 +1,5 @@
 //! Batches on their way from the reading thread to the event loop.
+//! `PyLinesSource` takes them; its jobs read through `reader.rs`.
 //!
 //! [`Job`]s read the file, one at a time. A job reads until [`PREFETCH`] batches are ready, and then ends: a stream that is not
 //! pulled occupies no thread. The consumer starts the next job when it takes a batch and few are left.

@@ -1,4 +1,4 @@
-//! Reading batches of whole lines.
+//! `Reader`: reads batches of whole lines. The jobs of `pipe.rs` call it.
 
 use std::io::{self, Read};
 use std::path::PathBuf;
