@@ -1,6 +1,6 @@
 """SIGINT, SIGTERM and SIGHUP, from the start of the command to the end of its process.
 
-`start` and `main` install the handlers, `map` listens.
+`start` and `main` call `install`, `map` calls `listen`.
 
 | phase | effect of a signal |
 |---|---|
