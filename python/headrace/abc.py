@@ -1,4 +1,4 @@
-"""The protocols of pull and push objects.
+"""The protocols of pull and push objects. The operators of `headrace.push` take a `PushProtocol` as their sink.
 
 Python's own protocol comes first (`async for`, `anext`, `aclose`). The Obj protocol, which pull and push objects share,
 complements it. headrace's classes fulfil these protocols, and any other push object that does can be used as a sink.

@@ -1,4 +1,4 @@
-"""Objects that join pull and push.
+"""Objects that join pull and push. User code creates them; `describe` walks through them.
 
 `PushPullObj` is a pair of a sink and a source as one object. `PullPushBridgeObj` and `PullPushDistributeObj` are pull streams that push
 each item into sinks before they yield it; their iterator, `_Tap`, keeps an item until all its sinks have it.

@@ -1,4 +1,4 @@
-"""`PushPullBufferObj`: a buffer whose items are pushed into one end and pulled from the other.
+"""`PushPullBufferObj`: a buffer whose items are pushed into one end and pulled from the other. `PrioritySourceObj` has a `BufferSink`.
 
 The native `Buffer` stores the items and queues the waiters; the classes here are its two ends.
 """

@@ -1,5 +1,7 @@
 """Descriptions of pipelines: their links and the state of each, as text or as a Mermaid flowchart.
 
+`PullObj.describe()`, `PushObj.describe()` and `PushChain.describe()` call it.
+
 A pipeline is walked from the described object: a pull stream up to its sources, a push object down to its sinks, and a
 bridge both ways. Only the `repr`, the sources and the sinks of a link are read. The walk is iterative, since a pipeline
 may have 10,000 links.

@@ -1,4 +1,4 @@
-"""The exceptions that headrace raises.
+"""The exceptions that headrace raises. The native code in `rust/py/src/errors.rs` imports this module to raise them.
 
 One word for each situation: *would block* (retry, or wait), *closed* (the object was ended), *broken* (an internal
 failure left it in an inconsistent state), *cancelled* at the source (items may be lost), *wrong place* (another loop, a

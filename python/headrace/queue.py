@@ -1,5 +1,7 @@
 """Queues with the names of `asyncio.Queue`, for any number of loops and threads.
 
+User code creates them; `rust/py/src/buffer/queue.rs` raises the exceptions of this module.
+
 `Queue`, `LifoQueue` and `PriorityQueue` replace those of asyncio: the same methods, the same exceptions (subclasses of
 asyncio's), `shutdown()` on every version of Python. They replace janus too: a thread uses `put_sync()` and `get_sync()`
 of the same object.

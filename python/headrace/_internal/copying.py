@@ -1,4 +1,7 @@
-"""`Uncopied`: the base of classes whose objects refuse to be copied and pickled, since they own a state that exists once."""
+"""`Uncopied`: the base of classes whose objects refuse to be copied and pickled, since they own a state that exists once.
+
+`CapacitySource`, `HierarchicalTaskPoolRunner` and the executors inherit it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The limit on nested links that await their source.
+"""The limit on nested links that await their source. `tee()`, `PullGateObj` and the bridges call `check_depth`.
 
 A pipeline of stock links is one loop, however long. A branch of `tee`, a gate and a bridge are Python code that awaits a
 pull of the source, and so each adds frames to the stack. Beyond CPython's recursion limit a pull could not start and the

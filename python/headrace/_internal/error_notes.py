@@ -1,4 +1,7 @@
-"""Notes on errors, groups of errors and PEP 479, for the drivers written in Python. The native drivers do the same."""
+"""Notes on errors, groups of errors and PEP 479, for the drivers written in Python. The native drivers do the same.
+
+Used by `bridge`, `pull.base`, `push.fanout` and `pool.run`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hints for error messages that refuse a value of the wrong kind.
+"""Hints for error messages that refuse a value of the wrong kind. Used by `Task`, `as_pull` and `pool.policy`.
 
 Imported only when such an error is raised.
 """

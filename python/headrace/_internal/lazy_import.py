@@ -1,5 +1,7 @@
 """Lazy exports of a package: a name's module is imported when the name is first used (PEP 562).
 
+Every `__init__` with exports calls `lazy_exports`.
+
 `import headrace` loads nothing else, so that a program pays only for the modules that it uses. Each exported name is listed once, in
 the imports under `TYPE_CHECKING` of the package's `__init__`, where type checkers read them. The table of lazy names is derived
 from these imports at the first use:

@@ -1,4 +1,4 @@
-"""Formatting of reprs and of values in error messages.
+"""Formatting of reprs and of values in error messages. `PullObj` and `PushObj` inherit `DescribeMixin`.
 
 A `repr` is read where something has gone wrong: in a message or a debugger, perhaps from another thread, perhaps before
 `__init__` has finished. Nothing here waits, walks along a pipeline or raises.

@@ -1,4 +1,7 @@
-"""Sentinels: `SKIP` in place of an item, `NOTHING` for an absent value."""
+"""Sentinels: `SKIP` in place of an item, `NOTHING` for an absent value.
+
+`pull.transform` uses `SKIP`; `pull._methods`, `push.builder` and `graph.graph` use `NOTHING`.
+"""
 
 from __future__ import annotations
 

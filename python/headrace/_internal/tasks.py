@@ -1,5 +1,7 @@
 """Waiting for owned tasks to end, and the warning about objects dropped while their tasks run.
 
+Used by `pull._background`, `pull._concurrent_map`, `push.fanout` and `pool.run`.
+
 A task that is being closed must be awaited until it has ended, even if the waiting task is cancelled repeatedly. The
 cancellation is raised only then.
 """

@@ -1,4 +1,4 @@
-"""`ItemLease`: the lease under which `limit()` pulls or pushes one item, and helpers for its cost."""
+"""`ItemLease`: the lease under which `limit()` pulls or pushes one item, and helpers for its cost. `pull.limit` and `push.limit` use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`HierarchicalBalancer`: moves limits between capacities to follow the load, over minutes."""
+"""`HierarchicalBalancer`: moves limits between capacities to follow the load, over minutes. User code creates it."""
 
 from __future__ import annotations
 

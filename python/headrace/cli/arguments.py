@@ -1,4 +1,4 @@
-"""Parsers for the values of options, each used as `type=` of an argument.
+"""Parsers for the values of options, each used as `type=` of an argument. `cli.main` builds the parser with them.
 
 Their error messages describe a valid value; argparse adds the name of the option.
 """

@@ -1,4 +1,4 @@
-"""Tasks in groups, each group under a child of one common capacity.
+"""Tasks in groups, each group under a child of one common capacity. `map` makes a `Groups` for `--group-by`.
 
 Each active group has its own queue and its own runner, on a child of the common capacity. The capacity tree therefore
 shares the limit task by task, by the weights of the groups. A large group does not delay the others: their tasks are in

@@ -1,4 +1,4 @@
-"""`headrace map`: one function, every record of an input, under a limit, with progress.
+"""`headrace map`: one function, every record of an input, under a limit, with progress. `main` calls `run`.
 
 The records are a pull source of tasks for a `HierarchicalTaskPoolRunner` on a capacity that is the limit. With groups,
 each group has a runner on a child of that capacity (see `groups`). A record is read when a slot, or the queue of its

@@ -1,4 +1,4 @@
-"""Output files that appear whole or not at all.
+"""Output files that appear whole or not at all. `map` opens one for results, errors and the report.
 
 Lines are written to a temporary file in the same directory, which replaces the output in one step at the end. If the
 run stops early, the output is unchanged, and the finished lines become `OUTPUT.partial` (`OUTPUT.partial.2` if an

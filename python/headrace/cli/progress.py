@@ -1,4 +1,4 @@
-"""Progress display on standard error.
+"""Progress display on standard error. `map` counts in a `Tally` and shows it with `choose_display`.
 
 On a terminal with `rich` installed it is a bar, otherwise a plain line every few seconds. Both show the records that
 are done, running, waiting and failed, the throughput, and the time left. The time left is estimated from the bytes of

@@ -1,4 +1,7 @@
-"""`RecordError`: the error of a record, formatted for messages and for the file of errors; and the wrappers of errors."""
+"""`RecordError`: the error of a record, formatted for messages and for the file of errors; and the wrappers of errors.
+
+Used by `map`, `record_runner` and the report.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lazy reading of records.
+"""Lazy reading of records. `map` reads with a `RecordReader`.
 
 The input is read one chunk at a time, once all records of the previous chunk are used, so memory does not grow with
 the input. At most `max_size` bytes and one chunk of an incomplete line are held.

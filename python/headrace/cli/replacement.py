@@ -1,4 +1,4 @@
-"""Atomic replacement of a file by a new version from the same directory.
+"""Atomic replacement of a file by a new version from the same directory. `Output` writes through a `Replacement`.
 
 The new version is a temporary file, `.NAME.<16 random hex digits>.tmp`.
 

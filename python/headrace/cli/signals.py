@@ -1,5 +1,7 @@
 """SIGINT, SIGTERM and SIGHUP, from the start of the command to the end of its process.
 
+`start` and `main` call `install`, `map` calls `listen`.
+
 | phase | effect of a signal |
 |---|---|
 | imports, checks, opening a pipe | the first raises `Interrupted`; the second ends the process at once |

@@ -1,4 +1,4 @@
-"""The entry point of the command. It handles signals before it imports slow modules."""
+"""The entry point of the command. It handles signals before it imports slow modules. The script `headrace` and `__main__` call `start`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages to the user on standard error. A closed or broken standard error changes nothing else."""
+"""Messages to the user on standard error. A closed or broken standard error changes nothing else. `main` and `map` call `eprint`."""
 
 from __future__ import annotations
 

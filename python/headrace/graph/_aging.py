@@ -1,4 +1,4 @@
-"""`Ageing`: a priority order without starvation.
+"""`Ageing`: a priority order without starvation. The priority sources in `graph.sources` sort by it.
 
 An item that became due at time `t` with priority `p` has the position `t - p * ageing`, and the lowest position is first.
 A priority step is therefore worth a head start of `ageing` seconds, and a waiting item is overtaken only by items that

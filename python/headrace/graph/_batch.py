@@ -1,5 +1,7 @@
 """Checks of a batch of nodes before it is added to a `DependencyGraph`: the shape of its entries, and cycles.
 
+`DependencyGraph` calls it when nodes are added.
+
 A new node depends on existing nodes or on nodes of the same batch. No existing node depends on a new one yet. So no cycle
 contains an existing node, and it is enough to check the batch itself: O(its nodes + their dependencies), regardless of
 the size of the graph. Only a dependency between two existing nodes can close a cycle through others. The core checks for

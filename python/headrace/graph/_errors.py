@@ -1,4 +1,4 @@
-"""The errors of a `DependencyGraph`."""
+"""The errors of a `DependencyGraph`. `graph.graph`, `graph._batch` and the core's `graph/mod.rs` call this module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`DependencyGraph`: nodes of work that depend on each other.
+"""`DependencyGraph`: nodes of work that depend on each other. The sources in `graph.sources` pull from it.
 
 This module is the interface: it checks arguments, maps keys to node numbers and creates the errors. The state of the
 graph is in the core (`rust/py/src/graph/mod.rs`), which changes it in atomic steps without a lock. So no code here

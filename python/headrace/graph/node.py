@@ -1,4 +1,4 @@
-"""The states of the nodes of a `DependencyGraph`, and the snapshot of a node."""
+"""The states of the nodes of a `DependencyGraph`, and the snapshot of a node. `DependencyGraph` returns them."""
 
 from __future__ import annotations
 

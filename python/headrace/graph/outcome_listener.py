@@ -1,4 +1,7 @@
-"""`OutcomeListener`: the protocol of a source that is notified of the outcome of its tasks."""
+"""`OutcomeListener`: the protocol of a source that is notified of the outcome of its tasks.
+
+`pool.config` looks for it; the engine calls it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources for a pool: ordered by priority, by dependencies, or by both."""
+"""Sources for a pool: ordered by priority, by dependencies, or by both. User code passes one to a runner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`Config`: the options of a runner, and the state that its runs share."""
+"""`Config`: the options of a runner, and the state that its runs share.
+
+`HierarchicalTaskPoolRunner` makes it; `Run`, `TaskRun` and `Policy` read it.
+"""
 
 from __future__ import annotations
 

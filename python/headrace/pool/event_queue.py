@@ -1,4 +1,4 @@
-"""`EventQueue`: the unread events of a run, and the waiters for room.
+"""`EventQueue`: the unread events of a run, and the waiters for room. `Run` makes one; the engine puts events into it.
 
 In an unordered run an event can be read as soon as it is put. In an ordered run each task has a slot. The events of the first task that
 has not ended can be read at once; the events of all other tasks are held in their slots. The first task never waits because of held

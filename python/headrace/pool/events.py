@@ -1,4 +1,4 @@
-"""The types of the events that a pool reports about its tasks."""
+"""The types of the events that a pool reports about its tasks. `rust/py/src/pool/envelope.rs` reads `EnvelopeType` here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`PullMapPoolObj`: maps a function over a stream under a capacity, the common use of a pool."""
+"""`PullMapPoolObj`: maps a function over a stream under a capacity, the common use of a pool. `PullObj.map_pool()` creates it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`RunnerOptions`: the type of the options of a runner, for functions that pass them on."""
+"""`RunnerOptions`: the type of the options of a runner, for functions that pass them on.
+
+`PullMapPoolObj` and `RunOptions.runner_options` use it.
+"""
 
 from __future__ import annotations
 

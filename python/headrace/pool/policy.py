@@ -1,4 +1,4 @@
-"""`Policy`: the methods by which the engine of a run calls Python code, for errors, retries, hooks and executors."""
+"""`Policy`: the methods by which the engine of a run calls Python code, for errors, retries, hooks and executors. `Run` creates one."""
 
 from __future__ import annotations
 

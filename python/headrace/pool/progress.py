@@ -1,4 +1,4 @@
-"""`TaskRun`: the stream of envelopes of one run of a pool.
+"""`TaskRun`: the stream of envelopes of one run of a pool. `HierarchicalTaskPoolRunner.run_tasks()` returns it.
 
 The stream refers to the run, but no part of the run refers to the stream. The finaliser of a stream therefore runs when
 user code drops the stream without closing it.

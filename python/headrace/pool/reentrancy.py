@@ -1,5 +1,7 @@
 """`Inside`: detects code that runs inside a run: in its source, in a task of it, or in an asyncio task that one of these has started.
 
+`End` has an `Inside`, and `Run` passes the variable to the engine.
+
 The marker is a context variable. It is set in the context of the run, of which plain callables get a copy. A `Task` has its own
 context, in which the engine sets the variable when it calls the task.
 """

@@ -1,4 +1,4 @@
-"""`Run`: one run of a pool, from the first pulled task until all its tasks have stopped.
+"""`Run`: one run of a pool, from the first pulled task until all its tasks have stopped. `TaskRun` creates it.
 
 One asyncio task, the feeder, drives the run. In the steps of the feeder, the engine (`_core.Engine`) pulls items, calls their tasks and
 reports their events. The engine returns when no more tasks can be called, and the feeder waits until one can. The run therefore holds

@@ -1,4 +1,4 @@
-"""`HierarchicalTaskPoolRunner`: runs the tasks of a source under a capacity."""
+"""`HierarchicalTaskPoolRunner`: runs the tasks of a source under a capacity. Used by `PullMapPoolObj`, `cli.map` and `cli.groups`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`PoolSnapshot`: the state of a pool at one moment."""
+"""`PoolSnapshot`: the state of a pool at one moment. `HierarchicalTaskPoolRunner.snapshot()` returns it."""
 
 from __future__ import annotations
 

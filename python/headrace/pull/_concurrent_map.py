@@ -1,4 +1,4 @@
-"""Concurrent calls: the implementation of `map` with a `concurrency`.
+"""Concurrent calls: the implementation of `map` with a `concurrency`. `PullMapObj` creates a `ConcurrentMap`.
 
 One task, the driver, pulls the source while there is space, and closes it. Context variables and task groups that a source
 holds open across its `yield`s therefore work as if it ran alone. An awaitable result becomes an asyncio task of its own.

@@ -1,4 +1,7 @@
-"""Operators that group items into lists: by number, and by a condition. Each is a pull stream over a source with a native kernel."""
+"""Operators that group items into lists: by number, and by a condition. Each is a pull stream over a source with a native kernel.
+
+`PullObj.batch()` and `PullObj.batch_until()` create them.
+"""
 
 from __future__ import annotations
 

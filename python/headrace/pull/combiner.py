@@ -1,4 +1,4 @@
-"""`AsyncIteratorCombiner`: several streams as one, in any of several ways."""
+"""`AsyncIteratorCombiner`: several streams as one, in any of several ways. User code creates it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Operators that yield the items of each item, itself an iterable or mapped to one. Their logic is a native kernel."""
+"""Operators that yield the items of each item, itself an iterable or mapped to one. Their logic is a native kernel.
+
+`PullObj.flatten()` and `flat_map()` create them.
+"""
 
 from __future__ import annotations
 

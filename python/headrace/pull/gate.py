@@ -1,4 +1,4 @@
-"""`PullGateObj`: items released in batches by a signal."""
+"""`PullGateObj`: items released in batches by a signal. `PullObj.gate()` creates it."""
 
 from __future__ import annotations
 

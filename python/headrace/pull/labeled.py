@@ -1,5 +1,7 @@
 """Operators with many sources whose items come with the label of their source.
 
+`PullObj.zip_labeled()`, `round_robin_labeled()` and `merge_labeled()` create them.
+
 They are the counterparts of the operators in `merge`: the same policies over a mapping of sources.
 """
 

@@ -1,4 +1,4 @@
-"""`SourceCapacityObj`: a stream whose items are pulled under a capacity."""
+"""`SourceCapacityObj`: a stream whose items are pulled under a capacity. `PullObj.limit()` creates it."""
 
 from __future__ import annotations
 

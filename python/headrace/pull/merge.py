@@ -1,5 +1,7 @@
 """Operators with many sources: concat, zip, round-robin and merge.
 
+`PullObj.concat()`, `zip()`, `round_robin()`, `merge()` and `take_until()` create them.
+
 Each holds a `Combination` of its sources and takes items from it by a policy; the classes differ in the policy. `labeled` has their
 counterparts that yield items with labels.
 """

@@ -1,4 +1,4 @@
-"""`PullEagerObj`: items prefetched by a background task."""
+"""`PullEagerObj`: items prefetched by a background task. `PullObj.prefetch()` creates it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Operators that take or skip a part of the items: by number, and by a condition. Their logic is a native kernel."""
+"""Operators that take or skip a part of the items: by number, and by a condition. Their logic is a native kernel.
+
+`PullObj.take()`, `skip()`, `take_while()` and `skip_while()` create them.
+"""
 
 from __future__ import annotations
 

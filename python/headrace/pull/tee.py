@@ -1,4 +1,4 @@
-"""`tee`: one stream for several consumers, each of which gets every item.
+"""`tee`: one stream for several consumers, each of which gets every item. `PullObj.tee()` calls it.
 
 No task drives the source. A branch that needs an item not yet pulled pulls it within its own pull, and stores it for
 all branches. So nothing runs without demand, and there is no task to manage.

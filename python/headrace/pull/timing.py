@@ -1,5 +1,7 @@
 """Operators that depend on time. They use the event loop's clock, and so also run on a virtual clock.
 
+`PullObj.timeout()`, `throttle()` and `batch()` with a timeout create its operators.
+
 Two of them wait for their source and the clock at the same time, which takes a task that pulls the source, a `BackgroundPuller`.
 The others only sleep, and need no task.
 """

@@ -1,4 +1,4 @@
-"""Operators with one source: each applies a kernel to it.
+"""Operators with one source: each applies a kernel to it. `PullObj.map()`, `filter()` and others of `pull._methods` create them.
 
 The kernel, in `headrace._core`, is the operator; the class here adds a source, a type and a docstring.
 """

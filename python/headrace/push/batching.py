@@ -1,4 +1,7 @@
-"""Operators that group items into lists: by number, and by a condition. Each is a push object over a sink with a native kernel."""
+"""Operators that group items into lists: by number, and by a condition. Each is a push object over a sink with a native kernel.
+
+`PushChain.batch()` and `PushChain.batch_until()` create them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`PushChain`: a push pipeline written from its top."""
+"""`PushChain`: a push pipeline written from its top. User code begins one with `PushChain.start()`."""
 
 from __future__ import annotations
 

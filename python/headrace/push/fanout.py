@@ -1,5 +1,7 @@
 """Operators with several sinks: each item goes to all of them, or to one.
 
+`PushChain.fork()`, `distribute()` and `round_robin()` create them.
+
 The core (`Fan`) pushes into the branches in place, one after the other, until one has to wait. The waiting branches are
 awaited here, concurrently.
 """

@@ -1,4 +1,4 @@
-"""`SinkCapacityObj`: a sink that takes items under a capacity."""
+"""`SinkCapacityObj`: a sink that takes items under a capacity. `PushChain.limit()` creates it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`PushSignalObj`: resolves a signal with each pushed item."""
+"""`PushSignalObj`: resolves a signal with each pushed item. `PushChain.signal()` creates it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Sinks, the ends of push pipelines: into a list, into callbacks, and into nothing."""
+"""Sinks, the ends of push pipelines: into a list, into callbacks, and into nothing.
+
+`BufferSink` and `SinkWriterObj` derive from `SinkObj`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`PushTakeObj`: the first items."""
+"""`PushTakeObj`: the first items. `PushChain.take()` creates it."""
 
 from __future__ import annotations
 

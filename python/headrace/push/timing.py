@@ -1,4 +1,7 @@
-"""`PushWindowTimeoutObj`: lists of items that are pushed on when they are full or old enough, by the event loop's clock."""
+"""`PushWindowTimeoutObj`: lists of items that are pushed on when they are full or old enough, by the event loop's clock.
+
+`PushChain.batch()` with a timeout creates it.
+"""
 
 from __future__ import annotations
 

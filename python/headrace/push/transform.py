@@ -1,4 +1,4 @@
-"""Operators with one sink: each puts a kernel in front of it.
+"""Operators with one sink: each puts a kernel in front of it. Methods of `PushChain`, such as `map()`, create them.
 
 The kernel, in `headrace._core`, is the operator, the same as in `headrace.pull.transform`; the class here adds a sink,
 a type and a docstring.

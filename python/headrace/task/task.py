@@ -1,4 +1,7 @@
-"""`Task`: a callable for a pool, with its cost, priority, time limits and retries."""
+"""`Task`: a callable for a pool, with its cost, priority, time limits and retries.
+
+`HierarchicalTaskPoolRunner` runs it, and `DependencyGraph` orders it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Interrupt a stream at each of its suspension points, and check its guarantees.
+"""Interrupt a stream at each of its suspension points, and check its guarantees. Tests call `sweep` and `sweep_endings`.
 
 A place is a suspension: the moment at which a pull passes a future to its task, or yields to the event loop. A sweep counts
 the suspensions, and runs a new stream for each: place 0 is interrupted in the first run, place 1 in the second, until a run

@@ -1,4 +1,4 @@
-r"""Marble diagrams of streams: one character per time frame.
+r"""Marble diagrams of streams: one character per time frame. `ScriptedSource` reads its script with `frames`.
 
     a-b--c|
 

@@ -1,4 +1,4 @@
-"""An event loop that runs ready callbacks in a random order.
+"""An event loop that runs ready callbacks in a random order. Tests open one with `shuffled_loop()`.
 
 asyncio runs callbacks in the order in which they became ready. A program can depend on that order by accident, and break
 with one more `await`, another event loop or eager tasks. A shuffled loop exposes this: in each iteration it runs the ready

@@ -1,4 +1,4 @@
-"""`VirtualClock`: an event loop with virtual time.
+"""`VirtualClock`: an event loop with virtual time. `shuffle` builds on it.
 
 An idle asyncio event loop makes its selector wait until the next timer is due. The selector of a virtual loop does not
 wait: it polls input and output once and, if nothing is ready, moves the loop's clock to that timer. So every

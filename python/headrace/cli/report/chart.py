@@ -1,4 +1,4 @@
-"""Charts: SVG for shapes, HTML around it for labels.
+"""Charts: SVG for shapes, HTML around it for labels. `page` places them.
 
 The SVG is stretched to the available space, which would distort text in it. Labels are therefore HTML, positioned in
 per cent. Tooltips are `<title>` elements and need no script.

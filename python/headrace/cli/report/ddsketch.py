@@ -1,4 +1,4 @@
-"""The distribution of durations in bounded memory: DDSketch.
+"""The distribution of durations in bounded memory: DDSketch. `Report` has one for the calls and one for the waits.
 
 Each duration is counted in a bucket, and the bounds of the buckets grow by a constant factor (Masson, Rim and Lee,
 2019). Let the factor be (1 + e) / (1 - e) and b the upper bound of a bucket. Then the value 2b / (1 + factor) has a

@@ -1,4 +1,4 @@
-"""The page of a report: one HTML file without external resources.
+"""The page of a report: one HTML file without external resources. `Collector` calls `render`.
 
 It has no script, and its content security policy forbids scripts and external resources. Text from records is escaped
 as well.

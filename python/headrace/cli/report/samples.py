@@ -1,4 +1,4 @@
-"""Samples of records: the slowest, and the first failed ones. Both lists are bounded."""
+"""Samples of records: the slowest, and the first failed ones. Both lists are bounded. `Report` has one of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Levels and events over time, in a fixed number of points for a run of any length.
+"""Levels and events over time, in a fixed number of points for a run of any length. `Report` and `Collector` fill a `TimeLine`.
 
 Time is divided into slots of equal width. When the last slot is full, neighbouring slots are merged in pairs, the width
 doubles, and half of the slots are free again. A merge loses only resolution. A slot holds the integral of each level,

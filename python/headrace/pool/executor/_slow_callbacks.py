@@ -1,4 +1,4 @@
-"""`watched`: warnings about tasks that block the event loop, in asyncio's debug mode.
+"""`watched`: warnings about tasks that block the event loop, in asyncio's debug mode. `LoopExecutor` and `Policy` call it.
 
 asyncio's own warning names the slow callback. The first step of an eagerly started task runs in a callback of other code,
 so each step of the work is timed here.

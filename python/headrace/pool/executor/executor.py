@@ -1,4 +1,4 @@
-"""`Executor`: the protocol of the executors of a pool.
+"""`Executor`: the protocol of the executors of a pool. `LoopExecutor` and `ThreadExecutor` implement it.
 
 A pool uses its executors only through the protocols below, so that others can be added, such as processes or other
 machines. The pool alone manages the capacity. It submits a task only while the capacity of the task is held, and releases

@@ -1,4 +1,7 @@
-"""`Handle` and `Listener`: the protocols between an executor and a pool for one piece of submitted work."""
+"""`Handle` and `Listener`: the protocols between an executor and a pool for one piece of submitted work.
+
+`ThreadExecutor`, `LoopExecutor` and `Submission` use them.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """`LoopExecutor`: runs each task on the event loop, as its own `asyncio.Task`.
 
+`Policy` calls `stream` and `Run` calls `error_of`; both are in this module.
+
 `asyncio.current_task()`, `asyncio.timeout`, cancellation and done-callbacks therefore work as usual in it. From CPython
 3.12 on, the asyncio task is started eagerly: a task that never waits costs no event-loop iteration.
 """

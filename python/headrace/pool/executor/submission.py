@@ -1,4 +1,7 @@
-"""`Submission`: a handle that is awaited and iterated, for work submitted without a listener."""
+"""`Submission`: a handle that is awaited and iterated, for work submitted without a listener.
+
+`LoopExecutor.submit()` and `ThreadExecutor.submit()` return it.
+"""
 
 from __future__ import annotations
 

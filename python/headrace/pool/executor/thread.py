@@ -1,4 +1,4 @@
-"""`ThreadExecutor`: runs blocking tasks in threads, one for each task that runs at the same time.
+"""`ThreadExecutor`: runs blocking tasks in threads, one for each task that runs at the same time. `Run` creates one.
 
 The module uses no lock: a finaliser or a signal handler could run at any bytecode under it, and submit or detach work itself. Threads
 synchronise by single operations that run no Python code and are therefore atomic: `deque.pop`, and `dict.setdefault` with a string key.
