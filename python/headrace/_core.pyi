@@ -37,8 +37,9 @@ from headrace.pool.events import EnvelopeType
 
 __all__ = [
     "AsyncIterSource",
-    "Buffer",
+    "BatchKernel",
     "BatchUntilKernel",
+    "Buffer",
     "BufferSource",
     "CallbackKernel",
     "Callbacks",
@@ -76,7 +77,6 @@ __all__ = [
     "TaskProgressEnvelope",
     "Throughput",
     "WhileKernel",
-    "BatchKernel",
     "__version__",
     "adopt",
     "attach",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from headrace._core import BatchUntilKernel, BatchKernel
+from headrace._core import BatchKernel, BatchUntilKernel
 from headrace._internal.kernel_properties import HasCondition, HasSize
 from headrace._internal.validate import check_partial
 from headrace.pull.transform import PullObj1To1Link

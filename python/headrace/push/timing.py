@@ -10,7 +10,7 @@ import warnings
 from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from headrace._core import IteratorResult, BatchKernel
+from headrace._core import BatchKernel, IteratorResult
 from headrace._internal.error_notes import raise_all
 from headrace._internal.fair_lock import FairLock
 from headrace._internal.kernel_properties import HasSize, KernelProperty
