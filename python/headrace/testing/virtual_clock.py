@@ -74,7 +74,7 @@ class VirtualClock(ReprMixin, Uncopied):
 
     def __init__(self, start: float = 0.0, *, patience: float = 1.0) -> None:
         self._now = check_finite("VirtualClock: start", start)
-        self.patience = check_seconds("VirtualClock: patience", patience)
+        self.patience: float = check_seconds("VirtualClock: patience", patience)
 
     def _repr_parts(self) -> Iterator[str]:
         yield f"at {self._now:.6f} s"
