@@ -249,7 +249,10 @@ class QuotaCapacitySource(CapacitySource):
 
     Args:
         limit: A `Rate` or a `Budget`, for `"slots"`; or a mapping of resource to one of the two.
-        parent, weight, name, clock: As in `CapacitySource`.
+        parent: As in `CapacitySource`.
+        weight: As in `CapacitySource`.
+        name: As in `CapacitySource`.
+        clock: As in `CapacitySource`.
 
     Raises:
         TypeError: As `CapacitySource`.
