@@ -113,20 +113,19 @@ impl CapacityClient {
 
     /// Return the permit for the next task, or the awaitable of its lease.
     ///
-    /// `least` returns a cheap lower bound of the run's usage of its node, and `own` the exact usage.
+    /// `usage` returns the run's usage of its node.
     #[inline]
     pub(crate) fn next<'py>(
         &self,
         py: Python<'py>,
         cost: Option<&Bound<'py, PyAny>>,
-        least: impl FnOnce() -> RunUsage,
-        own: impl FnOnce() -> PyResult<RunUsage>,
+        usage: impl FnOnce() -> RunUsage,
     ) -> PyResult<Next<'py>> {
         let prefetch = self.prefetch.get();
         if self.is_native && cost.is_none_or(is_one) {
             return Ok(match prefetch.take_one(py)? {
                 Some(permit) => Next::Granted(TaskPermit::Native(permit)),
-                None => Next::Pending(prefetch.wait_for_one(py, least(), own)?),
+                None => Next::Pending(prefetch.wait_for_one(py, usage())?),
             });
         }
         prefetch.clear(py);

@@ -110,14 +110,11 @@ impl PyPermitPrefetch {
     }
 
     /// Queue the puller's request for one slot now, and prefetched requests behind it. Returns the awaitable of the lease.
-    ///
-    /// `least` is a lower bound of the run's usage of its node, and `usage` returns the exact usage.
     #[cold]
     pub(super) fn wait_for_one<'py>(
         &self,
         py: Python<'py>,
-        least: RunUsage,
-        usage: impl FnOnce() -> PyResult<RunUsage>,
+        usage: RunUsage,
     ) -> PyResult<Bound<'py, PyAny>> {
         let capacity = self.capacity.bind(py);
         let Some(first) = self.take_first(py)? else {
@@ -128,7 +125,7 @@ impl PyPermitPrefetch {
             prefetched.used += 1;
             (prefetched.queue.len() + 1, prefetched.used)
         };
-        if let Some(running) = self.running_if_shared(py, requesting, least, usage)? {
+        if let Some(running) = self.running_if_shared(py, requesting, usage)? {
             let wanted = used.min(2 * running.max(1)).min(LIMIT);
             self.change(py, |prefetched| {
                 while prefetched.queue.len() < wanted
@@ -173,8 +170,7 @@ impl PyPermitPrefetch {
         &self,
         py: Python<'_>,
         requesting: usize,
-        least: RunUsage,
-        usage: impl FnOnce() -> PyResult<RunUsage>,
+        usage: RunUsage,
     ) -> PyResult<Option<usize>> {
         let (tree, node) = self.capacity.get().enter(py)?;
         let mut root = node;
@@ -187,12 +183,9 @@ impl PyPermitPrefetch {
         }
         // Requests at the same node share one wait queue, where many requests would get more than a fair share. A permit that
         // was granted to a task of the run, and not taken yet, counts as held and not as waiting.
-        let is_all = |usage: RunUsage| {
-            let ours = (usage.running + usage.waiting + requesting).checked_sub(waiting);
-            ours.is_some_and(|ours| held == Amount::units(ours as u64))
-        };
-        let usage = if is_all(least) { least } else { usage()? };
-        Ok(is_all(usage).then_some(usage.running))
+        let ours = (usage.running + usage.waiting + requesting).checked_sub(waiting);
+        let is_all = ours.is_some_and(|ours| held == Amount::units(ours as u64));
+        Ok(is_all.then_some(usage.running))
     }
 
     /// Change the queue. If it is cleared meanwhile, drop the result.

@@ -85,20 +85,36 @@ impl PyEngine {
         let now = this.now(py)?;
         this.throughput.get().note(py, now, false);
         this.notify(py, &record, Ok(value))?;
+        this.put_last_event(py, &record, Ok(value), now)?;
+        this.end(py, &mut record)
+    }
+
+    /// Put the last event of a task.
+    #[inline]
+    fn put_last_event(
+        &self,
+        py: Python<'_>,
+        record: &TaskRecord,
+        outcome: Result<&Bound<'_, PyAny>, &Bound<'_, PyAny>>,
+        now: f64,
+    ) -> PyResult<()> {
+        let kind = match outcome {
+            Ok(_) => EventKind::Final,
+            Err(_) => EventKind::Error,
+        };
         let fields = Fields {
             task_id: record.id,
             key: record.key(py).map(Bound::unbind),
-            kind: Some(EventKind::Final.object(py)?.clone_ref(py)),
-            value: Some(value.clone().unbind()),
-            error: None,
+            kind: Some(kind.object(py)?.clone_ref(py)),
+            value: outcome.ok().map(|value| value.clone().unbind()),
+            error: outcome.err().map(|error| error.clone().unbind()),
             attempt: record.attempt,
             queued: record.queued,
             started: record.started,
             finished: Some(now),
         };
         let envelope = PyEnvelope::make(py, fields)?.into_any();
-        this.events.get().put_at(py, record.slot, envelope)?;
-        this.end(py, &mut record)
+        self.events.get().put_at(py, record.slot, envelope)
     }
 
     /// Retry a task after an error, or end it. Return whether its asyncio task must raise the error too.
@@ -179,19 +195,7 @@ impl PyEngine {
         let now = this.now(py)?;
         this.throughput.get().note(py, now, true);
         this.notify(py, &record, Err(&reported))?;
-        let fields = Fields {
-            task_id: record.id,
-            key: record.key(py).map(Bound::unbind),
-            kind: Some(EventKind::Error.object(py)?.clone_ref(py)),
-            value: None,
-            error: Some(reported.clone().unbind()),
-            attempt: record.attempt,
-            queued: record.queued,
-            started: record.started,
-            finished: Some(now),
-        };
-        let envelope = PyEnvelope::make(py, fields)?.into_any();
-        this.events.get().put_at(py, record.slot, envelope)?;
+        this.put_last_event(py, &record, Err(&reported), now)?;
         policy.call_method1(intern!(py, "failed"), (&reported,))?;
         this.end(py, &mut record)?;
         // The policy replaces an error that an asyncio task cannot raise, such as `StopIteration`.
@@ -245,12 +249,8 @@ impl PyEngine {
             self.events.get().leave(py, slot)?;
         }
         self.wake(py)?;
-        if self.take_watched() {
-            if self.registry.is_empty(py) {
-                (self.policy.bind(py)).call_method0(intern!(py, "idle"))?;
-            } else {
-                self.set_watched();
-            }
+        if self.take_idle(py) {
+            (self.policy.bind(py)).call_method0(intern!(py, "idle"))?;
         }
         Ok(())
     }

@@ -403,10 +403,18 @@ impl PyEngine {
         delegate::next(self.source.bind(py))
     }
 
-    /// Return the specification of an item, if the item is a task.
+    /// Return the specification of an item, or the error of an item that is not a task.
     #[inline]
-    pub(super) fn spec_of<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Option<TaskSpec<'py>>> {
-        TaskSpec::of(item, self.task_class.bind(item.py()), &self.defaults)
+    pub(super) fn spec_of<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<TaskSpec<'py>> {
+        let spec = TaskSpec::of(item, self.task_class.bind(item.py()), &self.defaults)?;
+        spec.ok_or_else(|| self.not_a_task(item))
+    }
+
+    #[cold]
+    fn not_a_task(&self, item: &Bound<'_, PyAny>) -> PyErr {
+        let py = item.py();
+        let error = (self.policy.bind(py)).call_method1(intern!(py, "not_a_task"), (item,));
+        error.map_or_else(|failure| failure, PyErr::from_value)
     }
 
     #[inline]

@@ -77,12 +77,14 @@ impl PyEngine {
         self.state.has_executor.load(Relaxed)
     }
 
-    pub(super) fn take_watched(&self) -> bool {
-        self.state.is_watched.load(Relaxed) && self.state.is_watched.swap(false, Relaxed)
-    }
-
-    pub(super) fn set_watched(&self) {
-        self.state.is_watched.store(true, Relaxed);
+    /// Return whether the policy must be notified that the last task has ended; only once.
+    #[inline]
+    pub(super) fn take_idle(&self, py: Python<'_>) -> bool {
+        let is_idle = self.state.is_watched.load(Relaxed) && self.registry.is_empty(py);
+        if is_idle {
+            self.state.is_watched.store(false, Relaxed);
+        }
+        is_idle
     }
 
     pub(super) fn set_held(&self, id: u64) {

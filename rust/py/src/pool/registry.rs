@@ -69,12 +69,7 @@ traverse!(
     }
 );
 
-impl Traverse for Running {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        self.task.traverse(visit)?;
-        self.submitted.traverse(visit)
-    }
-}
+traverse!(Running { task, submitted });
 
 /// The tasks of a run, by id.
 #[derive(Debug, Default)]
@@ -196,11 +191,8 @@ impl Registry {
         let mut tasks = self.0.borrow(py);
         *tasks.count(waiting.is_queued()) += 1;
         tasks.requests += usize::from(waiting.request.is_some());
-        let entry = Entry::Waiting(Box::new(waiting));
-        let Entry::Waiting(waiting) = &entry else {
-            return;
-        };
-        let old = tasks.entries.insert(waiting.record.id, entry);
+        let id = waiting.record.id;
+        let old = tasks.entries.insert(id, Entry::Waiting(Box::new(waiting)));
         drop(tasks);
         drop(old);
     }

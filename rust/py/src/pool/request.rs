@@ -87,18 +87,16 @@ impl PyEngine {
         let py = slf.py();
         let this = slf.get();
         let cost = spec.cost.as_ref();
-        let usage = || RunUsage {
-            running: this.registry.running(py),
-            waiting: this.registry.requests(py),
-        };
+        let by_feeder = pulled.is_some() && this.lookahead == 1;
         let next = match record.priority() {
             Some(priority) => {
                 this.client.clear(py);
                 this.acquire_by_priority(py, cost, priority)
             }
-            None if pulled.is_some() && this.lookahead == 1 => {
-                this.client.next(py, cost, usage, || Ok(usage()))
-            }
+            None if by_feeder => this.client.next(py, cost, || RunUsage {
+                running: this.registry.running(py),
+                waiting: this.registry.requests(py),
+            }),
             // A retried task also joins the end of the wait queue.
             None => this.client.request(py, cost),
         };
@@ -110,7 +108,6 @@ impl PyEngine {
             }
             Ok(Next::Pending(awaitable)) => {
                 let id = record.id;
-                let by_feeder = pulled.is_some() && this.lookahead == 1;
                 let request = Request::Driven {
                     awaitable: awaitable.unbind(),
                     awaited: None,
@@ -248,14 +245,9 @@ impl PyEngine {
         };
         let mut record = waiting.record;
         match this.spec_of(record.item.bind(py)) {
-            Ok(Some(spec)) => {
+            Ok(spec) => {
                 record.grant = Some(grant);
                 Self::start(slf, spec, record, None)?;
-            }
-            Ok(None) => {
-                grant.release(py)?;
-                let error = this.not_a_task(py, &record.item)?;
-                Self::refuse(slf, record, error)?;
             }
             Err(error) => {
                 grant.release(py)?;
@@ -274,11 +266,7 @@ impl PyEngine {
         };
         let record = waiting.record;
         match this.spec_of(record.item.bind(py)) {
-            Ok(Some(spec)) => Self::request(slf, spec, record, None).map(drop),
-            Ok(None) => {
-                let error = this.not_a_task(py, &record.item)?;
-                Self::refuse(slf, record, error)
-            }
+            Ok(spec) => Self::request(slf, spec, record, None).map(drop),
             Err(error) => Self::refuse(slf, record, error),
         }
     }

@@ -53,27 +53,18 @@ impl PyEngine {
             slot: this.events.get().new_slot(py),
             options: None,
         };
-        let error = match this.spec_of(item) {
-            Ok(Some(mut spec)) => {
-                record.options = spec.options.take();
-                match spec.key.take() {
-                    None => {
-                        Self::start_queue_timeout(slf, &mut record)?;
-                        return Ok(Some((record, spec)));
-                    }
-                    Some(key) => match this.claim(&mut record, &key) {
-                        Ok(()) => {
-                            Self::start_queue_timeout(slf, &mut record)?;
-                            return Ok(Some((record, spec)));
-                        }
-                        Err(error) => error,
-                    },
-                }
-            }
-            Ok(None) => this.not_a_task(py, &record.item)?,
-            Err(error) => error,
+        let mut spec = match this.spec_of(item) {
+            Ok(spec) => spec,
+            Err(error) => return Self::refuse(slf, record, error).map(|()| None),
         };
-        Self::refuse(slf, record, error).map(|()| None)
+        record.options = spec.options.take();
+        if let Some(key) = spec.key.take()
+            && let Err(error) = this.claim(&mut record, &key)
+        {
+            return Self::refuse(slf, record, error).map(|()| None);
+        }
+        Self::start_queue_timeout(slf, &mut record)?;
+        Ok(Some((record, spec)))
     }
 
     fn start_queue_timeout(slf: &Bound<'_, Self>, record: &mut TaskRecord) -> PyResult<()> {
@@ -113,12 +104,6 @@ impl PyEngine {
         Self::fail(slf, record, error, false).map(drop)
     }
 
-    pub(super) fn not_a_task(&self, py: Python<'_>, item: &Py<PyAny>) -> PyResult<PyErr> {
-        let policy = self.policy.bind(py);
-        let error = policy.call_method1(intern!(py, "not_a_task"), (item,))?;
-        Ok(PyErr::from_value(error))
-    }
-
     /// Accept an item, and call its task if there is space and capacity.
     pub(super) fn admit<'py>(
         slf: &Bound<'py, Self>,
@@ -136,6 +121,17 @@ impl PyEngine {
             this.hold(py, record);
             return Ok(Admitted::Waits);
         }
+        Self::request_pulled(slf, spec, record, now)
+    }
+
+    /// Request the capacity of a task for the feeder.
+    #[inline]
+    fn request_pulled<'py>(
+        slf: &Bound<'py, Self>,
+        spec: TaskSpec<'py>,
+        record: TaskRecord,
+        now: f64,
+    ) -> PyResult<Admitted> {
         let id = record.id;
         Ok(match Self::request(slf, spec, record, Some(now))? {
             Requested::Settled => Admitted::Settled(now),
@@ -167,21 +163,10 @@ impl PyEngine {
             return Ok(Admitted::Settled(now));
         };
         let record = waiting.record;
-        let spec = match this.spec_of(record.item.bind(py)) {
-            Ok(Some(spec)) => spec,
-            Ok(None) => {
-                let error = this.not_a_task(py, &record.item)?;
-                return Self::refuse(slf, record, error).map(|()| Admitted::Settled(now));
-            }
-            Err(error) => {
-                return Self::refuse(slf, record, error).map(|()| Admitted::Settled(now));
-            }
-        };
-        Ok(match Self::request(slf, spec, record, Some(now))? {
-            Requested::Settled => Admitted::Settled(now),
-            Requested::OfFeeder => Admitted::OfFeeder(id),
-            Requested::Waits(_) | Requested::Elsewhere => Admitted::Waits,
-        })
+        match this.spec_of(record.item.bind(py)) {
+            Ok(spec) => Self::request_pulled(slf, spec, record, now),
+            Err(error) => Self::refuse(slf, record, error).map(|()| Admitted::Settled(now)),
+        }
     }
 
     /// Call a task whose capacity was granted. `now` is the current time, if known.

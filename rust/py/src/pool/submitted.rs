@@ -40,17 +40,10 @@ impl Listener {
         let Some(mut running) = engine.get().registry.remove_running(py, self.id) else {
             return Ok(());
         };
-        let mut result = Ok(());
-        if let Some(work) = &mut running.submitted {
-            let record = &mut work.record;
-            record.attempt += 1;
-            record.started = Some(now);
-            if let Some(seconds) = record.timeout().map(|limit| limit.seconds) {
-                result = PyEngine::set_timer(engine, record, now + seconds, Expiry::Timeout);
-            }
-            let emitter = Emitter::make(engine, record)?.unbind();
-            *self.emitter.borrow(py) = Some(emitter);
-        }
+        let result = match &mut running.submitted {
+            Some(work) => self.start(engine, &mut work.record, now),
+            None => Ok(()),
+        };
         engine.get().registry.add_running(py, self.id, running);
         result
     }
@@ -96,6 +89,23 @@ impl Listener {
 }
 
 impl Listener {
+    /// Start the attempt of a task that is being called.
+    fn start(
+        &self,
+        engine: &Bound<'_, PyEngine>,
+        record: &mut TaskRecord,
+        now: f64,
+    ) -> PyResult<()> {
+        record.attempt += 1;
+        record.started = Some(now);
+        let emitter = Emitter::make(engine, record)?.unbind();
+        *self.emitter.borrow(engine.py()) = Some(emitter);
+        match record.timeout().map(|limit| limit.seconds) {
+            Some(seconds) => PyEngine::set_timer(engine, record, now + seconds, Expiry::Timeout),
+            None => Ok(()),
+        }
+    }
+
     /// Take the record and the state of work that has stopped, and release its capacity.
     fn take(&self, py: Python<'_>) -> PyResult<Option<(TaskRecord, Running)>> {
         let engine = self.engine.get();
