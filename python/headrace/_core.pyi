@@ -4,7 +4,6 @@ from asyncio import AbstractEventLoop, Future, Task
 from collections import deque
 from collections.abc import (
     AsyncIterable,
-    Awaitable,
     Callable,
     Coroutine,
     Generator,
@@ -22,7 +21,6 @@ from typing import (
     Final,
     Generic,
     Literal,
-    Protocol,
     Self,
     TypeAlias,
     TypeVar,
@@ -729,18 +727,6 @@ class Engine:
     def clear_prefetch(self) -> None: ...
     def on_timer(self) -> None: ...
     def close(self) -> None: ...
-
-@type_check_only
-class Emitter(Protocol):
-    @property
-    def name(self) -> str: ...
-    def emit(self, value: object) -> Awaitable[None] | None: ...
-
-@type_check_only
-class Listener(Emitter, Protocol):
-    def called(self) -> None: ...
-    def returned(self, value: object) -> None: ...
-    def raised(self, error: BaseException) -> None: ...
 
 _NodeFacts: TypeAlias = tuple[
     Hashable, Any, list[Hashable], int, Any, BaseException | None, Hashable

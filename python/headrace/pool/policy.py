@@ -19,10 +19,11 @@ from headrace.task._current_lease import leased
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable
 
-    from headrace._core import Emitter, Engine, Lease, Listener, TaskProgressEnvelope
+    from headrace._core import Engine, Lease, TaskProgressEnvelope
     from headrace.pool.config import Config
     from headrace.pool.event_queue import EventQueue
-    from headrace.pool.executor.handle import Handle
+    from headrace.pool.executor.handle import Handle, Listener
+    from headrace.pool.executor.loop import Yields
     from headrace.pool.executor.thread import ThreadExecutor
     from headrace.task.retry import Retry
     from headrace.task.task import Task
@@ -123,12 +124,12 @@ class Policy:
 
     # Results that are not values, and yielded values.
 
-    def rest(self, result: object, emitter: Emitter) -> Coroutine[Any, Any, object]:
+    def rest(self, result: object, emitter: Yields) -> Coroutine[Any, Any, object]:
         """Return a coroutine that drives the result of a task function, if that is not a coroutine itself."""
         return _rest(result, emitter)
 
     def watch(
-        self, fn: Callable[..., object], args: tuple[object, ...], emitter: Emitter
+        self, fn: Callable[..., object], args: tuple[object, ...], emitter: Yields
     ) -> Coroutine[Any, Any, object]:
         """Return a coroutine that calls a task function, and warns of each step that blocks the event loop."""
         limit = getattr(self._run.loop, "slow_callback_duration", 0.1)
@@ -191,18 +192,15 @@ class Policy:
             lease.release()
 
 
-async def _call(fn: Callable[..., object], args: tuple[object, ...], emitter: Emitter) -> object:
+async def _call(fn: Callable[..., object], args: tuple[object, ...], emitter: Yields) -> object:
     try:
-        result = fn(*args)
-        if isinstance(result, (AsyncGenerator, Awaitable)):
-            return await _rest(cast("object", result), emitter)
-        return result
+        return await _rest(fn(*args), emitter)
     finally:
         # Otherwise the traceback of an error would hold the emitter, and so the run, which holds the error.
         del emitter
 
 
-def _rest(result: object, emitter: Emitter) -> Coroutine[Any, Any, object]:
+def _rest(result: object, emitter: Yields) -> Coroutine[Any, Any, object]:
     if isinstance(result, AsyncGenerator):
         return stream(cast("AsyncGenerator[object, Any]", result), emitter)
     return _awaited(result)
