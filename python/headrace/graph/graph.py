@@ -63,7 +63,7 @@ class DependencyGraph(Uncopied):
     The graph is thread-safe. Any number of sources and runners can share it: each node is taken once.
 
     Law: a node becomes ready exactly when all its dependencies are completed, and is taken at most once.
-    Order: nodes made ready by the same completion become ready in the order in which they came to depend on that node.
+    Order: nodes made ready by the same completion become ready in the order in which their dependencies on it were added.
     Nodes without open dependencies become ready in the order in which they are added.
     Bound: all nodes, with their items, values and errors; `forget()` drops the settled ones.
     Cost: O(nodes + dependencies) over the whole life, without recursion; looking at the graph adds nothing. A new node is

@@ -117,7 +117,8 @@ class DependencySourceObj(SourceObj[Any], stock=True):
 
     Law: the item of each node that becomes ready is yielded once, regardless of the number of sources over the graph. A
     callable is yielded as a `Task` with the key of the node.
-    Order: as nodes become ready; nodes made ready by the same completion, as they came to depend on that node.
+    Order: as nodes become ready; for nodes made ready by the same completion, the order in which their dependencies on it
+    were added.
     Bound: the keys of the nodes that became ready since the first pull. Close a source that is not pulled any more.
     Cost: O(1) per item.
     Cancel safety: a cancelled pull takes no node: the node stays ready.
