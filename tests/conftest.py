@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from headrace._core import set_turn_budget
+from headrace._core import set_yield_budget
 from headrace.pool.config import Config
 from headrace.testing import VirtualClock
 
@@ -37,7 +37,7 @@ settings.load_profile("patient")
 
 # "nanoseconds,items": see `test_budget.py`.
 BUDGET = tuple(map(int, os.environ.get("HEADRACE_TURN_BUDGET", "500000,4096").split(",")))
-set_turn_budget(*BUDGET)
+set_yield_budget(*BUDGET)
 
 KINDS = ("asyncio", "eager", "uvloop")
 
@@ -130,17 +130,17 @@ def task_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def large_budget() -> Iterator[None]:
     """Set a yield budget that is never used up, however busy the machine is."""
-    set_turn_budget(10**15, 10**9)
+    set_yield_budget(10**15, 10**9)
     yield
-    set_turn_budget(*BUDGET)
+    set_yield_budget(*BUDGET)
 
 
 @pytest.fixture
 def tiny_budget() -> Iterator[None]:
     """Set a yield budget that is always used up: tasks yield wherever they can."""
-    set_turn_budget(0, 1)
+    set_yield_budget(0, 1)
     yield
-    set_turn_budget(*BUDGET)
+    set_yield_budget(*BUDGET)
 
 
 @pytest.fixture

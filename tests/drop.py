@@ -25,7 +25,7 @@ from headrace import (
     SinkNullObj,
     SourceIterObj,
 )
-from tests.support import turns
+from tests.support import yield_to_loop
 from tests.test_push_operators import STAGES
 from tests.test_sweep import ROWS
 
@@ -72,7 +72,7 @@ async def never() -> AsyncIterator[int]:
 
 async def cancel_one(pipeline: Any) -> None:
     pull = asyncio.ensure_future(anext(pipeline))
-    await turns(3)
+    await yield_to_loop(3)
     pull.cancel()
     await asyncio.wait([pull])
 

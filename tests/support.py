@@ -32,9 +32,9 @@ __all__ = [
     "eventually",
     "quiet",
     "step_into",
-    "turns",
     "until",
     "wrong",
+    "yield_to_loop",
 ]
 
 # Imported by name: checkers do not see `__all__`, which is derived at the first use.
@@ -72,7 +72,7 @@ async def collect_with_cancellations(
     cancelled = 0
     while True:
         pull = asyncio.ensure_future(anext(stream))
-        await turns(rng.randrange(most))
+        await yield_to_loop(rng.randrange(most))
         pull.cancel()
         try:
             received.append(await pull)
@@ -133,7 +133,7 @@ def assert_bound_to_loop(stream: Any, start: Callable[[], Awaitable[object]]) ->
     loop.close()
 
 
-async def turns(count: int) -> None:
+async def yield_to_loop(count: int) -> None:
     """Yield to the event loop `count` times."""
     for _ in range(count):
         await asyncio.sleep(0)
@@ -219,12 +219,12 @@ class Sources:
     def __init__(self) -> None:
         self.ended: list[str] = []
 
-    async def source(self, name: str, turns: int = 1) -> AsyncIterator[str]:
+    async def source(self, name: str, iterations: int = 1) -> AsyncIterator[str]:
         token = where.set(name)
         task = asyncio.current_task()
         try:
             while True:
-                for _ in range(turns):
+                for _ in range(iterations):
                     await asyncio.sleep(0)
                 yield name
         finally:

@@ -29,7 +29,7 @@ from headrace import (
     WaitObject,
     WrongLoopError,
 )
-from tests.support import turns
+from tests.support import yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -317,7 +317,7 @@ def test_law_5_closed_loop_frees_its_waiting_tasks(
 
     async def begin() -> weakref.ref[Any]:
         task = asyncio.ensure_future(wait())
-        await turns(10)
+        await yield_to_loop(10)
         assert not task.done()
         return weakref.ref(task)
 
@@ -335,7 +335,7 @@ def test_law_15_waiting_at_process_exit_is_silent() -> None:
     program = """
 import asyncio
 from headrace import SourceIterObj
-from tests.test_awaitable import WAITS, never, turns
+from tests.test_awaitable import WAITS, never, yield_to_loop
 
 def tasks():
     return anext(SourceIterObj(never()).map(str, concurrency=2))
@@ -344,7 +344,7 @@ loop = asyncio.new_event_loop()
 loop.set_exception_handler(lambda *_: None)
 
 async def begin():
-    return [asyncio.ensure_future(wait()) for wait in [tasks, *WAITS.values()]], await turns(10)
+    return [asyncio.ensure_future(wait()) for wait in [tasks, *WAITS.values()]], await yield_to_loop(10)
 
 begun = loop.run_until_complete(begin())
 """

@@ -10,7 +10,7 @@ import pytest
 
 from headrace import CapacitySource
 from headrace.testing import shuffled_loop
-from tests.support import turns
+from tests.support import yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,11 +82,11 @@ Held = tuple[CapacitySource, "Callable[[], None]"]
 
 async def test_woken_waiters_resume_in_order_and_context() -> None:
     waiters = Waiters(5)
-    await turns(2)
+    await yield_to_loop(2)
     waiters.wake()
     # Waiters never resume inside the call that wakes them.
     assert waiters.order == []
-    await turns(1)
+    await yield_to_loop(1)
     assert waiters.order == [0, 1, 2, 3, 4]
     assert await asyncio.gather(*waiters.tasks) == [f"task {number}" for number in range(5)]
     assert where.get() == "nowhere"
@@ -96,7 +96,7 @@ async def test_task_cancelled_after_wake_passes_grant_on() -> None:
     capacity = CapacitySource(1)
     lease = await capacity.acquire()
     first, second = (asyncio.ensure_future(capacity.acquire(owner=None)) for _ in range(2))
-    await turns(2)
+    await yield_to_loop(2)
     lease.release()
     assert first.cancel("enough")
     with pytest.raises(asyncio.CancelledError, match="enough"):
@@ -119,7 +119,7 @@ async def test_woken_task_may_cancel_another_of_its_batch() -> None:
             pytest.fail("it was cancelled before it resumed")
 
     tasks += [asyncio.create_task(first()), asyncio.create_task(second())]
-    await turns(2)
+    await yield_to_loop(2)
     for lease in leases:
         lease.release()
     done = await asyncio.gather(*tasks, return_exceptions=True)
@@ -132,7 +132,7 @@ async def test_woken_task_may_cancel_another_of_its_batch() -> None:
 async def test_cancellation_keeps_its_message(held: Held, is_woken: bool) -> None:
     capacity, release = held
     task = asyncio.ensure_future(capacity.acquire())
-    await turns(2)
+    await yield_to_loop(2)
     if is_woken:
         release()
     task.cancel("why")
@@ -150,15 +150,15 @@ async def test_asyncio_wait_functions_accept_acquire(held: Held) -> None:
             await capacity.acquire()
     shielded = asyncio.ensure_future(capacity.acquire(owner=None))
     outer = asyncio.shield(shielded)
-    await turns(2)
+    await yield_to_loop(2)
     outer.cancel()
-    await turns(1)
+    await yield_to_loop(1)
     assert not shielded.done()
     release()
     (await shielded).release()
     waiters = Waiters(3)
     gathered = asyncio.gather(*(waiters.wait(number) for number in range(3, 6)))
-    await turns(2)
+    await yield_to_loop(2)
     waiters.wake()
     assert await gathered == ["task 3", "task 4", "task 5"]
     await asyncio.gather(*waiters.tasks)
@@ -172,10 +172,10 @@ async def test_pure_python_task_accepts_acquire(held: Held) -> None:
     capacity, release = held
     kind: Any = vars(asyncio.tasks)["_PyTask"]
     woken, interrupted = (kind(capacity.acquire(owner=None)) for _ in range(2))
-    await turns(2)
+    await yield_to_loop(2)
     assert "wait_for=<Future: pending" in repr(woken)
     interrupted.cancel()
-    await turns(2)
+    await yield_to_loop(2)
     assert interrupted.cancelled()
     release()
     (await woken).release()
@@ -211,7 +211,7 @@ async def test_callbacks_run_once_in_order_and_context(held: Held) -> None:
     future.add_done_callback(note("late"))
     assert future.remove_done_callback(removed) == 0
     assert seen == []
-    await turns(1)
+    await yield_to_loop(1)
     assert seen == [("first", "elsewhere"), ("second", "nowhere"), ("late", "too late")]
     where.set("nowhere")
     with pytest.raises(StopIteration) as stop:
@@ -250,7 +250,7 @@ async def test_failing_callback_is_reported_others_run(held: Held) -> None:
     contexts: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: contexts.append(context))
     waiters = Waiters(3)
-    await turns(2)
+    await yield_to_loop(2)
     error = ValueError("mine")
 
     def fail(_: Any) -> None:
@@ -261,7 +261,7 @@ async def test_failing_callback_is_reported_others_run(held: Held) -> None:
     seen: list[Any] = []
     future.add_done_callback(seen.append)
     waiters.wake()
-    await turns(1)
+    await yield_to_loop(1)
     assert waiters.order == [0, 1, 2]
     assert [context["exception"] for context in contexts] == [error]
     assert contexts[0]["future"] is future
@@ -274,7 +274,7 @@ def test_interrupted_batch_resumes_in_the_next_run(error: type[BaseException]) -
 
     async def begin() -> Waiters:
         waiters = Waiters(3)
-        await turns(2)
+        await yield_to_loop(2)
         return waiters
 
     def end(_: Any) -> None:
@@ -287,9 +287,9 @@ def test_interrupted_batch_resumes_in_the_next_run(error: type[BaseException]) -
     future.add_done_callback(seen.append)
     waiters.wake()
     with pytest.raises(error):
-        loop.run_until_complete(turns(3))
+        loop.run_until_complete(yield_to_loop(3))
     assert (waiters.order, seen) == ([0, 1], [])
-    loop.run_until_complete(turns(3))
+    loop.run_until_complete(yield_to_loop(3))
     assert (waiters.order, seen) == ([0, 1, 2], [future])
     loop.close()
 
@@ -301,7 +301,7 @@ def test_closing_loop_passes_unused_grant_on() -> None:
     async def begin() -> tuple[Lease, asyncio.Task[Lease]]:
         lease = await capacity.acquire(owner=None)
         waiting = asyncio.create_task(_as_coroutine(capacity))
-        await turns(2)
+        await yield_to_loop(2)
         return lease, waiting
 
     lease, waiting = loop.run_until_complete(begin())
@@ -331,7 +331,7 @@ def test_shuffled_loop_shuffles_a_wake_batch() -> None:
         for number in range(4):
             waiters.tasks.append(asyncio.ensure_future(waiters.wait(number)))
             # Queue them one by one, so that their order is known.
-            await turns(2)
+            await yield_to_loop(2)
         waiters.wake()
         await asyncio.gather(*waiters.tasks)
         return tuple(waiters.order)

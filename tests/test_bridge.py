@@ -27,7 +27,7 @@ from headrace import (
     WouldBlock,
 )
 from headrace.testing import ScriptedSource, Yields, sweep, sweep_endings
-from tests.support import Gate, collect, turns, until, wrong
+from tests.support import Gate, collect, until, wrong, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,20 +44,20 @@ class Slow(SinkObj[Any]):
         self.ends: list[Any] = []
 
     async def next_impl(self, item: Any) -> None:
-        await turns(2)
+        await yield_to_loop(2)
         if item in self.bad:
             raise OSError(item)
         self.items.append(item)
 
     async def return_impl(self, value: Any) -> None:
-        await turns(1)
+        await yield_to_loop(1)
         self.ends.append(value)
         if self.ending is not None:
             raise self.ending
 
 
 async def slowly(item: Any) -> Any:
-    await turns(1)
+    await yield_to_loop(1)
     return item
 
 
@@ -120,7 +120,7 @@ async def test_law_1_sink_receives_nothing_before_a_pull() -> None:
     source = ScriptedSource([1, 2])
     sink: SinkCollectObj[int] = SinkCollectObj()
     stream = PullPushBridgeObj(source, sink)
-    await turns(3)
+    await yield_to_loop(3)
     assert (source.pulls, sink.buffer) == (0, [])
     assert await anext(stream) == 1
     assert (source.pulls, sink.buffer) == (1, [1])
@@ -133,7 +133,7 @@ async def test_pull_returns_after_all_sinks_accepted() -> None:
     stream = PullPushBridgeObj([1, 2], buffer.sink)
     assert await anext(stream) == 1
     pull = asyncio.ensure_future(anext(stream))
-    await turns(3)
+    await yield_to_loop(3)
     assert not pull.done()
     assert await anext(buffer.source) == 1
     assert await pull == 2

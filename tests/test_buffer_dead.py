@@ -17,7 +17,7 @@ import pytest
 
 from headrace import PushMapObj, PushPullBufferObj, WaitObject
 from headrace.queue import Queue
-from tests.support import turns
+from tests.support import yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -53,7 +53,7 @@ async def as_coroutine(awaitable: Awaitable[Any]) -> Any:
 def start_waiting(loop: Loop, awaitable: Awaitable[Any], count: int) -> asyncio.Task[Any]:
     """Start a task that waits on this loop, and stop the loop after some iterations."""
     task = loop.create_task(as_coroutine(awaitable))
-    loop.run_until_complete(turns(count))
+    loop.run_until_complete(yield_to_loop(count))
     assert not task.done()
     return task
 
@@ -109,7 +109,7 @@ def test_item_for_a_dead_loop_wakes_the_next_waiter(
 
     async def next_waiter() -> int:
         pull = asyncio.ensure_future(anext(buffer.source))
-        await turns(3)
+        await yield_to_loop(3)
         buffer.sink.next_nowait(1)
         return await pull
 
@@ -131,7 +131,7 @@ def test_slot_for_a_dead_loop_goes_to_the_next_push(
 
     async def next_waiter() -> list[int]:
         push = asyncio.ensure_future(buffer.sink.next(3))
-        await turns(3)
+        await yield_to_loop(3)
         first = await anext(buffer.source)
         await push
         return [first, await anext(buffer.source)]
@@ -159,7 +159,7 @@ def test_resumed_loop_queues_its_get_again(loops: Callable[[], Loop]) -> None:
     task = start_waiting(loop, queue.get(), 3)
     queue.put_nowait(1)
     assert queue.get_nowait() == 1
-    loop.run_until_complete(turns(3))
+    loop.run_until_complete(yield_to_loop(3))
     assert not task.done()
     queue.put_nowait(2)
     assert loop.run_until_complete(task) == 2
@@ -203,7 +203,7 @@ def test_unread_wake_of_a_closed_loop_is_passed_on() -> None:
 
     async def next_waiter() -> int:
         get = asyncio.ensure_future(queue.get())
-        await turns(3)
+        await yield_to_loop(3)
         may_stop_loop.set()
         return await get
 
@@ -216,7 +216,7 @@ def test_ten_thousand_dead_waiters_are_skipped(loops: Callable[[], Loop]) -> Non
     queue: Queue[int] = Queue()
     loop = loops()
     tasks = [loop.create_task(as_coroutine(queue.get())) for _ in range(10_000)]
-    loop.run_until_complete(turns(3))
+    loop.run_until_complete(yield_to_loop(3))
     loop.close()
     # In a thread, because its stack is small.
     run_in_thread(lambda: queue.put_nowait(1))
@@ -384,7 +384,7 @@ async def collect_first(
     for _ in range(suspensions):
         holder.awaits.send(None)
     second = asyncio.ensure_future(make())
-    await turns(3)
+    await yield_to_loop(3)
     if is_woken:
         act()
     del holder
@@ -413,7 +413,7 @@ def test_loop_moved_to_another_thread_is_not_current(
 
     async def get() -> int:
         item = asyncio.ensure_future(queue.get())
-        await turns(4)
+        await yield_to_loop(4)
         queue.put_nowait(1)
         queue.put_nowait(2)
         return await item
@@ -422,7 +422,7 @@ def test_loop_moved_to_another_thread_is_not_current(
     may_stop.set()
     thread.join(20)
     assert not thread.is_alive()
-    there.run_until_complete(turns(4))
+    there.run_until_complete(yield_to_loop(4))
     assert waiting.done()
 
 

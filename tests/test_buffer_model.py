@@ -17,7 +17,7 @@ import pytest
 
 from headrace import ClosedError, PushPullBufferObj, WouldBlock
 from headrace.buffer import BufferStatistics
-from tests.support import turns
+from tests.support import yield_to_loop
 
 Item = tuple[int, int]
 ORDERS = ["fifo", "lifo", "priority"]
@@ -105,7 +105,7 @@ class Run:
         item = (self.rng.randrange(5), next(self.numbers))
         push = asyncio.ensure_future(self.buffer.sink.next(item))
         effect = self.model.push(item, waits=True)
-        await turns(6)
+        await yield_to_loop(6)
         if effect == "waits":
             self.pushes[item] = push
             assert not push.done()
@@ -121,13 +121,13 @@ class Run:
             assert caught.value.item == item
         else:
             assert not self.buffer.sink.next_nowait(item).done
-        await turns(6)
+        await yield_to_loop(6)
 
     async def pull(self) -> None:
         number = next(self.numbers)
         self.pulls[number] = asyncio.ensure_future(anext(self.buffer.source))
         self.model.pull(number)
-        await turns(6)
+        await yield_to_loop(6)
 
     async def cancel_push(self) -> None:
         if self.pushes:
@@ -135,7 +135,7 @@ class Run:
             push = self.pushes.pop(item)
             push.cancel()
             self.model.producers.remove(item)
-            await turns(6)
+            await yield_to_loop(6)
             assert push.cancelled()
 
     async def cancel_pull(self) -> None:
@@ -144,7 +144,7 @@ class Run:
             pull = self.pulls.pop(number)
             pull.cancel()
             self.model.consumers.remove(number)
-            await turns(6)
+            await yield_to_loop(6)
             assert pull.cancelled()
 
     @staticmethod
@@ -208,7 +208,7 @@ async def end(run: Run, ending: str) -> None:
         await buffer.sink.throw(error)
     else:
         await buffer.source.aclose()
-    await turns(6)
+    await yield_to_loop(6)
     for item, push in run.pushes.items():
         refused = push.exception()
         assert isinstance(refused, ClosedError)

@@ -22,7 +22,7 @@ from headrace import (
     WaitObject,
 )
 from headrace.queue import LifoQueue, PriorityQueue, Queue
-from tests.support import turns
+from tests.support import yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -108,7 +108,7 @@ async def act_and_cancel(
         if iteration == cancels:
             waiter.cancel()
         await asyncio.sleep(0)
-    await turns(4)
+    await yield_to_loop(4)
     assert waiter.done()
     return waiter.cancelled()
 
@@ -151,7 +151,7 @@ async def test_law_2_cancelled_put_does_not_store_its_item(maker: str) -> None:
         assert taken == [0], (acts, cancels)
         assert next_waiter.done() == was_cancelled, (acts, cancels)
         taken.append(get_now())
-        await turns(4)
+        await yield_to_loop(4)
         if not was_cancelled:
             assert next_waiter.done()
             taken.append(get_now())
@@ -166,7 +166,7 @@ async def test_law_2_cancelled_wait_leaves_the_value() -> None:
         waiter = asyncio.ensure_future(anext(signal) if iterates else signal.wait())
         was_cancelled = await act_and_cancel(waiter, partial(signal.resolve, 1), acts, cancels)
         again = asyncio.ensure_future(signal.wait())
-        await turns(3)
+        await yield_to_loop(3)
         assert again.done() == was_cancelled, (acts, cancels)
         signal.resolve(2)
         assert await again == (1 if was_cancelled else 2)
@@ -179,7 +179,7 @@ async def test_law_2_cancelled_wait_does_not_affect_another() -> None:
         other = asyncio.ensure_future(signal.wait())
         await asyncio.sleep(0)
         await act_and_cancel(waiter, partial(signal.resolve, 1), acts, cancels)
-        await turns(2)
+        await yield_to_loop(2)
         assert other.done(), (acts, cancels)
         assert await other == 1
 
@@ -191,7 +191,7 @@ async def test_law_2_cancelled_join_does_not_affect_another() -> None:
         waiter = asyncio.ensure_future(queue.join())
         other = asyncio.ensure_future(queue.join())
         await act_and_cancel(waiter, queue.task_done, acts, cancels)
-        await turns(2)
+        await yield_to_loop(2)
         assert other.done(), (acts, cancels)
 
 
@@ -267,7 +267,7 @@ async def test_law_2_cancelled_fork_names_the_accepting_sinks(
             if iteration == cancels:
                 push.cancel()
             await asyncio.sleep(0)
-        await turns(6)
+        await yield_to_loop(6)
         assert push.done()
         accepting = [buffer.sink for buffer in buffers if len(buffer)]
         for buffer in buffers:
@@ -295,7 +295,7 @@ async def test_law_2_cancelled_push_in_a_queue_keeps_others() -> None:
             pushes[victim], partial(move, partial(_pull, buffer), taken), acts, cancels
         )
         while not all(push.done() for push in pushes):
-            await turns(4)
+            await yield_to_loop(4)
             if len(buffer):
                 taken.append(_pull(buffer))
         if len(buffer):

@@ -23,7 +23,7 @@ from headrace import (
     Rate,
     WouldDeadlock,
 )
-from tests.support import turns, until, wrong
+from tests.support import until, wrong, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -422,14 +422,14 @@ async def test_end_of_suspended_waits_in_the_queue() -> None:
     async def other() -> None:
         async with capacity.acquire():
             order.append("other")
-            await turns(3)
+            await yield_to_loop(3)
 
     lease = await capacity.acquire()
     waiting = asyncio.ensure_future(other())
     await until(lambda: capacity.waiting == 1)
     async with lease.suspended():
         order.append("away")
-        await turns(1)
+        await yield_to_loop(1)
     order.append("back")
     lease.release()
     await waiting
@@ -452,7 +452,7 @@ async def test_owner_is_the_current_task_or_none() -> None:
         await capacity.acquire()
     with capacity.acquire_nowait(owner=None) or pytest.fail("nothing is held"):
         waiting = asyncio.ensure_future(capacity.acquire(owner=None))
-        await turns(2)
+        await yield_to_loop(2)
         assert not waiting.done()
     (await waiting).release()
 

@@ -12,7 +12,7 @@ import pytest
 
 from headrace import CapacitySource, Lease, QuotaCapacitySource, Rate
 from headrace.testing import VirtualClock
-from tests.support import turns, until
+from tests.support import until, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -48,7 +48,7 @@ async def collect_lease(capacity: CapacitySource) -> Callable[[], object]:
 async def cancel_waiter(capacity: CapacitySource) -> Callable[[], object]:
     held = await capacity.acquire(owner=None)
     big = asyncio.ensure_future(capacity.acquire(2))
-    await turns(3)
+    await yield_to_loop(3)
     await bypass_eight_times(capacity)
 
     def cancel() -> None:
@@ -70,7 +70,7 @@ async def cancel_reacquire(capacity: CapacitySource) -> Callable[[], object]:
     await ready.wait()
     held = await capacity.acquire(owner=None)
     may_reacquire.set()
-    await turns(3)
+    await yield_to_loop(3)
     await bypass_eight_times(capacity)
 
     def cancel() -> None:
@@ -98,7 +98,7 @@ async def test_waiter_is_served_at_the_current_time(
     )
     free_capacity = await begin(capacity)
     waiter = asyncio.create_task(granted_at(capacity))
-    await turns(5)
+    await yield_to_loop(5)
     assert not waiter.done(), "the waiter must be queued"
     # No call uses the tree meanwhile.
     await asyncio.sleep(100)
@@ -129,10 +129,10 @@ async def test_clock_error_without_a_caller_is_reported(
     capacity = CapacitySource(1, clock=clock)
     lease = await capacity.acquire(owner=None)
     waiting = [asyncio.ensure_future(capacity.acquire()) for _ in range(2)]
-    await turns(3)
+    await yield_to_loop(3)
     fails = True
     waiting[0].cancel()
-    await turns(3)
+    await yield_to_loop(3)
     assert [str(error) for error in reported] == ["no time"]
     # Also in a destructor, while another error propagates.
     with pytest.warns(ResourceWarning), pytest.raises(KeyError, match="mine"):
@@ -184,7 +184,7 @@ async def test_clock_may_use_its_own_tree() -> None:
     capacity = CapacitySource(2, clock=clock)
     leases = [await capacity.acquire(owner=None) for _ in range(2)]
     waiting = [asyncio.ensure_future(capacity.acquire()) for _ in range(3)]
-    await turns(3)
+    await yield_to_loop(3)
     waiting[0].cancel()
     with pytest.warns(ResourceWarning):
         del leases
@@ -255,7 +255,7 @@ async def play(dice: random.Random) -> list[tuple[float, float]]:
                 task.cancel()
             else:
                 unpin.set()
-        await turns(4)
+        await yield_to_loop(4)
     await asyncio.sleep(300)
     for task, *_ in jobs:
         task.cancel()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import Budget, CapacitySource, ForkError, QuotaCapacitySource, Rate, WouldDeadlock
-from tests.support import turns, until
+from tests.support import until, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,7 +51,7 @@ async def hold(capacity: CapacitySource, into: list[Lease] | None = None) -> Non
 def start_waiting(loop: Loop, capacity: CapacitySource) -> asyncio.Task[None]:
     """Start a task that waits on this loop, and stop the loop after some iterations."""
     task = loop.create_task(hold(capacity))
-    loop.run_until_complete(turns(3))
+    loop.run_until_complete(yield_to_loop(3))
     assert not task.done()
     return task
 
@@ -340,7 +340,7 @@ def test_waiter_of_a_stopped_loop_queues_again(loops: Callable[[], Loop]) -> Non
     assert (capacity.held, capacity.waiting) == (0, 0)
     other = capacity.acquire_nowait(owner=None)
     assert other is not None
-    loop.run_until_complete(turns(3))
+    loop.run_until_complete(yield_to_loop(3))
     assert capacity.waiting == 1
     other.release()
     assert capacity.held == 0

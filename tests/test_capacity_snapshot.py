@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from headrace import CapacitySource, Rate
-from tests.support import turns, until
+from tests.support import until, yield_to_loop
 
 
 def pickled(shot: Any) -> Any:
@@ -68,7 +68,7 @@ async def test_bypasses_are_counted_and_then_slots_reserved() -> None:
     # The free slot is reserved from now on, at the node where slots are short.
     assert [node.reserved for node in shot] == [{"slots": 1}, {"slots": 0}, {"slots": 0}]
     blocked = asyncio.ensure_future(small.acquire(1))
-    await turns(3)
+    await yield_to_loop(3)
     assert (small.waiting, small.acquire_nowait(1)) == (1, None)
     held.settle(slots=1)
     (await waiting).release()

@@ -33,10 +33,10 @@ async def ready(name: str, count: int) -> AsyncIterator[tuple[str, int]]:
         yield name, index
 
 
-async def slow(name: str, count: int, turns: int = 1) -> AsyncIterator[tuple[str, int]]:
+async def slow(name: str, count: int, iterations: int = 1) -> AsyncIterator[tuple[str, int]]:
     """Yield items that take some loop iterations each."""
     for index in range(count):
-        for _ in range(turns):
+        for _ in range(iterations):
             await asyncio.sleep(0)
         yield name, index
 
@@ -194,7 +194,7 @@ async def test_ready_source_starves_no_other() -> None:
 
 async def test_cancelled_pull_loses_nothing() -> None:
     chance = random.Random(5)
-    sources = [slow(name, 50, turns) for name, turns in (("a", 1), ("b", 3), ("c", 8))]
+    sources = [slow(name, 50, iterations) for name, iterations in (("a", 1), ("b", 3), ("c", 8))]
     items: list[tuple[str, int]] = []
     async with AsyncIteratorCombiner(*sources).race_generator() as race:
         while True:

@@ -237,7 +237,7 @@ def test_race_belongs_to_the_loop_of_its_first_pull() -> None:
 
 
 async def test_law_4_cancelled_consumer_closes_all_sources() -> None:
-    for turns in range(60):
+    for iterations in range(60):
         sources = Sources()
         seen: Counter[str] = Counter()
 
@@ -250,7 +250,7 @@ async def test_law_4_cancelled_consumer_closes_all_sources() -> None:
                     await asyncio.sleep(0)
 
         consumer = asyncio.ensure_future(consume(sources, seen))
-        for _ in range(turns):
+        for _ in range(iterations):
             await asyncio.sleep(0)
         consumer.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -259,4 +259,4 @@ async def test_law_4_cancelled_consumer_closes_all_sources() -> None:
         # A generator that was never started is closed without running its `finally`.
         assert len(sources.ended) == len(set(sources.ended))
         assert set(seen) <= set(sources.ended) <= {"a", "b", "c"}
-        assert turns < 5 or len(sources.ended) == 3
+        assert iterations < 5 or len(sources.ended) == 3

@@ -229,7 +229,7 @@ async def retry(n: Any) -> None:
 
 
 @uses("count")
-async def turns(n: Any) -> None:
+async def iterations(n: Any) -> None:
     Yields(n)
 
 
@@ -238,9 +238,9 @@ async def scripted(n: Any) -> None:
     ScriptedSource([], closing=n)
 
 
-@uses("turns")
+@uses("iterations")
 async def recording(n: Any) -> None:
-    RecordingSink[Any](turns=n)
+    RecordingSink[Any](iterations=n)
 
 
 @pytest.mark.parametrize("value", [0, *HUGE, *BAD], ids=repr)

@@ -28,7 +28,7 @@ from headrace import (
     Task,
     WaitObject,
 )
-from tests.support import Heart, turns
+from tests.support import Heart, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -134,7 +134,7 @@ async def wait_for_a_capacity() -> None:
     capacity = CapacitySource(1)
     first = await capacity.acquire(owner=None)
     waiting = asyncio.ensure_future(capacity.acquire(owner=None))
-    await turns(2)
+    await yield_to_loop(2)
     first.release()
     (await waiting).release()
     assert capacity.held == 0
@@ -149,7 +149,7 @@ async def wait_for_a_rate() -> None:
 async def wait_for_a_signal() -> None:
     done: WaitObject[int] = WaitObject()
     waiting = asyncio.ensure_future(done.wait())
-    await turns(2)
+    await yield_to_loop(2)
     done.resolve(7)
     assert await waiting == 7
 
@@ -303,7 +303,7 @@ async def test_law_15_child_refuses_what_its_parent_uses() -> None:
     item = asyncio.ensure_future(anext(buffer.source))
     value = asyncio.ensure_future(signal_.wait())
     second = asyncio.ensure_future(capacity.acquire(owner=None))
-    await turns(3)
+    await yield_to_loop(3)
     uses: list[Callable[[], Any]] = [
         lambda: anext(stream),
         lambda: anext(race),
@@ -352,7 +352,7 @@ async def test_law_15_child_refuses_what_its_parent_uses() -> None:
 async def test_law_15_drop_in_a_child_wakes_no_parent_waiter() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
     items = [asyncio.ensure_future(anext(buffer.source)) for _ in range(3)]
-    await turns(3)
+    await yield_to_loop(3)
 
     def work() -> str:
         for item in items:

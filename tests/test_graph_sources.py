@@ -26,7 +26,7 @@ from headrace import (
     WouldBlock,
 )
 from headrace.testing import sweep, sweep_endings
-from tests.support import collect, quiet, turns, until, wrong
+from tests.support import collect, quiet, until, wrong, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,7 +190,7 @@ async def test_law_2_swept(kind: type[DependencySourceObj], loop_kind: str) -> N
         source = kind(graph)
 
         async def work(item: Any) -> Any:
-            await turns(item % 2)
+            await yield_to_loop(item % 2)
             source.completed(item, None)
             return item
 

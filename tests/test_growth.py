@@ -33,7 +33,7 @@ from headrace import (
     SourceBufferObj,
     SourceIterObj,
 )
-from tests.support import turns, until
+from tests.support import until, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -81,7 +81,7 @@ def test_push_into_many_waiting_sinks_is_linear(
         fork = PushForkObj([buffer.sink for buffer in buffers], concurrent=concurrent)
         await fork.next(1)
         push = asyncio.ensure_future(fork.next(2))
-        await turns(4)
+        await yield_to_loop(4)
         with watch:
             for buffer in reversed(buffers):
                 await anext(buffer.source)
@@ -139,11 +139,11 @@ def test_row_of_many_waiting_sources_is_linear() -> None:
         buffers = [PushPullBufferObj[int]() for _ in range(number)]
         rows = PullZipObj(*(buffer.source for buffer in buffers))
         pull = asyncio.ensure_future(anext(rows))
-        await turns(4)
+        await yield_to_loop(4)
         with watch:
             for buffer in buffers:
                 buffer.sink.next_nowait(1)
-                await turns(3)
+                await yield_to_loop(3)
             assert len(await pull) == number
         await rows.aclose()
 
@@ -157,7 +157,7 @@ def test_row_ends_with_the_first_source_that_ends() -> None:
         for number in (0, 1):
             buffers[number].sink.next_nowait(1)
         pull = asyncio.ensure_future(anext(rows, None))
-        await turns(4)
+        await yield_to_loop(4)
         await buffers[4].sink.return_()
         assert await asyncio.wait_for(pull, 10) is None
 
@@ -213,16 +213,16 @@ def test_label_is_free_once_its_source_has_ended() -> None:
         lasting = PushPullBufferObj[int]()
         race.add("kept", lasting.source)
         pull = asyncio.ensure_future(anext(race))
-        await turns(4)
+        await yield_to_loop(4)
         assert list(race.sources) == ["kept"]
         # Labels of ended sources are free again, however many there were.
         for number in range(300):
             race.add("given", SourceBufferObj([number]))
             assert await pull == ("given", number)
             pull = asyncio.ensure_future(anext(race))
-            await turns(4)
+            await yield_to_loop(4)
             race.add(f"once {number}", SourceBufferObj[int]([]))
-            await turns(4)
+            await yield_to_loop(4)
         await race.remove("kept")
         with pytest.raises(StopAsyncIteration):
             await pull
@@ -245,7 +245,7 @@ def test_item_of_many_branches_is_linear() -> None:
         with watch:
             # The slow branch has not received the first item, and the others have.
             waiting = [asyncio.ensure_future(anext(branch)) for branch in others]
-            await turns(4)
+            await yield_to_loop(4)
         assert await anext(slow) == 0
         assert await asyncio.gather(*waiting) == [1] * len(others)
         for branch in branches:
@@ -357,7 +357,7 @@ def test_reading_from_many_blocked_tasks_is_linear(
         async with runner.run_tasks() as progress:
             await until(lambda: runner.snapshot().running == number)
             go.set()
-            await turns(4)
+            await yield_to_loop(4)
             with watch:
                 values = [envelope.value async for envelope in progress]
         assert len(values) == 4 * number
@@ -379,11 +379,11 @@ def test_cancelling_many_blocked_tasks_is_linear() -> None:
         async with runner.run_tasks() as progress:
             await until(lambda: runner.snapshot().running == number)
             go.set()
-            await turns(4)
+            await yield_to_loop(4)
             with watch:
                 for task_id in range(number, 0, -1):
                     assert runner.cancel(task_id)
-                await turns(4)
+                await yield_to_loop(4)
             assert len([envelope async for envelope in progress]) >= number
 
     assert growth(run, 1000) < MAX_GROWTH

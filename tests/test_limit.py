@@ -25,7 +25,7 @@ from headrace import (
     SourceIterObj,
     WouldBlock,
 )
-from tests.support import Gate, collect, turns, until, wrong
+from tests.support import Gate, collect, until, wrong, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -106,7 +106,7 @@ async def test_cancelled_pull_keeps_item_and_holds_nothing() -> None:
     for waits_for_lease in (True, False):
         lease = await capacity.acquire(owner=None) if waits_for_lease else None
         pull = asyncio.ensure_future(anext(stream))
-        await turns(3)
+        await yield_to_loop(3)
         pull.cancel()
         with pytest.raises(asyncio.CancelledError):
             await pull
@@ -231,7 +231,7 @@ async def test_law_2_cancelled_pull_spends_nothing() -> None:
     stream = SourceIterObj([1, 2]).map(gate).limit(capacity, cost={"dollars": 1, "calls": 1})
     for _ in range(5):
         pull = asyncio.ensure_future(anext(stream))
-        await turns(3)
+        await yield_to_loop(3)
         assert capacity.held["dollars"] == 1
         pull.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -487,7 +487,7 @@ async def test_retry_after_may_be_very_long() -> None:
     capacity.retry_after(1e300)
     assert capacity.acquire_nowait() is None
     waiting = asyncio.ensure_future(capacity.acquire())
-    await turns(3)
+    await yield_to_loop(3)
     assert not waiting.done()
     waiting.cancel()
     await asyncio.wait([waiting])

@@ -51,10 +51,10 @@ async def ready(items: Iterable[Any]) -> AsyncIterator[Any]:
         yield item
 
 
-async def slow(items: Iterable[Any], turns: int = 1) -> AsyncIterator[Any]:
+async def slow(items: Iterable[Any], iterations: int = 1) -> AsyncIterator[Any]:
     """Yield items, each after some event-loop iterations."""
     for item in items:
-        for _ in range(turns):
+        for _ in range(iterations):
             await asyncio.sleep(0)
         yield item
 
@@ -327,9 +327,9 @@ async def test_law_6_prefetch_is_as_requested(
     pulled: Counter[int] = Counter()
     taken = 0
 
-    async def count(name: int, turns: int) -> AsyncIterator[int]:
+    async def count(name: int, iterations: int) -> AsyncIterator[int]:
         while True:
-            for _ in range(turns):
+            for _ in range(iterations):
                 await asyncio.sleep(0)
             pulled[name] += 1
             yield name
@@ -693,11 +693,11 @@ async def test_all_after_a_cancellation_is_complete() -> None:
 
 
 async def test_any_returns_the_first_success() -> None:
-    async def fails(turns: int) -> AsyncIterator[str]:
-        for _ in range(turns):
+    async def fails(iterations: int) -> AsyncIterator[str]:
+        for _ in range(iterations):
             await asyncio.sleep(0)
-        if turns >= 0:
-            raise ValueError(turns)
+        if iterations >= 0:
+            raise ValueError(iterations)
         yield ""
 
     async with AsyncIteratorCombiner(fails(0), slow("a", 5), fails(2)) as combiner:

@@ -121,10 +121,10 @@ async def test_law_4_cancelled_at_any_await_leaves_nothing(
             async for _ in s.map(lambda item: item):
                 await asyncio.sleep(0)
 
-    for turns in range(25):
+    for iterations in range(25):
         sources = Sources()
         consumer = asyncio.ensure_future(consume(sources))
-        for _ in range(turns):
+        for _ in range(iterations):
             await asyncio.sleep(0)
         consumer.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -143,14 +143,16 @@ async def test_law_4_closing_at_any_time_ends_a_pending_pull(
         await asyncio.Event().wait()
         yield 1
 
-    for turns in range(5):
+    for iterations in range(5):
         stream = make(silent(), buffer.source.map(str), silent())
         pulling = [asyncio.ensure_future(anext(stream)) for _ in range(2)]
-        for _ in range(turns):
+        for _ in range(iterations):
             await asyncio.sleep(0)
         await stream.aclose()
         outcomes = await asyncio.gather(*pulling, return_exceptions=True)
-        assert all(isinstance(one, ClosedError | StopAsyncIteration) for one in outcomes), turns
+        assert all(isinstance(one, ClosedError | StopAsyncIteration) for one in outcomes), (
+            iterations
+        )
         assert len(asyncio.all_tasks()) == 1
         buffer = PushPullBufferObj()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import PullObj, PullRaceObj, PullRaceRobinObj, PullRoundRobinObj, PullZipObj
-from tests.support import collect, quiet, turns
+from tests.support import collect, quiet, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -104,7 +104,7 @@ async def test_spinning_source_does_not_hide_a_waiting_one() -> None:
         assert await pull == "waited"
         # It keeps spinning, with or without a pull, and after a cancelled one.
         pull = asyncio.ensure_future(anext(race))
-        await turns(3)
+        await yield_to_loop(3)
         pull.cancel()
         with pytest.raises(asyncio.CancelledError):
             await pull

@@ -297,8 +297,8 @@ async def test_tasks_can_await_the_same_future() -> None:
     assert [e.value for e in await envelopes(pool([work, work, work, resolve]))] == [None, 7, 7, 7]
 
 
-@pytest.mark.parametrize("turns", [0, 1])
-async def test_cancelled_task_cancels_its_awaitable(turns: int) -> None:
+@pytest.mark.parametrize("iterations", [0, 1])
+async def test_cancelled_task_cancels_its_awaitable(iterations: int) -> None:
     children: list[asyncio.Task[object]] = []
 
     async def parent() -> None:
@@ -306,7 +306,7 @@ async def test_cancelled_task_cancels_its_awaitable(turns: int) -> None:
         await children[0]
 
     async def cancel_first() -> None:
-        for _ in range(turns):
+        for _ in range(iterations):
             await asyncio.sleep(0)
         runner.cancel(1)
 
@@ -471,19 +471,19 @@ def test_bad_task_options_are_refused(fn: Any, options: dict[str, Any], message:
 async def test_ended_asyncio_tasks_do_not_accumulate() -> None:
     """Before 3.12, each lives until the next event-loop iteration, and many of them trigger useless garbage collections."""
     loop = asyncio.get_running_loop()
-    turns = Counter[int]()
+    iterations = Counter[int]()
     now = 0
 
     def count() -> None:
         nonlocal now
         now += 1
-        if turns.total() < 500:
+        if iterations.total() < 500:
             loop.call_soon(count)
 
     async def work() -> None:
-        turns[now] += 1
+        iterations[now] += 1
 
     count()
     # On this clock no time passes, so the yield budget is never used up.
     assert len(await envelopes(pool([work] * 500, 500))) == 500
-    assert max(turns.values()) <= 96
+    assert max(iterations.values()) <= 96

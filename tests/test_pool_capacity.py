@@ -16,7 +16,7 @@ from headrace import (
     Task,
 )
 from tests.pool_support import FINAL, one, pool, quiet
-from tests.support import turns, until
+from tests.support import until, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -82,11 +82,11 @@ async def test_law_8_no_task_is_called_before_its_grant(lookahead: int) -> None:
             assert pulled <= called + lookahead
             yield Task(work, count % 4)
 
-    async def work(turns: int) -> None:
+    async def work(iterations: int) -> None:
         nonlocal called
         called += 1
         assert called <= capacity.granted
-        for _ in range(turns):
+        for _ in range(iterations):
             await asyncio.sleep(0)
 
     runner = HierarchicalTaskPoolRunner(tasks(), capacity, lookahead=lookahead)
@@ -119,7 +119,7 @@ def competing_runners(root: CapacitySource, source: Any) -> tuple[Any, ...]:
     """Create a runner of the source and a runner with endless tasks, under one capacity."""
 
     async def wait_long() -> None:
-        await turns(100)
+        await yield_to_loop(100)
 
     endless = iter(lambda: wait_long, None)
     return tuple(
@@ -140,7 +140,7 @@ async def test_no_prefetched_permits_while_source_is_idle(
     async def work() -> None:
         nonlocal called
         called += 1
-        await turns(100)
+        await yield_to_loop(100)
 
     for _ in range(500):
         buffer.sink.next_nowait(work)
@@ -175,7 +175,7 @@ def test_law_15_requests_of_stopped_loop_go_to_others() -> None:
 
     async def start_runs() -> Any:
         async def work() -> None:
-            await turns(100)
+            await yield_to_loop(100)
 
         first, second = competing_runners(root, iter(lambda: work, None))
         runs = [first.run_tasks(), second.run_tasks()]
@@ -216,7 +216,7 @@ async def test_simple_tasks_do_not_wait_for_others_prefetch() -> None:
     root = CapacitySource(2)
 
     async def work() -> None:
-        await turns(3)
+        await yield_to_loop(3)
 
     tasks = (Task(work, timeout=3600) if number % 3 else work for number in range(1_000))
     first, second = competing_runners(root, tasks)
@@ -237,7 +237,7 @@ async def test_retried_task_requests_only_its_own_permit() -> None:
 
     async def work() -> None:
         nonlocal failures
-        await turns(3)
+        await yield_to_loop(3)
         if failures:
             failures -= 1
             raise OSError
@@ -261,13 +261,13 @@ async def test_yielding_source_counts_as_idle() -> None:
     root = CapacitySource(20)
 
     async def work() -> None:
-        await turns(100)
+        await yield_to_loop(100)
 
     async def tasks() -> AsyncIterator[Any]:
         for _ in range(300):
             yield work
         while True:
-            await turns(1)
+            await yield_to_loop(1)
 
     first, second = competing_runners(root, SourceIterObj(tasks()))
     async with second.run_tasks() as others:
@@ -290,7 +290,7 @@ async def test_no_permit_prefetch_after_pause_or_end(
     root = CapacitySource(20)
 
     async def work() -> None:
-        await turns(3)
+        await yield_to_loop(3)
 
     tasks = iter(lambda: work if task_options is None else Task(work, **task_options), None)
     first, second = competing_runners(root, tasks)

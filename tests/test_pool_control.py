@@ -281,10 +281,10 @@ async def test_task_cannot_end_its_own_run() -> None:
         await getattr(runner, method)()
 
     for method in ("abort", "drain"):
-        for turns in (0, 1):
+        for iterations in (0, 1):
 
-            async def work(method: str = method, turns: int = turns) -> None:
-                for _ in range(turns):
+            async def work(method: str = method, iterations: int = iterations) -> None:
+                for _ in range(iterations):
                     await asyncio.sleep(0)
                 await ends(method)
 

@@ -86,11 +86,11 @@ async def test_after_break_nothing_runs_and_source_continues() -> None:
 
 
 @pytest.mark.parametrize("ending", ["break", "drain", "abort"])
-@pytest.mark.parametrize("turns", range(4))
-async def test_prefetched_source_is_complete_after_a_run(ending: str, turns: int) -> None:
+@pytest.mark.parametrize("iterations", range(4))
+async def test_prefetched_source_is_complete_after_a_run(ending: str, iterations: int) -> None:
     async def tasks() -> AsyncIterator[Task]:
         for index in range(8):
-            for _ in range(turns):
+            for _ in range(iterations):
                 await asyncio.sleep(0)
             yield Task(work, index)
 

@@ -81,17 +81,17 @@ async def test_self_cancelled_task_is_an_error() -> None:
     assert isinstance(await error_of(work), asyncio.CancelledError)
 
 
-@pytest.mark.parametrize("turns", [0, 1, 2])
+@pytest.mark.parametrize("iterations", [0, 1, 2])
 @pytest.mark.parametrize("message", [(), ("enough",)])
 async def test_self_cancellation_in_last_step_is_an_error(
-    turns: int, message: tuple[str, ...]
+    iterations: int, message: tuple[str, ...]
 ) -> None:
     """As in asyncio, such a task ends cancelled, whatever it returned."""
 
     async def work() -> int:
         current = asyncio.current_task()
         assert current is not None
-        for _ in range(turns):
+        for _ in range(iterations):
             await asyncio.sleep(0)
         current.cancel(*message)
         return 1
@@ -121,12 +121,12 @@ async def test_function_that_cancels_its_task_is_an_error() -> None:
     assert isinstance(await error_of(work), asyncio.CancelledError)
 
 
-@pytest.mark.parametrize("turns", [0, 1])
-async def test_task_can_catch_its_own_cancellation(turns: int) -> None:
+@pytest.mark.parametrize("iterations", [0, 1])
+async def test_task_can_catch_its_own_cancellation(iterations: int) -> None:
     async def work() -> int:
         current = asyncio.current_task()
         assert current is not None
-        for _ in range(turns):
+        for _ in range(iterations):
             await asyncio.sleep(0)
         current.cancel()
         try:
@@ -163,9 +163,9 @@ async def test_task_cancelled_from_outside_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-@pytest.mark.parametrize("turns", [0, 1])
+@pytest.mark.parametrize("iterations", [0, 1])
 async def test_exit_exception_closes_pool_then_propagates(
-    kind: type[BaseException], turns: int
+    kind: type[BaseException], iterations: int
 ) -> None:
     capacity = CapacitySource(2)
     ended: list[str] = []
@@ -178,7 +178,7 @@ async def test_exit_exception_closes_pool_then_propagates(
             ended.append("long")
 
     async def work() -> None:
-        for _ in range(turns):
+        for _ in range(iterations):
             await asyncio.sleep(0)
         raise kind("stop")
 

@@ -83,18 +83,18 @@ class TaskFactory:
         self.running += 1
         assert self.running <= self._capacity.held <= self._capacity.limit
 
-    async def _work(self, number: int, turns: int) -> None:
+    async def _work(self, number: int, iterations: int) -> None:
         self._enter(number)
         try:
-            for _ in range(turns):
+            for _ in range(iterations):
                 await asyncio.sleep(0)
         finally:
             self.running -= 1
 
     # The kinds of tasks.
 
-    async def returns(self, number: int, turns: int) -> int:
-        await self._work(number, turns)
+    async def returns(self, number: int, iterations: int) -> int:
+        await self._work(number, iterations)
         return number
 
     def is_plain(self, number: int, _: int) -> int:
@@ -102,8 +102,8 @@ class TaskFactory:
         self.running -= 1
         return number
 
-    async def raises(self, number: int, turns: int) -> None:
-        await self._work(number, turns)
+    async def raises(self, number: int, iterations: int) -> None:
+        await self._work(number, iterations)
         raise Fault(number)
 
     async def hangs(self, number: int, _: int) -> int:
@@ -114,39 +114,39 @@ class TaskFactory:
             self.running -= 1
         return number
 
-    async def overruns(self, number: int, turns: int) -> None:
-        await self.hangs(number, turns)
+    async def overruns(self, number: int, iterations: int) -> None:
+        await self.hangs(number, iterations)
 
-    async def yields(self, number: int, turns: int) -> AsyncIterator[int | Final[int]]:
+    async def yields(self, number: int, iterations: int) -> AsyncIterator[int | Final[int]]:
         self._enter(number)
         try:
-            for turn in range(turns):
-                yield turn
-                if turn % 2:
+            for iteration in range(iterations):
+                yield iteration
+                if iteration % 2:
                     await asyncio.sleep(0)
             yield Final(number)
         finally:
             self.running -= 1
 
-    async def cancels_itself(self, number: int, turns: int) -> None:
-        await self._work(number, turns)
+    async def cancels_itself(self, number: int, iterations: int) -> None:
+        await self._work(number, iterations)
         current = asyncio.current_task()
         assert current is not None
         current.cancel()
         await asyncio.sleep(0)
 
-    async def raises_cancelled(self, number: int, turns: int) -> None:
-        await self._work(number, turns)
+    async def raises_cancelled(self, number: int, iterations: int) -> None:
+        await self._work(number, iterations)
         raise asyncio.CancelledError
 
-    async def recovers(self, number: int, turns: int) -> int:
-        await self._work(number, turns)
+    async def recovers(self, number: int, iterations: int) -> int:
+        await self._work(number, iterations)
         if self.calls[number] < 3:
             raise Fault(number)
         return number
 
-    async def spawns(self, number: int, turns: int) -> int:
-        await self._work(number, turns)
+    async def spawns(self, number: int, iterations: int) -> int:
+        await self._work(number, iterations)
         self.add(20)
         return number
 

@@ -22,7 +22,7 @@ from headrace import (
 )
 from headrace.testing import Outcome, cancel_everywhere
 from tests.pool_support import INTERMEDIATE, envelopes
-from tests.support import turns as loop_iterations
+from tests.support import yield_to_loop as loop_iterations
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
@@ -48,58 +48,58 @@ class Work:
         self.ended[index] += 1
         self.running -= 1
 
-    async def waits(self, index: int, turns: int) -> int:
+    async def waits(self, index: int, iterations: int) -> int:
         self.enter(index)
         try:
-            for _ in range(turns):
+            for _ in range(iterations):
                 await asyncio.sleep(0)
             return index
         finally:
             self.leave(index)
 
-    async def yields(self, index: int, turns: int) -> AsyncIterator[int | Final[int]]:
+    async def yields(self, index: int, iterations: int) -> AsyncIterator[int | Final[int]]:
         self.enter(index)
         try:
-            for turn in range(turns):
-                yield turn
-                if turn % 2:
+            for iteration in range(iterations):
+                yield iteration
+                if iteration % 2:
                     await asyncio.sleep(0)
             yield Final(index)
         finally:
             self.leave(index)
 
-    async def raises(self, index: int, turns: int) -> None:
-        await self.waits(index, turns)
+    async def raises(self, index: int, iterations: int) -> None:
+        await self.waits(index, iterations)
         raise ValueError(index)
 
-    async def cancels_itself(self, index: int, turns: int) -> None:
-        await self.waits(index, turns)
+    async def cancels_itself(self, index: int, iterations: int) -> None:
+        await self.waits(index, iterations)
         current = asyncio.current_task()
         assert current is not None
         current.cancel()
         await asyncio.sleep(0)
 
-    async def raises_cancelled(self, index: int, turns: int) -> None:
-        await self.waits(index, turns)
+    async def raises_cancelled(self, index: int, iterations: int) -> None:
+        await self.waits(index, iterations)
         raise asyncio.CancelledError
 
-    def plain(self, index: int, turns: int) -> int:
+    def plain(self, index: int, iterations: int) -> int:
         self.enter(index)
         self.leave(index)
-        return index + turns
+        return index + iterations
 
-    def in_thread(self, index: int, turns: int) -> int:
+    def in_thread(self, index: int, iterations: int) -> int:
         # Runs in a thread, so that it must not count as running.
         self.called[index] += 1
         self.ended[index] += 1
-        return index + turns
+        return index + iterations
 
     KINDS = (waits, yields, raises, cancels_itself, raises_cancelled, plain)
 
 
 @pytest.mark.parametrize("kind", range(2))
 async def test_law_4_cancelled_consumer_leaves_nothing(kind: int) -> None:
-    for turns in count():
+    for iterations in count():
         root = CapacitySource(3)
         capacity = CapacitySource(2, root)
         work = Work(capacity)
@@ -116,7 +116,7 @@ async def test_law_4_cancelled_consumer_leaves_nothing(kind: int) -> None:
                         ended_tasks[envelope.task_id] += 1
 
         consumer = asyncio.ensure_future(consume(runner, ended_tasks))
-        for _ in range(turns):
+        for _ in range(iterations):
             await asyncio.sleep(0)
         consumer.cancel()
         try:
@@ -125,7 +125,7 @@ async def test_law_4_cancelled_consumer_leaves_nothing(kind: int) -> None:
             pass
         else:
             # The consumer ended before the cancellation: there is no later moment.
-            assert turns > 5
+            assert iterations > 5
             break
         assert (root.held, work.running, len(asyncio.all_tasks())) == (0, 0, 1)
         assert work.called == work.ended

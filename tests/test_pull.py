@@ -39,9 +39,9 @@ from tests.support import (
     collect,
     collect_with_cancellations,
     step_into,
-    turns,
     until,
     wrong,
+    yield_to_loop,
 )
 
 if TYPE_CHECKING:
@@ -186,11 +186,11 @@ async def test_law_2_cancelled_at_random_loses_nothing(seed: int) -> None:
     print("seed", seed)
 
     async def slow(n: int) -> int:
-        await turns(n % 4)
+        await yield_to_loop(n % 4)
         return n
 
     async def keep(n: int) -> bool:
-        await turns(n % 3)
+        await yield_to_loop(n % 3)
         return n % 5 != 0
 
     stream = SourceIterObj(range(60)).map(slow).filter(keep).map(slow)
@@ -201,7 +201,7 @@ async def test_law_2_cancelled_at_random_loses_nothing(seed: int) -> None:
 
 async def test_law_2_wait_for_delivers_every_item() -> None:
     async def slow(n: int) -> int:
-        await turns(5)
+        await yield_to_loop(5)
         return n
 
     stream = SourceIterObj(range(200)).map(slow)
@@ -264,7 +264,7 @@ async def test_law_2_callable_may_suppress_cancellation() -> None:
 
     stream = SourceIterObj([1, 2]).map(stubborn)
     task = asyncio.ensure_future(anext(stream))
-    await turns(2)
+    await yield_to_loop(2)
     task.cancel()
     assert await task == 1
 
@@ -283,7 +283,7 @@ async def test_law_2_cancelled_generator_raises_at_next_pull() -> None:
     stream = SourceIterObj(generator()).map(lambda n: n)
     assert await anext(stream) == 0
     task = asyncio.ensure_future(anext(stream))
-    await turns(2)
+    await yield_to_loop(2)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -306,7 +306,7 @@ async def test_law_2_generator_may_survive_cancellation() -> None:
     stream = SourceIterObj(generator())
     assert await anext(stream) == "first"
     task = asyncio.ensure_future(anext(stream))
-    await turns(2)
+    await yield_to_loop(2)
     task.cancel()
     assert await task == "caught"
     assert await collect(stream) == ["last"]
@@ -404,7 +404,7 @@ async def test_law_4_closing_cancels_a_pull_in_its_own_task() -> None:
     stream = SourceIterObj([1, 2]).map(stuck)
     first = asyncio.create_task(anext(stream))
     second = asyncio.create_task(anext(stream))
-    await turns(2)
+    await yield_to_loop(2)
     await stream.aclose()
     assert cleaned == [first]
     with pytest.raises(ClosedError):
@@ -473,7 +473,7 @@ async def test_law_4_closing_a_middle_stage_ends_the_pull() -> None:
     last = source.map(lambda n: n).map(lambda n: n)
     assert await anext(last) == 1
     pull = asyncio.create_task(anext(last))
-    await turns(3)
+    await yield_to_loop(3)
     await source.aclose()
     assert cleaned == [pull]
     with pytest.raises(ClosedError):
@@ -618,7 +618,7 @@ async def test_law_11_restart_during_a_pull_is_refused(stages_above: int) -> Non
 
 async def test_law_12_pulls_are_served_in_order_of_first_step() -> None:
     async def slow(n: int) -> int:
-        await turns(3 - n % 3)
+        await yield_to_loop(3 - n % 3)
         return n
 
     stream = SourceIterObj(range(100)).map(slow)
@@ -642,7 +642,7 @@ async def test_law_12_cancelled_pull_leaves_the_wait_queue() -> None:
     await until(lambda: bool(gate.calls))
     tasks[1].cancel()
     tasks[0].cancel()
-    await turns(3)
+    await yield_to_loop(3)
     gate.open.set()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes[:2]] == [asyncio.CancelledError] * 2
@@ -742,7 +742,7 @@ async def test_pull_of_the_middle_waits_for_a_pending_pull() -> None:
     outer = asyncio.create_task(anext(last))
     await until(lambda: bool(gate.calls))
     inner = asyncio.create_task(anext(middle))
-    await turns(3)
+    await yield_to_loop(3)
     assert gate.calls == [0]
     gate.open.set()
     assert (await outer, await inner) == (1, 10)

@@ -21,7 +21,7 @@ from headrace import (
     SourceCancelledError,
     SourceIterObj,
 )
-from tests.support import collect, collect_with_cancellations, turns, wrong
+from tests.support import collect, collect_with_cancellations, wrong, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -34,7 +34,7 @@ def odd_fails(n: int) -> int:
 
 
 async def odd_fails_slowly(n: int) -> int:
-    await turns(n % 3)
+    await yield_to_loop(n % 3)
     return odd_fails(n)
 
 
@@ -81,7 +81,7 @@ def negate(error: Exception) -> int:
 
 
 async def negate_slowly(error: Exception) -> int:
-    await turns(1)
+    await yield_to_loop(1)
     return negate(error)
 
 
@@ -111,7 +111,7 @@ async def test_handler_gets_errors_of_every_kind_of_stage(made: str, is_async: b
 
 async def test_async_handler_may_return_skip() -> None:
     async def handler(error: Exception) -> int | Skip:
-        await turns(1)
+        await yield_to_loop(1)
         return SKIP if error.args == (1,) else 7
 
     stream = SourceIterObj(range(4)).map(odd_fails_slowly).catch(handler)
@@ -127,7 +127,7 @@ async def test_law_3_error_of_a_handler_costs_one_item(is_async: bool) -> None:
         raise OSError("other") from error
 
     async def again_slowly(error: Exception) -> int:
-        await turns(1)
+        await yield_to_loop(1)
         return again(error)
 
     handler: Callable[[Exception], Any] = again_slowly if is_async else again
@@ -189,7 +189,7 @@ async def test_law_2_cancelled_pull_calls_no_handler() -> None:
     handled: list[Exception] = []
 
     async def slow(n: int) -> int:
-        await turns(3)
+        await yield_to_loop(3)
         return n
 
     def handler(error: Exception) -> Skip:
@@ -198,7 +198,7 @@ async def test_law_2_cancelled_pull_calls_no_handler() -> None:
 
     stream = SourceIterObj(range(3)).map(slow).catch(handler)
     pull = asyncio.ensure_future(anext(stream))
-    await turns(1)
+    await yield_to_loop(1)
     pull.cancel()
     with pytest.raises(asyncio.CancelledError):
         await pull
@@ -232,7 +232,7 @@ async def test_law_2_cancelled_handler_is_called_again() -> None:
     assert await anext(last) == 0
     for _ in range(2):
         pull = asyncio.ensure_future(anext(last))
-        await turns(3)
+        await yield_to_loop(3)
         pull.cancel()
         with pytest.raises(asyncio.CancelledError):
             await pull
@@ -268,7 +268,7 @@ async def test_law_2_cancelled_anywhere_keeps_each_item_once(seed: int) -> None:
     rng = random.Random(seed)
 
     async def pair(n: int) -> list[int]:
-        await turns(n % 2)
+        await yield_to_loop(n % 2)
         return [n, n]
 
     stream = SourceIterObj(range(30)).map(odd_fails_slowly).catch(negate_slowly).flat_map(pair)
@@ -289,7 +289,7 @@ async def test_handler_gets_the_source_cancelled_error() -> None:
     stream = SourceIterObj(generator()).catch(handler)
     assert await anext(stream) == 0
     pull = asyncio.ensure_future(anext(stream))
-    await turns(3)
+    await yield_to_loop(3)
     pull.cancel()
     with pytest.raises(asyncio.CancelledError):
         await pull
@@ -321,14 +321,14 @@ async def test_law_4_closing_during_a_handler_cancels_pull() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            await turns(2)
+            await yield_to_loop(2)
             ended.append("handler")
         return 1
 
     stream = SourceIterObj([1]).map(odd_fails).catch(handler)
     last = stream.map(lambda n: n)
     pull = asyncio.create_task(anext(last))
-    await turns(3)
+    await yield_to_loop(3)
     await last.aclose()
     with pytest.raises(ClosedError):
         await pull
@@ -405,7 +405,7 @@ def test_cycle_through_a_handler_is_collected() -> None:
         holder = Holder()
         holder.stream = SourceIterObj([1]).map(odd_fails).catch(holder.handle)
         pull = asyncio.ensure_future(anext(holder.stream))
-        await turns(2)
+        await yield_to_loop(2)
         pull.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await pull

@@ -21,7 +21,7 @@ from headrace import (
     SourceIterObj,
     WaitObject,
 )
-from tests.support import step_into, turns, until
+from tests.support import step_into, until, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -42,7 +42,7 @@ class Slow:
                 yield 1
         finally:
             self.log.append("closing")
-            await turns(5)
+            await yield_to_loop(5)
             if self.before_closed is not None:
                 await self.before_closed()
             self.log.append("closed")
@@ -114,7 +114,7 @@ async def test_law_4_cancelled_second_closing_waits_too(
     first = asyncio.create_task(slow.close(stream))
     await until(lambda: slow.log == ["closing"])
     second = asyncio.create_task(slow.close(stream))
-    await turns(2)
+    await yield_to_loop(2)
     second.cancel()
     await asyncio.wait([first, second])
     assert slow.log == ["closing", "closed", "done", "done"]
@@ -214,7 +214,7 @@ async def test_law_15_loop_may_close_during_a_foreign_closing() -> None:
     pull = anext(stream)
     assert pull.send(None) is awaited
     closing = asyncio.ensure_future(stream.aclose())
-    await turns(1)
+    await yield_to_loop(1)
     assert loop.left
     assert not closing.done(), "the pull has not ended"
     with pytest.raises(ClosedError):
@@ -230,7 +230,7 @@ def _slow_clean_up(log: list[str]) -> Any:
             yield 1
         finally:
             log.append("closing")
-            await turns(3)
+            await yield_to_loop(3)
             log.append("closed")
 
     return items()

@@ -27,7 +27,7 @@ from headrace import (
     SourceObj,
     WrongLoopError,
 )
-from tests.support import Heart, collect, quiet, turns, until, wrong
+from tests.support import Heart, collect, quiet, until, wrong, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -42,7 +42,7 @@ VARIANTS: list[dict[str, Any]] = [
 
 
 async def slow(n: int) -> int:
-    await turns(n % 4)
+    await yield_to_loop(n % 4)
     return n * 10
 
 
@@ -89,7 +89,7 @@ class RecordedSource:
 def sources(count: int) -> Iterator[Any]:
     async def generator() -> AsyncIterator[int]:
         for n in range(count):
-            await turns(n % 2)
+            await yield_to_loop(n % 2)
             yield n
 
     yield range(count)
@@ -244,7 +244,7 @@ async def test_law_2_cancelled_anywhere_calls_each_item_once(
 
     async def work(n: int) -> int:
         calls[n] += 1
-        await turns(n * 7 % 11)
+        await yield_to_loop(n * 7 % 11)
         return n
 
     received: list[int] = []
@@ -254,7 +254,7 @@ async def test_law_2_cancelled_anywhere_calls_each_item_once(
         pull = asyncio.ensure_future(anext(stream))
         # Every third pull may finish, otherwise the shortest patience would make no progress.
         if number % 3:
-            await turns(patience)
+            await yield_to_loop(patience)
             pull.cancel()
         try:
             received.append(await pull)
@@ -277,7 +277,7 @@ async def test_law_2_random_cancels_of_concurrent_pulls(variant: dict[str, Any],
 
     async def work(n: int) -> int:
         calls[n] += 1
-        await turns(rng.randrange(6))
+        await yield_to_loop(rng.randrange(6))
         return n
 
     received: list[int] = []
@@ -285,7 +285,7 @@ async def test_law_2_random_cancels_of_concurrent_pulls(variant: dict[str, Any],
     is_over = False
     while not is_over:
         pulls = [asyncio.ensure_future(anext(stream)) for _ in range(rng.randrange(1, 5))]
-        await turns(rng.randrange(9))
+        await yield_to_loop(rng.randrange(9))
         for pull in pulls:
             if rng.randrange(2):
                 pull.cancel()
@@ -359,7 +359,7 @@ async def test_law_3_error_costs_one_item_and_has_one_note(
 
     async def awaited(n: int) -> int:
         if when == "later":
-            await turns(n % 3)
+            await yield_to_loop(n % 3)
         if n in errors:
             raise errors[n]
         return n
@@ -464,14 +464,14 @@ async def test_law_4_closing_ends_calls_then_the_source() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            await turns(3)
+            await yield_to_loop(3)
             assert generator.closed_by is None
             log.append(f"call {n}")
         return n
 
     stream = PullMapObj(generator, work, concurrency=3)
     pulls = [asyncio.create_task(anext(stream)) for _ in range(2)]
-    await turns(10)
+    await yield_to_loop(10)
     await stream.aclose()
     assert sorted(log) == ["call 0", "call 1", "call 2"]
     assert generator.tasks == {generator.closed_by}
@@ -495,7 +495,7 @@ async def test_law_4_second_cancel_waits_for_the_clean_up(waits: int) -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            await turns(6)
+            await yield_to_loop(6)
             cleaned += 1
         return n
 
@@ -504,10 +504,10 @@ async def test_law_4_second_cancel_waits_for_the_clean_up(waits: int) -> None:
             await anext(stream)
 
     task = asyncio.create_task(body())
-    await turns(10)
+    await yield_to_loop(10)
     for _ in range(4):
         task.cancel()
-        await turns(waits)
+        await yield_to_loop(waits)
     with pytest.raises(asyncio.CancelledError):
         await task
     assert cleaned == 3
@@ -522,7 +522,7 @@ async def test_law_4_closing_at_any_time_leaves_nothing(pulled: int, after: int)
     for _ in range(pulled):
         with contextlib.suppress(StopAsyncIteration):
             await anext(stream)
-    await turns(after)
+    await yield_to_loop(after)
     await asyncio.gather(stream.aclose(), stream.aclose())
     assert len(asyncio.all_tasks()) == 1
     assert (generator.closed_by is not None) == bool(generator.pulled_count)
@@ -541,9 +541,9 @@ async def test_law_4_closing_any_stage_leaves_nothing(seed: int) -> None:
         started += 1
         try:
             try:
-                await turns(rng.randrange(6))
+                await yield_to_loop(rng.randrange(6))
             finally:
-                await turns(rng.randrange(2))
+                await yield_to_loop(rng.randrange(2))
         finally:
             ended += 1
         return n
@@ -553,13 +553,13 @@ async def test_law_4_closing_any_stage_leaves_nothing(seed: int) -> None:
     second = plain.map(work, concurrency=rng.randrange(1, 5), window=8, on_cancel="keep")
     last = second.filter(lambda _: True).map(work).batch(2).flatten()
     pulls = [asyncio.ensure_future(anext(last)) for _ in range(rng.randrange(5))]
-    await turns(rng.randrange(25))
+    await yield_to_loop(rng.randrange(25))
     streams: list[PullObj[int]] = [rng.choice([first, plain, second, last]), last]
     for stream in streams:
         closing = asyncio.ensure_future(stream.aclose())
-        await turns(1)
+        await yield_to_loop(1)
         for _ in range(rng.randrange(3)):
-            await turns(rng.randrange(5))
+            await yield_to_loop(rng.randrange(5))
             closing.cancel()
         await asyncio.wait([closing])
     for outcome in await asyncio.gather(*pulls, return_exceptions=True):
@@ -577,7 +577,7 @@ async def test_law_4_each_closing_waits_until_it_is_done(pulled: int) -> None:
             yield 0
 
         async def aclose(self) -> None:
-            await turns(5)
+            await yield_to_loop(5)
             log.append("closed")
 
     async def close() -> None:
@@ -606,7 +606,7 @@ async def test_law_4_source_is_closed_in_an_uncancelled_task() -> None:
 
     async with PullMapObj(source(), slow, concurrency=2) as stream:
         assert await anext(stream) == 0
-        await turns(9)
+        await yield_to_loop(9)
     assert pending == [0]
 
 
@@ -624,7 +624,7 @@ async def test_law_4_item_after_closing_starts_no_call() -> None:
 
     stream = PullMapObj(Stubborn(), work, concurrency=2)
     pull = asyncio.create_task(anext(stream))
-    await turns(5)
+    await yield_to_loop(5)
     await stream.aclose()
     with pytest.raises(ClosedError):
         await pull
@@ -677,7 +677,7 @@ async def test_law_4_errors_of_closing_are_raised_once() -> None:
 
     stream = PullMapObj(broken(), work, concurrency=2)
     pull = asyncio.create_task(anext(stream))
-    await turns(5)
+    await yield_to_loop(5)
     with pytest.raises(ExceptionGroup, match="failed to close") as caught:
         await stream.aclose()
     kinds = Counter(type(error) for error in caught.value.exceptions)
@@ -692,13 +692,13 @@ async def test_law_4_errors_of_closing_are_raised_once() -> None:
 
 async def test_law_4_errors_not_pulled_are_not_logged() -> None:
     async def work(n: int) -> int:
-        await turns(n % 2)
+        await yield_to_loop(n % 2)
         raise ValueError(n)
 
     async with PullMapObj(range(9), work, concurrency=4) as stream:
         with pytest.raises(ValueError, match="0"):
             await anext(stream)
-        await turns(5)
+        await yield_to_loop(5)
     del stream
     gc.collect()
 
@@ -747,10 +747,10 @@ async def test_law_5_dropped_stream_warns_and_ends_its_calls() -> None:
 
     streams = [PullMapObj(generator, work, concurrency=3).map(lambda n: n)]
     assert await anext(streams[0]) == 0
-    await turns(5)
+    await yield_to_loop(5)
     with pytest.warns(ResourceWarning, match="unclosed <PullMapObj: 3 of 3 calls run>"):
         streams.clear()
-    await turns(12)
+    await yield_to_loop(12)
     assert len(asyncio.all_tasks()) == 1
     assert sorted(ended) == [1, 2, 3]
     assert generator.tasks == {generator.closed_by}
@@ -763,14 +763,14 @@ async def test_law_5_drop_at_any_time_ends_everything(variant: dict[str, Any], a
     streams = [PullMapObj(recorded, slow, **variant)]
     await anext(streams[0])
     pull = asyncio.ensure_future(anext(streams[0]))
-    await turns(after)
+    await yield_to_loop(after)
     pull.cancel()
     await asyncio.wait([pull])
     del pull
     with pytest.warns(ResourceWarning, match="unclosed <PullMapObj"):
         streams.clear()
         gc.collect()
-    await turns(12)
+    await yield_to_loop(12)
     assert len(asyncio.all_tasks()) == 1
     assert recorded.tasks == {recorded.closed_by}
 
@@ -798,7 +798,7 @@ async def test_law_5_ended_or_closed_stream_drops_silently() -> None:
                         await stream.aclose()
                     stream_ref, source_ref = weakref.ref(stream), weakref.ref(stream.source)
                     del stream, item
-                    await turns(2)
+                    await yield_to_loop(2)
                     assert stream_ref() is None
                     assert source_ref() is None
     finally:
@@ -849,7 +849,7 @@ def test_law_5_stream_does_not_delay_program_exit() -> None:
     async def main() -> None:
         streams.append(PullMapObj(source(), work, concurrency=2))
         pull = asyncio.create_task(anext(streams[0]))
-        await turns(5)
+        await yield_to_loop(5)
         pull.cancel()
 
     asyncio.run(main())
@@ -942,7 +942,7 @@ async def test_law_11_restart_is_refused_while_calls_run() -> None:
     assert await collect(stream) == [0, 10, 20, 30, 40]
     kept = PullMapObj(range(5), slow, on_cancel="keep")
     assert [await anext(kept), await anext(kept)] == [0, 10]
-    await turns(3)
+    await yield_to_loop(3)
     # Restart is allowed, since the driver waits for the next pull.
     kept.restart()
     assert await collect(kept) == [0, 10, 20, 30, 40]
@@ -957,9 +957,9 @@ async def test_law_11_restart_is_refused_while_calls_run() -> None:
 async def test_law_11_restart_during_closing_is_refused(pulled: int, after: int) -> None:
     async def work(n: int) -> int:
         try:
-            await turns(2)
+            await yield_to_loop(2)
         finally:
-            await turns(1)
+            await yield_to_loop(1)
         return n
 
     stream = PullMapObj(RecordedSource(4), work, concurrency=2)
@@ -967,7 +967,7 @@ async def test_law_11_restart_during_closing_is_refused(pulled: int, after: int)
         with contextlib.suppress(StopAsyncIteration):
             await anext(stream)
     closing = asyncio.ensure_future(stream.aclose())
-    await turns(after)
+    await yield_to_loop(after)
     if closing.done():
         stream.restart()
     else:
@@ -981,7 +981,7 @@ async def test_law_11_restart_during_closing_is_refused(pulled: int, after: int)
 async def test_law_12_concurrent_pulls_are_served_in_order() -> None:
     stream = PullMapObj(range(6), slow, concurrency=3)
     pulls = [asyncio.create_task(anext(stream)) for _ in range(6)]
-    await turns(1)
+    await yield_to_loop(1)
     pulls[2].cancel()
     outcomes = await asyncio.gather(*pulls, return_exceptions=True)
     assert type(outcomes.pop(2)) is asyncio.CancelledError
@@ -996,7 +996,7 @@ async def test_law_12_call_cannot_close_its_own_stream() -> None:
 
     stream: PullMapObj[int, int] = PullMapObj([1], close, on_cancel="keep")
     pull = asyncio.create_task(anext(stream))
-    await turns(6)
+    await yield_to_loop(6)
     # It has closed the pull before its own call was refused.
     with pytest.raises(ClosedError):
         await pull
@@ -1017,11 +1017,11 @@ async def test_law_12_pull_from_own_call_is_refused() -> None:
 
     stream: PullMapObj[int, int] = PullMapObj([1, 2], greedy, on_cancel="keep")
     pull = asyncio.create_task(anext(stream))
-    await turns(5)
+    await yield_to_loop(5)
     pull.cancel()
     await asyncio.wait([pull])
     gate.set()
-    await turns(3)
+    await yield_to_loop(3)
     assert "being pulled already" in str(errors[0])
     assert await anext(stream) == 1
     await stream.aclose()
@@ -1142,10 +1142,10 @@ async def test_foreign_cancellation_of_the_driver_is_an_error() -> None:
             buffer.sink.next_nowait(n)
         stream = PullMapObj(buffer.source, slow, concurrency=2)
         assert await anext(stream) == 0
-        await turns(9)
+        await yield_to_loop(9)
         (driver,) = asyncio.all_tasks() - {asyncio.current_task()}
         driver.cancel()
-        await turns(1)
+        await yield_to_loop(1)
         received: list[Any] = []
         with pytest.raises(SourceCancelledError, match="the source of PullMapObj was cancelled"):
             while True:

@@ -24,7 +24,7 @@ from headrace import (
     SourceCancelledError,
     SourceIterObj,
 )
-from tests.support import Heart, collect, collect_with_cancellations, turns, wrong
+from tests.support import Heart, collect, collect_with_cancellations, wrong, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -164,11 +164,11 @@ async def test_law_2_cancelled_anywhere_keeps_each_item_once(seed: int) -> None:
     rng = random.Random(seed)
 
     async def slow(n: int) -> int:
-        await turns(n % 3)
+        await yield_to_loop(n % 3)
         return n
 
     async def pair(n: int) -> list[int]:
-        await turns(n % 2)
+        await yield_to_loop(n % 2)
         return [n, n]
 
     stream = SourceIterObj(range(40)).map(slow).flat_map(pair).map(slow).batch(3).flatten().take(70)
@@ -187,7 +187,7 @@ async def test_law_2_cancelled_inner_generator_costs_its_rest() -> None:
     stream = SourceIterObj(range(2)).flat_map(generator)
     assert await anext(stream) == 0
     pull = asyncio.ensure_future(anext(stream))
-    await turns(3)
+    await yield_to_loop(3)
     pull.cancel()
     with pytest.raises(asyncio.CancelledError):
         await pull
@@ -227,7 +227,7 @@ async def test_law_4_closing_ends_the_flattened_generator() -> None:
     assert closed == ["closed"]
     waiting = SourceIterObj(range(3)).batch(5)
     pull = asyncio.create_task(anext(PullFlattenObj([wrong(_never())])))
-    await turns(3)
+    await yield_to_loop(3)
     pull.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await pull
@@ -244,7 +244,7 @@ async def _never() -> AsyncIterator[int]:
 async def test_law_4_closing_cancels_a_waiting_flat_map() -> None:
     stream = PullFlatMapObj([1], lambda _: _never())
     pull = asyncio.create_task(anext(stream))
-    await turns(3)
+    await yield_to_loop(3)
     await stream.aclose()
     with pytest.raises(ClosedError):
         await pull

@@ -23,7 +23,7 @@ from headrace import (
     SinkCollectObj,
     SourceIterObj,
 )
-from tests.support import Heart, collect, collect_with_cancellations, turns, wrong
+from tests.support import Heart, collect, collect_with_cancellations, wrong, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -55,7 +55,7 @@ async def test_batch_until_splits_after_its_condition(seed: int, is_async: bool)
         return n < 3
 
     async def slow_callable(so_far: list[int]) -> bool:
-        await turns(so_far[-1] % 2)
+        await yield_to_loop(so_far[-1] % 2)
         return ends_batch(so_far[-1])
 
     condition: Callable[[list[int]], Any] = (
@@ -76,15 +76,15 @@ async def test_law_2_cancelled_batch_and_tap_lose_nothing(seed: int) -> None:
     logged: list[int] = []
 
     async def slow(n: int) -> int:
-        await turns(n % 3)
+        await yield_to_loop(n % 3)
         return n
 
     async def log_item(n: int) -> None:
-        await turns(1)
+        await yield_to_loop(1)
         logged.append(n)
 
     async def ends_batch(items: list[int]) -> bool:
-        await turns(1)
+        await yield_to_loop(1)
         return items[-1] % 4 == 3
 
     stream = SourceIterObj(range(30)).map(slow).tap(slow, log_item).batch_until(ends_batch)
@@ -125,7 +125,7 @@ async def test_condition_receives_the_list_so_far(
         return sum(items) > 10
 
     async def slow_callable(items: list[int]) -> bool:
-        await turns(1)
+        await yield_to_loop(1)
         return condition(items)
 
     for function in (condition, slow_callable):
@@ -175,7 +175,7 @@ async def test_law_2_cancelled_condition_is_called_again() -> None:
         await anext(stream)
     for _ in range(2):
         pulling = asyncio.ensure_future(anext(stream))
-        await turns(3)
+        await yield_to_loop(3)
         pulling.cancel()
         with pytest.raises(asyncio.CancelledError):
             await pulling
@@ -225,7 +225,7 @@ async def test_callbacks_run_sequentially_in_order() -> None:
     def slow_callable(name: str) -> Callable[[int], Any]:
         async def callback(n: int) -> str:
             log.append((name, n))
-            await turns(2)
+            await yield_to_loop(2)
             log.append((name + " through", n))
             return "ignored"
 
@@ -251,7 +251,7 @@ async def test_law_2_cancelled_callbacks_are_called_again() -> None:
 
     stream = PullCallbackObj([7, 8], lambda _: log.append("first"), waits)
     pull = asyncio.ensure_future(anext(stream))
-    await turns(3)
+    await yield_to_loop(3)
     pull.cancel()
     with pytest.raises(asyncio.CancelledError):
         await pull
@@ -263,7 +263,7 @@ async def test_law_2_cancelled_callbacks_are_called_again() -> None:
 @pytest.mark.parametrize("at", [0, 1, 2])
 async def test_law_3_failing_callback_costs_one_item(at: int) -> None:
     async def fails(n: int) -> None:
-        await turns(n)
+        await yield_to_loop(n)
         if n == 1:
             raise KeyError(n)
 
@@ -331,7 +331,7 @@ async def test_in_order_matches_sorted(seed: int, is_async: bool) -> None:
     items = [n + start for n in shuffled(rng, rng.randrange(60), reach)]
 
     async def slow_callable(n: int) -> int:
-        await turns(n % 2)
+        await yield_to_loop(n % 2)
         return n
 
     index: Callable[[int], Any] = slow_callable if is_async else lambda n: n
@@ -358,7 +358,7 @@ async def test_law_2_in_order_loses_nothing_when_cancelled(seed: int) -> None:
     rng = random.Random(seed)
 
     async def slow_callable(n: int) -> int:
-        await turns(n % 3)
+        await yield_to_loop(n % 3)
         return n
 
     items = shuffled(rng, 50, 6)

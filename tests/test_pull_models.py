@@ -18,7 +18,7 @@ from hypothesis import given, settings, strategies as st
 
 from headrace import SKIP, PullObj, SourceBufferObj, SourceIterObj
 from headrace.testing import ScriptedSource, Yields
-from tests.support import collect, turns
+from tests.support import collect, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -56,7 +56,7 @@ class Stage:
                 return function
 
             async def slow(*arguments: Any) -> Any:
-                await turns(delay)
+                await yield_to_loop(delay)
                 return function(*arguments)
 
             return slow
@@ -358,7 +358,7 @@ def test_law_2_randomly_cancelled_pipelines_match_models(
         async with build_stream(source(items), stages) as stream:
             for left in patience:
                 pull = asyncio.ensure_future(anext(stream))
-                await turns(left)
+                await yield_to_loop(left)
                 pull.cancel()
                 try:
                     received.append(await pull)
@@ -393,7 +393,7 @@ def test_law_12_concurrent_pulls_share_items_in_order(
         async with build_stream(source(items), stages) as stream:
             tasks = [asyncio.ensure_future(puller()) for _ in range(pullers + len(cancelled_at))]
             for task, after in zip(tasks, cancelled_at, strict=False):
-                await turns(after)
+                await yield_to_loop(after)
                 task.cancel()
             await asyncio.wait(tasks)
             for task in tasks:

@@ -21,7 +21,15 @@ from headrace import (
     SourceObj,
     WrongLoopError,
 )
-from tests.support import Heart, collect, collect_with_cancellations, quiet, turns, until, wrong
+from tests.support import (
+    Heart,
+    collect,
+    collect_with_cancellations,
+    quiet,
+    until,
+    wrong,
+    yield_to_loop,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -93,11 +101,11 @@ async def test_exceptions_are_valid_items() -> None:
 async def test_law_1_prefetch_never_exceeds_its_size(size: int) -> None:
     source = CountedSource(10)
     async with PullEagerObj(source, size) as stream:
-        await turns(10)
+        await yield_to_loop(10)
         assert source.pulls == 0
         for n in range(5):
             assert await anext(stream) == n
-            await turns(10)
+            await yield_to_loop(10)
             assert source.pulls == n + 1 + size
 
 
@@ -134,11 +142,11 @@ async def test_law_2_cancelled_anywhere_keeps_each_item_once(seed: int) -> None:
 
     async def generator() -> AsyncIterator[int]:
         for n in range(60):
-            await turns(rng.randrange(3))
+            await yield_to_loop(rng.randrange(3))
             yield n
 
     async def slow(n: int) -> int:
-        await turns(n % 3)
+        await yield_to_loop(n % 3)
         return n
 
     stream = SourceIterObj(generator()).prefetch(rng.randrange(1, 5)).map(slow).prefetch().map(slow)
@@ -153,7 +161,7 @@ async def test_law_2_foreign_cancellation_is_an_error() -> None:
     assert await anext(stream) == 0
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
-    await turns(20)
+    await yield_to_loop(20)
     with pytest.raises(SourceCancelledError, match="was cancelled"):
         await collect(stream)
     assert await collect(stream) == []
@@ -162,7 +170,7 @@ async def test_law_2_foreign_cancellation_is_an_error() -> None:
     # Cancelled inside a pull.
     stream = PullEagerObj(CountedSource(5, delay=0))
     assert await anext(stream) == 0
-    await turns(1)
+    await yield_to_loop(1)
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
     with pytest.raises(SourceCancelledError, match="was cancelled"):
@@ -170,7 +178,7 @@ async def test_law_2_foreign_cancellation_is_an_error() -> None:
     # Cancelled before its first step.
     unstarted = PullEagerObj(source)
     pull = asyncio.ensure_future(anext(unstarted))
-    await turns(1)
+    await yield_to_loop(1)
     tasks = asyncio.all_tasks() - {asyncio.current_task(), pull}
     for task in tasks:
         task.cancel()
@@ -197,11 +205,11 @@ async def test_law_3_source_is_not_pulled_past_an_error() -> None:
     script = Failing(0, ValueError("one"), 1, 2)
     async with PullEagerObj(script, 10) as stream:
         assert await anext(stream) == 0
-        await turns(20)
+        await yield_to_loop(20)
         assert script.script == [1, 2]
         with pytest.raises(ValueError, match="one"):
             await anext(stream)
-        await turns(20)
+        await yield_to_loop(20)
         assert script.script == []
 
 
@@ -232,7 +240,7 @@ async def test_law_4_one_task_drives_and_closes_the_source() -> None:
 
     async with SourceIterObj(generator()).prefetch() as stream:
         assert await anext(stream) == 0
-        await asyncio.create_task(turns(3))
+        await asyncio.create_task(yield_to_loop(3))
         assert await asyncio.create_task(_pull_one(stream)) == 1
     assert set(values[:-1]) == {"inside"}
     assert values[-1] == "outside"
@@ -299,7 +307,7 @@ async def test_law_4_closing_ends_a_pending_pull() -> None:
 
     for stream in (PullEagerObj(never()), PullEagerObj(never()).map(lambda n: n)):
         pull = asyncio.ensure_future(anext(stream))
-        await turns(5)
+        await yield_to_loop(5)
         await stream.aclose()
         with pytest.raises(ClosedError):
             await pull
@@ -335,9 +343,9 @@ async def test_law_4_second_cancel_waits_for_the_clean_up() -> None:
     assert await anext(stream) == 0
     closing = asyncio.ensure_future(stream.aclose())
     for _ in range(3):
-        await turns(5)
+        await yield_to_loop(5)
         closing.cancel()
-    await turns(5)
+    await yield_to_loop(5)
     assert not closing.done()
     gate.set()
     with pytest.raises(asyncio.CancelledError):
@@ -373,9 +381,9 @@ async def test_law_4_source_is_cancelled_once_then_closed() -> None:
     source = Waiting()
     stream = source.prefetch()
     pull = asyncio.ensure_future(anext(stream))
-    await turns(3)
+    await yield_to_loop(3)
     closings = [asyncio.ensure_future(stream.aclose()) for _ in range(3)]
-    await turns(5)
+    await yield_to_loop(5)
     assert source.log == ["cancelled"]
     source.opened.set()
     await asyncio.gather(*closings)
@@ -394,7 +402,7 @@ async def test_law_4_clean_up_error_of_a_pull_is_raised() -> None:
 
     stream = SourceIterObj(generator()).prefetch()
     assert await anext(stream) == 0
-    await turns(3)
+    await yield_to_loop(3)
     with pytest.raises(OSError, match="clean-up"):
         await stream.aclose()
 
@@ -450,7 +458,7 @@ async def test_law_4_source_cannot_close_its_own_stream() -> None:
 
     stream = SourceIterObj(generator()).prefetch()
     assert await anext(stream) == 0
-    await turns(5)
+    await yield_to_loop(5)
     assert len(refused) >= 1
     assert "cannot pull or close" in refused[0]
     await stream.aclose()
@@ -463,7 +471,7 @@ async def test_law_5_dropped_stream_warns_and_closes_source() -> None:
     with pytest.warns(ResourceWarning, match=r"unclosed <PullEagerObj of <SourceIterObj"):
         streams.clear()
         gc.collect()
-    await turns(20)
+    await yield_to_loop(20)
     assert set(source.closed) == source.tasks
     assert len(asyncio.all_tasks()) == 1
 
@@ -482,14 +490,14 @@ async def test_law_5_task_of_a_dropped_stream_stays_alive() -> None:
 
     streams = [SourceIterObj(generator()).prefetch()]
     assert await anext(streams[0]) == 1
-    await turns(3)
+    await yield_to_loop(3)
     with pytest.warns(ResourceWarning):
         streams.clear()
-    await turns(5)
+    await yield_to_loop(5)
     gc.collect()
     for future in futures:
         future.set_result(None)
-    await turns(5)
+    await yield_to_loop(5)
     assert len(asyncio.all_tasks()) == 1
 
 
@@ -546,11 +554,11 @@ async def test_law_11_restart_starts_again() -> None:
     assert await collect(stream) == []
     stream.restart()
     assert await anext(stream) == 0
-    await turns(10)
+    await yield_to_loop(10)
     # Restart in the middle: the prefetched items are dropped.
     stream.restart()
     pulls = source.pulls
-    await turns(10)
+    await yield_to_loop(10)
     assert source.pulls == pulls
     assert await anext(stream) == 0
     await stream.aclose()
@@ -568,11 +576,11 @@ async def test_law_11_restart_during_a_pull_is_refused() -> None:
 
     stream = SourceIterObj(range(3)).map(slow).prefetch()
     assert await anext(stream) == 0
-    await turns(5)
+    await yield_to_loop(5)
     with pytest.raises(RuntimeError, match=r"cannot restart .* aclose\(\)"):
         stream.restart()
     pull = asyncio.ensure_future(anext(stream))
-    await turns(5)
+    await yield_to_loop(5)
     with pytest.raises(RuntimeError, match="cannot restart"):
         stream.restart()
     gate.set()
@@ -580,7 +588,7 @@ async def test_law_11_restart_during_a_pull_is_refused() -> None:
     assert await collect(stream) == [2]
     once = PullEagerObj(iter([1, 2]))
     assert await anext(once) == 1
-    await turns(5)
+    await yield_to_loop(5)
     with pytest.raises(RuntimeError, match="runs once"):
         once.restart()
     assert await collect(once) == [2]
@@ -599,7 +607,7 @@ async def test_law_11_restart_before_a_woken_pull_is_refused() -> None:
     stream = SourceIterObj(range(3)).map(slow).timeout(9.0).map(lambda n: n)
     assert await anext(stream) == 0
     pull = asyncio.ensure_future(anext(stream))
-    await turns(5)
+    await yield_to_loop(5)
 
     async def restart() -> None:
         # This runs after the background task, and before the pull that it wakes.
@@ -610,7 +618,7 @@ async def test_law_11_restart_before_a_woken_pull_is_refused() -> None:
             refused.append(str(error))
 
     restarting = asyncio.ensure_future(restart())
-    await turns(5)
+    await yield_to_loop(5)
     gate.set()
     await restarting
     assert len(refused) == 1
@@ -629,7 +637,7 @@ async def test_law_11_restart_right_at_the_end() -> None:
 
     stream = SourceIterObj(range(2)).filter(last).prefetch()
     assert await anext(stream) == 0
-    await turns(5)
+    await yield_to_loop(5)
 
     async def restart() -> None:
         # This runs after the task has ended, and before its done callbacks.
@@ -638,7 +646,7 @@ async def test_law_11_restart_right_at_the_end() -> None:
         stream.restart()
 
     restarting = asyncio.ensure_future(restart())
-    await turns(5)
+    await yield_to_loop(5)
     gate.set()
     await restarting
     assert await collect(stream) == [0]
@@ -668,17 +676,17 @@ async def test_law_13_buffer_size_is_live() -> None:
     source = CountedSource(20)
     async with PullEagerObj(source) as stream:
         assert await anext(stream) == 0
-        await turns(5)
+        await yield_to_loop(5)
         assert source.pulls == 2
         stream.buffer_size = 4
         assert stream.buffer_size == 4
         assert await anext(stream) == 1
-        await turns(5)
+        await yield_to_loop(5)
         assert source.pulls == 6
         stream.buffer_size = 1
         for n in range(2, 6):
             assert await anext(stream) == n
-            await turns(5)
+            await yield_to_loop(5)
         assert source.pulls == 7
 
 

@@ -29,7 +29,7 @@ from headrace import (
     SourceIterObj,
     SourceLinesObj,
 )
-from tests.support import collect, eventually, turns, wrong
+from tests.support import collect, eventually, wrong, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -489,7 +489,7 @@ def test_law_4_line_at_closing_goes_to_an_earlier_pull(
         writer = os.open(fifo, os.O_RDWR)
         stream = wrap(SourceLinesObj(fifo))
         pull = asyncio.ensure_future(anext(stream))
-        await turns(5)
+        await yield_to_loop(5)
         closing = [asyncio.ensure_future(stream.aclose())] if closes_first else []
         # This is in the middle of a step, so callbacks wait for the next iteration.
         os.write(writer, b"there\n")

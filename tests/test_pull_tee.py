@@ -19,7 +19,7 @@ from headrace import (
     WouldBlock,
     WrongLoopError,
 )
-from tests.support import Heart, turns, until
+from tests.support import Heart, until, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -48,10 +48,10 @@ class Slow:
     async def __call__(self, n: int) -> int:
         self.called.append(n)
         try:
-            await turns(self.count)
+            await yield_to_loop(self.count)
         finally:
             # Cleaning up takes an iteration too.
-            await turns(1)
+            await yield_to_loop(1)
             self.ended.append(n)
         return n
 
@@ -71,14 +71,14 @@ async def test_each_branch_yields_every_item_in_order(seed: int) -> None:
     count, n, maxsize = rng.randrange(60), rng.randrange(1, 5), rng.randrange(1, 9)
 
     async def slow_identity(item: int) -> int:
-        await turns(rng.randrange(3))
+        await yield_to_loop(rng.randrange(3))
         return item
 
     async def read(branch: PullObj[int]) -> list[int]:
         received: list[int] = []
         async for item in branch:
             received.append(item)
-            await turns(rng.randrange(4))
+            await yield_to_loop(rng.randrange(4))
         return received
 
     source = SourceIterObj(range(count)).map(slow_identity)
@@ -92,7 +92,7 @@ async def test_each_branch_yields_every_item_in_order(seed: int) -> None:
 async def test_law_1_source_is_pulled_once_for_all_branches() -> None:
     pulled: list[int] = []
     first, second = SourceIterObj(range(5)).tap(pulled.append).tee(2)
-    await turns(3)
+    await yield_to_loop(3)
     assert pulled == []
     assert [await anext(first), await anext(first)] == [0, 1]
     assert pulled == [0, 1]
@@ -117,7 +117,7 @@ async def test_law_2_other_branch_continues_a_cancelled_pull() -> None:
     pulling = asyncio.create_task(anext(first))
     await until(lambda: slow.called)
     waiting = asyncio.create_task(anext(second))
-    await turns(1)
+    await yield_to_loop(1)
     pulling.cancel()
     assert await waiting == 0
     with pytest.raises(asyncio.CancelledError):
@@ -138,7 +138,7 @@ async def test_law_2_other_branch_continues_a_closed_pull(is_own: bool, is_mappe
     pulling = asyncio.create_task(anext(first))
     await until(lambda: slow.called)
     waiting = asyncio.create_task(anext(second))
-    await turns(1)
+    await yield_to_loop(1)
     await first.aclose()
     with pytest.raises(ClosedError):
         await pulling
@@ -152,7 +152,7 @@ async def test_law_2_closing_a_branch_loses_no_item() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     first, second = buffer.source.map(lambda n: n).tee(2)
     pulling = asyncio.create_task(anext(first))
-    await turns(2)
+    await yield_to_loop(2)
     await first.aclose()
     with pytest.raises(ClosedError):
         await pulling
@@ -168,7 +168,7 @@ async def test_law_2_cancelled_anywhere_keeps_each_item_once(seed: int) -> None:
     cancelled = 0
 
     async def slow_identity(n: int) -> int:
-        await turns(rng.randrange(3))
+        await yield_to_loop(rng.randrange(3))
         return n
 
     async def read(branch: PullObj[int]) -> list[int]:
@@ -176,7 +176,7 @@ async def test_law_2_cancelled_anywhere_keeps_each_item_once(seed: int) -> None:
         received: list[int] = []
         while True:
             pull = asyncio.ensure_future(anext(branch))
-            await turns(rng.randrange(8))
+            await yield_to_loop(rng.randrange(8))
             if rng.randrange(3):
                 pull.cancel()
             try:
@@ -204,7 +204,7 @@ async def test_law_2_all_branches_get_source_cancelled_error() -> None:
     first, second = SourceIterObj(generator()).tee(2)
     assert await anext(first) == 0
     pull = asyncio.ensure_future(anext(first))
-    await turns(2)
+    await yield_to_loop(2)
     pull.cancel()
     with pytest.raises(asyncio.CancelledError):
         await pull
@@ -270,11 +270,11 @@ async def test_law_4_closing_a_waiting_branch() -> None:
         source = SourceIterObj(range(5)).map(Slow(5))
         first, second = source.tee(2, maxsize=1, overflow="block")
         pulling = asyncio.create_task(anext(second))
-        await turns(1)
+        await yield_to_loop(1)
         if is_ahead:
             await pulling
         waiting = asyncio.create_task(anext(second if is_ahead else first))
-        await turns(2)
+        await yield_to_loop(2)
         await (second if is_ahead else first).aclose()
         with pytest.raises(ClosedError):
             await waiting
@@ -289,11 +289,11 @@ async def test_law_5_dropped_branch_blocks_no_other() -> None:
     assert await anext(pipeline) == 0
     assert [await anext(first), await anext(first)] == [0, 1]
     blocked = asyncio.create_task(first.collect())
-    await turns(3)
+    await yield_to_loop(3)
     assert not blocked.done()
     del second, pipeline
     gc.collect()
-    await turns(3)
+    await yield_to_loop(3)
     assert not blocked.done()
     del third
     gc.collect()
@@ -308,17 +308,17 @@ async def test_law_6_branch_waits_for_the_slowest() -> None:
     )
     assert [await anext(first) for _ in range(3)] == [0, 1, 2]
     waiting_pull = asyncio.create_task(anext(first))
-    await turns(3)
+    await yield_to_loop(3)
     assert await anext(second) == 0
-    await turns(3)
+    await yield_to_loop(3)
     assert not waiting_pull.done()
     assert pulled == [0, 1, 2]
     assert await anext(third) == 0
     assert await waiting_pull == 3
     waiting_pull = asyncio.create_task(anext(first))
-    await turns(3)
+    await yield_to_loop(3)
     await second.aclose()
-    await turns(3)
+    await yield_to_loop(3)
     assert not waiting_pull.done()
     await third.aclose()
     assert await waiting_pull == 4
@@ -371,7 +371,7 @@ async def test_law_6_branch_does_not_wait_for_an_ended_reader() -> None:
 
     reader = asyncio.create_task(read_one())
     waiting_pull = asyncio.create_task(first.collect())
-    await turns(5)
+    await yield_to_loop(5)
     assert not waiting_pull.done()
     go.set()
     with pytest.raises(WouldBlock, match="no other task reads"):
@@ -414,7 +414,7 @@ async def test_law_12_pull_of_a_branch_by_source_is_refused() -> None:
     branches: list[PullObj[int]] = []
 
     async def pull_branch(n: int) -> int:
-        await turns(1)
+        await yield_to_loop(1)
         return await anext(branches[1]) if n == 0 else n
 
     branches += SourceIterObj(range(2)).map(pull_branch).tee(2)

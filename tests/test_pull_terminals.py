@@ -19,7 +19,7 @@ from headrace import (
     SourceIterObj,
     SourceObj,
 )
-from tests.support import turns, wrong
+from tests.support import wrong, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -35,7 +35,7 @@ async def cancel_after(running: Coroutine[Any, Any, Any], count: int) -> bool:
     task = asyncio.ensure_future(running)
     # An eager task takes its first step at once.
     is_eager = asyncio.get_running_loop().get_task_factory() is not None
-    await turns(count - is_eager)
+    await yield_to_loop(count - is_eager)
     task.cancel()
     try:
         await task
@@ -94,7 +94,7 @@ async def test_collect_of_a_buffer_waits_for_its_end() -> None:
     task = asyncio.ensure_future(buffer.source.collect())
     for n in range(5):
         await buffer.sink.next(n)
-        await turns(2)
+        await yield_to_loop(2)
     assert not task.done()
     await buffer.sink.return_()
     assert await task == [0, 1, 2, 3, 4]
@@ -232,7 +232,7 @@ async def test_law_4_closing_ends_a_terminal(
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     async with buffer.source.map(lambda n: n).filter(lambda n: n >= 0) as stream:
         task = asyncio.ensure_future(terminal(stream))
-        await turns(2)
+        await yield_to_loop(2)
     with pytest.raises(ClosedError):
         await task
 
@@ -241,9 +241,9 @@ async def test_law_12_collect_waits_for_an_earlier_pull() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     stream = buffer.source.map(slow_identity)
     before = asyncio.ensure_future(stream.next())
-    await turns(2)
+    await yield_to_loop(2)
     collecting = asyncio.ensure_future(stream.collect())
-    await turns(2)
+    await yield_to_loop(2)
     for n in range(3):
         buffer.sink.next_nowait(n)
     await buffer.sink.return_()

@@ -22,7 +22,7 @@ from headrace import (
     SourceIterObj,
 )
 from headrace.testing import VirtualClock
-from tests.support import Heart, collect, turns, wrong
+from tests.support import Heart, collect, wrong, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -113,7 +113,7 @@ async def test_timeout_of_zero_takes_ready_items() -> None:
         with pytest.raises(TimeoutError):
             await anext(stream)
         gate.set()
-        await turns(5)
+        await yield_to_loop(5)
         assert await collect(stream) == [1]
 
 
@@ -239,7 +239,7 @@ async def test_law_1_source_is_pulled_only_during_a_pull() -> None:
         return n
 
     async with SourceIterObj(range(100)).map(source).batch(3, 1.0) as stream:
-        await turns(5)
+        await yield_to_loop(5)
         assert pulled == []
         assert await anext(stream) == [0, 1, 2]
         await asyncio.sleep(10)
@@ -361,7 +361,7 @@ async def test_law_4_leaving_the_block_closes_the_source(make: Callable[..., Pul
     script = Script(9.0)
     waiting = make(script)
     pull = asyncio.ensure_future(anext(waiting))
-    await turns(5)
+    await yield_to_loop(5)
     await waiting.aclose()
     with pytest.raises(ClosedError):
         await pull
@@ -376,7 +376,7 @@ async def test_law_5_dropped_stream_warns(make: Callable[..., PullObj[Any]]) -> 
     with pytest.warns(ResourceWarning, match="unclosed <Pull"):
         streams.clear()
         gc.collect()
-    await turns(20)
+    await yield_to_loop(20)
     assert script.closed == 1
 
 
@@ -403,7 +403,7 @@ async def test_law_12_concurrent_pulls_are_served_in_order(
 
 
 async def _after_two_yields(n: int) -> int:
-    await turns(2)
+    await yield_to_loop(2)
     return n
 
 
@@ -496,7 +496,7 @@ async def test_law_4_closing_ends_a_wait() -> None:
     stream = PullThrottleObj(script, 0.001).map(lambda n: n)
     assert await anext(stream) == 1
     pull = asyncio.ensure_future(anext(stream))
-    await turns(3)
+    await yield_to_loop(3)
     await stream.aclose()
     with pytest.raises(ClosedError):
         await pull
@@ -607,7 +607,7 @@ async def test_law_12_concurrent_pulls_get_one_tick_each() -> None:
     assert await asyncio.gather(*(anext(stream) for _ in range(5))) == list(range(5))
     assert now() == 5.0
     pull = asyncio.ensure_future(anext(stream))
-    await turns(2)
+    await yield_to_loop(2)
     await stream.aclose()
     with pytest.raises(ClosedError):
         await pull

@@ -44,7 +44,7 @@ from headrace import (
     SourceIterObj,
     WaitObject,
 )
-from tests.support import turns
+from tests.support import yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -91,7 +91,7 @@ async def after_turns(awaitable: Awaitable[Any], at: int) -> asyncio.CancelledEr
     """Cancel from outside, after `at` event-loop iterations."""
     task = asyncio.create_task(run(awaitable))
     if at > 0:
-        await turns(at)
+        await yield_to_loop(at)
         task.cancel()
     return await task
 
@@ -115,17 +115,17 @@ class Slow(SinkObj[Any]):
         self.items: list[Any] = []
 
     async def next_impl(self, item: Any) -> None:
-        await turns(2)
+        await yield_to_loop(2)
         self.items.append(item)
 
 
 async def delayed(n: Any) -> Any:
-    await turns(1)
+    await yield_to_loop(1)
     return n
 
 
 async def is_even(n: int) -> bool:
-    await turns(1)
+    await yield_to_loop(1)
     return n % 2 == 0
 
 
@@ -134,7 +134,7 @@ async def is_last_even(items: list[int]) -> bool:
 
 
 async def add(a: int, b: int) -> int:
-    await turns(1)
+    await yield_to_loop(1)
     return a + b
 
 
@@ -483,7 +483,7 @@ async def test_law_2_many_producers_cancelled_at_random(seed: int) -> None:
     async def consume() -> None:
         async for item in buffer.source:
             pulled.append(item)
-            await turns(rng.randrange(4))
+            await yield_to_loop(rng.randrange(4))
 
     consumer = asyncio.create_task(consume())
 

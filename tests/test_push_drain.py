@@ -20,7 +20,7 @@ from headrace import (
     SinkObj,
     SourceIterObj,
 )
-from tests.support import Heart, turns, wrong
+from tests.support import Heart, wrong, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -38,7 +38,7 @@ class Slow(SinkObj[Any]):
         self.ends: list[Any] = []
 
     async def next_impl(self, item: Any) -> None:
-        await turns(2)
+        await yield_to_loop(2)
         self.items.append(item)
 
     async def return_impl(self, value: Any) -> None:
@@ -94,7 +94,7 @@ async def test_law_2_cancelled_drain_loses_nothing(at: int, batched: bool) -> No
     target: Any = PushWindowObj(PushMapObj[Any, Any](sink, delayed), 2) if batched else sink
     stream: PullObj[int] = SourceIterObj(range(7)).map(delayed).filter(lambda _: True)
     task = asyncio.create_task(stream.drain_to(target))
-    await turns(at)
+    await yield_to_loop(at)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await stream.drain_to(target)
@@ -112,7 +112,7 @@ async def test_law_2_partly_delivered_item_is_not_put_back() -> None:
     fork = PushForkObj([sink, PushMapObj(SinkCollectObj[int](), wait)])
     stream = SourceIterObj(range(3))
     task = asyncio.create_task(stream.drain_to(fork))
-    await turns(5)
+    await yield_to_loop(5)
     task.cancel()
     with pytest.raises(asyncio.CancelledError) as caught:
         await task

@@ -60,12 +60,12 @@ class Slow(SinkObj[Any]):
 class Failing(SinkObj[Any]):
     """Fails at every method, after the given number of event-loop iterations."""
 
-    def __init__(self, turns: int = 0) -> None:
+    def __init__(self, iterations: int = 0) -> None:
         super().__init__()
-        self.turns = turns
+        self.iterations = iterations
 
     async def fail(self, detail: Any) -> None:
-        for _ in range(self.turns):
+        for _ in range(self.iterations):
             await asyncio.sleep(0)
         raise OSError(detail)
 
@@ -88,19 +88,19 @@ def fail(item: Any) -> Any:
 
 
 @pytest.mark.parametrize("concurrent", [True, False])
-@pytest.mark.parametrize("turns", [0, 2])
-async def test_branch_errors_are_grouped(concurrent: bool, turns: int) -> None:
+@pytest.mark.parametrize("iterations", [0, 2])
+async def test_branch_errors_are_grouped(concurrent: bool, iterations: int) -> None:
     slow, (ready,) = Slow(), collectors(1)
     slow.open.set()
     mapped = PushMapObj(SinkNullObj[Any](), fail)
-    fork = PushForkObj([Failing(turns), ready, mapped, slow], concurrent=concurrent)
+    fork = PushForkObj([Failing(iterations), ready, mapped, slow], concurrent=concurrent)
     with pytest.raises(BaseExceptionGroup) as caught:
         await fork.next(1)
     assert isinstance(caught.value, ExceptionGroup)
     assert [type(error) for error in caught.value.exceptions] == [OSError, ValueError]
     assert ready.buffer == slow.items == [1]
     assert set(getattr(caught.value, "accepted_by", ())) == {ready, slow}
-    only_one = PushForkObj([Failing(turns), ready], concurrent=concurrent)
+    only_one = PushForkObj([Failing(iterations), ready], concurrent=concurrent)
     with pytest.raises(OSError, match="2") as single:
         await only_one.next(2)
     assert getattr(single.value, "accepted_by", ()) == (ready,)

@@ -27,7 +27,7 @@ from headrace import (
     WouldBlock,
 )
 from headrace.testing import Delay, Forever, Raise, ScriptedSource, Yields, sweep, sweep_endings
-from tests.support import Gate, collect, turns, wrong
+from tests.support import Gate, collect, wrong, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -80,7 +80,7 @@ async def test_signal_resolves_after_delivery() -> None:
     pipeline = PushSignalObj(buffer.sink, recorded)
     await pipeline.next(1)
     push = asyncio.ensure_future(pipeline.next(2))
-    await turns(3)
+    await yield_to_loop(3)
     assert recorded.values == [1]
     assert await anext(buffer.source) == 1
     await push
@@ -205,17 +205,17 @@ async def test_gate_passes_ready_items_at_each_signal() -> None:
     for n in range(3):
         buffer.sink.next_nowait(n)
     pull = start_pull(stream)
-    await turns(3)
+    await yield_to_loop(3)
     assert not pull.done()
     assert len(buffer) == 3
     signal.resolve()
     assert [await pull, await anext(stream), await anext(stream)] == [0, 1, 2]
     # No item is ready, so the gate closes.
     pull = start_pull(stream)
-    await turns(3)
+    await yield_to_loop(3)
     buffer.sink.next_nowait(3)
     buffer.sink.next_nowait(4)
-    await turns(3)
+    await yield_to_loop(3)
     assert not pull.done()
     # The item that was being pulled has left the buffer, and no other.
     assert len(buffer) == 1
@@ -231,14 +231,14 @@ async def test_law_1_closed_gate_pulls_nothing() -> None:
     signal: WaitObject[None] = WaitObject()
     stream = PullGateObj(source, signal)
     pull = start_pull(stream)
-    await turns(3)
+    await yield_to_loop(3)
     assert (source.opens, source.pulls) == (0, 0)
     signal.resolve()
     assert await pull == 1
     assert source.pulls == 1
     assert await anext(stream) == 2
     pull = start_pull(stream)
-    await turns(3)
+    await yield_to_loop(3)
     await stream.aclose()
     with pytest.raises(ClosedError):
         await pull
@@ -261,13 +261,13 @@ async def test_signal_during_open_gate_counts_once() -> None:
     signal.resolve()
     signal.resolve()
     pull = start_pull(stream)
-    await turns(3)
+    await yield_to_loop(3)
     buffer.sink.next_nowait(2)
     assert await pull == 2
     pull = start_pull(stream)
-    await turns(3)
+    await yield_to_loop(3)
     buffer.sink.next_nowait(3)
-    await turns(3)
+    await yield_to_loop(3)
     assert not pull.done()
     signal.resolve()
     assert await pull == 3
@@ -290,9 +290,9 @@ async def test_rejected_signal_raises_until_reset() -> None:
     assert await anext(stream) == 1
     # The same with an item that is held by the gate.
     pull = start_pull(stream)
-    await turns(3)
+    await yield_to_loop(3)
     buffer.sink.next_nowait(2)
-    await turns(3)
+    await yield_to_loop(3)
     signal.reject(ClosedError("by the user"))
     with pytest.raises(ClosedError, match="by the user"):
         await pull
@@ -307,7 +307,7 @@ async def test_stopped_signal_leaves_gate_open() -> None:
     source = ScriptedSource([1, Yields(2), 2])
     stream = PullGateObj(source, signal).map(str)
     pull = start_pull(stream)
-    await turns(3)
+    await yield_to_loop(3)
     signal.stop()
     assert await pull == "1"
     assert await collect(stream) == ["2"]
@@ -342,7 +342,7 @@ async def test_law_11_restart_closes_gate() -> None:
     assert await anext(stream) == 1
     stream.restart()
     pull = start_pull(stream)
-    await turns(3)
+    await yield_to_loop(3)
     assert not pull.done()
     signal.resolve()
     assert await pull == 1
@@ -376,7 +376,7 @@ async def test_law_4_gate_waiting_for_signal_can_close() -> None:
     signal: WaitObject[None] = WaitObject()
     stream = PullGateObj(source, signal).map(str)
     pulls = [start_pull(stream) for _ in range(2)]
-    await turns(3)
+    await yield_to_loop(3)
     await stream.aclose()
     for pull in pulls:
         with pytest.raises(ClosedError):
@@ -390,7 +390,7 @@ async def test_law_12_gate_serves_pulls_in_fifo_order() -> None:
     signal: WaitObject[None] = WaitObject()
     stream = SourceIterObj(range(4)).gate(signal)
     pulls = [start_pull(stream) for _ in range(4)]
-    await turns(2)
+    await yield_to_loop(2)
     pulls[1].cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await pulls[1]
@@ -414,7 +414,7 @@ async def test_batch_until_splits_at_condition() -> None:
     rest = expected.pop()
 
     async def is_above(items: list[int]) -> bool:
-        await turns(rng.randrange(2))
+        await yield_to_loop(rng.randrange(2))
         return items[-1] > 6
 
     for condition in (lambda items: items[-1] > 6, is_above):

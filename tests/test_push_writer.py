@@ -28,7 +28,7 @@ from headrace import (
     SourceLinesObj,
     WouldBlock,
 )
-from tests.support import eventually, turns, wrong
+from tests.support import eventually, wrong, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ async def test_law_1_file_is_opened_by_first_push_or_end(
     first, second, third = (tmp_path / name for name in "abc")
     first.write_text("old\n")
     sink = SinkWriterObj[int](first)
-    await turns(3)
+    await yield_to_loop(3)
     assert first.read_text() == "old\n"
     await sink.return_()
     assert first.read_text() == ""
@@ -151,7 +151,7 @@ async def test_law_6_push_waits_while_maxsize_is_unwritten(tmp_path: Path) -> No
     # A line longer than maxsize is accepted alone.
     await sink.next("x" * 20)
     pushes = [asyncio.ensure_future(sink.next(text)) for text in ("1", "2", "3")]
-    await turns(5)
+    await yield_to_loop(5)
     assert not any(push.done() for push in pushes)
     with pytest.raises(WouldBlock) as caught:
         sink.next_nowait("4")
@@ -174,7 +174,7 @@ async def test_law_7_short_line_does_not_overtake_long_one(tmp_path: Path) -> No
     await sink.next("1234567")
     # The shorter lines behind it would fit.
     pushes = [asyncio.ensure_future(sink.next(text)) for text in ("long", "a", "b")]
-    await turns(5)
+    await yield_to_loop(5)
     assert not any(push.done() for push in pushes)
     with pytest.raises(WouldBlock):
         sink.next_nowait("c")
@@ -196,7 +196,7 @@ async def test_law_2_cancelled_end_can_be_repeated(tmp_path: Path) -> None:
     await sink.next(1)
     for _ in range(3):
         ending = asyncio.create_task(sink.return_())
-        await turns(3)
+        await yield_to_loop(3)
         assert not ending.done()
         ending.cancel()
         with pytest.raises(asyncio.CancelledError):

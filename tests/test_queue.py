@@ -22,7 +22,7 @@ import pytest
 
 from headrace import ForkError, HeadraceError
 from headrace.queue import LifoQueue, PriorityQueue, Queue, QueueEmpty, QueueFull, QueueShutDown
-from tests.support import turns
+from tests.support import yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +97,7 @@ async def test_put_and_get_are_native_awaitables() -> None:
 async def test_item_granted_to_waiter_is_not_taken_by_others() -> None:
     queue: Queue[int] = Queue(1)
     get = asyncio.ensure_future(queue.get())
-    await turns(3)
+    await yield_to_loop(3)
     queue.put_nowait(1)
     # qsize() and empty() agree with get_nowait().
     assert (queue.qsize(), queue.empty()) == (0, True)
@@ -106,7 +106,7 @@ async def test_item_granted_to_waiter_is_not_taken_by_others() -> None:
     assert await get == 1
     queue.put_nowait(2)
     put = asyncio.ensure_future(queue.put(3))
-    await turns(3)
+    await yield_to_loop(3)
     assert queue.get_nowait() == 2
     assert queue.full()
     with pytest.raises(QueueFull):
@@ -125,10 +125,10 @@ async def test_law_12_waiters_are_served_in_order() -> None:
     async with asyncio.TaskGroup() as group:
         for number in range(5):
             group.create_task(get(number))
-        await turns(2)
+        await yield_to_loop(2)
         for item in range(5):
             queue.put_nowait(item)
-            await turns(item % 3)
+            await yield_to_loop(item % 3)
     assert served == [(n, n) for n in range(5)]
 
 
@@ -137,7 +137,7 @@ async def test_shutdown_delivers_remaining_items_then_ends() -> None:
     queue.put_nowait(1)
     queue.put_nowait(2)
     put = asyncio.ensure_future(queue.put(3))
-    await turns(3)
+    await yield_to_loop(3)
     queue.shutdown()
     with pytest.raises(QueueShutDown):
         await put
@@ -149,14 +149,14 @@ async def test_shutdown_delivers_remaining_items_then_ends() -> None:
 async def test_immediate_shutdown_discards_items() -> None:
     queue: Queue[int] = Queue()
     waiter = asyncio.ensure_future(queue.get())
-    await turns(3)
+    await yield_to_loop(3)
     queue.put_nowait(1)
     queue.put_nowait(2)
     join = asyncio.ensure_future(queue.join())
-    await turns(1)
+    await yield_to_loop(1)
     assert await waiter == 1
     queue.shutdown(immediate=True)
-    await turns(2)
+    await yield_to_loop(2)
     assert not join.done()
     queue.task_done()
     await join
@@ -170,7 +170,7 @@ async def test_shutdown_ends_waiting_get() -> None:
     for immediate in (False, True):
         queue: Queue[int] = Queue()
         get = asyncio.ensure_future(queue.get())
-        await turns(3)
+        await yield_to_loop(3)
         queue.shutdown(immediate)
         with pytest.raises(QueueShutDown):
             await get
@@ -315,7 +315,7 @@ def test_law_9_thread_wakes_join() -> None:
     async def join() -> None:
         thread = threading.Thread(target=queue.task_done)
         waiter = asyncio.ensure_future(queue.join())
-        await turns(2)
+        await yield_to_loop(2)
         thread.start()
         await waiter
         thread.join()

@@ -80,7 +80,7 @@ from headrace import (
     WrongLoopError,
 )
 from headrace.testing import Delay, Raise, ScriptedSource, Yields, sweep, sweep_endings
-from tests.support import EXPORTED, Heart, collect, turns, until, wrong
+from tests.support import EXPORTED, Heart, collect, until, wrong, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
@@ -1241,7 +1241,7 @@ class CallCounter:
 
         async def slow(*arguments: Any) -> Any:
             result = sync(*arguments)
-            await turns(1 + arguments[-1] % 2)
+            await yield_to_loop(1 + arguments[-1] % 2)
             return result
 
         return slow if self.is_async else sync
@@ -1563,7 +1563,7 @@ async def test_law_1_nothing_is_requested_before_a_pull(row: Row) -> None:
         source = ScriptedSource(row.items)
         stream = row.build(SourceIterObj(source), kind)
         unawaited = anext(stream)
-        await turns(3)
+        await yield_to_loop(3)
         assert (source.opens, source.pulls, kind.runs[0].total()) == (0, 0, 0)
         unawaited.close()
         assert await anext(stream) in row.expected()
@@ -1632,7 +1632,7 @@ class Unclosable:
         return self
 
     async def __anext__(self) -> Any:
-        await turns(1)
+        await yield_to_loop(1)
         for item in self._items:
             return item
         raise StopAsyncIteration
@@ -1713,7 +1713,7 @@ async def test_law_4_cancelled_aclose_closes_other_sources() -> None:
     stream = SourceIterObj(outer).flat_map(lambda _: inner)
     assert await anext(stream) == 1
     closing = asyncio.create_task(stream.aclose())
-    await turns(2)
+    await yield_to_loop(2)
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await closing
@@ -1780,7 +1780,7 @@ async def test_law_11_iteration_continues_ends_and_restarts(row: Row, source: So
                 assert row.is_same(await collect(stream), expected)
         await stream.aclose()
     # A generator that was replaced by a restart is closed by the loop, in a task.
-    await turns(4)
+    await yield_to_loop(4)
 
 
 # A pull that first yields to the event loop would be queued later.
@@ -1911,7 +1911,7 @@ class TerminalStream:
 
     async def record(self, *arguments: Any) -> None:
         if self.wrap_counted.is_async:
-            await turns(2)
+            await yield_to_loop(2)
         self.received_items.append(arguments[-1])
 
     async def aclose(self) -> None:

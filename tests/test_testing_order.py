@@ -9,7 +9,7 @@ import pytest
 
 from headrace import CapacitySource, PushPullBufferObj
 from headrace.testing import Outcome, SweepError, VirtualClock, cancel_everywhere, shuffled_loop
-from tests.support import turns, wrong
+from tests.support import wrong, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Coroutine, Generator
@@ -207,7 +207,7 @@ async def test_untried_suspensions_fail_the_sweep(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("headrace.testing.fault_injection.MOST", 3)
 
     async def case() -> AsyncGenerator[Coroutine[Any, Any, Any], Outcome]:
-        yield turns(suspensions)
+        yield yield_to_loop(suspensions)
 
     suspensions = 2
     assert await cancel_everywhere(case, interruptions=["cancel"]) == 2

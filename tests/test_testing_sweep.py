@@ -23,7 +23,7 @@ from headrace.testing import (
     sweep,
     sweep_endings,
 )
-from tests.support import collect, turns, wrong
+from tests.support import collect, wrong, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator
@@ -100,7 +100,7 @@ class Littering(PullObj1To1Link[Any, Any]):
         return self
 
     async def __anext__(self) -> Any:
-        self.task = asyncio.create_task(turns(50))
+        self.task = asyncio.create_task(yield_to_loop(50))
         return await anext(self.source)
 
 
@@ -126,7 +126,7 @@ async def test_script_is_played_step_by_step() -> None:
     stream = aiter(source)
     assert await anext(stream) == 1
     pull = asyncio.ensure_future(anext(stream))
-    await turns(2)
+    await yield_to_loop(2)
     pull.cancel()
     with pytest.raises(asyncio.CancelledError):
         await pull
@@ -151,10 +151,10 @@ async def test_cancelled_delay_keeps_its_deadline() -> None:
 
 
 async def test_recording_sink_tracks_offered_and_accepted() -> None:
-    sink: RecordingSink[int] = RecordingSink(turns=3)
+    sink: RecordingSink[int] = RecordingSink(iterations=3)
     await sink.next(1)
     push = asyncio.ensure_future(sink.next(2))
-    await turns(2)
+    await yield_to_loop(2)
     push.cancel()
     with pytest.raises(asyncio.CancelledError):
         await push
@@ -216,7 +216,7 @@ async def test_sweep_finds_leftover_tasks_and_open_sources() -> None:
         await sweep(lambda: Littering([1]), [1])
     with pytest.raises(SweepError, match="left running"):
         await sweep_endings(lambda: Littering([1]))
-    await turns(60)
+    await yield_to_loop(60)
     with pytest.raises(SweepError, match=r'"break" at item 1: a source was left open: <ScriptedS'):
         await sweep_endings(lambda: Unclosing(ScriptedSource([1])), endings=["break"])
 
@@ -321,8 +321,8 @@ def test_invalid_step_is_refused() -> None:
         (lambda: ScriptedSource(wrong(5)), r"script must be an iterable .* got 5 \(int\)"),
         (lambda: ScriptedSource([1, Yields]), "the class Yields where a step should be; call it"),
         (lambda: ScriptedSource([], closing=wrong("x")), "closing must be an integer, got 'x'"),
-        (lambda: RecordingSink(turns=wrong("x")), "turns must be an integer, got 'x'"),
-        (lambda: RecordingSink(turns=-1), "turns must be at least 0, got -1"),
+        (lambda: RecordingSink(iterations=wrong("x")), "iterations must be an integer, got 'x'"),
+        (lambda: RecordingSink(iterations=-1), "iterations must be at least 0, got -1"),
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             make()
@@ -338,9 +338,9 @@ async def test_repr_of_script_and_sink_shows_state() -> None:
     assert repr(stream) == "<iterator of a ScriptedSource: at 3 of 3 steps, closed>"
     assert repr(source) == "<ScriptedSource: 3 steps, opened 1, ended 0, closed 1>"
     assert repr(Step()) == "Step()"
-    sink = RecordingSink[int](turns=2)
+    sink = RecordingSink[int](iterations=2)
     push = asyncio.ensure_future(sink.next(1))
-    await turns(1)
+    await yield_to_loop(1)
     assert repr(sink) == "<RecordingSink: 0 items, 1 offered and not accepted, open>"
     await push
     await sink.return_()

@@ -16,7 +16,7 @@ from headrace import (
     SourceIterObj,
     WrongLoopError,
 )
-from tests.support import Heart, turns
+from tests.support import Heart, yield_to_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -233,7 +233,7 @@ def test_law_15_pull_pending_in_closed_loop_is_no_hang(
 
     async def start_pull() -> None:
         pulls.append(asyncio.ensure_future(anext(stream)))
-        await turns(3)
+        await yield_to_loop(3)
 
     def refuse() -> None:
         with pytest.raises(WrongLoopError):

@@ -28,7 +28,7 @@ async def same(x: int) -> int:
     return x
 
 
-async def turn(x: int) -> int:
+async def iteration(x: int) -> int:
     await asyncio.sleep(0)
     return x
 
@@ -239,10 +239,10 @@ AS_FINISHED: dict[str, Any] = {
 
 ROWS = (
     ("`return x`, in input order", same, in_order_by_hand, IN_ORDER),
-    ("one loop iteration, in input order", turn, in_order_by_hand, IN_ORDER),
+    ("one loop iteration, in input order", iteration, in_order_by_hand, IN_ORDER),
     ("three loop iterations, in input order", three_turns, in_order_by_hand, IN_ORDER),
     ("`return x`, as they finish", same, as_finished_by_hand, AS_FINISHED),
-    ("one loop iteration, as they finish", turn, as_finished_by_hand, AS_FINISHED),
+    ("one loop iteration, as they finish", iteration, as_finished_by_hand, AS_FINISHED),
 )
 BASELINES: dict[Any, str] = {
     in_order_by_hand: "TaskGroup, a row of tasks",

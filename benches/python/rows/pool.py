@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from by_hand import total
 from row import Goal, Work
 
-from rows.concurrent_map import AS_FINISHED, as_finished_by_hand, same, turn
+from rows.concurrent_map import AS_FINISHED, as_finished_by_hand, iteration, same
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -166,7 +166,7 @@ TASKS = {name: run for name, run in POOLS.items() if name != "workers"} | {
 
 GROUP = [
     row("`return x`", same, TASKS, Goal(0.60, 0.35)),
-    row("one loop iteration", turn, TASKS, Goal(0.75)),
+    row("one loop iteration", iteration, TASKS, Goal(0.75)),
     Work(
         "5,000 of 10 ms, 1,000 at once",
         "five sleeps of 10 ms",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from row import Probe
 
-from rows.concurrent_map import as_finished_by_hand, turn
+from rows.concurrent_map import as_finished_by_hand, iteration
 from rows.pool import LIMIT, POOLS
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ def most_ever_resident() -> float:
 
 
 async def growth(run: Callable[..., Awaitable[Any]]) -> str:
-    await run(FEW, call=turn, limit=LIMIT)
+    await run(FEW, call=iteration, limit=LIMIT)
     before = most_ever_resident()
-    await run(MANY, call=turn, limit=LIMIT)
+    await run(MANY, call=iteration, limit=LIMIT)
     return f"{most_ever_resident() - before:.1f} MB"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from headrace._core import TaskProgressEnvelope, quicken
+from headrace._core import TaskProgressEnvelope, install_native_anext
 from headrace._internal.reprs import short_repr
 from headrace._internal.tasks import warn_unclosed
 from headrace.pool.run import FirstError, Run
@@ -44,7 +44,7 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
         super().__init__()
         self._first = FirstError()
         self._run = Run(config, self._first, close_source=close_source)
-        # The queue behind `__anext__` once the run has started; see `quicken`.
+        # The queue behind `__anext__` once the run has started; see `install_native_anext`.
         self._events: EventQueue | None = None
 
     async def __aenter__(self) -> Self:
@@ -122,4 +122,4 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
         yield self._run.status()
 
 
-quicken(TaskRun)
+install_native_anext(TaskRun)

@@ -94,7 +94,7 @@ class PullObj(Fluent[T_co], DescribeMixin):
                 # An overridden `aclose` also closes everything above its link.
                 cancelled = await attempt(link.aclose(), errors) or cancelled
                 break
-            while (pending := _core.shut(link)) is not None:
+            while (pending := _core.close_link(link)) is not None:
                 try:
                     await pending
                 except asyncio.CancelledError as cancellation:
@@ -221,7 +221,7 @@ class PullObj(Fluent[T_co], DescribeMixin):
             error.add_note(f"while closing: {closing!r}")
 
     def _repr_state(self) -> Iterator[str]:
-        phase, kept, is_pulled = _core.standing(self)
+        phase, kept, is_pulled = _core.link_status(self)
         if kept:
             yield f"{kept} kept"
         yield "being pulled" if is_pulled and phase == "open" else phase

@@ -27,7 +27,7 @@ async def drain(stream: PullLink[Any], sink: PushProtocol[Any], *, forward_close
             if not delivery.accepted_by and (
                 is_cancellation(error, before) or _is_refusal(error, item)
             ):
-                _core.hand_back(stream, item)
+                _core.return_item(stream, item)
             raise
         if says_done(result):
             break

@@ -26,7 +26,7 @@ class RecordingSink(SinkObj[T]):
     Cancel safety: an item whose push was cancelled is in `offered`, but not in `items`.
 
     Args:
-        turns: The number of event-loop iterations that each push waits before its item is accepted.
+        iterations: The number of event-loop iterations that each push waits before its item is accepted.
 
     Attributes:
         offered: The items in the order in which their pushes started.
@@ -35,13 +35,13 @@ class RecordingSink(SinkObj[T]):
         thrown: The error of each `throw()`.
 
     Raises:
-        TypeError: `turns` is not an integer.
-        ValueError: `turns` is less than 0.
+        TypeError: `iterations` is not an integer.
+        ValueError: `iterations` is less than 0.
     """
 
-    def __init__(self, *, turns: int = 0) -> None:
+    def __init__(self, *, iterations: int = 0) -> None:
         super().__init__()
-        self._turns = check_int("RecordingSink: turns", 0, turns)
+        self._turns = check_int("RecordingSink: iterations", 0, iterations)
         self.offered: list[T] = []
         self.items: list[T] = []
         self.returned: list[Any] = []

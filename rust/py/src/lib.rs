@@ -74,11 +74,11 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<push::link::PyPushLink>()?;
     module.add_function(wrap_pyfunction!(pull::control::adopt, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::stock, module)?)?;
-    module.add_function(wrap_pyfunction!(pull::control::standing, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::control::link_status, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::upstream, module)?)?;
     module.add_function(wrap_pyfunction!(pull::cycle::attach, module)?)?;
     module.add_function(wrap_pyfunction!(pull::closing::check_closing, module)?)?;
-    module.add_function(wrap_pyfunction!(pull::closing::shut, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::closing::close_link, module)?)?;
     module.add_function(wrap_pyfunction!(pull::closing::begin_closing, module)?)?;
     module.add_function(wrap_pyfunction!(pull::closing::end_closing, module)?)?;
     module.add_function(wrap_pyfunction!(pull::closing::await_closing, module)?)?;
@@ -89,13 +89,13 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(pull::terminal::for_each, module)?)?;
     module.add_function(wrap_pyfunction!(pull::terminal::reduce, module)?)?;
     module.add_function(wrap_pyfunction!(
-        runtime::yield_budget::set_turn_budget,
+        runtime::yield_budget::set_yield_budget,
         module
     )?)?;
     module.add_class::<push::callbacks::PyCallbacks>()?;
     module.add_class::<push::foreign_sink::PyDelivery>()?;
     module.add_class::<push::fan::PyFan>()?;
-    module.add_function(wrap_pyfunction!(push::drain::hand_back, module)?)?;
+    module.add_function(wrap_pyfunction!(push::drain::return_item, module)?)?;
     module.add_function(wrap_pyfunction!(push::link::end_push, module)?)?;
     module.add_function(wrap_pyfunction!(push::link::settle_push, module)?)?;
     module.add_function(wrap_pyfunction!(push::link::flush_push, module)?)?;

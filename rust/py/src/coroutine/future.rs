@@ -36,9 +36,9 @@ use crate::runtime::private_layout::{self, Layout};
 pub(crate) static CALLBACK_LAYOUT: Layout = Layout::new("builtin_functions", has_known_names);
 
 /// See the top of this file.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "Future", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct Future {
+pub(crate) struct PyFuture {
     pub(super) mailbox: Arc<Mailbox>,
     /// The key of its slot in the mailbox.
     pub(super) key: Key,
@@ -86,7 +86,7 @@ traverse!(State {
     rest
 });
 
-impl Future {
+impl PyFuture {
     pub(super) fn new(py: Python<'_>, mailbox: Arc<Mailbox>, key: Key) -> PyResult<Py<Self>> {
         let future = Self {
             mailbox,
@@ -185,7 +185,7 @@ impl Callback {
         }
     }
 
-    fn call(&self, future: &Bound<'_, Future>) -> PyResult<()> {
+    fn call(&self, future: &Bound<'_, PyFuture>) -> PyResult<()> {
         let py = future.py();
         let future = if self.is_of_task() && !future.get().cancelled(py) {
             // The task only needs the result. It calls a method for it, except on asyncio's own future, whose field it reads: 1,400
@@ -205,7 +205,7 @@ fn done(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     static DONE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let done = DONE.get_or_try_init(py, || {
         let keywords = PyDict::new(py);
-        keywords.set_item("loop", Py::new(py, NoLoop)?)?;
+        keywords.set_item("loop", Py::new(py, PyNoLoop)?)?;
         let future = py.import("asyncio")?.getattr("Future")?;
         let future = future.call((), Some(&keywords))?;
         future.call_method1("set_result", (py.None(),))?;
@@ -215,11 +215,11 @@ fn done(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
 }
 
 /// The stand-in for the event loop of that future, which calls only this method.
-#[pyclass(frozen, module = "headrace._core")]
-struct NoLoop;
+#[pyclass(name = "NoLoop", frozen, module = "headrace._core")]
+struct PyNoLoop;
 
 #[pymethods]
-impl NoLoop {
+impl PyNoLoop {
     #[expect(clippy::unused_self, reason = "it is a method in Python")]
     fn get_debug(&self) -> bool {
         false
@@ -227,7 +227,7 @@ impl NoLoop {
 }
 
 #[pymethods]
-impl Future {
+impl PyFuture {
     #[getter(_asyncio_future_blocking)]
     fn is_blocking(&self) -> bool {
         self.is_awaited.load(Ordering::Relaxed)
@@ -372,7 +372,7 @@ impl Future {
 /// The iterator of `await future`.
 #[derive(Debug)]
 struct Await {
-    future: Py<Future>,
+    future: Py<PyFuture>,
     is_begun: bool,
 }
 

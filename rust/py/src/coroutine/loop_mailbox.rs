@@ -1,7 +1,7 @@
 //! The mailbox of an event loop: wake-ups from any thread.
 //! `park.rs` stores waiters in it, and `loop_registry.rs` keeps one for each event loop.
 //!
-//! Each event loop has one [`Mailbox`]. A suspended operation stores a [`Future`] in a slot of it ([`super::park`]) and gets a key. Its
+//! Each event loop has one [`Mailbox`]. A suspended operation stores a [`PyFuture`] in a slot of it ([`super::park`]) and gets a key. Its
 //! waker holds the mailbox and the key, and no Python object, so it may be cloned and kept on any thread.
 //!
 //! A wake-up on the thread of the event loop resolves the future immediately. Its callbacks are called in the next iteration, with all
@@ -32,7 +32,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
-use super::future::Future;
+use super::future::PyFuture;
 use super::wake_batch::Wakes;
 use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
@@ -51,7 +51,7 @@ pub(super) struct Futures {
 pub(super) struct Slot {
     /// Incremented at each reuse, to recognise a late wake-up of an earlier user.
     generation: u32,
-    pub(super) future: Option<Py<Future>>,
+    pub(super) future: Option<Py<PyFuture>>,
     pub(super) forward: Option<Forward>,
 }
 
@@ -84,7 +84,7 @@ impl Futures {
             .filter(|slot| slot.generation == key.generation)
     }
 
-    pub(super) fn remove(&mut self, key: Key) -> (Option<Py<Future>>, Option<Forward>) {
+    pub(super) fn remove(&mut self, key: Key) -> (Option<Py<PyFuture>>, Option<Forward>) {
         let Some(slot) = self.slot(key) else {
             return (None, None);
         };
@@ -212,7 +212,7 @@ impl Mailbox {
 
     /// Notify the event loop to drain.
     fn notify(self: &Arc<Self>, py: Python<'_>, event_loop: Option<&Bound<'_, PyAny>>) {
-        let drain = Drain {
+        let drain = PyDrain {
             mailbox: Arc::clone(self),
             called: AtomicBool::new(false),
         };
@@ -260,7 +260,7 @@ impl Mailbox {
     }
 
     /// Resolve a future, if it exists and is not done.
-    fn resolve(&self, py: Python<'_>, key: Key) -> Option<Py<Future>> {
+    fn resolve(&self, py: Python<'_>, key: Key) -> Option<Py<PyFuture>> {
         let mut futures = self.futures.borrow(py);
         let future = futures.slot(key)?.future.as_ref()?.clone_ref(py);
         drop(futures);
@@ -343,14 +343,14 @@ pub(crate) fn with_saved_exception(act: impl FnOnce(Python<'_>)) {
 }
 
 /// The callback that an event loop calls after a notification.
-#[pyclass(frozen, module = "headrace._core")]
-struct Drain {
+#[pyclass(name = "Drain", frozen, module = "headrace._core")]
+struct PyDrain {
     mailbox: Arc<Mailbox>,
     called: AtomicBool,
 }
 
 #[pymethods]
-impl Drain {
+impl PyDrain {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
         self.called.store(true, Ordering::Relaxed);
         let keys = self.mailbox.drain().into_iter();
@@ -359,7 +359,7 @@ impl Drain {
     }
 }
 
-impl Drop for Drain {
+impl Drop for PyDrain {
     fn drop(&mut self) {
         if !*self.called.get_mut() {
             with_saved_exception(|py| {

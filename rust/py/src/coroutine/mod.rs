@@ -48,7 +48,7 @@ mod wake_batch;
 use pyo3::prelude::*;
 
 pub(crate) use delegate::Inner;
-pub(crate) use future::{CALLBACK_LAYOUT, Future};
+pub(crate) use future::{CALLBACK_LAYOUT, PyFuture};
 pub(crate) use loop_mailbox::{forget_after_fork, with_saved_exception};
 pub(crate) use loop_registry::{pin_to_loop, unpin};
 pub(crate) use park::Parked;

@@ -7,7 +7,7 @@ use std::task::{Wake, Waker};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
-use super::future::Future;
+use super::future::PyFuture;
 use super::loop_mailbox::{Forward, Key, Mailbox};
 use super::loop_registry::{mailbox, probable_mailbox};
 use crate::object::gc::traverse;
@@ -19,7 +19,7 @@ pub(crate) struct Parked {
     mailbox: Arc<Mailbox>,
     key: Key,
     /// `None` while it only yields for one iteration.
-    future: Option<Py<Future>>,
+    future: Option<Py<PyFuture>>,
     waker: Waker,
 }
 
@@ -85,7 +85,7 @@ impl Parked {
     }
 
     fn set_future(&mut self, py: Python<'_>) -> PyResult<()> {
-        let future = Future::new(py, Arc::clone(&self.mailbox), self.key)?;
+        let future = PyFuture::new(py, Arc::clone(&self.mailbox), self.key)?;
         let mut futures = self.mailbox.futures.borrow(py);
         let old = futures
             .slot(self.key)
@@ -124,7 +124,7 @@ impl Parked {
     }
 
     /// Return the future, for a caller that passes it to Python.
-    pub(crate) fn future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, Future>> {
+    pub(crate) fn future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyFuture>> {
         let future = self.future.as_ref().map(|future| future.bind(py).clone());
         future.ok_or_else(|| PyRuntimeError::new_err("a slot that only yields has no future"))
     }

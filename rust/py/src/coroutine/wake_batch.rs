@@ -1,6 +1,6 @@
 //! The wake-ups of one event-loop iteration, as one callback. `loop_mailbox.rs` and `future.rs` add to it.
 //!
-//! One release may wake ten waiters, and ten releases in one iteration a hundred. Each waiter is a [`Future`] whose callbacks must be
+//! One release may wake ten waiters, and ten releases in one iteration a hundred. Each waiter is a [`PyFuture`] whose callbacks must be
 //! called in the next iteration. They are queued here, in order; the first schedules one callback of the event loop. That calls the
 //! callbacks of all futures, each in its own context, as the event loop would have done one by one:
 //!
@@ -17,7 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyWeakrefMethods};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::future::Future;
+use super::future::PyFuture;
 use super::loop_mailbox::{Mailbox, with_saved_exception};
 use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
@@ -25,9 +25,9 @@ use crate::object::gil_cell::GilCell;
 /// The futures whose callbacks are due in the next event-loop iteration.
 #[derive(Debug, Default)]
 pub(super) struct Wakes {
-    next: Vec<Py<Future>>,
+    next: Vec<Py<PyFuture>>,
     /// The memory of the last batch, for reuse.
-    spare: Vec<Py<Future>>,
+    spare: Vec<Py<PyFuture>>,
 }
 
 traverse!(Wakes { next });
@@ -39,7 +39,7 @@ impl Mailbox {
     }
 
     /// Schedule the callbacks of a finished future for the next iteration. Called on the event loop's thread.
-    pub(super) fn call_back(self: &Arc<Self>, future: &Bound<'_, Future>) -> PyResult<()> {
+    pub(super) fn call_back(self: &Arc<Self>, future: &Bound<'_, PyFuture>) -> PyResult<()> {
         let py = future.py();
         let future = future.clone().unbind();
         let callback = if self.wakes_together {
@@ -48,15 +48,15 @@ impl Mailbox {
             if wakes.next.len() > 1 {
                 return Ok(());
             }
-            WakeCallback::of(self, Vec::new())
+            PyWakeCallback::of(self, Vec::new())
         } else {
-            WakeCallback::of(self, vec![future])
+            PyWakeCallback::of(self, vec![future])
         };
         callback.schedule(py)
     }
 
     /// Take the futures of the current iteration.
-    pub(super) fn take_wakes(&self, py: Python<'_>) -> Vec<Py<Future>> {
+    pub(super) fn take_wakes(&self, py: Python<'_>) -> Vec<Py<PyFuture>> {
         let mut wakes = self.wakes.borrow(py);
         let spare = std::mem::take(&mut wakes.spare);
         std::mem::replace(&mut wakes.next, spare)
@@ -66,17 +66,17 @@ impl Mailbox {
     pub(super) fn call_all(
         self: &Arc<Self>,
         py: Python<'_>,
-        mut futures: Vec<Py<Future>>,
+        mut futures: Vec<Py<PyFuture>>,
     ) -> PyResult<()> {
         let mut left = futures.drain(..);
         while let Some(future) = left.next() {
             let future = future.into_bound(py);
-            while let Err(error) = Future::call_back(&future) {
+            while let Err(error) = PyFuture::call_back(&future) {
                 let Err(error) = self.report(&future, error) else {
                     continue;
                 };
                 let rest: Vec<_> = std::iter::once(future.unbind()).chain(left).collect();
-                WakeCallback::of(self, rest).schedule(py)?;
+                PyWakeCallback::of(self, rest).schedule(py)?;
                 return Err(error);
             }
         }
@@ -87,7 +87,7 @@ impl Mailbox {
 
     /// Report an error of a callback as the event loop does. Returns an error that must end the event loop.
     #[cold]
-    fn report(&self, future: &Bound<'_, Future>, error: PyErr) -> PyResult<()> {
+    fn report(&self, future: &Bound<'_, PyFuture>, error: PyErr) -> PyResult<()> {
         let py = future.py();
         if error.is_instance_of::<PyKeyboardInterrupt>(py)
             || error.is_instance_of::<PySystemExit>(py)
@@ -108,16 +108,16 @@ impl Mailbox {
 }
 
 /// The callback that the event loop is scheduled to call.
-#[pyclass(frozen, module = "headrace._core")]
-struct WakeCallback {
+#[pyclass(name = "WakeCallback", frozen, module = "headrace._core")]
+struct PyWakeCallback {
     mailbox: Arc<Mailbox>,
     /// The futures of this batch; if there are none, those of the mailbox.
-    own: GilCell<Vec<Py<Future>>>,
+    own: GilCell<Vec<Py<PyFuture>>>,
     called: AtomicBool,
 }
 
-impl WakeCallback {
-    fn of(mailbox: &Arc<Mailbox>, own: Vec<Py<Future>>) -> Self {
+impl PyWakeCallback {
+    fn of(mailbox: &Arc<Mailbox>, own: Vec<Py<PyFuture>>) -> Self {
         Self {
             mailbox: Arc::clone(mailbox),
             own: GilCell::new(own),
@@ -136,7 +136,7 @@ impl WakeCallback {
             .map(drop)
     }
 
-    fn take(&self, py: Python<'_>) -> Vec<Py<Future>> {
+    fn take(&self, py: Python<'_>) -> Vec<Py<PyFuture>> {
         let own = self.own.take(py);
         if own.is_empty() {
             self.mailbox.take_wakes(py)
@@ -147,7 +147,7 @@ impl WakeCallback {
 }
 
 #[pymethods]
-impl WakeCallback {
+impl PyWakeCallback {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
         self.called.store(true, Ordering::Relaxed);
         self.mailbox.call_all(py, self.take(py))
@@ -162,7 +162,7 @@ impl WakeCallback {
     }
 }
 
-impl Drop for WakeCallback {
+impl Drop for PyWakeCallback {
     fn drop(&mut self) {
         if !*self.called.get_mut() {
             with_saved_exception(|py| {

@@ -18,18 +18,18 @@ pub(crate) struct PyCatchKernel {
 
 /// An error that a [`PyCatchKernel`] processes. The driver passes it like an item: it is awaited, and kept when its pull is
 /// cancelled. It needs no `__clear__`, because the error has one.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "Caught", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct Caught(Py<PyAny>);
+pub(crate) struct PyCaught(Py<PyAny>);
 
 #[pymethods]
-impl Caught {
+impl PyCaught {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.0)
     }
 }
 
-impl Caught {
+impl PyCaught {
     pub(crate) fn of(py: Python<'_>, error: PyErr) -> PyResult<Bound<'_, PyAny>> {
         Bound::new(py, Self(error.into_value(py).into_any())).map(Bound::into_any)
     }
@@ -55,7 +55,7 @@ impl Kernel for PyCatchKernel {
 
     #[inline(never)]
     fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
-        let Ok(caught) = item.cast_exact::<Caught>() else {
+        let Ok(caught) = item.cast_exact::<PyCaught>() else {
             return Ok(Output::Emit(item.clone()));
         };
         let py = item.py();

@@ -46,7 +46,7 @@ use crate::object::class_enum::class_enum;
 use crate::object::gc::Traverse;
 use crate::source::AnySource;
 pub(crate) use callable::{Callable, call_one};
-pub(crate) use catch::Caught;
+pub(crate) use catch::PyCaught;
 pub(crate) use map::PyMapKernel;
 pub(crate) use reduce::PyReduceKernel;
 
@@ -79,7 +79,7 @@ pub(crate) trait Kernel: Traverse {
     /// The name of the parameter that holds the callable, for the note on an error that it raises.
     const PARAMETER: &'static str;
 
-    /// Whether the kernel processes errors of the stages before it, each as a [`Caught`].
+    /// Whether the kernel processes errors of the stages before it, each as a [`PyCaught`].
     const CATCHES: bool = false;
 
     /// Process an item. An error is the callable's own; the driver adds a note that names the operator.
@@ -182,7 +182,7 @@ macro_rules! kernels {
                 match self { $(Self::$name(kernel) => kernel.get().flush(py),)+ }
             }
 
-            /// Return whether the kernel processes errors of the stages before it, each as a [`Caught`].
+            /// Return whether the kernel processes errors of the stages before it, each as a [`PyCaught`].
             pub(crate) fn catches(&self) -> bool {
                 match self { $(Self::$name(_) => <$class as Kernel>::CATCHES,)+ }
             }

@@ -229,12 +229,12 @@ unsafe fn is_watched(object: *mut ffi::PyObject) -> bool {
 }
 
 /// The class of the self-test.
-#[pyclass(frozen, weakref, module = "headrace._core")]
-struct Probe(Filling<Option<Py<PyAny>>>);
+#[pyclass(name = "Probe", frozen, weakref, module = "headrace._core")]
+struct PyProbe(Filling<Option<Py<PyAny>>>);
 
 static PROBES: FreeList = FreeList::new();
 
-impl Pooled for Probe {
+impl Pooled for PyProbe {
     fn free_list() -> &'static FreeList {
         &PROBES
     }
@@ -247,7 +247,7 @@ impl Pooled for Probe {
 }
 
 #[pymethods]
-impl Probe {
+impl PyProbe {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.0
             .get()
@@ -257,19 +257,19 @@ impl Probe {
 }
 
 fn self_test(py: Python<'_>) -> PyResult<bool> {
-    let class = py.get_type::<Probe>();
+    let class = py.get_type::<PyProbe>();
     if !private_layout::has_known_struct(&class)? || private_layout::has_managed_fields(&class) {
         return Ok(false);
     }
-    replace_dealloc::<Probe>(py);
+    replace_dealloc::<PyProbe>(py);
     let held = PyDict::new(py).into_any();
     // SAFETY: live objects, and the GIL is held.
     let (references, kept) =
         unsafe { (|| ffi::Py_REFCNT(class.as_ptr()), || (*PROBES.0.get()).kept) };
     let make = || {
-        let Some(revived) = PROBES.take::<Probe>(py) else {
+        let Some(revived) = PROBES.take::<PyProbe>(py) else {
             let filling = Filling::new(Some(held.clone().unbind()));
-            return Ok(Bound::new(py, Probe(filling))?.into_any());
+            return Ok(Bound::new(py, PyProbe(filling))?.into_any());
         };
         if !private_layout::is_tracked(&revived) && revived.get().0.get().is_none() {
             // SAFETY: no other code has the object yet.
@@ -279,7 +279,7 @@ fn self_test(py: Python<'_>) -> PyResult<bool> {
         Ok(revived.into_any())
     };
     let holds = |probe: &Bound<'_, PyAny>| {
-        let probe = probe.cast::<Probe>()?;
+        let probe = probe.cast::<PyProbe>()?;
         let has_held = |object: &Py<PyAny>| object.is(&held);
         Ok(private_layout::is_tracked(probe) && probe.get().0.get().as_ref().is_some_and(has_held))
     };

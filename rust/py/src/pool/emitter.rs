@@ -1,4 +1,4 @@
-//! `Emitter`: the object through which a task that yields values reports them.
+//! `PyEmitter`: the object through which a task that yields values reports them.
 //! `task_body.rs` and `submitted.rs` make it.
 
 use pyo3::intern;
@@ -11,9 +11,9 @@ use super::envelope::{EventKind, Fields, PyEnvelope};
 use super::task_record::TaskRecord;
 
 /// The reporter of the yielded values of one attempt.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "Emitter", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct Emitter {
+pub(crate) struct PyEmitter {
     engine: Py<PyEngine>,
     id: u64,
     key: Option<Py<PyAny>>,
@@ -23,7 +23,7 @@ pub(crate) struct Emitter {
     slot: Option<u64>,
 }
 
-impl Emitter {
+impl PyEmitter {
     pub(super) fn make<'py>(
         engine: &Bound<'py, PyEngine>,
         record: &TaskRecord,
@@ -43,7 +43,7 @@ impl Emitter {
 }
 
 #[pymethods]
-impl Emitter {
+impl PyEmitter {
     /// The name of the task.
     #[getter]
     fn name<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {

@@ -238,7 +238,7 @@ unsafe extern "C" fn anext(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
 
 /// Install the fast path of `anext()` in the class of a run's stream. It reads the `_events` of the stream directly.
 #[pyfunction]
-pub(crate) fn quicken(class_: &Bound<'_, PyType>) {
+pub(crate) fn install_native_anext(class_: &Bound<'_, PyType>) {
     if !control::LAYOUT.is_used() {
         return;
     }

@@ -71,7 +71,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<envelope::PyEnvelope>()?;
     freelist::register::<envelope::PyEnvelope>(py)?;
     module.add_class::<event_queue::PyEventQueue>()?;
-    module.add_function(wrap_pyfunction!(event_queue::quicken, module)?)?;
+    module.add_function(wrap_pyfunction!(event_queue::install_native_anext, module)?)?;
     module.add_class::<engine::PyEngine>()?;
     module.add_class::<task_ids::PyTaskIds>()?;
     module.add_class::<throughput::PyThroughput>()

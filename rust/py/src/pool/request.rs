@@ -18,7 +18,7 @@ use super::registry::Waiting;
 use super::task_record::TaskRecord;
 use super::task_spec::TaskSpec;
 use crate::capacity::{Next, RunUsage, TaskPermit};
-use crate::coroutine::{Future, Step, delegate};
+use crate::coroutine::{PyFuture, Step, delegate};
 use crate::object::gc::traverse;
 
 /// A pending request for capacity.
@@ -48,8 +48,8 @@ impl Request {
                 (awaitable.bind(py)).call_method0(intern!(py, "close"))?;
                 // Wake the feeder, because its request is gone. A bare yield has no future and resumes by itself.
                 match awaited {
-                    Some(awaited) if by_feeder => match awaited.bind(py).cast::<Future>() {
-                        Ok(awaited) => Future::wake(awaited),
+                    Some(awaited) if by_feeder => match awaited.bind(py).cast::<PyFuture>() {
+                        Ok(awaited) => PyFuture::wake(awaited),
                         Err(_) => Ok(()),
                     },
                     _ => Ok(()),
@@ -218,7 +218,7 @@ impl PyEngine {
         let Requested::Waits(awaited) = Self::step_request(slf, id, py.None().bind(py))? else {
             return Ok(());
         };
-        let resume = Resume {
+        let resume = PyResume {
             engine: slf.clone().unbind(),
             id,
         };
@@ -309,15 +309,15 @@ impl PyEngine {
 }
 
 /// The callback that continues a request when the future that it awaits is done.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "Resume", frozen, module = "headrace._core")]
 #[derive(Debug)]
-struct Resume {
+struct PyResume {
     engine: Py<PyEngine>,
     id: u64,
 }
 
 #[pymethods]
-impl Resume {
+impl PyResume {
     fn __call__(&self, py: Python<'_>, _future: &Bound<'_, PyAny>) -> PyResult<()> {
         PyEngine::drive(self.engine.bind(py), self.id)
     }

@@ -7,7 +7,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::emitter::Emitter;
+use super::emitter::PyEmitter;
 use super::engine::PyEngine;
 use super::registry::{Running, Submitted};
 use super::task_record::TaskRecord;
@@ -16,18 +16,18 @@ use crate::capacity::{TaskPermit, is_number};
 use crate::object::gil_cell::GilCell;
 
 /// The listener of one attempt of a task. Notifications have no effect after the attempt has ended or its work was detached.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "Listener", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct Listener {
+pub(crate) struct PyListener {
     engine: Py<PyEngine>,
     id: u64,
     /// `None` until the task was called.
-    emitter: GilCell<Option<Py<Emitter>>>,
+    emitter: GilCell<Option<Py<PyEmitter>>>,
     name: Py<PyAny>,
 }
 
 #[pymethods]
-impl Listener {
+impl PyListener {
     #[getter]
     fn name(&self, py: Python<'_>) -> Py<PyAny> {
         self.name.clone_ref(py)
@@ -88,7 +88,7 @@ impl Listener {
     }
 }
 
-impl Listener {
+impl PyListener {
     /// Start the attempt of a task that is being called.
     fn start(
         &self,
@@ -98,7 +98,7 @@ impl Listener {
     ) -> PyResult<()> {
         record.attempt += 1;
         record.started = Some(now);
-        let emitter = Emitter::make(engine, record)?.unbind();
+        let emitter = PyEmitter::make(engine, record)?.unbind();
         *self.emitter.borrow(engine.py()) = Some(emitter);
         match record.timeout().map(|limit| limit.seconds) {
             Some(seconds) => PyEngine::set_timer(engine, record, now + seconds, Expiry::Timeout),
@@ -129,12 +129,12 @@ impl Listener {
 }
 
 /// The callback that releases the capacity of detached work when it has stopped. Any thread may call it.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(name = "Release", frozen, module = "headrace._core")]
 #[derive(Debug)]
-struct Release(GilCell<Option<TaskPermit>>);
+struct PyRelease(GilCell<Option<TaskPermit>>);
 
 #[pymethods]
-impl Release {
+impl PyRelease {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
         let grant = self.0.borrow(py).take();
         grant.map_or(Ok(()), |mut grant| grant.release(py))
@@ -155,7 +155,7 @@ impl PyEngine {
             Ok(name) => name,
             Err(error) => return Self::refuse(slf, record, error),
         };
-        let listener = Listener {
+        let listener = PyListener {
             engine: slf.clone().unbind(),
             id,
             emitter: GilCell::default(),
@@ -220,7 +220,7 @@ impl PyEngine {
         };
         let mut record = work.record;
         this.clear_timer(py, &mut record);
-        let release = Bound::new(py, Release(GilCell::new(record.grant.take())))?;
+        let release = Bound::new(py, PyRelease(GilCell::new(record.grant.take())))?;
         if let Some(handle) = work.handle {
             (handle.bind(py)).call_method1(intern!(py, "leave"), (release,))?;
         }

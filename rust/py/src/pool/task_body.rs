@@ -6,7 +6,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::emitter::Emitter;
+use super::emitter::PyEmitter;
 use super::engine::PyEngine;
 use super::task_record::TaskRecord;
 use crate::coroutine::delegate::is_awaitable;
@@ -92,7 +92,7 @@ impl TaskBody {
         let coroutine = if this.is_debug {
             let args = call.args.as_ref().map(|args| args.bind(py).clone());
             let args = args.unwrap_or_else(|| PyTuple::empty(py));
-            let emitter = Emitter::make(engine, record)?;
+            let emitter = PyEmitter::make(engine, record)?;
             (this.policy.bind(py)).call_method1(intern!(py, "watch"), (&call.fn_, args, emitter))?
         } else {
             let result = match &call.args {
@@ -102,7 +102,7 @@ impl TaskBody {
             if Inner::is_coroutine(&result) {
                 result
             } else if is_awaitable(&result) || result.hasattr(intern!(py, "__anext__"))? {
-                let emitter = Emitter::make(engine, record)?;
+                let emitter = PyEmitter::make(engine, record)?;
                 (this.policy.bind(py)).call_method1(intern!(py, "rest"), (result, emitter))?
             } else {
                 return Ok(Step::Return(result));

@@ -32,7 +32,9 @@ traverse!(Closing { task });
 /// cancelled in its own task. Return a future that is done when the current pull has ended, or
 /// `None` if there is none. Call this again until it returns `None`.
 #[pyfunction]
-pub(crate) fn shut<'py>(link: &Bound<'py, PyPullLink>) -> PyResult<Option<Bound<'py, PyAny>>> {
+pub(crate) fn close_link<'py>(
+    link: &Bound<'py, PyPullLink>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = link.py();
     let this = link.get();
     this.home().check(py, "stream")?;

@@ -200,7 +200,7 @@ pub(crate) fn check_restart(link: &Bound<'_, PyPullLink>) -> PyResult<()> {
 /// Return a link's state for `repr()`: its phase, the number of items that it holds (retained or handed
 /// back), and whether a pull is in progress.
 #[pyfunction]
-pub(crate) fn standing(link: &Bound<'_, PyPullLink>) -> (&'static str, usize, bool) {
+pub(crate) fn link_status(link: &Bound<'_, PyPullLink>) -> (&'static str, usize, bool) {
     let state = link.get().state.borrow(link.py());
     let phase = match state.phase {
         Phase::Open => "open",

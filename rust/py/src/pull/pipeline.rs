@@ -24,7 +24,7 @@ use super::suspended::SuspendPoint;
 use crate::coroutine::{Inner, Step};
 use crate::errors;
 use crate::errors::RaisedError;
-use crate::kernel::{AnyKernel, Caught, Output};
+use crate::kernel::{AnyKernel, Output, PyCaught};
 use crate::object::gc::traverse;
 use crate::runtime::yield_budget;
 use crate::source::{AnySource, PyAsyncIterSource, SourcePoll, Wait};
@@ -248,7 +248,7 @@ impl Pipeline {
         let catching = (from..self.stages.len()).find(|index| self.stages[*index].kernel.catches());
         match catching {
             Some(index) if error.is_instance_of::<PyException>(py) => {
-                RaisedError::set_from(py, Caught::of(py, error).map(|caught| (caught, index)))
+                RaisedError::set_from(py, PyCaught::of(py, error).map(|caught| (caught, index)))
             }
             _ => Err(RaisedError::set(py, error)),
         }

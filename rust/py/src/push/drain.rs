@@ -6,6 +6,6 @@ use crate::pull::link::PyPullLink;
 
 /// Return a delivered item to its stream. The next pull delivers it again.
 #[pyfunction]
-pub(crate) fn hand_back(stream: &Bound<'_, PyPullLink>, item: Bound<'_, PyAny>) {
+pub(crate) fn return_item(stream: &Bound<'_, PyPullLink>, item: Bound<'_, PyAny>) {
     PyPullLink::hand_back(stream, vec![item.unbind()]);
 }

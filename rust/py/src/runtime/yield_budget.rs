@@ -42,7 +42,7 @@ const STRIDE: u32 = 64;
 /// Set both limits, for all threads. For tests: with a tiny budget, a task yields wherever it may, which must change
 /// nothing but the number of event-loop iterations.
 #[pyfunction]
-pub(crate) fn set_turn_budget(nanoseconds: u64, items: u32) {
+pub(crate) fn set_yield_budget(nanoseconds: u64, items: u32) {
     TIME.store(nanoseconds, Relaxed);
     ITEMS.store(items, Relaxed);
 }
