@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable
-from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -152,8 +151,7 @@ class Policy:
     def submit(self, task: Task, lease: Lease | None, listener: Listener) -> Handle:
         """Submit a task to the executor."""
         if lease is not None:
-            task = copy(task)
-            task.context = leased(task.context, lease)
+            task = task.in_context(leased(task.context, lease))
         return self._run.threads.submit(task, listener)
 
     def left_running(self, name: str) -> HeadraceError:
