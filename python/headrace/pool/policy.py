@@ -94,7 +94,12 @@ class Policy:
 
     def retry_delay(self, retry: Retry, error: BaseException, attempt: int) -> float | None:
         """Return the seconds until the next attempt, or None if there is none."""
-        return retry.delay(error, attempt) if retry.applies(error, attempt) else None
+        if attempt > retry.retries or not isinstance(error, Exception):
+            return None
+        verdict = retry.verdict(error)
+        if not retry.applies(error, attempt, verdict=verdict):
+            return None
+        return retry.delay(error, attempt, verdict=verdict)
 
     def describe_error(
         self, task_id: int, key: Hashable, error: BaseException, is_disturbed: bool
