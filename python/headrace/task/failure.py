@@ -72,9 +72,8 @@ class Verdict:
 def classify(error: BaseException) -> Verdict:
     """Return whether an error means to wait, to try again, to give the record up, or to stop the run.
 
-        verdict = classify(error)
-        if verdict.kind == "throttled":
-            await asyncio.sleep(verdict.delay or 1)
+        verdict = classify(TimeoutError())
+        assert (verdict.kind, verdict.delay) == ("transient", None)
 
     It knows the errors of httpx, aiohttp, requests, urllib, openai (and Azure), anthropic, google-genai, google-api-core, botocore and grpc
     by their shape. It imports none of them, so errors of all versions, of clients built on these, and unpickled errors are known too.
