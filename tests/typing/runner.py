@@ -19,6 +19,7 @@ from headrace import (
     classify,
     current_lease,
 )
+from headrace.http import observe
 from headrace.pool import PullMapPoolObj
 
 if TYPE_CHECKING:
@@ -90,3 +91,11 @@ def failures(error: Exception) -> None:
     assert_type(retry.verdict(error), Verdict)
     assert_type(retry.applies(error, 1, verdict=verdict), bool)
     assert_type(retry.delay(error, 1), float)
+
+
+class HookedClient:
+    event_hooks: dict[str, list[Callable[..., Any]]]
+
+
+def observed(client: HookedClient) -> None:
+    assert_type(observe(client), HookedClient)
