@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from headrace.pool.executor.handle import Handle, Listener
     from headrace.pool.executor.loop import Yields
     from headrace.pool.executor.thread import ThreadExecutor
+    from headrace.pool.shutdown import End
     from headrace.task.retry import Retry
     from headrace.task.task import Task
 
@@ -36,6 +37,7 @@ class PolicyOwner(Protocol):
     loop: asyncio.AbstractEventLoop
     events: EventQueue
     threads: ThreadExecutor
+    end: End
 
     @property
     def engine(self) -> Engine:
@@ -43,7 +45,7 @@ class PolicyOwner(Protocol):
         ...
 
     def idle(self) -> None:
-        """Note that no task is left."""
+        """Note that only as many tasks are left as the engine watches for."""
         ...
 
     def failed(self, error: BaseException) -> None:

@@ -291,16 +291,27 @@ impl PyEngine {
         self.registry.backing_off(py)
     }
 
-    /// Return whether the run has tasks. If so, the policy's `idle` is called when the last one has ended.
-    fn watch(&self, py: Python<'_>) -> bool {
-        let has_tasks = !self.registry.is_empty(py);
+    /// Return whether the run has tasks. If so, the policy's `idle` is called once, when one of them has ended and `number` are left.
+    fn watch(&self, py: Python<'_>, number: usize) -> bool {
+        let has_tasks = self.registry.len(py) > 0;
+        self.state.watched_number.store(number, Relaxed);
         self.state.is_watched.store(has_tasks, Relaxed);
         has_tasks
     }
 
-    /// Return whether the caller is a task of the run.
-    fn is_inside(&self, py: Python<'_>) -> bool {
-        self.registry.is_inside(py)
+    /// Return the id of the task of the run that is the caller, or `None`. Call it on the thread of the event loop.
+    fn caller(&self, py: Python<'_>) -> PyResult<Option<u64>> {
+        match self.registry.caller(py) {
+            Some(id) => Ok(Some(id)),
+            None => self.submitted_caller(py),
+        }
+    }
+
+    /// Return the ids of all tasks, each with whether the task can be cancelled.
+    fn tasks_left(&self, py: Python<'_>) -> PyResult<Vec<(u64, bool)>> {
+        let ids = self.registry.ids(py);
+        let left = ids.into_iter();
+        left.map(|id| Ok((id, self.can_cancel(py, id)?))).collect()
     }
 
     /// End the prefetch of permits.

@@ -1,7 +1,7 @@
 //! The conditions under which a run may pull and call tasks, and the gate that its feeder awaits until they hold.
 //! `feeder.rs`, `start.rs` and `completion.rs` check them, as methods of `Engine`.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -17,8 +17,10 @@ pub(super) struct State {
     pub(super) grants: AtomicBool,
     /// Whether retries are disabled.
     pub(super) is_ending: AtomicBool,
-    /// Whether the policy is notified when the last task has ended.
+    /// Whether the policy is notified when only `watched_number` tasks are left.
     pub(super) is_watched: AtomicBool,
+    /// The number of tasks that may wait for the end of the run.
+    pub(super) watched_number: AtomicUsize,
     /// Whether the executor was started.
     pub(super) has_executor: AtomicBool,
 }
@@ -77,10 +79,11 @@ impl PyEngine {
         self.state.has_executor.load(Relaxed)
     }
 
-    /// Return whether the policy must be notified that the last task has ended; only once.
+    /// Return whether the policy must be notified that the last tasks have ended; only once.
     #[inline]
     pub(super) fn take_idle(&self, py: Python<'_>) -> bool {
-        let is_idle = self.state.is_watched.load(Relaxed) && self.registry.is_empty(py);
+        let is_idle = self.state.is_watched.load(Relaxed)
+            && self.registry.len(py) <= self.state.watched_number.load(Relaxed);
         if is_idle {
             self.state.is_watched.store(false, Relaxed);
         }

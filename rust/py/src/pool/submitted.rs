@@ -202,6 +202,25 @@ impl PyEngine {
             .is_truthy()
     }
 
+    /// Return the id of the task whose work is the caller, if an executor runs that.
+    pub(super) fn submitted_caller(&self, py: Python<'_>) -> PyResult<Option<u64>> {
+        for (id, handle) in self.registry.handles(py) {
+            let inside = handle.bind(py).call_method0(intern!(py, "inside"))?;
+            if inside.is_truthy()? {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Return whether a task can be cancelled.
+    pub(super) fn can_cancel(&self, py: Python<'_>, id: u64) -> PyResult<bool> {
+        let is_submitted = (self.registry)
+            .with_running(py, id, |running| running.submitted.is_some())
+            .unwrap_or(false);
+        Ok(!is_submitted || self.can_cancel_submitted(py)?)
+    }
+
     /// Detach running work that cannot be cancelled; its capacity is held until it ends. Return whether there was such work.
     pub(super) fn detach(slf: &Bound<'_, Self>, id: u64) -> PyResult<bool> {
         let py = slf.py();
