@@ -3,9 +3,9 @@
 A task that ends its own run directly is refused. It may also start an asyncio task, or schedule a coroutine from its thread, that ends
 the run, and wait for that. The run would then wait for the task, the task for the call, and the call for the run.
 
-A call inside the run therefore does not wait for the task that may wait for it. If the marker of the context or the frame of the call
-does not name that task, it can be any task that is left. The call then returns when no more tasks are left than such calls wait. If each task
-that is left waits for a call of its own, this is so, and no call waits for ever.
+A call inside the run therefore does not wait for the task that may wait for it. If neither the marker of the context nor the current
+asyncio task at the call names that task, it can be any task that is left. The call then returns when no more tasks are left than such
+calls wait. If each task that is left waits for a call of its own, this is so, and no call waits for ever.
 
 A task that is being cancelled stops waiting by itself. A call that cancels the tasks is therefore cancelled with its task, and only work
 that cannot be cancelled is left out.

@@ -25,6 +25,7 @@ from headrace.errors import SourceCancelledError, WrongLoopError
 from headrace.pool.event_queue import EventQueue, Failure
 from headrace.pool.executor.loop import error_of
 from headrace.pool.executor.thread import ThreadExecutor
+from headrace.pool.executor.use import ExecutorUse
 from headrace.pool.inner_waits import InnerWait, InnerWaits
 from headrace.pool.policy import Policy
 from headrace.pool.shutdown import End
@@ -72,7 +73,11 @@ class Run:
         self.ending: bool = False
         # Whether no new task is called any more.
         self.draining: bool = False
-        self.threads: ThreadExecutor = ThreadExecutor(config.name)
+        # The executor of the tasks that need a thread, and that of all others, if the user has passed one.
+        self.threads: ExecutorUse = ExecutorUse(ThreadExecutor(config.name), is_owned=True)
+        self.given: ExecutorUse | None = None
+        if config.executor is not None:
+            self.given = ExecutorUse(config.executor, is_owned=False)
         # The items whose tasks were not called, by task id.
         self._unstarted: dict[int, object] = {}
         self._engine: Engine | None = None
@@ -151,6 +156,7 @@ class Run:
             self._policy,
             name=config.name,
             source=config.source,
+            has_executor=self.given is not None,
             outcome_listener=config.outcome_listener,
             capacity=config.capacity,
             event_loop=self.loop,
@@ -363,9 +369,10 @@ class Run:
             elif (gate := engine.gate()) is not None:
                 engine.clear_prefetch()
                 await gate
-            elif engine.needs_executor():
-                await self.threads.start()
-                engine.set_executor_started()
+            elif (is_given := engine.needs_executor()) is not None:
+                use = self.given if is_given and self.given is not None else self.threads
+                await use.start(self.loop, self.context, self._on_slots)
+                engine.set_executor_started(is_given)
             else:
                 try:
                     await engine.feed(kept)
@@ -425,6 +432,8 @@ class Run:
             self.loop.call_soon(iteration.set_result, None)
             await wait_until_done(iteration)
         await self.threads.aclose()
+        if self.given is not None:
+            await self.given.aclose()
         self.keep_unstarted()
         if self._closes_source and (self._stopped or self.events.closed):
             # Last, because tasks may use resources of the source. The feeder must not appear cancelled while it closes the source.
@@ -466,6 +475,11 @@ class Run:
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
         self._release_inner()
+
+    def _on_slots(self) -> None:
+        """Note that a slot of the executor may be free."""
+        if self._engine is not None:
+            self._engine.on_slots()
 
     def failed(self, error: BaseException) -> None:
         """Note that a task ended with an error."""

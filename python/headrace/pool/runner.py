@@ -21,6 +21,7 @@ from headrace.task.retry import Retry, as_retry
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
+    from headrace.pool.executor.executor import Executor
     from headrace.pool.run import Run
     from headrace.task.task import Task
 
@@ -77,6 +78,8 @@ class HierarchicalTaskPoolRunner(Uncopied):
             calls after the first. None for no retries. A `Task` may have its own policy.
         timeout: The maximum time of each call of a task in seconds, without the wait for capacity; None for no limit. A
             `Task` may have its own timeout.
+        executor: The executor that runs the tasks, except those with `thread=True`; None for the event loop. It is
+            started by the first task, and not closed: it may serve several runners at a time, on one event loop.
 
     Raises:
         TypeError: `source` cannot be iterated, `capacity` is not a `CapacitySource`, or another parameter is of the wrong
@@ -97,7 +100,9 @@ class HierarchicalTaskPoolRunner(Uncopied):
         max_buffered: int = 1024,
         retry: Retry | int | None = None,
         timeout: float | None = None,
+        executor: Executor | None = None,
     ) -> None:
+        _check_executor(executor)
         _check(capacity, name, on_error, ordered)
         check_int("max_buffered", 1, max_buffered)
         if window is not None:
@@ -115,6 +120,7 @@ class HierarchicalTaskPoolRunner(Uncopied):
             max_buffered=max_buffered,
             retry=as_retry("retry", retry),
             timeout=check_time_limit("timeout", timeout),
+            executor=executor,
         )
 
     @property
@@ -310,6 +316,16 @@ class HierarchicalTaskPoolRunner(Uncopied):
         yield "idle" if self._config.run is None else self._config.run.status()
         if self._config.paused:
             yield "paused"
+
+
+def _check_executor(executor: object) -> None:
+    if executor is None:
+        return
+    parts = ("capabilities", "watch", "start", "submit", "aclose")
+    if isinstance(executor, type) or not all(hasattr(executor, part) for part in parts):
+        raise TypeError(
+            f"executor must be an Executor, such as ThreadExecutor(), or None, not {describe_value(executor)}"
+        )
 
 
 def _check(

@@ -7,6 +7,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::engine::PyEngine;
+use super::task_record::Target;
 
 /// The state of a run, set from Python.
 #[derive(Debug, Default)]
@@ -21,8 +22,22 @@ pub(super) struct State {
     pub(super) is_watched: AtomicBool,
     /// The number of tasks that may wait for the end of the run.
     pub(super) watched_number: AtomicUsize,
-    /// Whether the executor was started.
-    pub(super) has_executor: AtomicBool,
+    /// Whether the threads of the run were started.
+    pub(super) has_threads: AtomicBool,
+    /// Whether the executor that the user has passed was started.
+    pub(super) has_given: AtomicBool,
+    /// Whether the held task waits for a slot of its executor.
+    pub(super) lacks_slot: AtomicBool,
+}
+
+impl State {
+    pub(super) fn executor_of(&self, is_given: bool) -> &AtomicBool {
+        if is_given {
+            &self.has_given
+        } else {
+            &self.has_threads
+        }
+    }
 }
 
 impl PyEngine {
@@ -43,7 +58,7 @@ impl PyEngine {
     /// Return whether the feeder can continue, ignoring the space for unread events.
     pub(super) fn is_ready(&self, py: Python<'_>) -> bool {
         if self.held.load(Relaxed) != 0 {
-            return self.may_call(py, 0);
+            return !self.state.lacks_slot.load(Relaxed) && self.may_call(py, 0);
         }
         self.registry.queued(py) < self.lookahead && self.may_call(py, 1)
     }
@@ -75,8 +90,20 @@ impl PyEngine {
         self.state.grants.load(Relaxed)
     }
 
-    pub(super) fn has_executor(&self) -> bool {
-        self.state.has_executor.load(Relaxed)
+    /// Return whether an executor was started.
+    pub(super) fn is_started(&self, executor: Target) -> bool {
+        self.state.executor_of(executor.is_given()).load(Relaxed)
+    }
+
+    /// Return the executor that the held task needs, if it was not started.
+    pub(super) fn missing_executor(&self, py: Python<'_>) -> Option<Target> {
+        let held = self.held.load(Relaxed);
+        let executor = self
+            .registry
+            .with_waiting(py, held, |waiting| waiting.record.executor());
+        executor
+            .flatten()
+            .filter(|executor| !self.is_started(*executor))
     }
 
     /// Return whether the policy must be notified that the last tasks have ended; only once.
@@ -95,13 +122,17 @@ impl PyEngine {
     }
 
     /// Return the id of the held task if it can be called now. It is then no longer held.
-    pub(super) fn take_held(&self, py: Python<'_>) -> Option<u64> {
+    pub(super) fn take_held(&self, py: Python<'_>) -> PyResult<Option<u64>> {
         let held = self.held.load(Relaxed);
-        if held == 0 || !self.may_start(py, 0) || self.needs_executor(py) {
-            return None;
+        if held == 0 || !self.may_start(py, 0) || self.missing_executor(py).is_some() {
+            return Ok(None);
+        }
+        if !self.try_slot_of(py, held)? {
+            self.state.lacks_slot.store(true, Relaxed);
+            return Ok(None);
         }
         self.held.store(0, Relaxed);
-        Some(held)
+        Ok(Some(held))
     }
 
     pub(super) fn is_holding(&self) -> bool {
@@ -112,6 +143,7 @@ impl PyEngine {
     pub(super) fn unhold(&self, id: u64) {
         if self.held.load(Relaxed) == id {
             self.held.store(0, Relaxed);
+            self.state.lacks_slot.store(false, Relaxed);
         }
     }
 

@@ -254,22 +254,18 @@ impl Registry {
         found.map(|(id, _)| *id)
     }
 
-    /// Return the handles of the work of executors, with the ids of its tasks.
-    pub(super) fn handles(&self, py: Python<'_>) -> Vec<(u64, Py<PyAny>)> {
+    /// Return the work of executors: the ids of its tasks and the handles, which are `None` during `submit`.
+    pub(super) fn submitted(&self, py: Python<'_>) -> Vec<(u64, Option<Py<PyAny>>)> {
         let tasks = self.0.borrow(py);
         let handle = |entry: &Entry| match entry {
-            Entry::Running(running) => running
-                .submitted
-                .as_ref()?
-                .handle
-                .as_ref()
-                .map(|handle| handle.clone_ref(py)),
+            Entry::Running(running) => {
+                let work = running.submitted.as_ref()?;
+                Some(work.handle.as_ref().map(|handle| handle.clone_ref(py)))
+            }
             Entry::Waiting(_) => None,
         };
         let entries = tasks.entries.iter();
-        entries
-            .filter_map(|(id, entry)| Some((*id, handle(entry)?)))
-            .collect()
+        (entries.filter_map(|(id, entry)| Some((*id, handle(entry)?)))).collect()
     }
 
     /// Return whether a task is being stopped.

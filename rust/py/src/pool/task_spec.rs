@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
 use super::task_body::Call;
-use super::task_record::{TaskOptions, TimeLimit};
+use super::task_record::{Target, TaskOptions, TimeLimit};
 use crate::object::fast_attr::Field;
 
 /// The specification of a task.
@@ -27,14 +27,19 @@ pub(super) struct TaskSpec<'py> {
 pub(super) struct Defaults {
     pub(super) timeout: Option<TimeLimit>,
     pub(super) retry: Option<Py<PyAny>>,
+    /// The executor of the tasks that do not need a thread.
+    pub(super) executor: Option<Target>,
+    /// Whether there are no defaults.
+    pub(super) is_empty: bool,
 }
 
 impl Defaults {
     fn options(&self, py: Python<'_>) -> Option<Box<TaskOptions>> {
-        if self.timeout.is_none() && self.retry.is_none() {
+        if self.is_empty {
             return None;
         }
         Some(Box::new(TaskOptions {
+            executor: self.executor,
             timeout: self.timeout.as_ref().map(|limit| limit.clone_ref(py)),
             retry: self.retry.as_ref().map(|retry| retry.clone_ref(py)),
             ..TaskOptions::default()
@@ -107,6 +112,7 @@ fn read_options(item: &Bound<'_, PyAny>, defaults: &Defaults) -> PyResult<TaskOp
         None => defaults.retry.as_ref().map(|retry| retry.clone_ref(py)),
     };
     let priority = item.getattr(intern!(py, "priority"))?;
+    let needs_thread = item.getattr(intern!(py, "thread"))?.is_truthy()?;
     Ok(TaskOptions {
         timeout,
         queue_timeout: TimeLimit::of(item.getattr(intern!(py, "queue_timeout"))?)?,
@@ -114,7 +120,12 @@ fn read_options(item: &Bound<'_, PyAny>, defaults: &Defaults) -> PyResult<TaskOp
         on_complete: given(intern!(py, "on_complete"))?.map(Bound::unbind),
         on_error: given(intern!(py, "on_error"))?.map(Bound::unbind),
         priority: priority.is_truthy()?.then(|| priority.unbind()),
-        is_submitted: item.getattr(intern!(py, "thread"))?.is_truthy()?,
+        executor: if needs_thread {
+            Some(Target::Threads)
+        } else {
+            defaults.executor
+        },
+        has_slot: false,
     })
 }
 
