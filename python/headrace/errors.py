@@ -8,7 +8,7 @@ is not an error.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from headrace._internal.sentinels import NOTHING
 
@@ -93,6 +93,31 @@ class SourceCancelledError(HeadraceError):
 
 class ForkError(HeadraceError):
     """The object was created in the parent process, before this process was forked."""
+
+
+class WorkerLost(HeadraceError):
+    """The worker of an executor ended, or could not be reached any more, while it had a task.
+
+    Args:
+        message: The message.
+        started: Whether the task may have begun. Otherwise the pool submits it again, and counts no attempt.
+        confirmed: How the end of the work is known: `"exit"` of its process, or `"fence"`, a time after which the worker
+            has ended its work by itself; None if it is not known.
+        where: The name of the worker.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        started: bool = True,
+        confirmed: Literal["exit", "fence"] | None = None,
+        where: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.started: bool = started
+        self.confirmed: Literal["exit", "fence"] | None = confirmed
+        self.where: str = where
 
 
 class WrongLoopError(HeadraceError, RuntimeError):

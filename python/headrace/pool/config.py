@@ -15,6 +15,7 @@ from headrace.graph.outcome_listener import OutcomeListener
 
 if TYPE_CHECKING:
     from headrace.capacity.node import CapacitySource
+    from headrace.pool.executor.executor import Executor
     from headrace.pull.base import PullObj
     from headrace.task.retry import Retry
 
@@ -35,6 +36,7 @@ class Config(Generic[R]):
     max_buffered: int
     retry: Retry | None
     timeout: float | None
+    executor: Executor | None
     outcome_listener: OutcomeListener | None = field(init=False)
     """The source, if it is notified of the outcome of its items."""
     ids: TaskIds = field(default_factory=TaskIds)

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast, overload
 
 from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import short_repr
-from headrace.pool.executor.executor import CancelSupport, Capabilities
+from headrace.pool.executor.executor import CancelSupport, Capabilities, unchanged
 from headrace.pool.executor.handle import CancelResult, Handle, Listener
 from headrace.pool.executor.submission import Submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Self
 
     from headrace.task.task import Task
 
@@ -39,7 +40,10 @@ class ThreadExecutor(Uncopied):
     """An executor that runs plain functions in threads, which cannot be cancelled but only awaited or detached.
 
     An idle thread runs the next task; a new thread is started only if none is idle. The threads end when the executor is
-    closed.
+    closed. It may then be started again.
+
+    Args:
+        name: The beginning of the names of the threads.
     """
 
     capabilities: Capabilities = Capabilities(
@@ -50,14 +54,27 @@ class ThreadExecutor(Uncopied):
     # An event loop with a virtual clock must not advance it while work takes real time; see `VirtualLoop.hold_clock`.
     _hold: Hold | None = None
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str = "threads") -> None:
         self._name = name
         self._threads: _Threads | None = None
 
     async def start(self) -> None:
-        """Store the running event loop; threads are started when tasks need them."""
+        """Store the running event loop; threads are started when tasks need them. Idempotent."""
         self._loop = asyncio.get_running_loop()
         self._hold = getattr(self._loop, "hold_clock", None)
+
+    def watch(self, changed: Callable[[], object]) -> Callable[[], object]:
+        """Do nothing: the capabilities do not change."""
+        return unchanged(changed)
+
+    async def __aenter__(self) -> Self:
+        """Start the executor."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the executor; see `aclose`."""
+        await self.aclose()
 
     @overload
     def submit(self, task: Task, listener: Listener) -> Handle: ...
@@ -198,9 +215,7 @@ def _outcome(task: Task) -> _Outcome:
             value.close()
         return _Outcome(
             None,
-            TypeError(
-                f"{task!r}: thread=True takes a plain function, this one returned {returned}"
-            ),
+            TypeError(f"{task!r}: a thread takes a plain function, this one returned {returned}"),
         )
     return _Outcome(value, None)
 

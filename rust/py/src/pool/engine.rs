@@ -1,6 +1,7 @@
 //! The engine of a run: one object that starts, stops, times out, retries and reports all of its tasks.
 //! `headrace/pool/run.py` makes one for each run.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use pyo3::exceptions::PyException;
@@ -15,7 +16,7 @@ use super::readiness::State;
 use super::registry::Registry;
 use super::task_factory::{self, TaskFactory};
 use super::task_ids::PyTaskIds;
-use super::task_record::{TaskRecord, TimeLimit};
+use super::task_record::{Target, TaskRecord, TimeLimit};
 use super::task_spec::{Defaults, TaskSpec};
 use super::throughput::PyThroughput;
 use super::timers::Timers;
@@ -72,18 +73,21 @@ pub(crate) struct PyEngine {
     /// The id of the held task, which was pulled and cannot be called yet; 0 if there is none.
     pub(super) held: AtomicU64,
     pub(super) state: State,
+    /// The ids of tasks that need a slot of their executor to be called again, in FIFO order.
+    pub(super) slotless: GilCell<VecDeque<u64>>,
 }
 
 #[pymethods]
 impl PyEngine {
     #[new]
-    #[pyo3(signature = (policy, *, name, source, outcome_listener, capacity, event_loop, clock, context, inside_variable, inside, lease_variable, events, ids, throughput, timeout, retry, lookahead, most_backing_off, debug))]
+    #[pyo3(signature = (policy, *, name, source, has_executor, outcome_listener, capacity, event_loop, clock, context, inside_variable, inside, lease_variable, events, ids, throughput, timeout, retry, lookahead, most_backing_off, debug))]
     #[expect(clippy::too_many_arguments, reason = "they are the parts of a run")]
     fn new(
         py: Python<'_>,
         policy: Py<PyAny>,
         name: String,
         source: Py<PyAny>,
+        has_executor: bool,
         outcome_listener: Option<Py<PyAny>>,
         capacity: Bound<'_, PyCapacity>,
         event_loop: Py<PyAny>,
@@ -121,8 +125,10 @@ impl PyEngine {
             keys: PyDict::new(py).unbind(),
             throughput,
             defaults: Defaults {
+                is_empty: !has_executor && timeout.is_none() && retry.is_none(),
                 timeout: TimeLimit::of(timeout)?,
                 retry,
+                executor: has_executor.then_some(Target::Given),
             },
             lookahead,
             most_backing_off,
@@ -134,6 +140,7 @@ impl PyEngine {
             gate: GilCell::default(),
             held: AtomicU64::new(0),
             state: State::default(),
+            slotless: GilCell::default(),
         })
     }
 
@@ -187,18 +194,19 @@ impl PyEngine {
         this.wake(py)
     }
 
-    /// Record that the executor of the run was started.
-    fn set_executor_started(&self) {
-        self.state.has_executor.store(true, Relaxed);
+    /// Record that an executor of the run was started.
+    fn set_executor_started(&self, is_given: bool) {
+        self.state.executor_of(is_given).store(true, Relaxed);
     }
 
-    /// Return whether the held task needs an executor that was not started.
-    pub(super) fn needs_executor(&self, py: Python<'_>) -> bool {
-        let held = self.held.load(Relaxed);
-        !self.has_executor()
-            && (self.registry)
-                .with_waiting(py, held, |waiting| waiting.record.is_submitted())
-                .unwrap_or(false)
+    /// Return whether the held task needs an executor that was not started: `None` if not, otherwise whether the user has passed it.
+    fn needs_executor(&self, py: Python<'_>) -> Option<bool> {
+        self.missing_executor(py).map(Target::is_given)
+    }
+
+    /// Continue the tasks that wait for a slot of their executor.
+    fn on_slots(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::continue_slotless(slf)
     }
 
     /// Remove the tasks that were never called. Return their ids and items.
@@ -288,16 +296,27 @@ impl PyEngine {
         self.registry.backing_off(py)
     }
 
-    /// Return whether the run has tasks. If so, the policy's `idle` is called when the last one has ended.
-    fn watch(&self, py: Python<'_>) -> bool {
-        let has_tasks = !self.registry.is_empty(py);
+    /// Return whether the run has tasks. If so, the policy's `idle` is called once, when one of them has ended and `number` are left.
+    fn watch(&self, py: Python<'_>, number: usize) -> bool {
+        let has_tasks = self.registry.len(py) > 0;
+        self.state.watched_number.store(number, Relaxed);
         self.state.is_watched.store(has_tasks, Relaxed);
         has_tasks
     }
 
-    /// Return whether the caller is a task of the run.
-    fn is_inside(&self, py: Python<'_>) -> bool {
-        self.registry.is_inside(py)
+    /// Return the id of the task of the run that is the caller, or `None`. Call it on the thread of the event loop.
+    fn caller(&self, py: Python<'_>) -> PyResult<Option<u64>> {
+        match self.registry.caller(py) {
+            Some(id) => Ok(Some(id)),
+            None => self.submitted_caller(py),
+        }
+    }
+
+    /// Return the ids of all tasks, each with whether the task can be cancelled.
+    fn tasks_left(&self, py: Python<'_>) -> PyResult<Vec<(u64, bool)>> {
+        let ids = self.registry.ids(py);
+        let left = ids.into_iter();
+        left.map(|id| Ok((id, self.can_cancel(py, id)?))).collect()
     }
 
     /// End the prefetch of permits.

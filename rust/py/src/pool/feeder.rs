@@ -125,7 +125,7 @@ impl Feeder {
                     }
                 }
             }
-            let admitted = if let Some(held) = this.take_held(py) {
+            let admitted = if let Some(held) = this.take_held(py)? {
                 PyEngine::admit_held(&engine, held)?
             } else {
                 let item = match self.next_item(&engine, value) {

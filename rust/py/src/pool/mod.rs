@@ -7,7 +7,7 @@
 //! 2. [`request`] acquires its capacity. If the capacity is not free, the [`registry`] keeps the record until it is granted.
 //! 3. [`start`] creates the asyncio task and immediately takes its first step. CPython does that from 3.12 on (`eager_start`). Before
 //!    3.12, the engine takes that step with the new task as the current one and its context entered; the task then gets the stored
-//!    result. A task that must run in a thread is [`submitted`] to an executor.
+//!    result. A task that runs elsewhere is [`submitted`] to its executor.
 //! 4. [`task_coroutine`], the coroutine of that asyncio task, calls the function and drives its result ([`task_body`]).
 //! 5. [`completion`] handles the end of the attempt. It releases the capacity, then starts the delay before a retry ([`timers`]) or
 //!    puts the last event of the task into the [`event_queue`].
@@ -21,6 +21,7 @@
 //! | [`request`] | the request of a task for its capacity |
 //! | [`completion`] | the end of an attempt and of a task |
 //! | [`submitted`] | work of an executor |
+//! | [`executor_slots`] | the slots of an executor |
 //! | [`timers`] | timeouts, delays before retries, queue timeouts |
 //! | [`registry`] | all tasks that were accepted and have not ended, by id |
 //! | [`task_record`] | the state of one task |
@@ -41,6 +42,7 @@ mod emitter;
 mod engine;
 mod envelope;
 mod event_queue;
+mod executor_slots;
 mod feeder;
 mod first_step;
 mod output_slots;

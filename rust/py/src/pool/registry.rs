@@ -116,8 +116,9 @@ pub(super) enum Stoppable {
 }
 
 impl Registry {
-    pub(super) fn is_empty(&self, py: Python<'_>) -> bool {
-        self.0.borrow(py).entries.is_empty()
+    /// Return the number of all tasks.
+    pub(super) fn len(&self, py: Python<'_>) -> usize {
+        self.0.borrow(py).entries.len()
     }
 
     /// Return the number of running tasks.
@@ -234,11 +235,12 @@ impl Registry {
         self.0.borrow(py).requests
     }
 
-    /// Return whether the caller is one of the running tasks.
-    pub(super) fn is_inside(&self, py: Python<'_>) -> bool {
+    /// Return the id of the running task of the event loop that is the caller, if there is one.
+    pub(super) fn caller(&self, py: Python<'_>) -> Option<u64> {
         let current = asyncio::current_task(py);
         let tasks = self.0.borrow(py);
-        tasks.entries.values().any(|entry| match entry {
+        let mut entries = tasks.entries.iter();
+        let found = entries.find(|(_, entry)| match entry {
             Entry::Running(running) if running.submitted.is_none() => {
                 match (&running.task, &current) {
                     // No other code runs during a first step, so the caller is part of that step.
@@ -248,7 +250,22 @@ impl Registry {
                 }
             }
             _ => false,
-        })
+        });
+        found.map(|(id, _)| *id)
+    }
+
+    /// Return the work of executors: the ids of its tasks and the handles, which are `None` during `submit`.
+    pub(super) fn submitted(&self, py: Python<'_>) -> Vec<(u64, Option<Py<PyAny>>)> {
+        let tasks = self.0.borrow(py);
+        let handle = |entry: &Entry| match entry {
+            Entry::Running(running) => {
+                let work = running.submitted.as_ref()?;
+                Some(work.handle.as_ref().map(|handle| handle.clone_ref(py)))
+            }
+            Entry::Waiting(_) => None,
+        };
+        let entries = tasks.entries.iter();
+        (entries.filter_map(|(id, entry)| Some((*id, handle(entry)?)))).collect()
     }
 
     /// Return whether a task is being stopped.

@@ -100,7 +100,12 @@ impl PyEngine {
     }
 
     /// End a task that cannot be called or retried.
-    pub(super) fn refuse(slf: &Bound<'_, Self>, record: TaskRecord, error: PyErr) -> PyResult<()> {
+    pub(super) fn refuse(
+        slf: &Bound<'_, Self>,
+        mut record: TaskRecord,
+        error: PyErr,
+    ) -> PyResult<()> {
+        slf.get().release_slot(slf.py(), &mut record)?;
         Self::fail(slf, record, error, false).map(drop)
     }
 
@@ -114,10 +119,10 @@ impl PyEngine {
         // Checked before `accept` adds the slot of the task, which would count as used.
         let may_start = this.may_start(py, 1);
         let now = this.now(py)?;
-        let Some((record, spec)) = Self::accept(slf, item, now)? else {
+        let Some((mut record, spec)) = Self::accept(slf, item, now)? else {
             return Ok(Admitted::Settled(now));
         };
-        if !may_start || (record.is_submitted() && !this.has_executor()) {
+        if !may_start || !this.can_submit(py, &mut record)? {
             this.hold(py, record);
             return Ok(Admitted::Waits);
         }
@@ -179,7 +184,7 @@ impl PyEngine {
         let py = slf.py();
         let this = slf.get();
         this.clear_timer(py, &mut record);
-        if record.is_submitted() {
+        if record.executor().is_some() {
             return Self::submit(slf, spec.cost.as_ref(), record);
         }
         let name = match this.describe(py, &record) {
