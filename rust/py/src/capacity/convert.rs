@@ -99,7 +99,12 @@ pub(super) fn snapshot_to_python<'py>(
     }
     let name = usage.name.as_deref();
     (
-        (name, resources, usage.weight.as_f64(), usage.waiting),
+        (
+            name,
+            resources,
+            (usage.weight.as_f64(), arguments::number(py, usage.floor)),
+            usage.waiting,
+        ),
         (usage.permits, usage.granted, usage.bypassed),
         (
             usage.mean_hold.map(|hold| hold.as_secs_f64()),
