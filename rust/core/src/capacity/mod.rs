@@ -214,6 +214,7 @@ pub use cost::{Cost, ResourceId};
 pub use error::{AcquireError, AmountError, CostError, NodeError, PermitError};
 pub use model::ids::{AlarmId, NodeId, OwnerId, PermitId};
 pub use permit::Permit;
+pub use policy::adaptive;
 pub use request::AcquireRequest;
 pub use snapshot::{ResourceUsage, Snapshot, Usage};
 pub use timer::Alarm;
