@@ -60,6 +60,7 @@ from headrace import (
     SourceObj,
     Task,
     TaskProgressEnvelope,
+    Verdict,
     WaitObject,
     WouldBlock,
     WouldDeadlock,
@@ -207,6 +208,7 @@ VALUES: dict[type, Value] = {
     TaskProgressEnvelope: Value(
         lambda: TaskProgressEnvelope(1, "k", EnvelopeType.FINAL, [2], None, 1, 0.5, 0.6, 0.7)
     ),
+    Verdict: Value(lambda: Verdict("throttled", 2.5, "429 of openai")),
     Capabilities: Value(lambda: LoopExecutor().capabilities),
     Outcome: Value(outcome, equal_by_attributes),
     Step: Value(Step),

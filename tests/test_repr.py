@@ -102,6 +102,7 @@ from headrace import (
     SourceLinesObj,
     SourceObj,
     Task,
+    Verdict,
     WaitObject,
 )
 from headrace.testing import RecordingSink, ScriptedSource, VirtualClock
@@ -353,6 +354,10 @@ ROWS: dict[str, tuple[Callable[[], Any], str]] = {
     "SourceLinesObj": (lambda: SourceLinesObj("in.txt"), "<SourceLinesObj: 'in.txt', open>"),
     "SourceObj": (SourceObj, "<SourceObj: open>"),
     "Task": (lambda: Task(parse, 1, key="one"), "<Task: 'one', calls parse>"),
+    "Verdict": (
+        lambda: Verdict("fatal", reason="401 of openai"),
+        "Verdict(kind='fatal', delay=None, reason='401 of openai')",
+    ),
     "WaitObject": (WaitObject, "<WaitObject: 0 waiting, open>"),
     # Not exported by the top-level package.
     "BufferSink": (lambda: PushPullBufferObj(3).sink, "<the sink of a buffer: 0 of 3 items, open>"),

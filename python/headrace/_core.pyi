@@ -31,7 +31,9 @@ from typing import (
 from typing_extensions import disjoint_base
 
 from headrace.abc import PushProtocol
+from headrace.capacity.limits import Cost
 from headrace.pool.events import EnvelopeType
+from headrace.task.retry import Retry
 
 __all__ = [
     "AsyncIterSource",
@@ -71,6 +73,7 @@ __all__ = [
     "SkipKernel",
     "Suspended",
     "TakeKernel",
+    "TaskBase",
     "TaskIds",
     "TaskProgressEnvelope",
     "Throughput",
@@ -576,6 +579,53 @@ def reduce(
     stream: PullLink[_T], reducer: Callable[[Any, _T], Any], *initial: Any
 ) -> Coroutine[Any, Any, Any]: ...
 
+@disjoint_base
+class TaskBase:
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
+    def __init__(self, fn: Callable[..., object], /, *args: Any, **options: Any) -> None: ...
+    def _restore(
+        self,
+        fn: Callable[..., object],
+        args: tuple[Any, ...],
+        options: dict[str, Any],
+        context: Context | None,
+    ) -> None: ...
+    def with_args(self, *args: object) -> Self:
+        """Return the same task with other arguments, in a copy of the current context.
+
+        The options are not checked again, which makes this cheap.
+        """
+
+    @property
+    def fn(self) -> Callable[..., object]:
+        """The function that is called."""
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The arguments of the call."""
+
+    @property
+    def key(self) -> Hashable: ...
+    @property
+    def cost(self) -> Cost: ...
+    @property
+    def priority(self) -> int: ...
+    @property
+    def thread(self) -> bool: ...
+    @property
+    def timeout(self) -> float | None: ...
+    @property
+    def queue_timeout(self) -> float | None: ...
+    @property
+    def retry(self) -> Retry | None: ...
+    @property
+    def on_complete(self) -> Callable[[Any], object] | None: ...
+    @property
+    def on_error(self) -> Callable[[BaseException], object] | None: ...
+    @property
+    def context(self) -> Context:
+        """The context in which the task was created. Each call runs in a copy of it."""
+
 @final
 class TaskProgressEnvelope(Generic[_T_co]):
     """One event of one task of a pool.
@@ -698,7 +748,6 @@ class Engine:
         events: EventQueue,
         ids: TaskIds,
         throughput: Throughput,
-        task_class: type,
         timeout: float | None,
         retry: object | None,
         lookahead: int,

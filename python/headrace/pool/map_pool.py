@@ -119,7 +119,7 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
                 thread=thread,
             )
 
-        every = same.anew if cost_of is None and priority_of is None else task
+        every = same.with_args if cost_of is None and priority_of is None else task
         self._calls: _Calls[OUT] = _Calls(as_pull(source).map(every), capacity, options)
         if cost_of is None:
             checked_capacity(capacity, same.cost, same.priority)

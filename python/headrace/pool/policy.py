@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable
-from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -95,7 +94,12 @@ class Policy:
 
     def retry_delay(self, retry: Retry, error: BaseException, attempt: int) -> float | None:
         """Return the seconds until the next attempt, or None if there is none."""
-        return retry.delay(error, attempt) if retry.applies(error, attempt) else None
+        if attempt > retry.retries or not isinstance(error, Exception):
+            return None
+        verdict = retry.verdict(error)
+        if not retry.applies(error, attempt, verdict=verdict):
+            return None
+        return retry.delay(error, attempt, verdict=verdict)
 
     def describe_error(
         self, task_id: int, key: Hashable, error: BaseException, is_disturbed: bool
@@ -152,8 +156,7 @@ class Policy:
     def submit(self, task: Task, lease: Lease | None, listener: Listener) -> Handle:
         """Submit a task to the executor."""
         if lease is not None:
-            task = copy(task)
-            task.context = leased(task.context, lease)
+            task = task.in_context(leased(task.context, lease))
         return self._run.threads.submit(task, listener)
 
     def left_running(self, name: str) -> HeadraceError:

@@ -27,7 +27,6 @@ from headrace.pool.executor.loop import error_of
 from headrace.pool.executor.thread import ThreadExecutor
 from headrace.pool.policy import Policy
 from headrace.pool.shutdown import End
-from headrace.task.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,7 +157,6 @@ class Run:
             events=self.events.unread,
             ids=config.ids,
             throughput=config.throughput,
-            task_class=Task,
             timeout=config.timeout,
             retry=config.retry,
             # In the core these are sizes of memory, which no run reaches.

@@ -13,11 +13,15 @@ from headrace._internal.validate import (
     check_positive,
     check_seconds,
 )
+from headrace.task.failure import KINDS, PROGRAMMING_ERRORS, Verdict, classify as default_classify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from random import Random
 
+    from headrace.task._service_codes import Kind
+
+    Classifier = Callable[[Exception], Verdict | Kind]
     Kinds = type[BaseException] | tuple[type[BaseException], ...]
 
 
@@ -28,17 +32,27 @@ class Retry(ReprMixin):
     a random number between half of this and all of this, which spreads the retries of tasks that failed together. The
     task holds no capacity during the delay, and joins the end of the wait queue after it.
 
+    Only errors that another call may not repeat are retried. Each error gets a `Verdict` from `classify`:
+
+    1. A *permanent* or *fatal* error, such as a 404, a refused key or a `TypeError`, is not retried.
+    2. Of the others, `on` selects the errors to retry: all by default.
+    3. An `on` other than `Exception` also selects among the programming errors of Python that `headrace.classify` finds permanent.
+       `Retry(on=TypeError)` retries a `TypeError`. It does not make a 404 retryable: `classify` can.
+    4. The delay that a server requires, in the verdict or from `retry_after`, replaces the back-off.
+
     Args:
         retries: The maximum number of calls after the first one; an integer, 0 or more. 0 never retries.
-        on: The errors to retry: an exception class, a tuple of them, or a function that takes the error and returns
-            whether to retry. A timeout is a `TimeoutError`. A cancelled task is never retried.
+        on: The errors to retry, of those that may be retried: an exception class, a tuple of them, or a function that takes
+            the error and returns whether to retry. A timeout is a `TimeoutError`. A cancelled task is never retried.
         backoff: Seconds before the second attempt, 0 or more.
         factor: The factor by which the delay grows from attempt to attempt, at least 1.
         max_backoff: The maximum delay in seconds, 0 or more.
         jitter: Whether to randomize the delay.
         retry_after: A function that reads a delay in seconds from the error, such as the `Retry-After` header of an HTTP
-            429, or returns None. Its delay is used without jitter and without `max_backoff`. An exception that it raises
-            becomes the error of the task.
+            429, or returns None for the delay of the verdict. Its delay is used without jitter and without `max_backoff`.
+            An exception that it raises becomes the error of the task.
+        classify: A function that takes the error and returns a `Verdict`, or only its kind, in place of `headrace.classify`.
+            None for that. It is called once for each failed call. An exception that it raises becomes the error of the task.
         random: The random generator for the jitter; None for the module `random`. `Random(7)` makes runs repeatable.
 
     Raises:
@@ -51,6 +65,7 @@ class Retry(ReprMixin):
         "_matches",
         "_random",
         "backoff",
+        "classify",
         "factor",
         "jitter",
         "max_backoff",
@@ -69,6 +84,7 @@ class Retry(ReprMixin):
         jitter: bool = True,
         retry_after: Callable[[Exception], float | None] | None = None,
         *,
+        classify: Classifier | None = None,
         random: Random | None = None,
     ) -> None:
         self.retries: int = check_int("Retry: retries", 0, retries)
@@ -82,28 +98,73 @@ class Retry(ReprMixin):
         self.jitter: bool = check_flag("Retry: jitter", jitter)
         check_callable_or_none("Retry: retry_after", retry_after)
         self.retry_after: Callable[[Exception], float | None] | None = retry_after
+        check_callable_or_none("Retry: classify", classify)
+        self.classify: Classifier | None = classify
         if random is not None and not isinstance(cast("object", random), random_module.Random):
             raise TypeError(f"Retry: random must be a random.Random or None, got {random!r}")
         self._random = random
         self._draw = random_module.uniform if random is None else random.uniform
 
-    def applies(self, error: BaseException, attempt: int) -> bool:
-        """Return whether to retry a task whose `attempt`-th call raised `error`."""
+    def verdict(self, error: BaseException) -> Verdict:
+        """Return the verdict of `classify` on an error.
+
+        Raises:
+            TypeError: `classify` returned something other than a `Verdict` or its kind.
+            ValueError: `classify` returned an unknown kind, or a delay that is negative or not finite.
+        """
+        if self.classify is None or not isinstance(error, Exception):
+            return default_classify(error)
+        found = cast("object", self.classify(error))
+        if isinstance(found, str):
+            return Verdict(_check_kind(found))
+        if not isinstance(found, Verdict):
+            raise TypeError(
+                f"the result of classify must be a Verdict or its kind, not {describe_value(found)}"
+            )
+        _check_kind(found.kind)
+        if found.delay is not None:
+            check_seconds("the delay of the result of classify", found.delay)
+        return found
+
+    def applies(
+        self, error: BaseException, attempt: int, *, verdict: Verdict | None = None
+    ) -> bool:
+        """Return whether to retry a task whose `attempt`-th call raised `error`.
+
+        Args:
+            error: The error.
+            attempt: The number of calls.
+            verdict: The verdict on the error, if it is known already; otherwise `verdict()` is called.
+        """
         if attempt > self.retries or not isinstance(error, Exception):
+            return False
+        kind = (verdict or self.verdict(error)).kind
+        if kind == "fatal" or (kind == "permanent" and not self._overrules(error)):
             return False
         return bool(self._matches(error))
 
-    def delay(self, error: BaseException, attempt: int) -> float:
+    def _overrules(self, error: Exception) -> bool:
+        """Return whether `on` decides about an error in place of a permanent verdict."""
+        is_default = self.classify is None
+        return is_default and self.on is not Exception and isinstance(error, PROGRAMMING_ERRORS)
+
+    def delay(self, error: BaseException, attempt: int, *, verdict: Verdict | None = None) -> float:
         """Return the seconds to wait after the end of the `attempt`-th call.
+
+        Args:
+            error: The error.
+            attempt: The number of calls.
+            verdict: The verdict on the error, if it is known already; otherwise `verdict()` is called.
 
         Raises:
             TypeError: `retry_after` returned something other than a number or None.
             ValueError: `retry_after` returned a number that is negative or not finite.
         """
-        if self.retry_after is not None and isinstance(error, Exception):
-            seconds = self.retry_after(error)
-            if seconds is not None:
+        if isinstance(error, Exception):
+            if self.retry_after is not None and (seconds := self.retry_after(error)) is not None:
                 return check_seconds("the result of retry_after", seconds)
+            if (required := (verdict or self.verdict(error)).delay) is not None:
+                return required
         try:
             delay = min(self.backoff * self.factor ** (attempt - 1), self.max_backoff)
         except OverflowError:
@@ -119,6 +180,7 @@ class Retry(ReprMixin):
             self.max_backoff,
             self.jitter,
             self.retry_after,
+            self.classify,
         )
 
     def __eq__(self, other: object) -> bool:
@@ -133,7 +195,7 @@ class Retry(ReprMixin):
         return mine.getstate() == others.getstate()
 
     def __hash__(self) -> int:
-        # Not of `on` and `retry_after`: a callable may be unhashable.
+        # Not of `on`, `retry_after` and `classify`: a callable may be unhashable.
         return hash((self.retries, self.backoff, self.factor, self.max_backoff, self.jitter))
 
     def __getstate__(self) -> tuple[object, ...]:
@@ -142,8 +204,8 @@ class Retry(ReprMixin):
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         """Initialize the object from its parameters."""
-        *parameters, random = state
-        Retry.__init__(self, *parameters, random=random)
+        *parameters, classify, random = state
+        Retry.__init__(self, *parameters, classify=classify, random=random)
 
     def _repr_parts(self) -> Iterator[str]:
         yield "1 retry" if self.retries == 1 else f"{self.retries} retries"
@@ -164,6 +226,15 @@ def as_retry(parameter: str, value: object) -> Retry | None:
     raise TypeError(
         f"{parameter} must be a Retry, a number of retries or None, not {describe_value(value)}"
     )
+
+
+def _check_kind(kind: object) -> Kind:
+    if kind not in KINDS:
+        raise ValueError(
+            f"the kind in the result of classify must be one of {', '.join(map(repr, KINDS))}, "
+            f"got {describe_value(kind)}"
+        )
+    return kind
 
 
 def _matcher(on: object) -> Callable[[Exception], object]:

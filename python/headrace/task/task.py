@@ -8,24 +8,25 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from copy import copy, deepcopy
-from typing import TYPE_CHECKING, Any, TypeVarTuple, cast
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVarTuple, cast
 
+from headrace._core import TaskBase
 from headrace._internal.reprs import ReprMixin, callable_name, describe_value, short_repr
 from headrace._internal.validate import check_callable_or_none, check_flag, check_time_limit
-from headrace.task._current_lease import unleased
 from headrace.task.retry import Retry, as_retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
     from contextvars import Context
+    from typing import Self
 
     from headrace.capacity.limits import Cost
 
 Arguments = TypeVarTuple("Arguments")
 
 
-class Task(ReprMixin):
+class Task(TaskBase, ReprMixin):
     """A callable with its arguments and options, for a pool to run.
 
     Every call runs in its own copy of the context in which this object was created. The same object may be passed to a
@@ -61,117 +62,77 @@ class Task(ReprMixin):
         ValueError: A number is out of range.
     """
 
-    __slots__ = (
-        "args",
-        "context",
-        "cost",
-        "fn",
-        "is_simple",
-        "key",
-        "on_complete",
-        "on_error",
-        "priority",
-        "queue_timeout",
-        "retry",
-        "thread",
-        "timeout",
-    )
+    __slots__ = ()
 
-    def __init__(
-        self,
-        fn: Callable[[*Arguments], object],
-        /,
-        *args: *Arguments,
-        key: Hashable = None,
-        cost: Cost = 1,
-        priority: int = 0,
-        thread: bool = False,
-        timeout: float | None = None,
-        queue_timeout: float | None = None,
-        retry: Retry | int | None = None,
-        on_complete: Callable[[Any], object] | None = None,
-        on_error: Callable[[BaseException], object] | None = None,
-    ) -> None:
-        _check(fn, cost, thread)
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            fn: Callable[[*Arguments], object],
+            /,
+            *args: *Arguments,
+            key: Hashable = None,
+            cost: Cost = 1,
+            priority: int = 0,
+            thread: bool = False,
+            timeout: float | None = None,
+            queue_timeout: float | None = None,
+            retry: Retry | int | None = None,
+            on_complete: Callable[[Any], object] | None = None,
+            on_error: Callable[[BaseException], object] | None = None,
+        ) -> None: ...
+
+    @staticmethod
+    def _check_options(fn: object, **options: Any) -> dict[str, Any]:
+        """Check all options, and return them. The native constructor calls this for those that it does not know to be valid."""
+        _check_fn(fn)
+        if "cost" in options:
+            _check_cost(options["cost"])
+        _check_thread(fn, options.get("thread", False))
+        key = options.get("key")
         try:
             hash(key)
         except TypeError as error:
             raise TypeError(f"Task: key must be hashable, not {describe_value(key)}") from error
-        if not isinstance(cast("object", priority), int):
+        priority: object = options.get("priority", 0)
+        if not isinstance(priority, int):
             raise TypeError(f"Task: priority must be an integer, not {describe_value(priority)}")
-        retry = as_retry("Task: retry", retry)
-        if on_complete is not None:
-            _check_callback("on_complete", on_complete)
-        if on_error is not None:
-            _check_callback("on_error", on_error)
-        self.fn: Callable[..., object] = fn
-        self.args: tuple[object, ...] = args
-        self.key: Hashable = key
-        self.cost: Cost = cost
-        self.priority: int = priority
-        self.thread: bool = thread
-        self.timeout: float | None = check_time_limit("Task: timeout", timeout)
-        self.queue_timeout: float | None = check_time_limit("Task: queue_timeout", queue_timeout)
-        self.retry: Retry | None = retry
-        self.on_complete: Callable[[Any], object] | None = on_complete
-        self.on_error: Callable[[BaseException], object] | None = on_error
-        self.context: Context = unleased()
-        self.is_simple: bool = (
-            not (thread or priority)
-            and timeout is None
-            and queue_timeout is None
-            and retry is None
-            and on_complete is None
-            and on_error is None
-        )
-        """Whether the task has no options besides cost and key."""
+        options["retry"] = as_retry("Task: retry", options.get("retry"))
+        for hook in ("on_complete", "on_error"):
+            _check_hook(hook, options.get(hook))
+        for limit in ("timeout", "queue_timeout"):
+            check_time_limit(f"Task: {limit}", options.get(limit))
+        return options
 
-    def anew(self, *args: object) -> Task:
-        """Return the same task with other arguments, in a copy of the current context.
-
-        The options are not checked again, which makes this cheap.
-        """
-        task = object.__new__(Task)
-        task.fn = self.fn
-        task.args = args
-        task.key = self.key
-        task.cost = self.cost
-        task.priority = self.priority
-        task.thread = self.thread
-        task.timeout = self.timeout
-        task.queue_timeout = self.queue_timeout
-        task.retry = self.retry
-        task.on_complete = self.on_complete
-        task.on_error = self.on_error
-        task.context = unleased()
-        task.is_simple = self.is_simple
+    def in_context(self, context: Context) -> Self:
+        """Return the same task in another context."""
+        task = type(self).__new__(type(self))
+        task._restore(self.fn, self.args, {name: getattr(self, name) for name in _OPTIONS}, context)
         return task
 
-    def __copy__(self) -> Task:
+    def __copy__(self) -> Self:
         """Return a task with the same options and arguments, in the same context."""
-        task = object.__new__(type(self))
-        for name in Task.__slots__:
-            setattr(task, name, getattr(self, name))
-        return task
+        return self.in_context(self.context)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Task:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return a task with deep copies of the arguments and options. The context cannot be copied and is shared."""
-        memo[id(self.context)] = self.context
-        task = copy(self)
+        task = type(self).__new__(type(self))
         memo[id(self)] = task
-        for name in Task.__slots__:
-            setattr(task, name, deepcopy(getattr(self, name), memo))
+        state = deepcopy(self.__getstate__(), memo)
+        task._restore(state.pop("fn"), state.pop("args"), state, self.context)
         return task
 
-    def __getstate__(self) -> dict[str, object]:
-        """Return the state for `pickle`, without the context, which is local to its process."""
-        return {name: getattr(self, name) for name in Task.__slots__ if name != "context"}
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """Return the parts for `pickle`. Protocols before 2 would call the constructor of the native base."""
+        return super().__reduce_ex__(max(int(protocol), 2))
 
-    def __setstate__(self, state: dict[str, object]) -> None:
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for `pickle`, without the context, which is local to its process."""
+        return {name: getattr(self, name) for name in ("fn", "args", *_OPTIONS)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the options, in a copy of the context in which the task is unpickled."""
-        for name, value in state.items():
-            setattr(self, name, value)
-        self.context = unleased()
+        self._restore(state.pop("fn"), state.pop("args"), state, None)
 
     def _repr_parts(self) -> Iterator[str]:
         if self.key is not None:
@@ -179,31 +140,41 @@ class Task(ReprMixin):
         yield f"calls {callable_name(self.fn)}"
 
 
-def _check(fn: object, cost: object, thread: object) -> None:
-    """Check at run time for errors that a type checker reports, for users without one."""
+_OPTIONS = (
+    "key",
+    "cost",
+    "priority",
+    "thread",
+    "timeout",
+    "queue_timeout",
+    "retry",
+    "on_complete",
+    "on_error",
+)
+
+
+def _check_fn(fn: object) -> None:
+    """Check at run time for an error that a type checker reports, for users without one."""
     if not callable(fn):
         from headrace._internal.hints import uncalled
 
         raise TypeError(f"Task: fn must be callable, not {describe_value(fn)}{uncalled(fn)}")
-    _check_cost(cost)
+
+
+def _check_thread(fn: object, thread: object) -> None:
     if check_flag("Task: thread", thread) and (
         inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)
     ):
         raise TypeError(f"Task: thread=True takes a plain function, not the async function {fn!r}")
 
 
-def _check_callback(name: str, callback: Callable[..., object]) -> None:
-    check_callable_or_none(f"Task: {name}", callback)
-    if inspect.iscoroutinefunction(callback):
-        raise TypeError(
-            f"Task: {name} must be a plain function, not the async function {callback!r}"
-        )
+def _check_hook(name: str, hook: Callable[..., object] | None) -> None:
+    check_callable_or_none(f"Task: {name}", hook)
+    if inspect.iscoroutinefunction(hook):
+        raise TypeError(f"Task: {name} must be a plain function, not the async function {hook!r}")
 
 
 def _check_cost(cost: object) -> None:
-    if type(cost) is int and cost > 0:
-        # Most costs, without the general checks.
-        return
     amounts = _amounts(cost)
     for amount in amounts:
         if not isinstance(amount, (int, float)) or isinstance(amount, bool):

@@ -35,6 +35,7 @@ mod push;
 mod runtime;
 mod signal;
 mod source;
+mod task;
 
 use pyo3::prelude::*;
 
@@ -61,6 +62,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     capacity::register(module)?;
     pool::register(module)?;
     module.add_class::<graph::PyGraphCore>()?;
+    module.add_class::<task::PyTaskBase>()?;
     module.add_class::<object::iterator_result::PyIteratorResult>()?;
     module.add_class::<pull::link::PyPullLink>()?;
     module.add_class::<source::PyDequeSource>()?;

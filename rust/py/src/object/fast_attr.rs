@@ -33,13 +33,6 @@ impl Field {
         }
     }
 
-    /// Return the attribute of an object of any class.
-    #[inline]
-    pub(crate) fn get<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        self.read(object)
-            .unwrap_or_else(|| object.getattr(self.name))
-    }
-
     /// Return its value for this object; `None` if it has to be looked up.
     #[inline]
     pub(crate) fn read<'py>(

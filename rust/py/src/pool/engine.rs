@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyType};
+use pyo3::types::{PyDict, PyString};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::event_queue::PyEventQueue;
@@ -55,7 +55,6 @@ pub(crate) struct PyEngine {
     /// The ids of the tasks by their keys.
     pub(super) keys: Py<PyDict>,
     pub(super) throughput: Py<PyThroughput>,
-    task_class: Py<PyType>,
     defaults: Defaults,
     /// The maximum number of pulled tasks that were never called.
     pub(super) lookahead: usize,
@@ -78,7 +77,7 @@ pub(crate) struct PyEngine {
 #[pymethods]
 impl PyEngine {
     #[new]
-    #[pyo3(signature = (policy, *, name, source, outcome_listener, capacity, event_loop, clock, context, inside_variable, inside, lease_variable, events, ids, throughput, task_class, timeout, retry, lookahead, most_backing_off, debug))]
+    #[pyo3(signature = (policy, *, name, source, outcome_listener, capacity, event_loop, clock, context, inside_variable, inside, lease_variable, events, ids, throughput, timeout, retry, lookahead, most_backing_off, debug))]
     #[expect(clippy::too_many_arguments, reason = "they are the parts of a run")]
     fn new(
         py: Python<'_>,
@@ -96,7 +95,6 @@ impl PyEngine {
         events: Py<PyEventQueue>,
         ids: Py<PyTaskIds>,
         throughput: Py<PyThroughput>,
-        task_class: Py<PyType>,
         timeout: Bound<'_, PyAny>,
         retry: Option<Py<PyAny>>,
         lookahead: usize,
@@ -122,7 +120,6 @@ impl PyEngine {
             ids,
             keys: PyDict::new(py).unbind(),
             throughput,
-            task_class,
             defaults: Defaults {
                 timeout: TimeLimit::of(timeout)?,
                 retry,
@@ -406,7 +403,7 @@ impl PyEngine {
     /// Return the specification of an item, or the error of an item that is not a task.
     #[inline]
     pub(super) fn spec_of<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<TaskSpec<'py>> {
-        let spec = TaskSpec::of(item, self.task_class.bind(item.py()), &self.defaults)?;
+        let spec = TaskSpec::of(item, &self.defaults)?;
         spec.ok_or_else(|| self.not_a_task(item))
     }
 

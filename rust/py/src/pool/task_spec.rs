@@ -1,14 +1,11 @@
 //! `TaskSpec`: the function, cost, key and options of a task, read from an item.
 //! `engine.rs` reads it; `start.rs` and `request.rs` use it.
 
-use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyType};
 
 use super::task_body::Call;
 use super::task_record::{TaskOptions, TimeLimit};
-use crate::object::fast_attr::Field;
+use crate::task::{Options, PyTaskBase};
 
 /// The specification of a task.
 #[derive(Debug)]
@@ -44,13 +41,9 @@ impl Defaults {
 
 impl<'py> TaskSpec<'py> {
     /// Read the specification of an item; return `None` if the item is not a task.
-    pub(super) fn of(
-        item: &Bound<'py, PyAny>,
-        task_class: &Bound<'py, PyType>,
-        defaults: &Defaults,
-    ) -> PyResult<Option<Self>> {
+    pub(super) fn of(item: &Bound<'py, PyAny>, defaults: &Defaults) -> PyResult<Option<Self>> {
         let py = item.py();
-        if !is_instance(item, task_class) {
+        let Ok(task) = item.cast::<PyTaskBase>() else {
             return Ok(item.is_callable().then(|| Self {
                 call: Call {
                     fn_: item.clone().unbind(),
@@ -63,64 +56,47 @@ impl<'py> TaskSpec<'py> {
                 context: None,
                 options: defaults.options(py),
             }));
-        }
-        let key = KEY.get(item)?;
-        let args = ARGS.get(item)?.cast_into::<PyTuple>()?;
-        let options = if IS_SIMPLE.get(item)?.is_truthy()? {
-            defaults.options(py)
-        } else {
-            Some(Box::new(read_options(item, defaults)?))
         };
+        let task = task.get().fields()?;
+        let bind = |held: &Option<Py<PyAny>>| held.as_ref().map(|held| held.bind(py).clone());
+        let options = match &task.options {
+            None => defaults.options(py),
+            Some(options) => Some(Box::new(merge(py, options, defaults)?)),
+        };
+        let args = task.args.bind(py);
         Ok(Some(Self {
             call: Call {
-                fn_: FN.get(item)?.unbind(),
-                args: (!args.is_empty()).then(|| args.unbind()),
+                fn_: task.fn_.clone_ref(py),
+                args: (!args.is_empty()).then(|| args.clone().unbind()),
                 has_own_context: true,
                 has_lease: false,
             },
-            key: (!key.is_none()).then_some(key),
-            cost: Some(COST.get(item)?),
-            context: Some(CONTEXT.get(item)?),
+            key: bind(&task.key),
+            cost: bind(&task.cost),
+            context: Some(task.context.bind(py).clone()),
             options,
         }))
     }
 }
 
-// The attributes that are read for each task.
-static KEY: Field = Field::new("key");
-static ARGS: Field = Field::new("args");
-static IS_SIMPLE: Field = Field::new("is_simple");
-static FN: Field = Field::new("fn");
-static COST: Field = Field::new("cost");
-static CONTEXT: Field = Field::new("context");
-
-fn read_options(item: &Bound<'_, PyAny>, defaults: &Defaults) -> PyResult<TaskOptions> {
-    let py = item.py();
-    let given = |name| PyResult::Ok(Some(item.getattr(name)?).filter(|value| !value.is_none()));
-    let timeout = match given(intern!(py, "timeout"))? {
-        // An infinite timeout overrides that of the runner.
-        Some(timeout) => TimeLimit::of(timeout)?,
-        None => defaults.timeout.as_ref().map(|limit| limit.clone_ref(py)),
+/// Return the options of a task, completed by those of its runner.
+fn merge(py: Python<'_>, own: &Options, defaults: &Defaults) -> PyResult<TaskOptions> {
+    let clone = |held: &Option<Py<PyAny>>| held.as_ref().map(|held| held.clone_ref(py));
+    let limit = |given: &Option<Py<PyAny>>| match given {
+        Some(given) => TimeLimit::of(given.bind(py).clone()),
+        None => Ok(None),
     };
-    let retry = match given(intern!(py, "retry"))? {
-        Some(retry) => Some(retry.unbind()),
-        None => defaults.retry.as_ref().map(|retry| retry.clone_ref(py)),
-    };
-    let priority = item.getattr(intern!(py, "priority"))?;
     Ok(TaskOptions {
-        timeout,
-        queue_timeout: TimeLimit::of(item.getattr(intern!(py, "queue_timeout"))?)?,
-        retry,
-        on_complete: given(intern!(py, "on_complete"))?.map(Bound::unbind),
-        on_error: given(intern!(py, "on_error"))?.map(Bound::unbind),
-        priority: priority.is_truthy()?.then(|| priority.unbind()),
-        is_submitted: item.getattr(intern!(py, "thread"))?.is_truthy()?,
+        timeout: match &own.timeout {
+            // An infinite timeout overrides that of the runner.
+            Some(timeout) => TimeLimit::of(timeout.bind(py).clone())?,
+            None => defaults.timeout.as_ref().map(|limit| limit.clone_ref(py)),
+        },
+        queue_timeout: limit(&own.queue_timeout)?,
+        retry: clone(&own.retry).or_else(|| clone(&defaults.retry)),
+        on_complete: clone(&own.on_complete),
+        on_error: clone(&own.on_error),
+        priority: clone(&own.priority),
+        is_submitted: own.thread,
     })
-}
-
-/// Return whether an object is an instance of a class, ignoring its `__class__`.
-#[inline]
-fn is_instance(object: &Bound<'_, PyAny>, class: &Bound<'_, PyType>) -> bool {
-    // SAFETY: two live objects, and `class` is a type.
-    unsafe { ffi::PyObject_TypeCheck(object.as_ptr(), class.as_type_ptr()) != 0 }
 }
