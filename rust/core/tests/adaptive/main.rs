@@ -52,10 +52,24 @@ fn fixed(server: &Server, limit: u64, length: f64, seed: u64) -> Log {
 
 #[test]
 fn trace() {
-    for (seed, excess) in [(7, Excess::Refused), (8, Excess::Refused), (5, Excess::Queued)] {
-        let steps = Server { capacity: vec![(0.0, 40), (120.0, 10), (240.0, 80)], ..Server::new(excess, 40) };
+    for (seed, excess) in [
+        (7, Excess::Refused),
+        (8, Excess::Refused),
+        (5, Excess::Queued),
+    ] {
+        let steps = Server {
+            capacity: vec![(0.0, 40), (120.0, 10), (240.0, 80)],
+            ..Server::new(excess, 40)
+        };
         let log = simulate(&steps, "headrace", 360.0, seed);
-        println!("{:?}", log.limits.iter().map(|(t, l)| format!("{t:.0}:{l}")).collect::<Vec<_>>().join(" "));
+        println!(
+            "{:?}",
+            log.limits
+                .iter()
+                .map(|(t, l)| format!("{t:.0}:{l}"))
+                .collect::<Vec<_>>()
+                .join(" ")
+        );
     }
 }
 

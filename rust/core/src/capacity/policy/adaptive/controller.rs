@@ -141,6 +141,15 @@ impl Controller {
         }
     }
 
+    /// Raise the limit, and the minimum, to a cost, as far as the maximum allows.
+    pub fn require(&mut self, cost: f64) {
+        let minimum = self.range.minimum.max(cost.min(self.range.maximum));
+        self.set_range(AdaptiveRange {
+            minimum,
+            ..self.range
+        });
+    }
+
     /// Learn from a call that has ended.
     pub fn sample(&mut self, sample: Sample) {
         match sample.outcome {
