@@ -103,14 +103,16 @@ impl Algorithm for Reno {
     }
 }
 
-/// TCP Vegas as in Netflix's concurrency-limits (`VegasLimit`): an estimate of the queue from the least latency, which is measured
-/// anew after a number of samples.
+/// TCP Vegas as in Netflix's concurrency-limits (`VegasLimit` on windows of ten calls): an estimate of the queue from the least latency,
+/// which is measured anew after a number of windows.
 pub struct Vegas {
     limit: f64,
     maximum: f64,
     least: f64,
-    count: f64,
+    windows: f64,
     first: u64,
+    window: Vec<f64>,
+    is_held_back: bool,
 }
 
 impl Vegas {
@@ -119,8 +121,10 @@ impl Vegas {
             limit: start,
             maximum,
             least: f64::INFINITY,
-            count: 0.0,
+            windows: 0.0,
             first: 0,
+            window: Vec::new(),
+            is_held_back: false,
         }
     }
 }
@@ -129,10 +133,9 @@ impl Algorithm for Vegas {
     fn limit(&self) -> u64 {
         whole(self.limit)
     }
+
+    #[allow(clippy::cast_precision_loss)]
     fn ended(&mut self, call: &Call) {
-        if call.outcome == Outcome::Failed {
-            return;
-        }
         let log = self.limit.log10().max(1.0);
         if call.is_drop() {
             if call.begun >= self.first {
@@ -141,17 +144,27 @@ impl Algorithm for Vegas {
             }
             return;
         }
-        self.count += 1.0;
-        if self.count >= 30.0 * self.limit {
-            (self.count, self.least) = (0.0, call.latency);
-        }
-        self.least = self.least.min(call.latency);
-        if !call.is_held_back {
+        if call.outcome == Outcome::Failed {
             return;
         }
-        let queue = (self.limit * (1.0 - self.least / call.latency)).ceil();
+        self.window.push(call.latency);
+        self.is_held_back |= call.is_held_back;
+        if self.window.len() < 10 {
+            return;
+        }
+        let mean = self.window.iter().sum::<f64>() / self.window.len() as f64;
+        self.window.clear();
+        self.windows += 1.0;
+        if self.windows >= 30.0 * self.limit {
+            (self.windows, self.least) = (0.0, mean);
+        }
+        self.least = self.least.min(mean);
+        if !std::mem::take(&mut self.is_held_back) {
+            return;
+        }
+        let queue = (self.limit * (1.0 - self.least / mean)).ceil();
         if queue <= log {
-            self.limit += 6.0 * log / 6.0;
+            self.limit += 6.0 * log;
         } else if queue < 3.0 * log {
             self.limit += log;
         } else if queue > 6.0 * log {
@@ -349,15 +362,15 @@ impl Algorithm for Cubic {
     }
 }
 
-/// After BBR: the limit is the greatest throughput of the last ten rounds times the least latency of the last 10 s, with gains of 1.25 and
-/// 0.75 in two rounds of eight.
+/// After BBR: the limit is the greatest throughput of the last ten rounds times the least latency (here the least median of a round) of as
+/// many, with gains of 1.25 and 0.75 in two rounds of eight.
 pub struct Bbr {
     limit: f64,
     maximum: f64,
-    rates: Vec<f64>,
-    latencies: Vec<(f64, f64)>,
+    /// The throughput and the median of each round.
+    rounds: Vec<(f64, f64)>,
+    round: Vec<f64>,
     began: f64,
-    done: f64,
     phase: usize,
     first: u64,
 }
@@ -367,10 +380,9 @@ impl Bbr {
         Self {
             limit: start,
             maximum,
-            rates: Vec::new(),
-            latencies: Vec::new(),
+            rounds: Vec::new(),
+            round: Vec::new(),
             began: 0.0,
-            done: 0.0,
             phase: 0,
             first: 0,
         }
@@ -381,36 +393,37 @@ impl Algorithm for Bbr {
     fn limit(&self) -> u64 {
         whole(self.limit)
     }
+
+    #[allow(clippy::cast_precision_loss)]
     fn ended(&mut self, call: &Call) {
-        if call.outcome == Outcome::Failed {
-            return;
-        }
         if call.is_drop() {
             if call.begun >= self.first {
                 self.limit = (self.limit * 0.85).max(1.0);
                 self.first = call.next;
-                self.rates.clear();
+                self.rounds.clear();
             }
             return;
         }
-        self.done += 1.0;
-        self.latencies.push((call.now, call.latency));
-        if self.done < self.limit.max(10.0) || !call.is_held_back {
+        if call.outcome == Outcome::Failed {
             return;
         }
-        self.rates
-            .push(self.done / (call.now - self.began).max(1e-6));
-        (self.began, self.done) = (call.now, 0.0);
-        if self.rates.len() > 10 {
-            self.rates.remove(0);
+        self.round.push(call.latency);
+        let done = self.round.len() as f64;
+        if done < self.limit.max(10.0) || !call.is_held_back {
+            return;
         }
-        self.latencies.retain(|(at, _)| *at > call.now - 10.0);
+        let rate = done / (call.now - self.began).max(1e-6);
+        self.rounds.push((rate, median(&mut self.round)));
+        self.began = call.now;
+        if self.rounds.len() > 10 {
+            self.rounds.remove(0);
+        }
         let least = self
-            .latencies
+            .rounds
             .iter()
-            .map(|(_, one)| *one)
+            .map(|round| round.1)
             .fold(f64::INFINITY, f64::min);
-        let rate = self.rates.iter().copied().fold(0.0, f64::max);
+        let rate = self.rounds.iter().map(|round| round.0).fold(0.0, f64::max);
         self.phase = (self.phase + 1) % 8;
         let gain = match self.phase {
             0 => 1.25,

@@ -58,7 +58,7 @@ impl PyListener {
 
     fn returned(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let engine = self.engine.bind(py);
-        let Some((record, running)) = self.take(py)? else {
+        let Some((record, running)) = self.take(py, None)? else {
             return Ok(());
         };
         if running.timed_out && !engine.get().can_cancel_submitted(py)? {
@@ -71,10 +71,10 @@ impl PyListener {
 
     fn raised(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
         let engine = self.engine.bind(py);
-        let Some((record, running)) = self.take(py)? else {
+        let error = PyErr::from_value(error);
+        let Some((record, running)) = self.take(py, Some(&error))? else {
             return Ok(());
         };
-        let error = PyErr::from_value(error);
         let error = engine.get().as_timeout(py, &record, &running, error)?;
         PyEngine::failed_attempt(engine, record, error, running.into()).map(drop)
     }
@@ -107,7 +107,11 @@ impl PyListener {
     }
 
     /// Take the record and the state of work that has stopped, and release its capacity.
-    fn take(&self, py: Python<'_>) -> PyResult<Option<(TaskRecord, Running)>> {
+    fn take(
+        &self,
+        py: Python<'_>,
+        error: Option<&PyErr>,
+    ) -> PyResult<Option<(TaskRecord, Running)>> {
         let engine = self.engine.get();
         let is_submitted = (engine.registry)
             .with_running(py, self.id, |running| running.submitted.is_some())
@@ -123,7 +127,13 @@ impl PyListener {
         };
         let mut record = work.record;
         engine.clear_timer(py, &mut record);
+        let reported = if engine.client.is_adaptive() {
+            record.report(py, error, running.timed_out)
+        } else {
+            Ok(())
+        };
         record.release(py)?;
+        reported?;
         Ok(Some((record, running)))
     }
 }

@@ -53,7 +53,7 @@ const ROUND: f64 = 10.0;
 /// The most rounds to wait below a limit that was too high.
 const PATIENCE: u32 = 4;
 /// The fewest and the most rounds at one limit before a trial with a lower one.
-const TRIALS: (u32, u32) = (8, 64);
+const TRIALS: (u32, u32) = (16, 64);
 /// Congestion: the part of the calls of a round that time out.
 const TIMEOUTS: f64 = 0.1;
 /// The most rounds of a trial.
@@ -137,7 +137,7 @@ impl Controller {
         // The range bounds what `limit` returns. A limit that was learned returns with a greater maximum.
         #[expect(clippy::float_cmp, reason = "unchanged or not")]
         if self.limit() != before {
-            self.begin_level(self.limit);
+            self.restart();
         }
     }
 
@@ -339,7 +339,12 @@ impl Controller {
             self.range.maximum,
         );
         self.limit = limit;
-        self.skipped = limit;
+        self.restart();
+    }
+
+    /// Begin to measure anew.
+    fn restart(&mut self) {
+        self.skipped = self.limit();
         (self.calls, self.timeouts, self.is_held_back) = (0.0, 0.0, false);
         self.window.clear();
     }
