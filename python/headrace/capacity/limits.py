@@ -1,5 +1,4 @@
-"""The kinds of limits of a capacity: a number held at once, fixed or adaptive (`AdaptiveLimit`), an amount per time (`Rate`), or a fixed
-total (`Budget`).
+"""The kinds of limits of a capacity: a number held at once, an `AdaptiveLimit` of it, an amount per time (`Rate`), a total (`Budget`).
 
 `CapacitySource` checks its limits here and converts them to the form of the core, which counts whole millionths.
 """
