@@ -42,8 +42,9 @@ async def result_of(run: Any) -> Any:
 
 @pytest.mark.parametrize("work", TIMED)
 def test_headrace_and_hand_written_code_agree(work: Any) -> None:
-    found = asyncio.run(result_of(work.libraries["headrace"]))
-    assert found == asyncio.run(result_of(work.by_hand))
+    with work.runner() as runner:
+        found = runner.run(result_of(work.libraries["headrace"]))
+        assert found == runner.run(result_of(work.by_hand))
 
 
 @pytest.mark.parametrize("name", GROUPS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sys
 import time
@@ -57,6 +58,15 @@ class Work:
     """CPU time, which other programs do not affect; wall time for rows with parallel threads."""
     is_whole: bool = False
     """Whether the number of items is fixed, however long they take."""
+    is_on_uvloop: bool = False
+
+    def runner(self) -> asyncio.Runner:
+        """Return a runner with a new event loop of the row's kind."""
+        if not self.is_on_uvloop:
+            return asyncio.Runner()
+        import uvloop
+
+        return asyncio.Runner(loop_factory=uvloop.new_event_loop)
 
 
 @dataclass(frozen=True)

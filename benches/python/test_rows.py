@@ -9,7 +9,6 @@ The libraries of a row are grouped with the code by hand. Here they share one pr
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import pkgutil
 from typing import TYPE_CHECKING, Any
@@ -47,7 +46,7 @@ def cases() -> Iterator[Any]:
 def test_row(row: Work, run: Run, benchmark: Any) -> None:
     items = row.items if row.is_whole else row.items // 10
     benchmark.group = f"{row.name}, {items:,} items"
-    with asyncio.Runner() as runner:
+    with row.runner() as runner:
 
         def work_of(run: Run) -> Callable[[], Any]:
             return runner.run(prepared(run, items))

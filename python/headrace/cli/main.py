@@ -282,8 +282,8 @@ def _parser() -> argparse.ArgumentParser:
         type=parse_natural,
         default=0,
         metavar="N",
-        help="retry a failed record up to N times, after 0.5 s, 1 s, 2 s and so on, or after the seconds in the "
-        "attribute retry_after of its error (default: 0)",
+        help="retry a failed record up to N times, after 0.5 s, 1 s, 2 s and so on, or after the seconds that the "
+        "server requires; not if another call fails alike, as with a refused key (default: 0)",
     )
     failures.add_argument(
         "--timeout",

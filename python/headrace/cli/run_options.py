@@ -11,6 +11,7 @@ from headrace.cli.arguments import UNITS
 from headrace.cli.format import format_duration
 from headrace.cli.record_error import PermanentError
 from headrace.cli.report.series import RateSeries
+from headrace.task.failure import Verdict, classify
 from headrace.task.retry import Retry
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class RunOptions:
         """Return the options of each runner."""
         retry = None
         if self.retries:
-            retry = Retry(self.retries, _is_retryable, retry_after=_requested_delay)
+            retry = Retry(self.retries, retry_after=_requested_delay, classify=_classify)
         return {"name": "headrace map", "timeout": self.timeout, "retry": retry}
 
 
@@ -135,8 +136,8 @@ def _token_count(value: Any, field: str) -> float:
     )
 
 
-def _is_retryable(error: Exception) -> bool:
-    return not isinstance(error, PermanentError)
+def _classify(error: Exception) -> Verdict:
+    return Verdict("permanent") if isinstance(error, PermanentError) else classify(error)
 
 
 def _requested_delay(error: Exception) -> float | None:

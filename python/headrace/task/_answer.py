@@ -22,10 +22,13 @@ import math
 import re
 from collections.abc import Mapping
 from itertools import islice
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from headrace.task._grpc_status import decode_status
 from headrace.task._server_delay import advised_delay, parse_duration, requested_delay
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SHAPE = frozenset(
     {
@@ -84,8 +87,12 @@ def read_answer(error: BaseException) -> Answer:
             answer.headers = answer.headers or _headers(_get(holder, "headers"))
         for call in (error, response):
             _read_grpc(answer, call)
-        _read_body(answer, _body(error, response))
-        answer.codes += _texts(error, ("reason", "code", "type", "status", "grpc_status_code"))
+        for body in _bodies(error, response):
+            _read_body(answer, body)
+        if _get(error, "domain") is not None:
+            # An `ErrorInfo` of google-api-core. The `reason` of urllib is a text for people.
+            answer.codes += _texts(error, ("reason",))
+        answer.codes += _texts(error, ("code", "type", "status", "grpc_status_code"))
         answer.codes += _texts(_get(error, "error"), ("code",))
         if not answer.message:
             answer.message = _text(_get(error, "message"))
@@ -117,10 +124,10 @@ def _list(value: object) -> list[object]:
 
 
 def _text(value: object) -> str:
-    """Return a text; that of a `StatusCode` of grpc is its name."""
+    """Return a text; that of a `StatusCode` of grpc is its name. A number has none, nor has an `HTTPStatus`."""
     if isinstance(value, str):
         return value[:_MAX_TEXT]
-    name = _get(value, "name")
+    name = None if isinstance(value, int) else _get(value, "name")
     return name if isinstance(name, str) else ""
 
 
@@ -166,16 +173,17 @@ def _headers(value: object) -> dict[str, str]:
     return headers
 
 
-def _body(error: BaseException, response: object) -> object:
-    """Return the decoded body of an answer, as far as it is in memory."""
+def _bodies(error: BaseException, response: object) -> Iterator[object]:
+    """Yield the decoded body of an answer, as far as it is in memory; before it, details that were taken out of it."""
     for name in ("body", "details"):
         value = _get(error, name)
         if value and isinstance(value, (Mapping, list, str, bytes)):
-            return _decoded(cast("object", value))
+            yield _decoded(cast("object", value))
+            if not isinstance(value, list):
+                return
     # `requests` would read the rest of a streamed answer from its socket.
-    if response is None or _get(response, "_content_consumed") is False:
-        return None
-    return _decoded(_get(response, "content"))
+    if response is not None and _get(response, "_content_consumed") is not False:
+        yield _decoded(_get(response, "content"))
 
 
 def _decoded(value: object) -> object:
@@ -215,7 +223,7 @@ def _read_body(answer: Answer, body: object) -> None:
         answer.codes += _values(_mapping(one), ("reason",))
     answer.codes += _values(error, ("code", "type", "status"))
     answer.codes += [kind.rpartition("#")[2] for kind in _values(whole, ("__type",))]
-    answer.message = _text(error.get("message"))
+    answer.message = _text(error.get("message")) or answer.message
     if (answer.status is None or answer.status < 400) and _is_status(code := error.get("code")):
         # A stream of events whose answer began with 200.
         answer.status = cast("int", code)

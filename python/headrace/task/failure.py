@@ -121,9 +121,10 @@ def _classify(error: BaseException, budget: list[int], *, is_cause: bool = False
             verdict = _judge(read_answer(error), known.source)
             if verdict is not None:
                 return verdict
-        if known.is_listed and not (is_cause and known.is_python):
+        if not known.is_listed:
+            unknown = unknown or known.verdict
+        elif not (is_cause and known.is_python):
             return known.verdict
-        unknown = unknown or known.verdict
         cause = _cause(error, known)
         if cause is None:
             break

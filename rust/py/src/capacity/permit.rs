@@ -64,14 +64,19 @@ impl CapacityClient {
             _ if !self.is_native => return self.acquire_nowait(py, cost),
             None => one_slot(capacity.tree_and_node()?.1),
             Some(cost) if is_one(cost) => one_slot(capacity.tree_and_node()?.1),
-            Some(cost) if is_number(cost) => {
+            Some(cost) => {
                 capacity.request(py, Argument::Value(cost.as_borrowed()), Argument::Default)?
             }
-            Some(_) => return self.acquire_nowait(py, cost),
         };
-        let id = capacity.try_take(py, &request)?;
-        let handle = capacity.handle()?;
-        Ok(id.map(|id| TaskPermit::Native(TreePermit::new(handle, id))))
+        let Some(id) = capacity.try_take(py, &request)? else {
+            return Ok(None);
+        };
+        Ok(Some(if cost.is_none_or(is_number) {
+            TaskPermit::Native(TreePermit::new(capacity.handle()?, id))
+        } else {
+            let lease = PyLease::make(self.capacity.bind(py), id)?;
+            TaskPermit::Lease(lease.into_any().unbind())
+        }))
     }
 
     /// Return the awaitable of a lease; `None` if a subclass overrides the methods.
@@ -212,10 +217,10 @@ impl TaskPermit {
     pub(crate) fn release(&mut self, py: Python<'_>) -> PyResult<()> {
         match self {
             Self::Native(permit) => permit.release(py),
-            Self::Lease(lease) => lease
-                .bind(py)
-                .call_method0(intern!(py, "release"))
-                .map(drop),
+            Self::Lease(lease) => match lease.bind(py).cast_exact::<PyLease>() {
+                Ok(lease) => lease.get().release(py),
+                Err(_) => lease.call_method0(py, intern!(py, "release")).map(drop),
+            },
         }
     }
 
