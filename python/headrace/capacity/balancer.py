@@ -40,9 +40,8 @@ class HierarchicalBalancer(ReprMixin, Uncopied):
     Cancel safety: leaving the block, for any reason, keeps the current limits.
 
     The balancer calls `resize`, which never revokes a lease. A limit that is resized elsewhere in the meantime is moved from
-    its new value. Of an `AdaptiveLimit` the maximum is moved.
-    A closed child is dropped with its limit, and balancing continues for the others. Call `balance()`
-    directly to check once, from a timer of your own.
+    its new value. Of an `AdaptiveLimit` the maximum is moved. A closed child is dropped with its limit, and balancing
+    continues for the others. Call `balance()` directly to check once, from a timer of your own.
 
     Args:
         children: A mapping of each `CapacitySource` to the bounds of its limit, `(min, max)`.

@@ -135,6 +135,12 @@
 //! tag, and the clock is read for one grant in sixteen (`policy/uncontended.rs`). When the first waiter arrives, all permits
 //! granted in this way are charged from then on.
 //!
+//! # Adaptive limits
+//!
+//! [`Limit::Adaptive`] is a number of slots that follows the outcomes of work, which [`Tree::report`] takes. [`adaptive`] explains how. A new
+//! limit is applied as by [`Tree::resize`]: lowering it revokes nothing. A cost above the current limit, but not above the maximum,
+//! raises it, as it could wait for ever otherwise.
+//!
 //! # Hand-off
 //!
 //! One lock guards the tree. An operation that frees capacity also grants it, in the same step, to futures that have not been

@@ -14,7 +14,7 @@ pub struct AdaptiveRange {
     pub maximum: f64,
 }
 
-/// The outcome of a call.
+/// The outcome of a call, or of work in general.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It returned a result.
