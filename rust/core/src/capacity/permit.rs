@@ -201,7 +201,9 @@ impl Tree {
 
     /// Return whether `node` or one of its ancestors has an adaptive limit.
     pub fn is_adaptive(&self, node: NodeId) -> bool {
-        let state = self.lock_for(node);
+        let Some(state) = self.lock_unless_broken() else {
+            return false;
+        };
         (state.find_node(node.key)).is_some_and(|node| state.has_adaptive_limit(node))
     }
 

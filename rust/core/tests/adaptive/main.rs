@@ -149,6 +149,44 @@ fn changed_capacity_is_followed_in_30_s() {
 }
 
 #[test]
+fn limit_that_starts_too_high_falls() {
+    for seed in SEEDS {
+        let server = queueing(0.25);
+        let log = run(
+            &server,
+            &mut Ours::new(80.0, 1.0, 100.0),
+            &backlog,
+            END,
+            seed,
+        );
+        let median =
+            log.median(2.0 * MINUTE, END) / fixed(&server, 1, END, seed).median(MINUTE, END);
+        assert!(median <= 1.5, "seed {seed}: {median}");
+    }
+}
+
+#[test]
+fn small_and_large_capacities_are_found() {
+    for seed in SEEDS {
+        for capacity in [1, 3, 400] {
+            let server = Server::new(Excess::Refused, capacity);
+            let log = run(
+                &server,
+                &mut Ours::new(10.0, 1.0, 1000.0),
+                &backlog,
+                END,
+                seed,
+            );
+            let best = fixed(&server, capacity as u64, END, seed);
+            let throughput = log.throughput(MINUTE, END) / best.throughput(MINUTE, END);
+            assert!(throughput >= 0.8, "seed {seed}, {capacity}: {throughput}");
+            let throttled = log.throttled(MINUTE, END);
+            assert!(throttled <= 0.03, "seed {seed}, {capacity}: {throttled}");
+        }
+    }
+}
+
+#[test]
 fn errors_and_hangs_do_not_lower_the_limit() {
     for seed in SEEDS {
         let [throughput, ..] = measure(&faulty(), "headrace", 40, seed);

@@ -41,9 +41,9 @@ impl CapacityClient {
         let name = intern!(py, "acquire_nowait");
         let (class, native) = (capacity.get_type(), py.get_type::<PyCapacity>());
         let is_native = |name| PyResult::Ok(class.getattr(name)?.is(native.getattr(name)?));
-        let (tree, node) = capacity.get().enter(py)?;
+        let (tree_ref, node) = capacity.get().tree_and_node()?;
         Ok(Self {
-            is_adaptive: tree.is_adaptive(node),
+            is_adaptive: tree_ref.get().0.peek().is_adaptive(node),
             capacity: capacity.clone().unbind(),
             prefetch,
             method: capacity.getattr(name)?.unbind(),
