@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import headrace._core as _core
 from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import describe_value, format_repr, short_repr
-from headrace.capacity.limits import SLOTS, Budget, Rate, checked_limits, to_core
+from headrace.capacity.limits import SLOTS, AdaptiveLimit, Budget, Rate, checked_limits, to_core
 from headrace.capacity.snapshot import CapacitySnapshot
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class CapacitySource(Uncopied, _core.Capacity):
     queue. The amount that such a grant took of a rate or a budget is refunded.
 
     Args:
-        limit: A number of slots, a `Rate`, a `Budget`, or a mapping of resource to one of the three. A number is 0 or more,
+        limit: A number of slots, an `AdaptiveLimit`, a `Rate`, a `Budget`, or a mapping of resource to one of them. A number is 0 or more,
             and is stored as a whole number of millionths. 0 grants nothing until the limit is raised.
         parent: The parent node; `None` for a root.
         weight: The share relative to the siblings, from 0.001 to 1,000,000.
@@ -99,6 +99,7 @@ class CapacitySource(Uncopied, _core.Capacity):
         self.floor = floor
         # A list of one element: the core replaces the element in the same atomic step as its own limits.
         self._current: list[Mapping[str, Limit]] = [MappingProxyType(limits)]
+        self._is_adaptive = any(isinstance(one, AdaptiveLimit) for one in limits.values())
         # Whether this node, and the whole path, limits only slots: amounts are then bare numbers.
         self._is_plain = not hasattr(limit, "keys")
         self._has_plain_path: bool = self._is_plain and (parent is None or parent._has_plain_path)
@@ -139,13 +140,16 @@ class CapacitySource(Uncopied, _core.Capacity):
 
     @property
     def limits(self) -> Mapping[str, Limit]:
-        """The limit of each resource, read-only."""
-        return self._limits
+        """The limit of each resource, read-only; for an adaptive one its current number."""
+        if not self._is_adaptive:
+            return self._limits
+        current = {resource: limit for resource, (limit, _) in self._adaptive().items()}
+        return MappingProxyType({**self._limits, **current})
 
     @property
     def limit(self) -> Any:
-        """The limit in the form in which it was given: one limit, or a mapping."""
-        return self._limits[SLOTS] if self._is_plain else self._limits
+        """The limit in the form in which it was given: one limit, or a mapping. Of an adaptive limit the current number."""
+        return self.limits[SLOTS] if self._is_plain else self.limits
 
     # State. Amounts are numbers if the node limits only slots, otherwise mappings of resource to number.
 
@@ -172,7 +176,7 @@ class CapacitySource(Uncopied, _core.Capacity):
 
         For a limit of 0 it is 1 if anything is held, otherwise 0.
         """
-        held, limits = self._held(), self._limits
+        held, limits = self._held(), self.limits
         return max(_part(held[resource], limit) for resource, limit in limits.items())
 
     def peek(self) -> Amounts | None:
@@ -195,7 +199,8 @@ class CapacitySource(Uncopied, _core.Capacity):
 
         Args:
             limit: One limit, if the node limits only slots; or a mapping of some of the resources to their new limits. A
-                resource keeps its kind: a number stays a number, a rate stays a rate.
+                resource keeps its kind: a number stays a number, a rate stays a rate. A number becomes the maximum of an
+                adaptive limit, and an `AdaptiveLimit` replaces its minimum and maximum; both keep what it has learned.
 
         Raises:
             TypeError: `limit` is not a limit.
@@ -210,12 +215,19 @@ class CapacitySource(Uncopied, _core.Capacity):
                 raise ValueError(
                     f"{self!r} does not limit {resource!r}; it limits {', '.join(map(repr, self._limits))}"
                 )
-            if (isinstance(old, Rate), isinstance(old, Budget)) != (
-                isinstance(new, Rate),
-                isinstance(new, Budget),
+            if _kind(old) is not _kind(new) or (
+                isinstance(new, AdaptiveLimit) and not isinstance(old, AdaptiveLimit)
             ):
                 raise ValueError(f"{resource!r} of {self!r} is {old!r}, and cannot become {new!r}")
         converted = to_core(changed)
+        if self._is_adaptive:
+            # The core keeps the maximum. Here the limit stays adaptive.
+            changed = {
+                resource: self._limits[resource]
+                if isinstance(self._limits[resource], AdaptiveLimit)
+                else new
+                for resource, new in changed.items()
+            }
         # A concurrent call may change the limits first: from another thread, or in this one from a signal handler, a
         # finaliser or the clock. The core then changes nothing, and the loop retries on top of that change.
         while True:
@@ -233,9 +245,11 @@ class CapacitySource(Uncopied, _core.Capacity):
 
     def _repr_parts(self) -> Iterator[str]:
         held = self._held()
-        for resource, limit in islice(self._limits.items(), _SHOWN):
-            whole = limit if isinstance(limit, (int, float)) else limit.amount
+        for resource, limit in islice(self.limits.items(), _SHOWN):
+            whole = _whole(limit)
             how = f" in {limit.per} s" if isinstance(limit, Rate) else ""
+            if isinstance(self._limits[resource], AdaptiveLimit):
+                how = ", adaptive"
             yield f"{held[resource]} of {whole} {short_repr(resource)[1:-1]}{how}"
         if len(self._limits) > _SHOWN:
             yield f"{len(self._limits) - _SHOWN} more resources"
@@ -321,8 +335,18 @@ def _shaped(amounts: dict[str, float], is_plain: bool) -> Amounts:
     return amounts[SLOTS] if is_plain else MappingProxyType(amounts)
 
 
+def _kind(limit: Limit) -> type[Rate | Budget] | None:
+    return type(limit) if isinstance(limit, (Rate, Budget)) else None
+
+
+def _whole(limit: Limit) -> float:
+    if isinstance(limit, AdaptiveLimit):
+        return limit.start
+    return limit if isinstance(limit, (int, float)) else limit.amount
+
+
 def _part(held: float, limit: Limit) -> float:
-    whole = limit if isinstance(limit, (int, float)) else limit.amount
+    whole = _whole(limit)
     if isinstance(limit, Rate) and limit.burst is not None:
         whole = limit.burst
     return held / whole if whole else float(held > 0)

@@ -26,6 +26,17 @@ pub enum Limit {
     },
     /// The amount that may be taken in total.
     Budget(Amount),
+    /// As `Slots`, but the limit follows the outcomes that are [reported](super::Tree::report); see [`adaptive`](super::adaptive).
+    ///
+    /// A node that has such a limit keeps it: a later `Slots` sets its maximum, and a later `Adaptive` its range.
+    Adaptive {
+        /// The limit before the first report. A snapshot shows the current one.
+        start: Amount,
+        /// The least limit. A larger cost that waits raises it.
+        minimum: Amount,
+        /// The greatest limit.
+        maximum: Amount,
+    },
 }
 
 /// The options of a node: see [`Tree::root`](super::Tree::root) and [`Tree::add`](super::Tree::add).

@@ -142,6 +142,12 @@
 //! tag, and the clock is read for one grant in sixteen (`policy/uncontended.rs`). When the first waiter arrives, all permits
 //! granted in this way are charged from then on.
 //!
+//! # Adaptive limits
+//!
+//! [`Limit::Adaptive`] is a number of slots that follows the outcomes of work, which [`Tree::report`] takes. [`adaptive`] explains how. A new
+//! limit is applied as by [`Tree::resize`]: lowering it revokes nothing. A cost above the current limit, but not above the maximum,
+//! raises it, as it could wait for ever otherwise.
+//!
 //! # Hand-off
 //!
 //! One lock guards the tree. An operation that frees capacity also grants it, in the same step, to futures that have not been
@@ -225,6 +231,7 @@ pub use cost::{Cost, ResourceId};
 pub use error::{AcquireError, AmountError, CostError, NodeError, PermitError};
 pub use model::ids::{AlarmId, NodeId, OwnerId, PermitId};
 pub use permit::Permit;
+pub use policy::adaptive;
 pub use request::AcquireRequest;
 pub use snapshot::{ResourceUsage, Snapshot, Usage};
 pub use timer::Alarm;

@@ -123,13 +123,13 @@ impl State {
         let here = self.nodes.at_mut(node);
         for resource in here.resources.iter_mut() {
             if !limits.iter().any(|(named, _)| *named == resource.id) {
+                resource.set_controller(None);
                 resource.set_limit_state(LimitState::None, now);
             }
         }
         for &(id, limit) in limits {
             self.kinds[id.0 as usize] = Some(limit.kind());
-            here.resource_or_new(id, limit.kind())
-                .set_limit_state(limit.into(), now);
+            here.resource_or_new(id, limit.kind()).set_limit(limit, now);
         }
     }
 
@@ -170,18 +170,7 @@ impl State {
     /// Replace all limits of a node by others, which were checked.
     fn replace_limits(&mut self, node: u32, limits: &[(ResourceId, Limit)], wakes: &mut WakeList) {
         self.read_clock();
-        // Heads are chosen again under the new limits.
-        let rates_headed: Vec<_> = self
-            .nodes
-            .at(node)
-            .resources
-            .iter()
-            .filter_map(|p| p.head)
-            .collect();
-        for waiter in rates_headed {
-            self.drop_rate_heads(waiter);
-            self.refresh(self.waiters.at(waiter).node);
-        }
+        self.drop_heads_of(node);
         let gone: Vec<_> = self.nodes.at(node).resources.iter().map(|p| p.id).collect();
         for id in gone {
             if !limits.iter().any(|(named, _)| *named == id) {
@@ -197,6 +186,16 @@ impl State {
             self.repark(node);
             self.check_rate_heads();
             self.dispatch(wakes);
+        }
+    }
+
+    /// Drop the heads of the rates of a node: they are chosen again under its new limits.
+    pub(super) fn drop_heads_of(&mut self, node: u32) {
+        let resources = self.nodes.at(node).resources.iter();
+        let rates_headed: Vec<_> = resources.filter_map(|resource| resource.head).collect();
+        for waiter in rates_headed {
+            self.drop_rate_heads(waiter);
+            self.refresh(self.waiters.at(waiter).node);
         }
     }
 

@@ -24,6 +24,9 @@ fn takes_part(child: &Node) -> bool {
 
 impl Resource {
     fn limit(&self) -> Option<Limit> {
+        if let Some(controller) = self.controller() {
+            return Some(controller.as_limit());
+        }
         Some(match &self.limit {
             LimitState::None => return None,
             LimitState::Slots(limit) => Limit::Slots(Amount::raw(*limit)),

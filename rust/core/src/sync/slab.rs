@@ -71,6 +71,11 @@ impl<T> Slab<T> {
         }
     }
 
+    /// Return the ticket that the next entry gets.
+    pub fn next_ticket(&self) -> NonZeroU64 {
+        self.next_ticket
+    }
+
     /// Return the number of entries.
     #[inline]
     pub fn len(&self) -> usize {

@@ -8,6 +8,7 @@
 //! | [`acquire`] | the awaitable that returns a lease, also an async context manager |
 //! | [`queued`] | a future of the core in a wait queue of the tree |
 //! | [`lease`] | `PyLease`, and suspending a lease |
+//! | [`outcome`] | the outcome of work that raised an error, for adaptive limits |
 //! | [`permit`] | a permit without a lease, for the task pool |
 //! | [`prefetch`] | permits requested before the task that uses them is known |
 //! | [`timer`] | timers that serve the tree when time makes capacity available |
@@ -24,6 +25,7 @@ mod convert;
 mod core_error;
 mod lease;
 mod node;
+mod outcome;
 mod permit;
 mod prefetch;
 mod queued;
@@ -34,6 +36,7 @@ mod tree;
 use pyo3::prelude::*;
 
 pub(crate) use node::PyCapacity;
+pub(crate) use outcome::outcome_of;
 pub(crate) use permit::{CapacityClient, Next, TaskPermit, is_number};
 pub(crate) use prefetch::{PyPermitPrefetch, RunUsage};
 

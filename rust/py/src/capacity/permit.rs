@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use headrace_core::capacity::PermitId;
+use headrace_core::capacity::adaptive::Outcome;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyInt};
@@ -26,6 +27,8 @@ pub(crate) struct CapacityClient {
     method: Py<PyAny>,
     /// Whether no subclass overrides `acquire_nowait` or `acquire`.
     is_native: bool,
+    /// Whether a limit of the path is adaptive, which never changes.
+    is_adaptive: bool,
 }
 
 impl CapacityClient {
@@ -38,7 +41,9 @@ impl CapacityClient {
         let name = intern!(py, "acquire_nowait");
         let (class, native) = (capacity.get_type(), py.get_type::<PyCapacity>());
         let is_native = |name| PyResult::Ok(class.getattr(name)?.is(native.getattr(name)?));
+        let (tree_ref, node) = capacity.get().tree_and_node()?;
         Ok(Self {
+            is_adaptive: tree_ref.get().0.peek().is_adaptive(node),
             capacity: capacity.clone().unbind(),
             prefetch,
             method: capacity.getattr(name)?.unbind(),
@@ -143,6 +148,12 @@ impl CapacityClient {
         self.is_native
     }
 
+    /// Return whether the outcomes of tasks are to be reported.
+    #[inline]
+    pub(crate) fn is_adaptive(&self) -> bool {
+        self.is_adaptive
+    }
+
     /// Request a permit without prefetching others.
     pub(crate) fn request<'py>(
         &self,
@@ -213,6 +224,18 @@ impl TaskPermit {
         }
     }
 
+    /// Report the outcome of the task to the adaptive limits of the path.
+    pub(crate) fn report(&self, py: Python<'_>, outcome: Outcome) -> PyResult<()> {
+        match self {
+            Self::Native(permit) => permit.report(py, outcome),
+            // A subclass may grant leases of its own.
+            Self::Lease(lease) => match lease.bind(py).cast::<PyLease>() {
+                Ok(lease) => lease.get().report_outcome(py, outcome),
+                Err(_) => Ok(()),
+            },
+        }
+    }
+
     /// Return the lease, if it is one.
     pub(crate) fn lease(&self) -> Option<&Py<PyAny>> {
         match self {
@@ -237,6 +260,13 @@ impl TreePermit {
             handle: Some(Arc::clone(handle)),
             id,
         }
+    }
+
+    fn report(&self, py: Python<'_>, outcome: Outcome) -> PyResult<()> {
+        if let Some(handle) = &self.handle {
+            handle.enter(py)?.report(self.id, outcome);
+        }
+        Ok(())
     }
 
     #[inline]

@@ -32,10 +32,22 @@ impl From<Running> for Stopping {
 impl PyEngine {
     /// Remove an attempt that has stopped on the event loop, and release its capacity.
     #[inline]
-    fn stopped(&self, py: Python<'_>, record: &mut TaskRecord) -> PyResult<Running> {
+    fn stopped(
+        &self,
+        py: Python<'_>,
+        record: &mut TaskRecord,
+        error: Option<&PyErr>,
+    ) -> PyResult<Running> {
         let running = self.registry.remove_running(py, record.id);
         self.clear_timer(py, record);
+        let reported = if self.client.is_adaptive() {
+            let timed_out = (running.as_ref()).is_some_and(|running| running.timed_out);
+            record.report(py, error, timed_out)
+        } else {
+            Ok(())
+        };
         record.release(py)?;
+        reported?;
         Ok(running.unwrap_or_default())
     }
 
@@ -48,7 +60,7 @@ impl PyEngine {
     ) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        let mut running = this.stopped(py, &mut record)?;
+        let mut running = this.stopped(py, &mut record, None)?;
         let task = task
             .cloned()
             .or_else(|| (running.task.take()).map(|task| task.into_bound(py)))
@@ -69,7 +81,7 @@ impl PyEngine {
         error: PyErr,
     ) -> PyResult<bool> {
         let py = slf.py();
-        let running = slf.get().stopped(py, &mut record)?;
+        let running = slf.get().stopped(py, &mut record, Some(&error))?;
         let error = slf.get().as_timeout(py, &record, &running, error)?;
         Self::failed_attempt(slf, record, error, running.into())
     }

@@ -72,7 +72,7 @@ impl PyListener {
 
     fn returned(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let engine = self.engine.bind(py);
-        let Some((record, running)) = self.take(py)? else {
+        let Some((record, running)) = self.take(py, None)? else {
             return Ok(());
         };
         if running.timed_out && !engine.get().can_cancel_at(py, record.executor())? {
@@ -85,13 +85,13 @@ impl PyListener {
 
     fn raised(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
         let engine = self.engine.bind(py);
-        let Some((mut record, running)) = self.take(py)? else {
+        let error = PyErr::from_value(error);
+        let Some((mut record, running)) = self.take(py, Some(&error))? else {
             return Ok(());
         };
         let never_began = (engine.get().policy.bind(py))
-            .call_method1(intern!(py, "never_began"), (&error,))?
+            .call_method1(intern!(py, "never_began"), (error.value(py),))?
             .is_truthy()?;
-        let error = PyErr::from_value(error);
         if never_began {
             if self.emitter.borrow(py).is_some() {
                 // The executor has reported the call too early.
@@ -156,7 +156,11 @@ impl PyListener {
     }
 
     /// Take the record and the state of work that has stopped, and release its capacity.
-    fn take(&self, py: Python<'_>) -> PyResult<Option<(TaskRecord, Running)>> {
+    fn take(
+        &self,
+        py: Python<'_>,
+        error: Option<&PyErr>,
+    ) -> PyResult<Option<(TaskRecord, Running)>> {
         let engine = self.engine.get();
         if self.has_ended.swap(true, Relaxed) {
             return Ok(None);
@@ -175,8 +179,14 @@ impl PyListener {
         };
         let mut record = work.record;
         engine.clear_timer(py, &mut record);
+        let reported = if engine.client.is_adaptive() {
+            record.report(py, error, running.timed_out)
+        } else {
+            Ok(())
+        };
         record.release(py)?;
         engine.release_slot(py, &mut record)?;
+        reported?;
         Ok(Some((record, running)))
     }
 }

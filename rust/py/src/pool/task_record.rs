@@ -1,9 +1,10 @@
 //! `TaskRecord`: the state of a task, from its acceptance to its end.
 //! `start.rs`, `completion.rs`, `task_body.rs` and `submitted.rs` pass it on.
 
+use headrace_core::capacity::adaptive::Outcome;
 use pyo3::prelude::*;
 
-use crate::capacity::TaskPermit;
+use crate::capacity::{TaskPermit, outcome_of};
 use crate::object::gc::{Traverse, VisitError, Visitor, traverse};
 
 /// The state of a task. The coroutine owns the record of a task that runs on the event loop; the registry owns all others.
@@ -120,6 +121,25 @@ impl TaskRecord {
     /// Take the slot of the task. Return whether it had one.
     pub(super) fn take_slot(&mut self) -> bool {
         (self.options.as_mut()).is_some_and(|options| std::mem::take(&mut options.has_slot))
+    }
+
+    /// Report the outcome of an attempt, before its capacity is released, to the adaptive limits of the path.
+    #[cold]
+    pub(super) fn report(
+        &self,
+        py: Python<'_>,
+        error: Option<&PyErr>,
+        timed_out: bool,
+    ) -> PyResult<()> {
+        let Some(grant) = &self.grant else {
+            return Ok(());
+        };
+        let outcome = match error {
+            _ if timed_out => Outcome::TimedOut,
+            None => Outcome::Done,
+            Some(error) => outcome_of(py, error.value(py))?,
+        };
+        grant.report(py, outcome)
     }
 
     /// Release the capacity of the task.

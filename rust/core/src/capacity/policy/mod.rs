@@ -1,5 +1,7 @@
 //! Decisions of the scheduler: which request is granted, in which order, at which charge.
 
+pub(in crate::capacity) mod adaptation;
+pub mod adaptive;
 pub(in crate::capacity) mod admission;
 pub(in crate::capacity) mod charging;
 pub(in crate::capacity) mod dispatch;
