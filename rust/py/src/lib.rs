@@ -5,6 +5,7 @@
 //! | [`object`] | Python objects: creation, borrowing, garbage collection, reuse and drop |
 //! | [`runtime`] | the process, threads, event loops, tasks and the yield budget |
 //! | [`coroutine`] | native awaitables, futures of the event loop, wake-ups from any thread |
+//! | [`asyncio_task`] | asyncio tasks for the calls of a user's function |
 //! | [`source`] | where items come from |
 //! | [`kernel`] | one operator's logic: item in, zero or more items out |
 //! | [`pull`], [`push`] | the drivers that run fused pipelines of kernels, on demand and on supply |
@@ -20,6 +21,7 @@
 //! `pool/{envelope,event_queue,start,task_body,task_spec}`, in `object/{fast_attr,freelist,iterative_drop,gil_cell}`, in
 //! `runtime/{asyncio,clock,interpreter,private_layout,stack_limit}`, in `pull/control` and in `capacity/lease`. Each block states its reason.
 
+mod asyncio_task;
 mod buffer;
 mod capacity;
 mod coroutine;
