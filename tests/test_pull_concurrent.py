@@ -759,7 +759,7 @@ async def test_law_5_dropped_stream_warns_and_ends_its_calls() -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("after", range(12))
 async def test_law_5_drop_at_any_time_ends_everything(variant: dict[str, Any], after: int) -> None:
-    recorded = RecordedSource(10)
+    recorded = RecordedSource(14)
     streams = [PullMapObj(recorded, slow, **variant)]
     await anext(streams[0])
     pull = asyncio.ensure_future(anext(streams[0]))

@@ -10,6 +10,7 @@
 //! | [`kernel`] | one operator's logic: item in, zero or more items out |
 //! | [`pull`], [`push`] | the drivers that run fused pipelines of kernels, on demand and on supply |
 //! | [`merge`] | many sources as one |
+//! | [`concurrent_map`] | the calls of a `map` with a `concurrency` |
 //! | [`buffer`], [`signal`], [`capacity`] | the types of `headrace-core` for Python |
 //! | [`graph`] | nodes that depend on each other, and their states |
 //! | [`line_writer`] | writing lines to a file |
@@ -24,6 +25,7 @@
 mod asyncio_task;
 mod buffer;
 mod capacity;
+mod concurrent_map;
 mod coroutine;
 mod errors;
 mod graph;
@@ -62,6 +64,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     buffer::register(module)?;
     capacity::register(module)?;
     pool::register(module)?;
+    concurrent_map::register(module)?;
     module.add_class::<graph::PyGraphCore>()?;
     module.add_class::<object::iterator_result::PyIteratorResult>()?;
     module.add_class::<pull::link::PyPullLink>()?;
