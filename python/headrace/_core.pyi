@@ -43,8 +43,8 @@ __all__ = [
     "CallbackKernel",
     "Callbacks",
     "Capacity",
-    "ConcurrentCalls",
     "CatchKernel",
+    "ConcurrentCalls",
     "DedupeKernel",
     "Delivery",
     "DequeSource",
@@ -133,9 +133,7 @@ class MapKernel:
 
 class ConcurrentCalls:
     is_ended: bool
-    def __new__(
-        cls, kernel: MapKernel, operator: str, *args: Any, ordered: bool
-    ) -> Self: ...
+    def __new__(cls, kernel: MapKernel, operator: str, *args: Any, ordered: bool) -> Self: ...
     def pull(self) -> Coroutine[Any, Any, Any]: ...
     def feed(
         self, source: AsyncIterator[Any], event_loop: AbstractEventLoop
@@ -153,8 +151,6 @@ class ConcurrentCalls:
     def running(self) -> int: ...
     @property
     def held(self) -> int: ...
-    @property
-    def unfinished(self) -> int: ...
     @property
     def is_calling(self) -> bool: ...
     @property

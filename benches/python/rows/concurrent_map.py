@@ -3,7 +3,8 @@
 By hand, in input order: a queue of tasks, of which the oldest is awaited; a slow head blocks later calls. As they finish: a `TaskGroup`
 and a `Semaphore`, which discard the results. `driver and queue` is the closest equivalent: a task that pulls the source, a semaphore for
 the calls, a bounded window. `workers` share an iterator without a task per item: the floor, if one error may end the run. aiometer,
-aioitertools and quattro return results in input order only at the end, from a list of all items.
+aioitertools and quattro return results in input order only at the end, from a list of all items. `pool` is a
+`HierarchicalTaskPoolRunner`, which adds a capacity and events.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from by_hand import inc, total
-from row import Goal, Work, total_in_a_block
+from row import Goal, Work, total_in_a_block, uvloop_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -29,6 +30,12 @@ async def same(x: int) -> int:
 
 
 async def iteration(x: int) -> int:
+    await asyncio.sleep(0)
+    return x
+
+
+async def two_iterations(x: int) -> int:
+    await asyncio.sleep(0)
     await asyncio.sleep(0)
     return x
 
@@ -215,6 +222,18 @@ async def as_finished_by_reactivex(items: int, call: Call, limit: int = LIMIT) -
     return result
 
 
+async def by_pool(items: int, call: Call, *, ordered: bool) -> int:
+    from headrace import CapacitySource, HierarchicalTaskPoolRunner
+
+    tasks = (partial(call, x) for x in range(items))
+    runner = HierarchicalTaskPoolRunner(tasks, CapacitySource(LIMIT), ordered=ordered)
+    result = 0
+    async with runner.run_tasks() as progress:
+        async for envelope in progress:
+            result += envelope.value
+    return result
+
+
 IN_ORDER: dict[str, Any] = {
     "headrace": partial(by_headrace, ordered=True),
     "driver and queue": lambda items, call: total(driven(items, call)),
@@ -260,6 +279,25 @@ GROUP = [
             items=50_000,
         )
         for name, call, by_hand, libraries in ROWS
+    ),
+    *(
+        Work(
+            f"20,000 of two loop iterations on uvloop, {order}",
+            BASELINES[by_hand],
+            partial(by_hand, call=two_iterations),
+            {
+                "headrace": partial(by_headrace, call=two_iterations, ordered=ordered),
+                "pool": partial(by_pool, call=two_iterations, ordered=ordered),
+            },
+            Goal(goal),
+            items=20_000,
+            is_whole=True,
+            loop=uvloop_loop,
+        )
+        for order, by_hand, ordered, goal in (
+            ("in input order", in_order_by_hand, True, 1.0),
+            ("as they finish", as_finished_by_hand, False, 0.9),
+        )
     ),
     Work(
         "a sync callable, in input order",

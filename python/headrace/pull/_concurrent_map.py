@@ -33,11 +33,11 @@ class ConcurrentMap(ConcurrentCalls, Generic[OUT]):
 
     def __init__(
         self,
-        kernel: MapKernel,  # noqa: ARG002 - for the native base
+        kernel: MapKernel,
         operator: str,
         source: PullObj[Any],
         *,
-        ordered: bool,  # noqa: ARG002 - for the native base
+        ordered: bool,
     ) -> None:
         super().__init__()
         self.source = source
@@ -205,12 +205,6 @@ class ConcurrentMap(ConcurrentCalls, Generic[OUT]):
         closer = self._closer or driver
         if closer is not None:
             cancellation = await wait_until_done(closer) or cancellation
-        # The asyncio task of a call that ended in its first step ends in the next event-loop iteration.
-        while self.unfinished and self._loop is loop:
-            try:
-                await asyncio.sleep(0)
-            except asyncio.CancelledError as cancelled:
-                cancellation = cancellation or cancelled.with_traceback(None)
         self._closers -= 1
         self.is_ended = True
         self.wake_consumer()

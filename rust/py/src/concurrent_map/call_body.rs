@@ -1,7 +1,6 @@
 //! `CallBody`: one call, from its awaitable to its end. The coroutine of its asyncio task drives it. `calls.rs` makes it.
 
 use std::ffi::CStr;
-use std::sync::atomic::Ordering::Relaxed;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -42,7 +41,6 @@ impl CallBody {
         awaitable: Py<PyAny>,
         slot: Option<u64>,
     ) -> Self {
-        calls.get().unfinished.fetch_add(1, Relaxed);
         Self {
             calls,
             slot,
@@ -110,12 +108,6 @@ impl Body for CallBody {
             Progress::Ended => return Err(error),
         };
         self.finish_if_done(py, stepped, None)
-    }
-}
-
-impl Drop for CallBody {
-    fn drop(&mut self) {
-        self.calls.get().unfinished.fetch_sub(1, Relaxed);
     }
 }
 

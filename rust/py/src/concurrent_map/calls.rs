@@ -1,10 +1,6 @@
 //! `ConcurrentCalls`: the state that the driver, the calls and the consumer of one stream share.
 //! `headrace/pull/_concurrent_map.py` derives from it.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::task::Waker;
-
 use pyo3::exceptions::PyBaseException;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -14,154 +10,14 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::call_body::CallBody;
 use super::driver::CallDriver;
 use super::result_pull::ResultPull;
+use super::state::{Outcome, Space, State, Waiter};
 use crate::asyncio_task::{Options, TaskFactory};
-use crate::coroutine::{Native, Parked, PyFuture};
+use crate::coroutine::{Native, Parked};
 use crate::errors::RaisedError;
 use crate::kernel::{Kernel, Output, PyMapKernel};
 use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
-use crate::object::output_slots::OutputSlots;
 use crate::runtime::asyncio;
-
-/// The result of an item.
-#[derive(Debug)]
-pub(super) enum Outcome {
-    Value(Py<PyAny>),
-    /// An error, as the consumer gets it.
-    Error(Py<PyBaseException>),
-}
-
-traverse!(
-    enum Outcome {
-        Value(value),
-        Error(error),
-    }
-);
-
-impl Outcome {
-    fn of_error(py: Python<'_>, error: PyErr) -> Self {
-        Self::Error(error.into_value(py))
-    }
-
-    /// Return the value, or raise the error.
-    #[inline]
-    pub(super) fn into_result(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-        match self {
-            Self::Value(value) => Ok(value.into_bound(py)),
-            Self::Error(error) => Err(PyErr::from_value(error.into_bound(py).into_any())),
-        }
-    }
-}
-
-/// A coroutine that waits.
-#[derive(Debug)]
-pub(super) struct Waiter {
-    waker: Waker,
-    future: Py<PyFuture>,
-    is_woken: bool,
-}
-
-traverse!(Waiter { future });
-
-impl Waiter {
-    fn of(py: Python<'_>, parked: &Parked) -> PyResult<Self> {
-        Ok(Self {
-            waker: parked.waker(),
-            future: parked.future(py)?.unbind(),
-            is_woken: false,
-        })
-    }
-}
-
-/// Whether the driver may pull.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Space {
-    Free,
-    Full,
-    /// The stream is being closed, or has another driver.
-    Over,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// The results that the consumer may take.
-    ready: VecDeque<Outcome>,
-    /// If ordered, the slots of the calls whose results it may not take yet: of the first running call and of all later calls.
-    slots: OutputSlots<Outcome>,
-    /// The number of running calls.
-    running: usize,
-    concurrency: usize,
-    max_held: usize,
-    /// The pull that waits for a result. The native link admits one pull at a time.
-    consumer: Option<Waiter>,
-    /// The driver, while it waits for space.
-    driver: Option<Waiter>,
-    event_loop: Option<Py<PyAny>>,
-    /// The number of restarts.
-    cycle: u64,
-    /// Whether a call takes its first step, inside a step of the driver.
-    is_calling: bool,
-    is_ended: bool,
-    is_closing: bool,
-}
-
-traverse!(State {
-    ready,
-    slots,
-    consumer,
-    driver,
-    event_loop
-});
-
-impl State {
-    /// Return whether the consumer need not wait: there is a result, or nothing will come.
-    #[inline]
-    fn is_readable(&self) -> bool {
-        !self.ready.is_empty() || self.is_over()
-    }
-
-    #[inline]
-    fn is_over(&self) -> bool {
-        self.is_ended && self.running == 0 && self.ready.is_empty() && self.slots.len() == 0
-    }
-
-    #[inline]
-    fn has_space(&self, is_ordered: bool) -> bool {
-        let called = if is_ordered {
-            self.slots.len()
-        } else {
-            self.running
-        };
-        let held = self.ready.len() + called;
-        if self.concurrency == 1 {
-            // No call runs ahead of its pull.
-            return self.consumer.is_some() && self.running == 0 && held == 0;
-        }
-        self.running < self.concurrency && held < self.max_held
-    }
-
-    /// Put the result of a slot, or without a slot the next result.
-    #[inline]
-    fn put(&mut self, slot: Option<u64>, outcome: Outcome) {
-        let Some(slot) = slot else {
-            self.ready.push_back(outcome);
-            return;
-        };
-        self.ready.extend(self.slots.hold(slot, outcome));
-        self.ready.extend(self.slots.end(slot));
-    }
-
-    /// Return the waker of the consumer, if it waits and need not.
-    #[inline]
-    fn consumer_to_wake(&mut self) -> Option<Waker> {
-        if !self.is_readable() {
-            return None;
-        }
-        let waiter = self.consumer.as_mut()?;
-        let is_first = !std::mem::replace(&mut waiter.is_woken, true);
-        is_first.then(|| waiter.waker.clone())
-    }
-}
 
 /// See the [module](super).
 #[pyclass(name = "ConcurrentCalls", frozen, subclass, module = "headrace._core")]
@@ -173,8 +29,6 @@ pub(crate) struct PyConcurrentCalls {
     call_name: Py<PyString>,
     /// The asyncio tasks of the running calls.
     tasks: Py<PySet>,
-    /// The number of asyncio tasks of calls that have not taken their last step, including those whose call has ended.
-    pub(super) unfinished: AtomicUsize,
     state: GilCell<State>,
 }
 
@@ -196,7 +50,6 @@ impl PyConcurrentCalls {
             is_ordered: ordered,
             call_name: PyString::new(py, &format!("transform of {operator}")).unbind(),
             tasks: PySet::empty(py)?.unbind(),
-            unfinished: AtomicUsize::new(0),
             state: GilCell::default(),
         })
     }
@@ -282,29 +135,23 @@ impl PyConcurrentCalls {
         self.call_name.bind(py)
     }
 
-    /// The asyncio tasks of the running calls.
+    /// Return the asyncio tasks of the running calls.
     #[getter]
     fn tasks<'py>(&self, py: Python<'py>) -> &Bound<'py, PySet> {
         self.tasks.bind(py)
     }
 
-    /// The number of running calls.
+    /// Return the number of running calls.
     #[getter]
     fn running(&self, py: Python<'_>) -> usize {
         self.state.borrow(py).running
     }
 
-    /// The number of results that were not taken.
+    /// Return the number of results that were not taken.
     #[getter]
     fn held(&self, py: Python<'_>) -> usize {
         let state = self.state.borrow(py);
         state.ready.len() + state.slots.held
-    }
-
-    /// The number of asyncio tasks of calls that have not ended, although their call may have.
-    #[getter]
-    fn unfinished(&self) -> usize {
-        self.unfinished.load(Relaxed)
     }
 
     #[getter]
@@ -312,13 +159,13 @@ impl PyConcurrentCalls {
         self.state.borrow(py).is_calling
     }
 
-    /// Whether a pull waits for a result.
+    /// Return whether a pull waits for a result.
     #[getter]
     fn is_awaited(&self, py: Python<'_>) -> bool {
         self.state.borrow(py).consumer.is_some()
     }
 
-    /// Whether the driver waits for space.
+    /// Return whether the driver waits for space.
     #[getter]
     fn is_full(&self, py: Python<'_>) -> bool {
         let state = self.state.borrow(py);
@@ -328,7 +175,7 @@ impl PyConcurrentCalls {
         future.is_some_and(|future| !future.get().cancelled(py))
     }
 
-    /// Whether the source has ended.
+    /// Return whether the source has ended.
     #[getter]
     fn is_ended(&self, py: Python<'_>) -> bool {
         self.state.borrow(py).is_ended
@@ -361,7 +208,7 @@ traverse!(PyConcurrentCalls {
 });
 
 impl PyConcurrentCalls {
-    /// Take the next result, if there is one. The error is that of the end.
+    /// Take the next result, if there is one.
     #[inline]
     pub(super) fn take(&self, py: Python<'_>) -> Option<Outcome> {
         let mut state = self.state.borrow(py);
@@ -425,14 +272,7 @@ impl PyConcurrentCalls {
     /// Return whether the driver of a cycle may pull.
     #[inline]
     pub(super) fn space(&self, py: Python<'_>, cycle: u64) -> Space {
-        let state = self.state.borrow(py);
-        if state.is_closing || state.cycle != cycle {
-            Space::Over
-        } else if state.has_space(self.is_ordered) {
-            Space::Free
-        } else {
-            Space::Full
-        }
+        self.state.borrow(py).space(self.is_ordered, cycle)
     }
 
     /// Queue a result that is no call's.

@@ -7,7 +7,8 @@ use pyo3::exceptions::PyStopAsyncIteration;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::calls::{PyConcurrentCalls, Space};
+use super::calls::PyConcurrentCalls;
+use super::state::Space;
 use crate::asyncio_task::TaskFactory;
 use crate::coroutine::{Coroutine, Parked, Step, own_class};
 use crate::errors::RaisedError;
