@@ -10,9 +10,9 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from row import Goal, Work
+from row import Goal, Work, uvloop_loop
 
-from rows.concurrent_map import LIMIT, as_finished_by_hand, in_order_by_hand
+from rows.concurrent_map import LIMIT, as_finished_by_hand, in_order_by_hand, two_iterations
 from rows.pool_options import by_runner
 
 if TYPE_CHECKING:
@@ -24,12 +24,6 @@ LINKS = 10
 def found_at(node: int, items: int) -> range:
     """The nodes that a node leads to, in a tree of so many nodes."""
     return range(min(LINKS * node + 1, items), min(LINKS * (node + 1) + 1, items))
-
-
-async def two_iterations(x: int) -> int:
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    return x
 
 
 async def crawled_by_hand(items: int) -> int:
@@ -90,7 +84,7 @@ def on_uvloop(name: str, baseline: str, by_hand: Any, run: Any, goal: float) -> 
         Goal(goal),
         items=20_000,
         is_whole=True,
-        is_on_uvloop=True,
+        loop=uvloop_loop,
     )
 
 

@@ -218,9 +218,3 @@ def error_of(done: asyncio.Task[object]) -> BaseException | None:
         # Drop the traceback entry of this frame: it holds the task, which holds the error, and the frames of the caller.
         return cancelled.with_traceback(cancelled.__traceback__ and cancelled.__traceback__.tb_next)
     return None
-
-
-def mark_retrieved(done: asyncio.Task[object]) -> None:
-    """Mark the error of a task as retrieved, so that asyncio does not log it; it is reported in another way."""
-    if not done.cancelled():
-        done.exception()

@@ -2,6 +2,7 @@
 //! `headrace/pool/run.py` makes one for each run.
 
 use std::collections::VecDeque;
+use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use pyo3::exceptions::PyException;
@@ -14,18 +15,17 @@ use super::event_queue::PyEventQueue;
 use super::feeder::Feeder;
 use super::readiness::State;
 use super::registry::Registry;
-use super::task_factory::{self, TaskFactory};
 use super::task_ids::PyTaskIds;
 use super::task_record::{Target, TaskRecord, TimeLimit};
 use super::task_spec::{Defaults, TaskSpec};
 use super::throughput::PyThroughput;
 use super::timers::Timers;
+use crate::asyncio_task::TaskFactory;
 use crate::capacity::{CapacityClient, PyCapacity, PyPermitPrefetch};
-use crate::coroutine::{Native, delegate};
+use crate::coroutine::Native;
 use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
-use crate::pull::control::as_link;
-use crate::pull::link::PyPullLink;
+use crate::pull::source_pull::PulledSource;
 use crate::runtime::clock::Clock;
 
 /// The engine of one run: see the [module](super).
@@ -35,14 +35,11 @@ pub(crate) struct PyEngine {
     /// The decisions that are left to Python: see `headrace.pool.policy`.
     pub(super) policy: Py<PyAny>,
     name: String,
-    source: Py<PyAny>,
-    /// The source, if it is a link whose class does not override how it is pulled.
-    link: Option<Py<PyPullLink>>,
+    pub(super) source: PulledSource,
     /// The source, if it is notified of the outcome of its items.
     pub(super) outcome_listener: Option<Py<PyAny>>,
     pub(super) capacity: Py<PyCapacity>,
     pub(super) client: CapacityClient,
-    event_loop: Py<PyAny>,
     clock: Clock,
     /// The context of the run, for bare callables and for callbacks.
     pub(super) context: Py<PyAny>,
@@ -62,8 +59,6 @@ pub(crate) struct PyEngine {
     /// The number of tasks in the delay before a retry at which no new task is called.
     pub(super) most_backing_off: usize,
     pub(super) factory: TaskFactory,
-    /// Whether CPython supports `eager_start`.
-    pub(super) is_eager: bool,
     /// Whether each step of a task is timed.
     pub(super) is_debug: bool,
     pub(super) registry: Registry,
@@ -86,11 +81,11 @@ impl PyEngine {
         py: Python<'_>,
         policy: Py<PyAny>,
         name: String,
-        source: Py<PyAny>,
+        source: &Bound<'_, PyAny>,
         has_executor: bool,
         outcome_listener: Option<Py<PyAny>>,
         capacity: Bound<'_, PyCapacity>,
-        event_loop: Py<PyAny>,
+        event_loop: &Bound<'_, PyAny>,
         clock: &Bound<'_, PyAny>,
         context: Py<PyAny>,
         inside_variable: Py<PyAny>,
@@ -109,12 +104,10 @@ impl PyEngine {
         Ok(Self {
             policy,
             name,
-            link: as_link(source.bind(py)).map(Bound::unbind),
-            source,
+            source: PulledSource::new(source),
             outcome_listener,
             client: CapacityClient::new(capacity.as_any(), prefetch)?,
             capacity: capacity.unbind(),
-            event_loop,
             clock: Clock::of(clock)?,
             context,
             inside_variable,
@@ -132,8 +125,7 @@ impl PyEngine {
             },
             lookahead,
             most_backing_off,
-            factory: TaskFactory::default(),
-            is_eager: py.version_info() >= (3, 12),
+            factory: TaskFactory::new(event_loop),
             is_debug: debug,
             registry: Registry::default(),
             timers: GilCell::default(),
@@ -336,13 +328,7 @@ impl PyEngine {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         gc::visit(&visit, |visit| {
-            for held in [
-                &self.policy,
-                &self.source,
-                &self.event_loop,
-                &self.context,
-                &self.inside,
-            ] {
+            for held in [&self.policy, &self.context, &self.inside] {
                 visit(held)?;
             }
             if let Some(clock) = self.clock.callable() {
@@ -350,7 +336,7 @@ impl PyEngine {
             }
             self.client.traverse(visit)?;
             self.capacity.traverse(visit)?;
-            self.link.traverse(visit)?;
+            self.source.traverse(visit)?;
             self.outcome_listener.traverse(visit)?;
             visit(self.events.as_any())?;
             visit(self.keys.as_any())?;
@@ -373,7 +359,7 @@ impl PyEngine {
 impl PyEngine {
     #[inline]
     pub(super) fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
-        self.event_loop.bind(py)
+        self.factory.event_loop(py)
     }
 
     /// Return the name of a task, for messages and its asyncio task. A key whose `str()` raises is shown by its class.
@@ -384,7 +370,7 @@ impl PyEngine {
         key: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyString>> {
         let Some(key) = key else {
-            return Ok(task_factory::name_of(py, &self.name, id));
+            return Ok(default_name(py, &self.name, id));
         };
         match key.str() {
             Ok(shown) => {
@@ -407,18 +393,6 @@ impl PyEngine {
         self.name_of(py, record.id, record.key(py).as_ref())
     }
 
-    /// Return the source, if it is a link whose class does not override how it is pulled.
-    #[inline]
-    pub(super) fn link<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyPullLink>> {
-        self.link.as_ref().map(|link| link.bind(py))
-    }
-
-    /// Return the next pull of any other source, not started.
-    #[inline]
-    pub(super) fn pull<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        delegate::next(self.source.bind(py))
-    }
-
     /// Return the specification of an item, or the error of an item that is not a task.
     #[inline]
     pub(super) fn spec_of<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<TaskSpec<'py>> {
@@ -438,12 +412,6 @@ impl PyEngine {
         self.clock.now(py)
     }
 
-    /// Return whether asyncio tasks stay alive until the next event-loop iteration, even if their task ended in its first step.
-    #[inline]
-    pub(super) fn needs_flush(&self) -> bool {
-        !self.is_eager
-    }
-
     /// Return whether this asyncio task waits for the capacity of a task.
     fn waits_for(&self, py: Python<'_>, id: u64, task: &Bound<'_, PyAny>) -> bool {
         (self.registry)
@@ -453,4 +421,14 @@ impl PyEngine {
             })
             .unwrap_or(false)
     }
+}
+
+/// Return the name of the asyncio task of a task without a key; `pool` is the name of its runner.
+fn default_name<'py>(py: Python<'py>, pool: &str, id: u64) -> Bound<'py, PyString> {
+    // One allocation takes half the time of `format!`.
+    let mut name = String::with_capacity(pool.len() + 32);
+    name.push_str(pool);
+    name.push_str(": task ");
+    let _ = write!(name, "{id}");
+    PyString::new(py, &name)
 }

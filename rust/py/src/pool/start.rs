@@ -9,16 +9,12 @@ use pyo3::types::PyString;
 use super::engine::PyEngine;
 use super::registry::{Running, Waiting};
 use super::request::Requested;
-use super::task_body::Call;
-use super::task_coroutine::TaskCoroutine;
-use super::task_factory::Options;
+use super::task_body::{Call, TaskBody};
 use super::task_record::TaskRecord;
 use super::task_spec::TaskSpec;
 use super::timers::Expiry;
+use crate::asyncio_task::Options;
 use crate::capacity::is_number;
-use crate::coroutine::Native;
-use crate::merge::task_context::TaskGuard;
-use crate::runtime::asyncio::InContext;
 
 /// The result of admitting an item.
 #[derive(Debug)]
@@ -222,24 +218,9 @@ impl PyEngine {
     ) -> PyResult<()> {
         let py = slf.py();
         let id = record.id;
-        let work = Native::alloc(py, || {
-            TaskCoroutine::new(slf.clone().unbind(), call, record)
-        })?;
+        let body = TaskBody::new(slf.clone().unbind(), call, record);
         self.registry.add_running(py, id, Running::default());
-        let options = Options {
-            event_loop: self.event_loop(py),
-            name,
-            context,
-            is_eager: self.is_eager,
-        };
-        let task = self.factory.make(&work, &options, &self.context)?;
-        if !self.is_eager {
-            let mut entered = TaskGuard::default();
-            entered.enter(self.event_loop(py), task.clone(), true)?;
-            let _context = InContext::enter(context)?;
-            // The coroutine stores the result until the asyncio task takes its own first step.
-            Native::<TaskCoroutine>::drive(&work, |work| Ok(work.step_ahead(&task)))?;
-        }
+        let task = self.factory.start(py, body, &Options { name, context })?;
         if self.registry.set_task(py, id, task.clone().unbind()) {
             let reached = task.call_method0(intern!(py, "cancel"))?.is_truthy()?;
             self.registry
