@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     # isort: split
     from headrace._core import IteratorResult as IteratorResult, __version__ as __version__
+    from headrace._explain import explain as explain
     from headrace._internal.sentinels import SKIP as SKIP, Skip as Skip
     from headrace.bridge import (
         PullPushBridgeObj as PullPushBridgeObj,

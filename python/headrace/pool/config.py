@@ -43,6 +43,8 @@ class Config(Generic[R]):
     """The items that an earlier run pulled and whose tasks it did not call: at most `lookahead`."""
     throughput: Throughput = field(default_factory=Throughput)
     paused: bool = False
+    paused_at: float | None = None
+    """The time of `pause()`, on the clock of the machine."""
     run: R | None = None
     """The active run."""
 

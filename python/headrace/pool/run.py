@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
+import headrace.pool._live as live
 import headrace.pool.reentrancy as reentrancy
 import headrace.task._current_lease as current_lease
 from headrace._core import Engine, pin_to_loop, unpin
@@ -78,7 +80,12 @@ class Run:
         self._policy: Policy
         self._clock: Callable[[], float]
         self._feeder: asyncio.Task[None] | None = None
-        self._is_feeding = False
+        # Whether the feeder pulls the source.
+        self.is_feeding = False
+        # The reason for which the feeder calls no task, if it is not the source or the capacity, and since when.
+        self.blocked: tuple[str, float] | None = None
+        # The thread of the event loop; set when the run starts.
+        self.thread = 0
         # Whether the run itself cancelled the feeder.
         self._stopped = False
         self._idle: asyncio.Future[None] | None = None
@@ -94,6 +101,11 @@ class Run:
         return self._engine
 
     # The methods for the consumer.
+
+    @property
+    def feeder(self) -> asyncio.Task[None] | None:
+        """The asyncio task that drives the run; None before the start."""
+        return self._feeder
 
     @property
     def running(self) -> bool:
@@ -171,6 +183,8 @@ class Run:
         self.events.unread.begin(self.loop)
         config.run = self
         pin_to_loop(self.loop, self)
+        self.thread = threading.get_ident()
+        live.add(self)
         # Not `loop.create_task`: a factory of eager tasks would run the feeder before `_feeder` is set.
         self._feeder = asyncio.Task(
             self._feed(),
@@ -208,7 +222,7 @@ class Run:
             self._give_back()
             # Tasks that were called are still retried, even if the runner is paused.
             self._set_state()
-            if self._is_feeding:
+            if self.is_feeding:
                 self._feeder.cancel()
         await asyncio.wait([self._feeder], timeout=timeout)
         if not self._feeder.done():
@@ -274,7 +288,7 @@ class Run:
     async def _feed(self) -> None:
         is_lost = False
         try:
-            self._is_feeding = True
+            self.is_feeding = True
             try:
                 await self._feed_loop()
             except asyncio.CancelledError:
@@ -282,7 +296,7 @@ class Run:
                     raise
                 self._feeder.uncancel()
             finally:
-                self._is_feeding = False
+                self.is_feeding = False
                 self.engine.clear_prefetch()
             if self.draining:
                 # The source may have returned an item to the cancelled pull.
@@ -306,11 +320,15 @@ class Run:
         while not self.ending and not self.draining:
             if not self.events.has_room():
                 engine.clear_prefetch()
+                self.blocked = "space for events", self._clock()
                 await self.events.room(self.loop)
+                self.blocked = None
                 self.events.wake_next()
             elif (gate := engine.gate()) is not None:
                 engine.clear_prefetch()
+                self.blocked = "gate", self._clock()
                 await gate
+                self.blocked = None
             elif engine.needs_executor():
                 await self.threads.start()
                 engine.set_executor_started()
@@ -379,6 +397,7 @@ class Run:
         if self.config.run is not self:
             return
         unpin(self.loop, self)
+        live.discard(self)
         self.config.run = None
         error = error_of(feeder)
         if not isinstance(error, asyncio.CancelledError):

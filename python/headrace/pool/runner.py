@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -267,6 +268,8 @@ class HierarchicalTaskPoolRunner(Uncopied):
 
         Without an active run, it applies to later runs. Idempotent.
         """
+        if not self._config.paused:
+            self._config.paused_at = time.monotonic()
         self._config.paused = True
         if self._config.run is not None:
             self._config.run.pause()

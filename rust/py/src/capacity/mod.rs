@@ -10,6 +10,7 @@
 //! | [`lease`] | `PyLease`, and suspending a lease |
 //! | [`permit`] | a permit without a lease, for the task pool |
 //! | [`prefetch`] | permits requested before the task that uses them is known |
+//! | [`listing`] | what a tree holds and what waits for it, as tuples |
 //! | [`timer`] | timers that serve the tree when time makes capacity available |
 //! | [`arguments`] | parses amounts, costs, priorities and weights |
 //! | [`convert`] | limits and snapshots as tuples |
@@ -23,6 +24,7 @@ mod arguments;
 mod convert;
 mod core_error;
 mod lease;
+mod listing;
 mod node;
 mod permit;
 mod prefetch;
@@ -45,6 +47,9 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<node::PyCapacity>()?;
     module.add_class::<lease::PyLease>()?;
     module.add_class::<lease::PySuspended>()?;
+    module.add_function(wrap_pyfunction!(listing::tree_of, module)?)?;
+    module.add_function(wrap_pyfunction!(listing::tree_activity, module)?)?;
+    module.add_function(wrap_pyfunction!(listing::tree_listing, module)?)?;
     let py = module.py();
     freelist::register::<lease::PyLease>(py)?;
     Native::<acquire::AcquireAwaitable>::register(py)?;

@@ -10,6 +10,7 @@ use pyo3::types::{PyDict, PyFloat, PyInt};
 
 use super::acquire::{AcquireAwaitable, one_slot};
 use super::arguments::Argument;
+use super::lease::PyLease;
 use super::node::PyCapacity;
 use super::prefetch::{PyPermitPrefetch, RunUsage};
 use super::tree::TreeHandle;
@@ -204,6 +205,16 @@ impl TaskPermit {
                 .bind(py)
                 .call_method0(intern!(py, "release"))
                 .map(drop),
+        }
+    }
+
+    /// Return the number of its permit in the tree; 0 for a lease of a class that is not known.
+    pub(crate) fn number(&self, py: Python<'_>) -> u64 {
+        match self {
+            Self::Native(permit) => permit.id.number(),
+            Self::Lease(lease) => {
+                (lease.bind(py).cast::<PyLease>()).map_or(0, |lease| lease.get().id().number())
+            }
         }
     }
 

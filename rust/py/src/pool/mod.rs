@@ -34,6 +34,7 @@
 //! | [`envelope`] | the event that the consumer gets |
 //! | [`event_queue`] | the unread events |
 //! | [`output_slots`] | the order of the events of an ordered run |
+//! | [`listing`] | the tasks of a run as tuples, for `headrace.explain()` |
 //! | [`throughput`] | the number of ended tasks, and their rate |
 
 mod completion;
@@ -43,6 +44,7 @@ mod envelope;
 mod event_queue;
 mod feeder;
 mod first_step;
+mod listing;
 mod output_slots;
 mod readiness;
 mod registry;
@@ -73,6 +75,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<event_queue::PyEventQueue>()?;
     module.add_function(wrap_pyfunction!(event_queue::install_native_anext, module)?)?;
     module.add_class::<engine::PyEngine>()?;
+    module.add_function(wrap_pyfunction!(listing::engine_tasks, module)?)?;
     module.add_class::<task_ids::PyTaskIds>()?;
     module.add_class::<throughput::PyThroughput>()
 }

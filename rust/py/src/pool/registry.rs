@@ -25,6 +25,8 @@ pub(super) struct Running {
     pub(super) is_disturbed: bool,
     /// Whether the current attempt has exceeded its timeout.
     pub(super) timed_out: bool,
+    /// The time at which it was called or last yielded a value; 0 for work of an executor that was not called yet.
+    pub(super) since: f64,
 }
 
 /// The work of a task that was submitted to an executor.
@@ -57,7 +59,7 @@ impl Waiting {
 traverse!(Waiting { record, request });
 
 #[derive(Debug)]
-enum Entry {
+pub(super) enum Entry {
     Running(Running),
     Waiting(Box<Waiting>),
 }
@@ -185,6 +187,16 @@ impl Registry {
             Some(Entry::Running(running)) => Some(running),
             _ => None,
         }
+    }
+
+    /// Call `look` with a task in any state; return `None` if it has ended.
+    pub(super) fn with_entry<T>(
+        &self,
+        py: Python<'_>,
+        id: u64,
+        look: impl FnOnce(&Entry) -> T,
+    ) -> Option<T> {
+        self.0.borrow(py).entries.get(&id).map(look)
     }
 
     pub(super) fn add_waiting(&self, py: Python<'_>, waiting: Waiting) {

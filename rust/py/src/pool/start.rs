@@ -217,10 +217,14 @@ impl PyEngine {
     ) -> PyResult<()> {
         let py = slf.py();
         let id = record.id;
+        let running = Running {
+            since: record.started.unwrap_or_default(),
+            ..Running::default()
+        };
         let work = Native::alloc(py, || {
             TaskCoroutine::new(slf.clone().unbind(), call, record)
         })?;
-        self.registry.add_running(py, id, Running::default());
+        self.registry.add_running(py, id, running);
         let options = Options {
             event_loop: self.event_loop(py),
             name,

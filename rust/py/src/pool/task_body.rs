@@ -44,6 +44,10 @@ impl TaskBody {
         }
     }
 
+    pub(super) fn record(&self) -> Option<&TaskRecord> {
+        self.record.as_ref()
+    }
+
     /// Take one step. `task` is the current asyncio task, if known.
     #[inline]
     pub(super) fn send<'py>(

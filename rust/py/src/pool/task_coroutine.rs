@@ -47,6 +47,11 @@ impl TaskCoroutine {
         }
     }
 
+    /// Return the record of its task, until the end of the attempt.
+    pub(super) fn record(&self) -> Option<&TaskRecord> {
+        self.body.as_ref()?.record()
+    }
+
     #[inline]
     fn step<'py>(
         &mut self,
