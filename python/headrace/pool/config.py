@@ -35,6 +35,7 @@ class Config(Generic[R]):
     max_buffered: int
     retry: Retry | None
     timeout: float | None
+    stall_after: float | None
     outcome_listener: OutcomeListener | None = field(init=False)
     """The source, if it is notified of the outcome of its items."""
     ids: TaskIds = field(default_factory=TaskIds)

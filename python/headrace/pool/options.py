@@ -22,3 +22,4 @@ class RunnerOptions(TypedDict, total=False):
     max_buffered: int
     retry: Retry | int | None
     timeout: float | None
+    stall_after: float | None

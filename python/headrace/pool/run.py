@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import headrace.pool._live as live
 import headrace.pool.reentrancy as reentrancy
 import headrace.task._current_lease as current_lease
-from headrace._core import Engine, pin_to_loop, unpin
+from headrace._core import Engine, pin_to_loop, set_tree_watcher, unpin
 from headrace._internal.error_notes import add_note_once
 from headrace._internal.tasks import wait_until_done
 from headrace.errors import SourceCancelledError, WrongLoopError
@@ -34,8 +34,21 @@ from headrace.task.task import Task
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Context
+    from weakref import ref
 
+    from headrace._core import TreeRef
+    from headrace.pool._stall import StallWatch
     from headrace.pool.config import Config
+
+
+def _watch_tree(tree: ref[TreeRef], loop: asyncio.AbstractEventLoop) -> None:
+    # Late: most programs never have a waiter.
+    from headrace.pool._stuck import watch
+
+    watch(tree, loop)
+
+
+set_tree_watcher(_watch_tree)
 
 
 class FirstError:
@@ -82,6 +95,7 @@ class Run:
         self._feeder: asyncio.Task[None] | None = None
         # Whether the feeder pulls the source.
         self.is_feeding = False
+        self._stall_watch: StallWatch | None = None
         # The reason for which the feeder calls no task, if it is not the source or the capacity, and since when.
         self.blocked: tuple[str, float] | None = None
         # The thread of the event loop; set when the run starts.
@@ -185,6 +199,11 @@ class Run:
         pin_to_loop(self.loop, self)
         self.thread = threading.get_ident()
         live.add(self)
+        if config.stall_after is not None:
+            # Late: an option that most programs do not use.
+            from headrace.pool._stall import StallWatch
+
+            self._stall_watch = StallWatch(self, config.stall_after)
         # Not `loop.create_task`: a factory of eager tasks would run the feeder before `_feeder` is set.
         self._feeder = asyncio.Task(
             self._feed(),
@@ -398,6 +417,9 @@ class Run:
             return
         unpin(self.loop, self)
         live.discard(self)
+        if self._stall_watch is not None:
+            self._stall_watch.cancel()
+            self._stall_watch = None
         self.config.run = None
         error = error_of(feeder)
         if not isinstance(error, asyncio.CancelledError):

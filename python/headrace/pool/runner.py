@@ -78,6 +78,9 @@ class HierarchicalTaskPoolRunner(Uncopied):
             calls after the first. None for no retries. A `Task` may have its own policy.
         timeout: The maximum time of each call of a task in seconds, without the wait for capacity; None for no limit. A
             `Task` may have its own timeout.
+        stall_after: The time in seconds after which a `StallWarning` names a call that has made no progress: that was not
+            called and yielded no value in this time. The warning comes at most a quarter of it late, once for each such
+            time, with the top of the stack. The call goes on. None for no warning.
 
     Raises:
         TypeError: `source` cannot be iterated, `capacity` is not a `CapacitySource`, or another parameter is of the wrong
@@ -98,6 +101,7 @@ class HierarchicalTaskPoolRunner(Uncopied):
         max_buffered: int = 1024,
         retry: Retry | int | None = None,
         timeout: float | None = None,
+        stall_after: float | None = None,
     ) -> None:
         _check(capacity, name, on_error, ordered)
         check_int("max_buffered", 1, max_buffered)
@@ -116,6 +120,7 @@ class HierarchicalTaskPoolRunner(Uncopied):
             max_buffered=max_buffered,
             retry=as_retry("retry", retry),
             timeout=check_time_limit("timeout", timeout),
+            stall_after=check_time_limit("stall_after", stall_after),
         )
 
     @property

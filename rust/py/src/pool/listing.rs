@@ -30,9 +30,47 @@ type Facts = (
 /// `"backing off"`.
 #[pyfunction]
 pub(super) fn engine_tasks(py: Python<'_>, engine: &Bound<'_, PyEngine>) -> PyResult<Vec<Facts>> {
+    let ids = engine.get().registry.ids(py);
+    facts_of(py, engine.get(), ids)
+}
+
+/// List the running tasks that have made no progress for `seconds` and were not listed before. A task makes progress when it is called
+/// and when it yields a value.
+#[pyfunction]
+pub(super) fn engine_stalled(
+    py: Python<'_>,
+    engine: &Bound<'_, PyEngine>,
+    seconds: f64,
+) -> PyResult<Vec<Facts>> {
+    let now = engine.get().now(py)?;
     let registry = &engine.get().registry;
+    let ids = registry.ids(py).into_iter().filter(|&id| {
+        let is_stalled = registry.with_running(py, id, |running| running.is_stalled(now, seconds));
+        is_stalled.unwrap_or(false)
+    });
+    let ids = ids.collect();
+    facts_of(py, engine.get(), ids)
+}
+
+impl Running {
+    /// Return whether a call has made no progress, once for each such time.
+    fn is_stalled(&mut self, now: f64, seconds: f64) -> bool {
+        if std::mem::take(&mut self.has_progressed) {
+            self.since = now;
+            self.is_reported = false;
+        }
+        let called = (self.submitted.as_ref()).map_or(Some(self.since), |work| work.record.started);
+        let since = called.map(|called| called.max(self.since));
+        !self.is_reported
+            && since.is_some_and(|since| now - since >= seconds)
+            && !std::mem::replace(&mut self.is_reported, true)
+    }
+}
+
+fn facts_of(py: Python<'_>, engine: &PyEngine, ids: Vec<u64>) -> PyResult<Vec<Facts>> {
+    let registry = &engine.registry;
     let mut found = Vec::new();
-    for id in registry.ids(py) {
+    for id in ids {
         let facts = registry.with_entry(py, id, |entry| match entry {
             Entry::Running(running) => of_running(py, id, running),
             Entry::Waiting(waiting) => of_waiting(py, waiting),

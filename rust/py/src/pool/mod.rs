@@ -76,6 +76,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(event_queue::install_native_anext, module)?)?;
     module.add_class::<engine::PyEngine>()?;
     module.add_function(wrap_pyfunction!(listing::engine_tasks, module)?)?;
+    module.add_function(wrap_pyfunction!(listing::engine_stalled, module)?)?;
     module.add_class::<task_ids::PyTaskIds>()?;
     module.add_class::<throughput::PyThroughput>()
 }

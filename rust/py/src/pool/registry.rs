@@ -25,8 +25,12 @@ pub(super) struct Running {
     pub(super) is_disturbed: bool,
     /// Whether the current attempt has exceeded its timeout.
     pub(super) timed_out: bool,
-    /// The time at which it was called or last yielded a value; 0 for work of an executor that was not called yet.
+    /// The time at which it was called, or of the scan that last noticed a value of it; 0 for work of an executor.
     pub(super) since: f64,
+    /// Whether it has yielded a value since the last scan for calls without progress.
+    pub(super) has_progressed: bool,
+    /// Whether it was reported as a call without progress.
+    pub(super) is_reported: bool,
 }
 
 /// The work of a task that was submitted to an executor.
@@ -263,10 +267,13 @@ impl Registry {
         })
     }
 
-    /// Return whether a task is being stopped.
-    pub(super) fn is_stopping(&self, py: Python<'_>, id: u64) -> bool {
-        let stopping = |running: &mut Running| running.cancel_requested || running.timed_out;
-        self.with_running(py, id, stopping).unwrap_or(false)
+    /// Note that a task yields a value. Return whether it is being stopped.
+    pub(super) fn note_progress(&self, py: Python<'_>, id: u64) -> bool {
+        let note = |running: &mut Running| {
+            running.has_progressed = true;
+            running.cancel_requested || running.timed_out
+        };
+        self.with_running(py, id, note).unwrap_or(false)
     }
 
     /// Mark a running task and cancel it, unless `mark` returns false. Return whether the task runs.
