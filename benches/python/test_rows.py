@@ -9,6 +9,7 @@ The libraries of a row are grouped with the code by hand. Here they share one pr
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import pkgutil
 from typing import TYPE_CHECKING, Any

@@ -138,3 +138,11 @@ class WouldDeadlock(HeadraceError, RuntimeError):
     Detected only for the awaiting task itself: `asyncio.gather`, and `asyncio.wait_for` up to CPython 3.11, await in a
     new task that holds no lease, and so wait. Use `acquire(..., timeout=)` or `asyncio.timeout` instead.
     """
+
+
+class DeadlockWarning(RuntimeWarning):
+    """All slots of a capacity are held by tasks that wait for that capacity, so none of them can ever continue."""
+
+
+class StallWarning(RuntimeWarning):
+    """A call of a pool has made no progress for its `stall_after`. It still runs."""

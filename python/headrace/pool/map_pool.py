@@ -55,6 +55,7 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         thread: Whether `fn` blocks and must run in threads.
         **options: The options of `HierarchicalTaskPoolRunner`:
             `name`, `ordered`, `window`, `lookahead`, `max_buffered`, `retry`, `timeout`, `executor`,
+            `stall_after`,
             and `on_error`, where `"stop"` ends the stream after the first error.
 
     Raises:

@@ -24,3 +24,4 @@ class RunnerOptions(TypedDict, total=False):
     retry: Retry | int | None
     timeout: float | None
     executor: Executor | None
+    stall_after: float | None

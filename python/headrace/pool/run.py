@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
+import headrace.pool._live as live
 import headrace.pool.reentrancy as reentrancy
 import headrace.task._current_lease as current_lease
-from headrace._core import Engine, pin_to_loop, unpin
+from headrace._core import Engine, pin_to_loop, set_tree_watcher, unpin
 from headrace._internal.error_notes import add_note_once
 from headrace._internal.tasks import wait_until_done
 from headrace.errors import SourceCancelledError, WrongLoopError
@@ -33,8 +35,21 @@ from headrace.pool.shutdown import End
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Context
+    from weakref import ref
 
+    from headrace._core import TreeRef
+    from headrace.pool._stall import StallWatch
     from headrace.pool.config import Config
+
+
+def _watch_tree(tree: ref[TreeRef], loop: asyncio.AbstractEventLoop) -> None:
+    # Late: most programs never have a waiter.
+    from headrace.pool._stuck import watch
+
+    watch(tree, loop)
+
+
+set_tree_watcher(_watch_tree)
 
 
 class FirstError:
@@ -83,7 +98,13 @@ class Run:
         self._policy: Policy
         self._clock: Callable[[], float]
         self._feeder: asyncio.Task[None] | None = None
-        self._is_feeding = False
+        # Whether the feeder pulls the source.
+        self.is_feeding = False
+        self._stall_watch: StallWatch | None = None
+        # The reason for which the feeder calls no task, if it is not the source or the capacity, and since when.
+        self.blocked: tuple[str, float] | None = None
+        # The thread of the event loop; set when the run starts.
+        self.thread = 0
         # Whether the run itself cancelled the feeder.
         self._stopped = False
         self._idle: asyncio.Future[None] | None = None
@@ -102,6 +123,11 @@ class Run:
         return self._engine
 
     # The methods for the consumer.
+
+    @property
+    def feeder(self) -> asyncio.Task[None] | None:
+        """The asyncio task that drives the run; None before the start."""
+        return self._feeder
 
     @property
     def running(self) -> bool:
@@ -179,6 +205,13 @@ class Run:
         self.events.unread.begin(self.loop)
         config.run = self
         pin_to_loop(self.loop, self)
+        self.thread = threading.get_ident()
+        live.add(self)
+        if config.stall_after is not None:
+            # Late: an option that most programs do not use.
+            from headrace.pool._stall import StallWatch
+
+            self._stall_watch = StallWatch(self, config.stall_after)
         # Not `loop.create_task`: a factory of eager tasks would run the feeder before `_feeder` is set.
         self._feeder = asyncio.Task(
             self._feed(),
@@ -216,7 +249,7 @@ class Run:
             self._give_back()
             # Tasks that were called are still retried, even if the runner is paused.
             self._set_state()
-            if self._is_feeding:
+            if self.is_feeding:
                 self._feeder.cancel()
         if caller is None and not self.end.inside.is_here():
             await asyncio.wait([self._feeder], timeout=timeout)
@@ -262,7 +295,7 @@ class Run:
             return
         self._engine.watch(len(self._inner))
         # The source may still return an item.
-        if not self._is_feeding:
+        if not self.is_feeding:
             self._inner.release(self._engine.tasks_left())
 
     async def _wait_for_end(self, *, leaving: bool) -> None:
@@ -330,7 +363,7 @@ class Run:
     async def _feed(self) -> None:
         is_lost = False
         try:
-            self._is_feeding = True
+            self.is_feeding = True
             try:
                 await self._feed_loop()
             except asyncio.CancelledError:
@@ -338,7 +371,7 @@ class Run:
                     raise
                 self._feeder.uncancel()
             finally:
-                self._is_feeding = False
+                self.is_feeding = False
                 self.engine.clear_prefetch()
             if self.draining:
                 # The source may have returned an item to the cancelled pull.
@@ -362,11 +395,15 @@ class Run:
         while not self.ending and not self.draining:
             if not self.events.has_room():
                 engine.clear_prefetch()
+                self.blocked = "space for events", self._clock()
                 await self.events.room(self.loop)
+                self.blocked = None
                 self.events.wake_next()
             elif (gate := engine.gate()) is not None:
                 engine.clear_prefetch()
+                self.blocked = "gate", self._clock()
                 await gate
+                self.blocked = None
             elif (is_given := engine.needs_executor()) is not None:
                 use = self.given if is_given and self.given is not None else self.threads
                 await use.start(self.loop, self.context, self._on_slots)
@@ -445,6 +482,10 @@ class Run:
         if self.config.run is not self:
             return
         unpin(self.loop, self)
+        live.discard(self)
+        if self._stall_watch is not None:
+            self._stall_watch.cancel()
+            self._stall_watch = None
         self.config.run = None
         error = error_of(feeder)
         if not isinstance(error, asyncio.CancelledError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -80,6 +81,9 @@ class HierarchicalTaskPoolRunner(Uncopied):
             `Task` may have its own timeout.
         executor: The executor that runs the tasks, except those with `thread=True`; None for the event loop. It is
             started by the first task, and not closed: it may serve several runners at a time, on one event loop.
+        stall_after: The time in seconds after which a `StallWarning` names a call that has made no progress: that was not
+            called and yielded no value in this time. The warning comes at most a quarter of it late, once for each such
+            time, with the top of the stack. The call goes on. None for no warning.
 
     Raises:
         TypeError: `source` cannot be iterated, `capacity` is not a `CapacitySource`, or another parameter is of the wrong
@@ -101,6 +105,7 @@ class HierarchicalTaskPoolRunner(Uncopied):
         retry: Retry | int | None = None,
         timeout: float | None = None,
         executor: Executor | None = None,
+        stall_after: float | None = None,
     ) -> None:
         _check_executor(executor)
         _check(capacity, name, on_error, ordered)
@@ -121,6 +126,7 @@ class HierarchicalTaskPoolRunner(Uncopied):
             retry=as_retry("retry", retry),
             timeout=check_time_limit("timeout", timeout),
             executor=executor,
+            stall_after=check_time_limit("stall_after", stall_after),
         )
 
     @property
@@ -280,6 +286,8 @@ class HierarchicalTaskPoolRunner(Uncopied):
 
         Without an active run, it applies to later runs. Idempotent.
         """
+        if not self._config.paused:
+            self._config.paused_at = time.monotonic()
         self._config.paused = True
         if self._config.run is not None:
             self._config.run.pause()

@@ -99,6 +99,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
         runtime::yield_budget::set_yield_budget,
         module
     )?)?;
+    module.add_function(wrap_pyfunction!(runtime::task_id::known_tasks, module)?)?;
     module.add_class::<push::callbacks::PyCallbacks>()?;
     module.add_class::<push::foreign_sink::PyDelivery>()?;
     module.add_class::<push::fan::PyFan>()?;

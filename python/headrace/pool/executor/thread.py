@@ -99,6 +99,15 @@ class ThreadExecutor(Uncopied):
             self._threads.shutdown()
             self._threads = None
 
+    def busy(self) -> list[tuple[int, str]]:
+        """Return the identifier of each thread that runs work, and the name of the work. Any thread may call it."""
+        threads = self._threads
+        return (
+            []
+            if threads is None
+            else [(one, work.name) for one, work in tuple(threads.busy.items())]
+        )
+
 
 class _ThreadHandle:
     __slots__ = (
@@ -136,6 +145,12 @@ class _ThreadHandle:
             self._ended(_Outcome(None, error))
             self._notify()
 
+    @property
+    def name(self) -> str:
+        """The name of the work, for messages."""
+        listener = self._listener
+        return "detached work" if listener is None else listener.name
+
     def cancel(self) -> CancelResult:
         return CancelResult.STOPPED if self._listener is None else CancelResult.RUNNING
 
@@ -156,7 +171,12 @@ class _ThreadHandle:
 
     def _work(self, task: Task) -> Callable[[], object]:
         """Run the task in a thread; return the callable that the thread calls next."""
-        return self._ended(_outcome(task))
+        busy, thread = self._threads.busy, threading.get_ident()
+        busy[thread] = self
+        try:
+            return self._ended(_outcome(task))
+        finally:
+            del busy[thread]
 
     def _ended(self, outcome: _Outcome) -> Callable[[], object]:
         # Set first, so that a `leave` that is too late finds it.
@@ -235,6 +255,8 @@ class _Threads:
         self._idle: deque[None] = deque()
         self._numbers = count(1)
         self._left = False
+        # The work that each thread runs, by the identifier of the thread.
+        self.busy: dict[int, _ThreadHandle] = {}
         self._calls: SimpleQueue[Callable[[], Callable[[], object]] | None] = SimpleQueue()
 
     def submit(self, call: Callable[[], Callable[[], object]]) -> None:

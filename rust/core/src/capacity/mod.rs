@@ -213,6 +213,7 @@ mod floor_invariants;
 mod index;
 #[cfg(any(test, debug_assertions))]
 mod invariants;
+mod listing;
 mod model;
 mod permit;
 mod policy;
@@ -229,6 +230,7 @@ pub use clock::{Clock, ManualClock, Monotonic, Time};
 pub use config::{Limit, NodeOptions, Settings};
 pub use cost::{Cost, ResourceId};
 pub use error::{AcquireError, AmountError, CostError, NodeError, PermitError};
+pub use listing::{HeldOff, Holder, WaitingRequest};
 pub use model::ids::{AlarmId, NodeId, OwnerId, PermitId};
 pub use permit::Permit;
 pub use policy::adaptive;

@@ -58,6 +58,11 @@ impl<B: Body> TaskCoroutine<B> {
         }
     }
 
+    /// Return the work, until it has ended.
+    pub(crate) fn body(&self) -> Option<&B> {
+        self.body.as_ref()
+    }
+
     #[inline]
     fn step<'py>(
         &mut self,

@@ -58,7 +58,10 @@ pub(super) fn limits_to_core(
 }
 
 /// Convert a limit to such a tuple, without its resource.
-fn limit_to_python<'py>(py: Python<'py>, limit: &Limit) -> PyResult<Bound<'py, PyTuple>> {
+pub(super) fn limit_to_python<'py>(
+    py: Python<'py>,
+    limit: &Limit,
+) -> PyResult<Bound<'py, PyTuple>> {
     match *limit {
         Limit::Slots(held) | Limit::Adaptive { start: held, .. } => {
             (NUMBER, arguments::number(py, held), 0.0, py.None())

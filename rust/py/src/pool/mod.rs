@@ -30,6 +30,7 @@
 //! | [`emitter`] | values that a task yields |
 //! | [`envelope`] | the event that the consumer gets |
 //! | [`event_queue`] | the unread events |
+//! | [`listing`] | the tasks of a run as tuples, for `headrace.explain()` |
 //! | [`throughput`] | the number of ended tasks, and their rate |
 
 mod completion;
@@ -39,6 +40,7 @@ mod envelope;
 mod event_queue;
 mod executor_slots;
 mod feeder;
+mod listing;
 mod readiness;
 mod registry;
 mod request;
@@ -67,6 +69,8 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<event_queue::PyEventQueue>()?;
     module.add_function(wrap_pyfunction!(event_queue::install_native_anext, module)?)?;
     module.add_class::<engine::PyEngine>()?;
+    module.add_function(wrap_pyfunction!(listing::engine_tasks, module)?)?;
+    module.add_function(wrap_pyfunction!(listing::engine_stalled, module)?)?;
     module.add_class::<task_ids::PyTaskIds>()?;
     module.add_class::<throughput::PyThroughput>()
 }

@@ -25,6 +25,12 @@ pub(super) struct Running {
     pub(super) is_disturbed: bool,
     /// Whether the current attempt has exceeded its timeout.
     pub(super) timed_out: bool,
+    /// The time at which it was called, or of the scan that last noticed a value of it; 0 for work of an executor.
+    pub(super) since: f64,
+    /// Whether it has yielded a value since the last scan for calls without progress.
+    pub(super) has_progressed: bool,
+    /// Whether it was reported as a call without progress.
+    pub(super) is_reported: bool,
 }
 
 /// The work of a task that was submitted to an executor.
@@ -57,7 +63,7 @@ impl Waiting {
 traverse!(Waiting { record, request });
 
 #[derive(Debug)]
-enum Entry {
+pub(super) enum Entry {
     Running(Running),
     Waiting(Box<Waiting>),
 }
@@ -188,6 +194,16 @@ impl Registry {
         }
     }
 
+    /// Call `look` with a task in any state; return `None` if it has ended.
+    pub(super) fn with_entry<T>(
+        &self,
+        py: Python<'_>,
+        id: u64,
+        look: impl FnOnce(&Entry) -> T,
+    ) -> Option<T> {
+        self.0.borrow(py).entries.get(&id).map(look)
+    }
+
     pub(super) fn add_waiting(&self, py: Python<'_>, waiting: Waiting) {
         let mut tasks = self.0.borrow(py);
         *tasks.count(waiting.is_queued()) += 1;
@@ -268,10 +284,13 @@ impl Registry {
         (entries.filter_map(|(id, entry)| Some((*id, handle(entry)?)))).collect()
     }
 
-    /// Return whether a task is being stopped.
-    pub(super) fn is_stopping(&self, py: Python<'_>, id: u64) -> bool {
-        let stopping = |running: &mut Running| running.cancel_requested || running.timed_out;
-        self.with_running(py, id, stopping).unwrap_or(false)
+    /// Note that a task yields a value. Return whether it is being stopped.
+    pub(super) fn note_progress(&self, py: Python<'_>, id: u64) -> bool {
+        let note = |running: &mut Running| {
+            running.has_progressed = true;
+            running.cancel_requested || running.timed_out
+        };
+        self.with_running(py, id, note).unwrap_or(false)
     }
 
     /// Mark a running task and cancel it, unless `mark` returns false. Return whether the task runs.

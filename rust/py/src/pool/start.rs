@@ -218,8 +218,12 @@ impl PyEngine {
     ) -> PyResult<()> {
         let py = slf.py();
         let id = record.id;
+        let running = Running {
+            since: record.started.unwrap_or_default(),
+            ..Running::default()
+        };
         let body = TaskBody::new(slf.clone().unbind(), call, record);
-        self.registry.add_running(py, id, Running::default());
+        self.registry.add_running(py, id, running);
         let task = self.factory.start(py, body, &Options { name, context })?;
         if self.registry.set_task(py, id, task.clone().unbind()) {
             let reached = task.call_method0(intern!(py, "cancel"))?.is_truthy()?;

@@ -78,6 +78,11 @@ impl TaskBody {
         }
     }
 
+    /// Return the record of the task, until the end of the attempt.
+    pub(super) fn record(&self) -> Option<&TaskRecord> {
+        self.record.as_ref()
+    }
+
     /// Call the function, and take the first step of its result.
     fn begin<'py>(&mut self, py: Python<'py>, call: &Call) -> PyResult<Step<'py>> {
         let engine = self.engine.bind(py);
