@@ -205,9 +205,10 @@ docs: build ## build the site into build/site; write the tables and pictures of 
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .PHONY: all
-all: ## what CI runs: test, lint, docs, demo
+all: ## what CI runs: test, lint, instructions, docs, demo
 	$(MAKE) test
 	$(MAKE) lint
+	$(MAKE) instructions
 	$(MAKE) docs
 	$(MAKE) demo
 

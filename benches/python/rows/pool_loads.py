@@ -1,7 +1,8 @@
 """Whole loads of a pool: a crawl whose tasks discover more tasks, and calls on uvloop.
 
-By hand, the crawl is a queue and workers, which is the usual recipe. headrace runs each node as a task, from a buffer. On uvloop, by hand
-is a row of tasks in order, and otherwise a `TaskGroup` and a `Semaphore`.
+By hand, the crawl is a queue and workers, the usual recipe, in which an error ends a worker. headrace runs each node as a task, from a
+buffer; `a task a node` does so with a `TaskGroup` and a `Semaphore`. On uvloop, by hand is a row of tasks in order, and otherwise a
+`TaskGroup` and a `Semaphore`.
 """
 
 from __future__ import annotations
@@ -49,6 +50,30 @@ async def crawled_by_hand(items: int) -> int:
     return result
 
 
+async def crawled_by_tasks(items: int) -> int:
+    queue: asyncio.Queue[int] = asyncio.Queue()
+    slots = asyncio.Semaphore(LIMIT)
+    result = 0
+
+    async def visit(node: int) -> None:
+        nonlocal result
+        try:
+            visited = await two_iterations(node)
+            result += visited
+            for found in found_at(node, items):
+                queue.put_nowait(found)
+        finally:
+            slots.release()
+
+    queue.put_nowait(0)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(items):
+            node = await queue.get()
+            await slots.acquire()
+            group.create_task(visit(node))
+    return result
+
+
 async def crawled_by_runner(items: int) -> int:
     from headrace import CapacitySource, HierarchicalTaskPoolRunner, PushPullBufferObj
 
@@ -93,7 +118,7 @@ GROUP = [
         f"a crawl of 50,000 nodes, {LIMIT} at once",
         "queue, workers",
         crawled_by_hand,
-        {"headrace": crawled_by_runner},
+        {"headrace": crawled_by_runner, "a task a node": crawled_by_tasks},
         Goal(1.0),
         items=50_000,
         is_whole=True,
