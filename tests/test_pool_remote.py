@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -513,6 +514,10 @@ async def test_settling_without_a_lease_is_refused() -> None:
 # 7. The window of streaming values.
 
 
+def has_at_least(items: list[Any], least: int) -> bool:
+    return len(items) >= least
+
+
 @pytest.mark.parametrize("window", [1, 3, 8])
 async def test_stream_is_at_most_a_window_ahead(window: int) -> None:
     executor = RemoteExecutor(window=window)
@@ -526,7 +531,7 @@ async def test_stream_is_at_most_a_window_ahead(window: int) -> None:
     await executor.start()
     work = executor.submit(Task(values))
     for read in range(10):
-        await eventually(lambda read=read: len(yielded) >= min(read + window, 20))
+        await eventually(partial(has_at_least, yielded, min(read + window, 20)))
         await quiet()
         # The worker holds no more values than the window besides those that were read.
         assert len(yielded) <= read + window

@@ -200,7 +200,7 @@ class _Explanation:
             now = run.clock()
             yield f"run {run.config.name}: {self.feeding(run, tasks, now)}"
             yield from _listed(tasks, partial(self.task, run, now))
-            for thread, name in run.threads.busy():
+            for thread, name in run.busy_threads():
                 where = position(thread_frames(self.frames.get(thread)))
                 yield f"  thread of {name}: at {where}"
 
@@ -270,11 +270,11 @@ class _Explanation:
         """Describe the trees of capacities that are in use."""
         trees: dict[int, _TreeTasks] = {}
         for run in self.runs:
-            tree, node = place_of(run)
+            tree, number = place_of(run)
             tasks = trees.setdefault(id(tree), _TreeTasks(tree))
             now = run.clock()
             for one in self.tasks[id(run)]:
-                tasks.add(node, one, self.task_name(run, one), now)
+                tasks.add(number, one, self.task_name(run, one), now)
         for capacity in self.capacities:
             try:
                 tree, _ = tree_of(capacity)

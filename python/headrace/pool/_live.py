@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from headrace._core import Engine, TreeRef
     from headrace.pool.config import Config
     from headrace.pool.event_queue import EventQueue
-    from headrace.pool.executor.thread import ThreadExecutor
 
 
 class LiveRun(Protocol):
@@ -25,7 +24,6 @@ class LiveRun(Protocol):
     loop: asyncio.AbstractEventLoop
     thread: int
     events: EventQueue
-    threads: ThreadExecutor
     blocked: tuple[str, float] | None
     is_feeding: bool
     draining: bool
@@ -44,6 +42,10 @@ class LiveRun(Protocol):
     @property
     def running(self) -> bool:
         """Whether the run has started and not ended."""
+        ...
+
+    def busy_threads(self) -> list[tuple[int, str]]:
+        """Return the identifier of each thread that runs work, and the name of the work."""
         ...
 
     def clock(self) -> float:

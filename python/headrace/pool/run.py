@@ -334,6 +334,12 @@ class Run:
             self._set_state()
             self._feeder.cancel()
 
+    def busy_threads(self) -> list[tuple[int, str]]:
+        """Return the identifier of each thread that runs work of an executor, and the name of the work. Any thread may call it."""
+        uses = [self.threads] if self.given is None else [self.threads, self.given]
+        executors = [use.executor for use in uses if isinstance(use.executor, ThreadExecutor)]
+        return [busy for executor in executors for busy in executor.busy()]
+
     def abandon(self) -> None:
         """End a run whose stream was dropped. May be called by a finaliser, in any thread."""
         self.events.close(wake=False)
