@@ -77,6 +77,12 @@ impl<T> Slab<T> {
         self.len
     }
 
+    /// Return the ticket of the next entry.
+    #[inline]
+    pub fn next_ticket(&self) -> NonZeroU64 {
+        self.next_ticket
+    }
+
     /// Return whether there is no entry.
     #[inline]
     pub fn is_empty(&self) -> bool {
