@@ -326,9 +326,9 @@ def test_reset_of_the_limit_that_is_exhausted(
 
 @pytest.mark.parametrize(
     ("reset", "seconds"),
-    [("1796119230", 30.0), ("1796119230000", 30.0), ("2026-12-01T10:00:30Z", 30.0), ("0", 0.0)],
+    [("1796119230", 30.0), ("1796119230000", 30.0), ("2026-12-01T10:00:30Z", 30.0), ("0", None)],
 )
-def test_reset_as_a_time(reset: str, seconds: float) -> None:
+def test_reset_as_a_time(reset: str, seconds: float | None) -> None:
     assert limit_reset({"x-ratelimit-reset": reset, "date": DATE}) == seconds
 
 
@@ -354,6 +354,7 @@ def test_delay_of_an_attribute() -> None:
     assert classify(ServiceError(retry_after=7)) == Verdict("throttled", 7.0, "ServiceError")
     assert classify(ServiceError(retry_after=timedelta(minutes=1))).delay == 60.0
     assert classify(ServiceError(status_code=503, retry_after=2.5)).kind == "throttled"
+    assert classify(ServiceError(status_code=200, retry_after=2.5)).kind == "transient"
     for wrong in (-1, float("nan"), float("inf"), True, "soon", None, [1]):
         assert classify(ServiceError(retry_after=wrong)).kind == "transient"
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace import classify
+from headrace import Verdict, classify
 from tests.answers import ANSWERS, Recorded
 
 if TYPE_CHECKING:
@@ -22,11 +22,16 @@ if TYPE_CHECKING:
 
 BY_NAME = {answer.name: answer for answer in ANSWERS}
 
-STREAM = (
+ANTHROPIC_STREAM = (
     'event: message_start\ndata: {"type": "message_start", "message": {"id": "msg_1", "type": "message", "role": "assistant", '
     '"content": [], "model": "claude", "stop_reason": null, "stop_sequence": null, "usage": {"input_tokens": 1, "output_tokens": 1}}}\n\n'
     'event: error\ndata: {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}\n\n'
 )
+OPENAI_STREAM = (
+    'data: {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o", "choices": []}\n\n'
+    'data: {"error": {"message": "Rate limit reached. Please try again in 1.5s.", "type": "tokens", "code": "rate_limit_exceeded"}}\n\n'
+)
+STREAMS = {"anthropic-stream": ANTHROPIC_STREAM, "openai-stream": OPENAI_STREAM}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -35,8 +40,8 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", 0)))
         name = self.path.split("/")[1].partition("?")[0]
-        if name == "stream":
-            self.reply(200, [("content-type", "text/event-stream")], STREAM)
+        if name in STREAMS:
+            self.reply(200, [("content-type", "text/event-stream")], STREAMS[name])
             return
         found = BY_NAME[name]
         self.reply(found.status, found.pairs(), found.body)
@@ -239,12 +244,30 @@ def test_answer_through_its_client(
     assert str(answer.status) in verdict.reason or answer.status < 400
 
 
-def test_error_in_the_middle_of_a_stream(server: str) -> None:
+def test_error_in_a_stream_of_openai(server: str) -> None:
+    openai = pytest.importorskip("openai")
+
+    def read() -> None:
+        with (
+            openai.OpenAI(api_key="x", base_url=f"{server}/openai-stream", max_retries=0) as client,
+            client.chat.completions.create(
+                model="gpt-4o", messages=MESSAGES, stream=True
+            ) as chunks,
+        ):
+            for _ in chunks:
+                pass
+
+    assert classify(raised_by(read)) == Verdict("throttled", 1.5, "openai, rate_limit_exceeded")
+
+
+def test_error_in_a_stream_of_anthropic(server: str) -> None:
     anthropic = pytest.importorskip("anthropic")
 
     def read() -> None:
         with (
-            anthropic.Anthropic(api_key="x", base_url=f"{server}/stream", max_retries=0) as client,
+            anthropic.Anthropic(
+                api_key="x", base_url=f"{server}/anthropic-stream", max_retries=0
+            ) as client,
             client.messages.create(
                 model="claude", max_tokens=9, messages=MESSAGES, stream=True
             ) as events,
