@@ -137,6 +137,7 @@ impl State {
         if let Some(resource) = self.nodes.at_mut(node).resource_mut(id) {
             resource.apply_controller(now);
         }
+        self.rescale_floors(node);
     }
 
     /// Return whether a waiter would be granted if the limit of this resource, which is adaptive, were higher.

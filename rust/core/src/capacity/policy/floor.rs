@@ -49,7 +49,9 @@ type Found = Result<u32, usize>;
 fn new_ceiling(limits: &[(ResourceId, Limit)], last: Option<u64>) -> Option<u64> {
     limits.iter().find_map(|&(id, limit)| match limit {
         Limit::Slots(slots) if id == ResourceId::SLOTS && slots.is_zero() => last,
-        Limit::Slots(slots) if id == ResourceId::SLOTS => Some(slots.as_micros()),
+        Limit::Slots(slots) | Limit::Adaptive { maximum: slots, .. } if id == ResourceId::SLOTS => {
+            Some(slots.as_micros())
+        }
         _ => None,
     })
 }
