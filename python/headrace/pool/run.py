@@ -15,6 +15,7 @@ import asyncio
 import sys
 import time
 from typing import TYPE_CHECKING
+from weakref import ref
 
 import headrace.pool.reentrancy as reentrancy
 import headrace.task._current_lease as current_lease
@@ -166,6 +167,7 @@ class Run:
             most_backing_off=min(config.max_buffered, sys.maxsize),
             debug=self.loop.get_debug(),
         )
+        self.end.inside.engine = ref(self._engine)
         self._set_state()
         self.end.begin(self.loop)
         self.events.unread.begin(self.loop)

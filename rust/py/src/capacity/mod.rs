@@ -28,6 +28,7 @@ mod permit;
 mod prefetch;
 mod queued;
 mod request;
+mod task_holding;
 mod timer;
 mod tree;
 
@@ -36,6 +37,7 @@ use pyo3::prelude::*;
 pub(crate) use node::PyCapacity;
 pub(crate) use permit::{CapacityClient, Next, TaskPermit, is_number};
 pub(crate) use prefetch::{PyPermitPrefetch, RunUsage};
+pub(crate) use task_holding::{TaskHolding, register_finder};
 
 use crate::coroutine::Native;
 use crate::coroutine::operation::Ready;

@@ -10,6 +10,7 @@ use pyo3::types::{PyDict, PyFloat, PyInt};
 
 use super::acquire::{AcquireAwaitable, one_slot};
 use super::arguments::Argument;
+use super::lease::PyLease;
 use super::node::PyCapacity;
 use super::prefetch::{PyPermitPrefetch, RunUsage};
 use super::tree::TreeHandle;
@@ -204,6 +205,17 @@ impl TaskPermit {
                 .bind(py)
                 .call_method0(intern!(py, "release"))
                 .map(drop),
+        }
+    }
+
+    /// Return the id of the permit in its tree; `None` for a lease of another class.
+    #[inline]
+    pub(crate) fn id(&self, py: Python<'_>) -> Option<PermitId> {
+        match self {
+            Self::Native(permit) => Some(permit.id),
+            Self::Lease(lease) => {
+                (lease.bind(py).cast::<PyLease>().ok()).map(|lease| lease.get().id())
+            }
         }
     }
 

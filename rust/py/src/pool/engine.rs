@@ -1,7 +1,7 @@
 //! The engine of a run: one object that starts, stops, times out, retries and reports all of its tasks.
 //! `headrace/pool/run.py` makes one for each run.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use pyo3::exceptions::PyException;
 use pyo3::intern;
@@ -13,6 +13,7 @@ use super::event_queue::PyEventQueue;
 use super::feeder::Feeder;
 use super::readiness::State;
 use super::registry::Registry;
+use super::self_wait;
 use super::task_factory::{self, TaskFactory};
 use super::task_ids::PyTaskIds;
 use super::task_record::{TaskRecord, TimeLimit};
@@ -28,7 +29,7 @@ use crate::pull::link::PyPullLink;
 use crate::runtime::clock::Clock;
 
 /// The engine of one run: see the [module](super).
-#[pyclass(name = "Engine", frozen, module = "headrace._core")]
+#[pyclass(name = "Engine", frozen, weakref, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct PyEngine {
     /// The decisions that are left to Python: see `headrace.pool.policy`.
@@ -62,6 +63,8 @@ pub(crate) struct PyEngine {
     /// The number of tasks in the delay before a retry at which no new task is called.
     pub(super) most_backing_off: usize,
     pub(super) factory: TaskFactory,
+    /// Whether a task had a cost of its own.
+    pub(super) has_costs: AtomicBool,
     /// Whether CPython supports `eager_start`.
     pub(super) is_eager: bool,
     /// Whether each step of a task is timed.
@@ -103,6 +106,7 @@ impl PyEngine {
         most_backing_off: usize,
         debug: bool,
     ) -> PyResult<Self> {
+        self_wait::set_variable(inside_variable.bind(py));
         let prefetch = Bound::new(py, PyPermitPrefetch::new(capacity.clone().unbind()))?.unbind();
         Ok(Self {
             policy,
@@ -130,6 +134,7 @@ impl PyEngine {
             lookahead,
             most_backing_off,
             factory: TaskFactory::default(),
+            has_costs: AtomicBool::new(false),
             is_eager: py.version_info() >= (3, 12),
             is_debug: debug,
             registry: Registry::default(),

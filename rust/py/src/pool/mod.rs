@@ -47,6 +47,7 @@ mod output_slots;
 mod readiness;
 mod registry;
 mod request;
+mod self_wait;
 mod start;
 mod submitted;
 mod task_body;
@@ -65,6 +66,7 @@ use crate::object::freelist;
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    crate::capacity::register_finder(self_wait::find);
     Native::<event_queue::Take>::register(py)?;
     Native::<feeder::Feeder>::register(py)?;
     Native::<task_coroutine::TaskCoroutine>::register(py)?;
