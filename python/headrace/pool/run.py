@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from typing import TYPE_CHECKING
+from weakref import ref
 
 import headrace.pool._live as live
 import headrace.pool.reentrancy as reentrancy
@@ -200,6 +201,7 @@ class Run:
             most_backing_off=min(config.max_buffered, sys.maxsize),
             debug=self.loop.get_debug(),
         )
+        self.end.inside.engine = ref(self._engine)
         self._set_state()
         self.end.begin(self.loop)
         self.events.unread.begin(self.loop)
