@@ -36,7 +36,6 @@ from headrace.pool.shutdown import End
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Context
-    from weakref import ref
 
     from headrace._core import TreeRef
     from headrace.pool._stall import StallWatch
