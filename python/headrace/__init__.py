@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         HeadraceError as HeadraceError,
         OrderError as OrderError,
         SourceCancelledError as SourceCancelledError,
+        ThrottledError as ThrottledError,
         WouldBlock as WouldBlock,
         WouldDeadlock as WouldDeadlock,
         WrongLoopError as WrongLoopError,

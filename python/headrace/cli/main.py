@@ -93,6 +93,7 @@ def _map(options: argparse.Namespace) -> int:
                 tokens=options.tokens,
                 token_rate=options.token_rate,
                 retries=options.retries,
+                cooldown=options.cooldown,
                 timeout=options.timeout,
             ),
             group_by=options.group_by,
@@ -282,8 +283,15 @@ def _parser() -> argparse.ArgumentParser:
         type=parse_natural,
         default=0,
         metavar="N",
-        help="retry a failed record up to N times, after 0.5 s, 1 s, 2 s and so on, or after the seconds in the "
-        "attribute retry_after of its error (default: 0)",
+        help="retry a failed record up to N times, after 0.5 s, 1 s, 2 s and so on, or after the delay that the error "
+        "states (default: 0)",
+    )
+    failures.add_argument(
+        "--no-cooldown",
+        dest="cooldown",
+        action="store_false",
+        help="treat a throttled answer, such as HTTP 429, as any other error; by default it delays all calls and its "
+        "record is called again",
     )
     failures.add_argument(
         "--timeout",

@@ -35,6 +35,8 @@ class Config(Generic[R]):
     max_buffered: int
     retry: Retry | None
     timeout: float | None
+    max_cooldown: float | None
+    """The maximum delay of a task after throttled answers, in seconds; None if they cool nothing down."""
     outcome_listener: OutcomeListener | None = field(init=False)
     """The source, if it is notified of the outcome of its items."""
     ids: TaskIds = field(default_factory=TaskIds)

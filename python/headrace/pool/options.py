@@ -22,3 +22,5 @@ class RunnerOptions(TypedDict, total=False):
     max_buffered: int
     retry: Retry | int | None
     timeout: float | None
+    cooldown: bool | None
+    max_cooldown: float

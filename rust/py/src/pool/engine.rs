@@ -60,6 +60,8 @@ pub(crate) struct PyEngine {
     pub(super) lookahead: usize,
     /// The number of tasks in the delay before a retry at which no new task is called.
     pub(super) most_backing_off: usize,
+    /// Whether a throttled answer cools the capacity down.
+    pub(super) cools_down: bool,
     pub(super) factory: TaskFactory,
     /// Whether CPython supports `eager_start`.
     pub(super) is_eager: bool,
@@ -77,7 +79,7 @@ pub(crate) struct PyEngine {
 #[pymethods]
 impl PyEngine {
     #[new]
-    #[pyo3(signature = (policy, *, name, source, outcome_listener, capacity, event_loop, clock, context, inside_variable, inside, lease_variable, events, ids, throughput, timeout, retry, lookahead, most_backing_off, debug))]
+    #[pyo3(signature = (policy, *, name, source, outcome_listener, capacity, event_loop, clock, context, inside_variable, inside, lease_variable, events, ids, throughput, timeout, retry, lookahead, most_backing_off, cools_down, debug))]
     #[expect(clippy::too_many_arguments, reason = "they are the parts of a run")]
     fn new(
         py: Python<'_>,
@@ -99,6 +101,7 @@ impl PyEngine {
         retry: Option<Py<PyAny>>,
         lookahead: usize,
         most_backing_off: usize,
+        cools_down: bool,
         debug: bool,
     ) -> PyResult<Self> {
         let prefetch = Bound::new(py, PyPermitPrefetch::new(capacity.clone().unbind()))?.unbind();
@@ -126,6 +129,7 @@ impl PyEngine {
             },
             lookahead,
             most_backing_off,
+            cools_down,
             factory: TaskFactory::default(),
             is_eager: py.version_info() >= (3, 12),
             is_debug: debug,

@@ -25,6 +25,8 @@ pub(super) struct Running {
     pub(super) is_disturbed: bool,
     /// Whether the current attempt has exceeded its timeout.
     pub(super) timed_out: bool,
+    /// Whether the current attempt has reported a value.
+    pub(super) has_emitted: bool,
 }
 
 /// The work of a task that was submitted to an executor.
@@ -50,7 +52,7 @@ pub(super) struct Waiting {
 impl Waiting {
     /// Return whether the task was never called.
     pub(super) fn is_queued(&self) -> bool {
-        self.record.attempt == 0
+        self.record.attempt == 0 && self.record.throttled().is_none()
     }
 }
 
@@ -251,10 +253,13 @@ impl Registry {
         })
     }
 
-    /// Return whether a task is being stopped.
-    pub(super) fn is_stopping(&self, py: Python<'_>, id: u64) -> bool {
-        let stopping = |running: &mut Running| running.cancel_requested || running.timed_out;
-        self.with_running(py, id, stopping).unwrap_or(false)
+    /// Note that a task reports a value. Return whether the task is being stopped.
+    pub(super) fn note_value(&self, py: Python<'_>, id: u64) -> bool {
+        let note = |running: &mut Running| {
+            running.has_emitted = true;
+            running.cancel_requested || running.timed_out
+        };
+        self.with_running(py, id, note).unwrap_or(false)
     }
 
     /// Mark a running task and cancel it, unless `mark` returns false. Return whether the task runs.

@@ -58,9 +58,10 @@ impl PyListener {
 
     fn returned(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let engine = self.engine.bind(py);
-        let Some((record, running)) = self.take(py)? else {
+        let Some((mut record, running)) = self.take(py)? else {
             return Ok(());
         };
+        record.release(py)?;
         if running.timed_out && !engine.get().can_cancel_submitted(py)? {
             // The executor could not stop the work at its timeout, so it returned late.
             let error = engine.get().timeout_error(py, &record)?;
@@ -106,7 +107,7 @@ impl PyListener {
         }
     }
 
-    /// Take the record and the state of work that has stopped, and release its capacity.
+    /// Take the record and the state of work that has stopped. It still holds its capacity.
     fn take(&self, py: Python<'_>) -> PyResult<Option<(TaskRecord, Running)>> {
         let engine = self.engine.get();
         let is_submitted = (engine.registry)
@@ -123,7 +124,6 @@ impl PyListener {
         };
         let mut record = work.record;
         engine.clear_timer(py, &mut record);
-        record.release(py)?;
         Ok(Some((record, running)))
     }
 }

@@ -42,6 +42,10 @@ pub(super) struct TaskOptions {
     pub(super) priority: Option<Py<PyAny>>,
     /// Whether an executor runs the task.
     pub(super) is_submitted: bool,
+    /// The time for which the capacity was cooled down before the task was accepted, if it has a queue timeout.
+    pub(super) cooled_before: f64,
+    /// The sum of the delays after throttled answers; `None` before the first one.
+    pub(super) throttled: Option<f64>,
 }
 
 /// A finite number of seconds.
@@ -80,6 +84,11 @@ impl TaskRecord {
 
     pub(super) fn timeout(&self) -> Option<&TimeLimit> {
         self.options.as_ref()?.timeout.as_ref()
+    }
+
+    /// Return the sum of the delays after throttled answers, if there was one.
+    pub(super) fn throttled(&self) -> Option<f64> {
+        self.options.as_ref()?.throttled
     }
 
     pub(super) fn is_submitted(&self) -> bool {

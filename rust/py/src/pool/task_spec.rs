@@ -98,5 +98,6 @@ fn merge(py: Python<'_>, own: &Options, defaults: &Defaults) -> PyResult<TaskOpt
         on_error: clone(&own.on_error),
         priority: clone(&own.priority),
         is_submitted: own.thread,
+        ..TaskOptions::default()
     })
 }
