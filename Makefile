@@ -61,7 +61,7 @@ help: ## say what there is
 .PHONY: setup
 setup: $(READY) ## make the virtual environment and put the pinned tools into it
 
-$(VENV)/.ready-%: requirements/%.txt requirements/build.txt requirements/test.txt requirements/examples.txt requirements/docs.txt \
+$(VENV)/.ready-%: requirements/%.txt requirements/build.txt requirements/test.txt requirements/sdks.txt requirements/examples.txt requirements/docs.txt \
 		requirements/constraints.txt
 	@[ -n "$(PYTHON)" ] || { echo "no CPython >= 3.11 on PATH; name one with PYTHON=" >&2; exit 1; }
 	"$(PYTHON)" -c '$(IS_CPYTHON)' || { echo "$(PYTHON) is not a CPython >= 3.11" >&2; exit 1; }
@@ -131,13 +131,14 @@ test-valgrind: ## the core's tests that are quick enough, under valgrind memchec
 		--config "target.'cfg(unix)'.runner = '$(MEMCHECK)'" $(MEMCHECKED) -- --skip two_hundred_a_second $(ARGS)
 
 .PHONY: soak
-soak: build ## 110 minutes of a processor: all at once, then random programs, each for SECONDS= (600); then a million items through buffers and pools, RUNS= times (20); 100,000 waiters cancelled at their grants; then CASES= (200000) of each of the five themes of the tree's model
+soak: build ## 110 minutes of a processor: all at once, then random programs, each for SECONDS= (600); then a million items through buffers and pools, RUNS= times (20); pools under each pair of options; 100,000 waiters cancelled at their grants; then CASES= (200000) of each of the five themes of the tree's model
 	HEADRACE_SOAK_SECONDS=$(or $(SECONDS),600) $(RUN) -m pytest tests/test_soak.py -q -o faulthandler_timeout=0 $(ARGS)
 	HEADRACE_FUZZ_SECONDS=$(or $(SECONDS),600) $(RUN) -m pytest tests/test_fuzz.py -q -rP -o faulthandler_timeout=0 $(ARGS)
 	for run in $$(seq $(or $(RUNS),20)); do \
 		echo "== run $$run"; \
 		HEADRACE_SOAK=10 $(RUN) -m pytest tests/test_buffer_soak.py tests/test_pool_soak.py -q -o faulthandler_timeout=0 $(ARGS); \
 	done
+	HEADRACE_SOAK=100 $(RUN) -m pytest tests/test_pool_pairs.py -k interrupted -q -o faulthandler_timeout=0 $(ARGS)
 	HEADRACE_ROUNDS=100000 $(RUN) -m pytest tests/test_capacity_loops.py -k cancellation_races_with_its_grant -q -o faulthandler_timeout=0 $(ARGS)
 	PROPTEST_CASES=$(or $(CASES),200000) cargo test --package headrace-core $(LOCKED) --test capacity_model
 
@@ -204,9 +205,10 @@ docs: build ## build the site into build/site; write the tables and pictures of 
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .PHONY: all
-all: ## what CI runs: test, lint, docs, demo
+all: ## what CI runs: test, lint, instructions, docs, demo
 	$(MAKE) test
 	$(MAKE) lint
+	$(MAKE) instructions
 	$(MAKE) docs
 	$(MAKE) demo
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from headrace._core import Lease as Lease
     from headrace.capacity.balancer import HierarchicalBalancer as HierarchicalBalancer
     from headrace.capacity.limits import (
+        AdaptiveLimit as AdaptiveLimit,
         Budget as Budget,
         Rate as Rate,
     )

@@ -40,8 +40,8 @@ class HierarchicalBalancer(ReprMixin, Uncopied):
     Cancel safety: leaving the block, for any reason, keeps the current limits.
 
     The balancer calls `resize`, which never revokes a lease. A limit that is resized elsewhere in the meantime is moved from
-    its new value. A closed child is dropped with its limit, and balancing continues for the others. Call `balance()`
-    directly to check once, from a timer of your own.
+    its new value. Of an `AdaptiveLimit` the maximum is moved. A closed child is dropped with its limit, and balancing
+    continues for the others. Call `balance()` directly to check once, from a timer of your own.
 
     Args:
         children: A mapping of each `CapacitySource` to the bounds of its limit, `(min, max)`.
@@ -175,6 +175,8 @@ class _Child:
     @property
     def limit(self) -> int:
         limit: Any = self.capacity.limits[self._resource]
+        # The balancer moves the maximum of an adaptive limit.
+        _, limit = self.capacity._adaptive().get(self._resource, (None, limit))
         return micros(limit)
 
     def measure(self, now: float, idle_below: float, busy_above: float) -> None:
@@ -250,6 +252,7 @@ def _checked_children(children: object, resource: str) -> list[_Child]:
         limit: Any = capacity.limits.get(resource)
         if not isinstance(limit, (int, float)):
             raise ValueError(f"{capacity!r} has no number of {resource!r} that could be moved")
+        _, limit = capacity._adaptive().get(resource, (None, limit))
         if not micros(least) <= micros(limit) <= micros(greatest):
             raise ValueError(
                 f"the limit of {capacity!r} must be between its bounds, {least!r} and {greatest!r}"

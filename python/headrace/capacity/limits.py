@@ -1,4 +1,4 @@
-"""The kinds of limits of a capacity: a number held at once, an amount per time (`Rate`), or a fixed total (`Budget`).
+"""The kinds of limits of a capacity: a number held at once, an `AdaptiveLimit` of it, an amount per time (`Rate`), a total (`Budget`).
 
 `CapacitySource` checks its limits here and converts them to the form of the core, which counts whole millionths.
 """
@@ -99,7 +99,55 @@ class Budget:
         checked_amount("amount", self.amount)
 
 
-Limit: TypeAlias = Number | Rate | Budget
+@dataclass(frozen=True, slots=True)
+class AdaptiveLimit:
+    """A number of slots that follows the server: it rises while calls wait for it, and falls when the server is overloaded.
+
+        api = CapacitySource(AdaptiveLimit(10, 1, 100))
+
+    Use it where the right number is unknown or changes. A task pool reports the outcomes of its tasks by itself; elsewhere, call
+    `lease.report()`. Without reports the limit stays at `start`.
+
+    Law: the amount held never exceeds the limit. Lowering the limit revokes no lease: nothing is granted until enough is released.
+    The limit rises only while a request waits for it and for nothing else, so never while the capacity is idle.
+    It falls by a tenth when a call is throttled (see `classify`), or when a tenth of the calls time out. Calls that began before a
+    decrease cause no other one. It also falls if the median duration of calls rises with the limit, so that a higher limit brings
+    no throughput: then calls only queue in the server. Other errors do not change it.
+    Bound: at most 256 durations.
+    Cost: a lock and some arithmetic for each report; nothing for other limits.
+
+    `resize(number)` sets the maximum and keeps what was learned. `capacity.limit` is the current limit. A cost up to the maximum is
+    accepted; one above the current limit raises the limit, and the minimum, to itself.
+
+    Args:
+        start: The limit before the first report.
+        minimum: The least limit, from 1.
+        maximum: The greatest limit.
+
+    Raises:
+        TypeError: A parameter is not a number.
+        ValueError: A parameter is not finite, below 1 or above 10**12, or they are not in the order minimum, start, maximum.
+    """
+
+    start: Number
+    minimum: Number
+    maximum: Number
+
+    def __post_init__(self) -> None:
+        for name in ("start", "minimum", "maximum"):
+            if checked_amount(name, getattr(self, name)) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+        if self.maximum < self.minimum:
+            raise ValueError(
+                f"maximum must be at least minimum, which is {self.minimum!r}, got {self.maximum!r}"
+            )
+        if not self.minimum <= self.start <= self.maximum:
+            raise ValueError(
+                f"start must be between minimum and maximum, {self.minimum!r} and {self.maximum!r}, got {self.start!r}"
+            )
+
+
+Limit: TypeAlias = Number | AdaptiveLimit | Rate | Budget
 """The limit of one resource. A plain number limits the amount held at once; releasing a lease returns it."""
 
 Limits: TypeAlias = "Limit | MappingOf[str, Limit]"
@@ -179,15 +227,17 @@ def _checked_limit(parameter: str, limit: object, besides: str = "") -> Limit:
         return replace(limit, amount=held(limit.amount), burst=burst)
     if isinstance(limit, Budget):
         return replace(limit, amount=held(limit.amount))
+    if isinstance(limit, AdaptiveLimit):
+        return AdaptiveLimit(held(limit.start), held(limit.minimum), held(limit.maximum))
     if isinstance(limit, bool) or not isinstance(limit, (int, float)):
         raise TypeError(
-            f"{parameter} must be a number, a Rate or a Budget{besides}, got {describe_value(limit)}"
+            f"{parameter} must be a number, an AdaptiveLimit, a Rate or a Budget{besides}, got {describe_value(limit)}"
         )
     return held(checked_amount(parameter, limit))
 
 
 CoreLimits: TypeAlias = "list[tuple[str, str, float, float, float | None]]"
-"""Limits in the form of the core: resource, kind, amount, `per`, burst."""
+"""Limits in the form of the core: resource, kind, amount, `per`, burst. An adaptive limit has its start, minimum and maximum there."""
 
 
 def to_core(limits: MappingOf[str, Limit]) -> CoreLimits:
@@ -198,6 +248,9 @@ def to_core(limits: MappingOf[str, Limit]) -> CoreLimits:
             converted.append((resource, "rate", limit.amount, limit.per, limit.burst))
         elif isinstance(limit, Budget):
             converted.append((resource, "budget", limit.amount, 0.0, None))
+        elif isinstance(limit, AdaptiveLimit):
+            bounds = (limit.minimum, limit.maximum)
+            converted.append((resource, "adaptive", limit.start, *bounds))
         else:
             converted.append((resource, "number", limit, 0.0, None))
     return converted

@@ -16,7 +16,7 @@ import headrace._core as _core
 from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import describe_value, format_repr, short_repr
 from headrace._internal.validate import check_flag
-from headrace.capacity.limits import SLOTS, Budget, Rate, checked_limits, to_core
+from headrace.capacity.limits import SLOTS, AdaptiveLimit, Budget, Rate, checked_limits, to_core
 from headrace.capacity.snapshot import CapacitySnapshot
 
 if TYPE_CHECKING:
@@ -55,10 +55,14 @@ class CapacitySource(Uncopied, _core.Capacity):
     queue. The amount that such a grant took of a rate or a budget is refunded.
 
     Args:
-        limit: A number of slots, a `Rate`, a `Budget`, or a mapping of resource to one of the three. A number is 0 or more,
+        limit: A number of slots, an `AdaptiveLimit`, a `Rate`, a `Budget`, or a mapping of resource to one of them. A number is 0 or more,
             and is stored as a whole number of millionths. 0 grants nothing until the limit is raised.
         parent: The parent node; `None` for a root.
         weight: The share relative to the siblings, from 0.001 to 1,000,000.
+        floor: A guaranteed minimum of slots, for a node with a parent; 0 for none. While this node holds fewer and has a
+            waiter that fits, the next release goes to it. An idle floor is lent to the siblings, so the wait for a slot of
+            the floor is at most the longest hold. It is guaranteed if each ancestor below the root has a floor that covers
+            the floors of its children. A floor gives no precedence at a rate.
         name: A name for messages and displays.
         clock: For a root only: the clock of the whole tree, a function that returns the time in seconds; `time.monotonic`
             by default. Pass `loop.time` to run the tree on virtual time. It is called in the thread that uses the tree.
@@ -66,10 +70,11 @@ class CapacitySource(Uncopied, _core.Capacity):
             Without such a node the answer cools down the capacity of the pool. Can be changed at any time.
 
     Raises:
-        TypeError: `limit` is not a limit, `parent` not a `CapacitySource`, `weight` not a number, `name` not a string,
-            `clock` not callable, or `cooldown` not a bool.
+        TypeError: `limit` is not a limit, `parent` not a `CapacitySource`, `weight` or `floor` not a number, `name` not
+            a string, `clock` not callable, or `cooldown` not a bool.
         ValueError: A limit is negative or not finite, above 10**12, or above 0 and less than a millionth; `weight` is out of
-            range; a resource has another kind of limit elsewhere in the tree; both `clock` and `parent` are given; or
+            range; `floor` is negative, above the limit, or given for a root, or the floors of all children of `parent` are
+            above its limit; a resource has another kind of limit elsewhere in the tree; both `clock` and `parent` are given; or
             `parent` is this node or one of its descendants.
         ClosedError: `parent` is closed.
     """
@@ -82,6 +87,7 @@ class CapacitySource(Uncopied, _core.Capacity):
         parent: CapacitySource | None = None,
         *,
         weight: float = 1.0,
+        floor: float = 0,
         name: str | None = None,
         clock: Callable[[], float] | None = None,
         cooldown: bool = False,
@@ -95,8 +101,10 @@ class CapacitySource(Uncopied, _core.Capacity):
         if parent is not None and any(node is self for node in _path(parent)):
             raise ValueError(f"parent must not be the capacity itself or below it, got {parent!r}")
         super().__init__(to_core(limits), parent, weight, name, clock)
+        self.floor = floor
         # A list of one element: the core replaces the element in the same atomic step as its own limits.
         self._current: list[Mapping[str, Limit]] = [MappingProxyType(limits)]
+        self._is_adaptive = any(isinstance(one, AdaptiveLimit) for one in limits.values())
         # Whether this node, and the whole path, limits only slots: amounts are then bare numbers.
         self._is_plain = not hasattr(limit, "keys")
         self._has_plain_path: bool = self._is_plain and (parent is None or parent._has_plain_path)
@@ -137,13 +145,16 @@ class CapacitySource(Uncopied, _core.Capacity):
 
     @property
     def limits(self) -> Mapping[str, Limit]:
-        """The limit of each resource, read-only."""
-        return self._limits
+        """The limit of each resource, read-only; for an adaptive one its current number."""
+        if not self._is_adaptive:
+            return self._limits
+        current = {resource: limit for resource, (limit, _) in self._adaptive().items()}
+        return MappingProxyType({**self._limits, **current})
 
     @property
     def limit(self) -> Any:
-        """The limit in the form in which it was given: one limit, or a mapping."""
-        return self._limits[SLOTS] if self._is_plain else self._limits
+        """The limit in the form in which it was given: one limit, or a mapping. Of an adaptive limit the current number."""
+        return self.limits[SLOTS] if self._is_plain else self.limits
 
     @property
     def cooldown(self) -> bool:
@@ -187,7 +198,7 @@ class CapacitySource(Uncopied, _core.Capacity):
 
         For a limit of 0 it is 1 if anything is held, otherwise 0.
         """
-        held, limits = self._held(), self._limits
+        held, limits = self._held(), self.limits
         return max(_part(held[resource], limit) for resource, limit in limits.items())
 
     def peek(self) -> Amounts | None:
@@ -210,11 +221,13 @@ class CapacitySource(Uncopied, _core.Capacity):
 
         Args:
             limit: One limit, if the node limits only slots; or a mapping of some of the resources to their new limits. A
-                resource keeps its kind: a number stays a number, a rate stays a rate.
+                resource keeps its kind: a number stays a number, a rate stays a rate. A number becomes the maximum of an
+                adaptive limit, and an `AdaptiveLimit` replaces its minimum and maximum; both keep what it has learned.
 
         Raises:
             TypeError: `limit` is not a limit.
-            ValueError: A limit is negative or not finite, the node has no such resource, or the kind differs.
+            ValueError: A limit is negative or not finite, the node has no such resource, or the kind differs; or a number of
+                slots above 0 is below the floor of the node, or below the floors of its children together.
             ClosedError: The node is closed.
         """
         changed = checked_limits("limit", limit)
@@ -224,12 +237,19 @@ class CapacitySource(Uncopied, _core.Capacity):
                 raise ValueError(
                     f"{self!r} does not limit {resource!r}; it limits {', '.join(map(repr, self._limits))}"
                 )
-            if (isinstance(old, Rate), isinstance(old, Budget)) != (
-                isinstance(new, Rate),
-                isinstance(new, Budget),
+            if _kind(old) is not _kind(new) or (
+                isinstance(new, AdaptiveLimit) and not isinstance(old, AdaptiveLimit)
             ):
                 raise ValueError(f"{resource!r} of {self!r} is {old!r}, and cannot become {new!r}")
         converted = to_core(changed)
+        if self._is_adaptive:
+            # The core keeps the maximum. Here the limit stays adaptive.
+            changed = {
+                resource: self._limits[resource]
+                if isinstance(self._limits[resource], AdaptiveLimit)
+                else new
+                for resource, new in changed.items()
+            }
         # A concurrent call may change the limits first: from another thread, or in this one from a signal handler, a
         # finaliser or the clock. The core then changes nothing, and the loop retries on top of that change.
         while True:
@@ -247,12 +267,16 @@ class CapacitySource(Uncopied, _core.Capacity):
 
     def _repr_parts(self) -> Iterator[str]:
         held = self._held()
-        for resource, limit in islice(self._limits.items(), _SHOWN):
-            whole = limit if isinstance(limit, (int, float)) else limit.amount
+        for resource, limit in islice(self.limits.items(), _SHOWN):
+            whole = _whole(limit)
             how = f" in {limit.per} s" if isinstance(limit, Rate) else ""
+            if isinstance(self._limits[resource], AdaptiveLimit):
+                how = ", adaptive"
             yield f"{held[resource]} of {whole} {short_repr(resource)[1:-1]}{how}"
         if len(self._limits) > _SHOWN:
             yield f"{len(self._limits) - _SHOWN} more resources"
+        if self.floor:
+            yield f"floor {self.floor}"
         if self.waiting:
             yield f"{self.waiting} waiting"
         if self.closed or self.paused:
@@ -339,8 +363,18 @@ def _shaped(amounts: dict[str, float], is_plain: bool) -> Amounts:
     return amounts[SLOTS] if is_plain else MappingProxyType(amounts)
 
 
+def _kind(limit: Limit) -> type[Rate | Budget] | None:
+    return type(limit) if isinstance(limit, (Rate, Budget)) else None
+
+
+def _whole(limit: Limit) -> float:
+    if isinstance(limit, AdaptiveLimit):
+        return limit.start
+    return limit if isinstance(limit, (int, float)) else limit.amount
+
+
 def _part(held: float, limit: Limit) -> float:
-    whole = limit if isinstance(limit, (int, float)) else limit.amount
+    whole = _whole(limit)
     if isinstance(limit, Rate) and limit.burst is not None:
         whole = limit.burst
     return held / whole if whole else float(held > 0)

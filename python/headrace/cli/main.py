@@ -95,6 +95,7 @@ def _map(options: argparse.Namespace) -> int:
                 retries=options.retries,
                 cooldown=options.cooldown,
                 timeout=options.timeout,
+                stall_after=options.stall_after,
             ),
             group_by=options.group_by,
             group_limit=options.group_limit or options.limit,
@@ -283,8 +284,8 @@ def _parser() -> argparse.ArgumentParser:
         type=parse_natural,
         default=0,
         metavar="N",
-        help="retry a failed record up to N times, after 0.5 s, 1 s, 2 s and so on, or after the delay that the error "
-        "states (default: 0)",
+        help="retry a failed record up to N times, after 0.5 s, 1 s, 2 s and so on, or after the seconds that the "
+        "server requires; not if another call fails alike, as with a refused key (default: 0)",
     )
     failures.add_argument(
         "--no-cooldown",
@@ -299,6 +300,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="fail a call that runs longer, time in queues excluded; a call in a thread cannot be stopped and fails "
         "when it returns (default: no timeout)",
+    )
+    failures.add_argument(
+        "--stall-after",
+        type=parse_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="name a call that has made no progress for this time on standard error; it goes on (default: 60)",
     )
     failures.add_argument(
         "--errors",

@@ -11,6 +11,7 @@ from headrace.cli.arguments import UNITS
 from headrace.cli.format import format_duration
 from headrace.cli.record_error import PermanentError
 from headrace.cli.report.series import RateSeries
+from headrace.task.failure import Verdict, classify
 from headrace.task.retry import Retry
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ class RunOptions:
     """How many times a failed record is retried."""
     timeout: float | None
     """The seconds that a call may take; None for no limit."""
-
-    cooldown: bool
+    stall_after: float | None = 60.0
+    """The seconds without progress after which a call is named on standard error; None for no message."""
+    cooldown: bool = True
     """Whether a throttled answer delays all calls."""
 
     def capacity(self) -> CapacitySource:
@@ -106,12 +108,13 @@ class RunOptions:
         """Return the options of each runner."""
         retry = None
         if self.retries:
-            retry = Retry(self.retries, _is_retryable)
+            retry = Retry(self.retries, classify=_classify)
         return {
             "name": "headrace map",
             "timeout": self.timeout,
             "retry": retry,
             "cooldown": self.cooldown,
+            "stall_after": self.stall_after,
         }
 
 
@@ -145,5 +148,5 @@ def _token_count(value: Any, field: str) -> float:
     )
 
 
-def _is_retryable(error: Exception) -> bool:
-    return not isinstance(error, PermanentError)
+def _classify(error: Exception) -> Verdict:
+    return Verdict("permanent") if isinstance(error, PermanentError) else classify(error)

@@ -11,7 +11,6 @@ from headrace._internal.reprs import describe_value, format_repr
 from headrace._internal.tasks import wait_until_done
 from headrace.capacity.node import checked_capacity
 from headrace.errors import SourceCancelledError
-from headrace.pool.events import EnvelopeType
 from headrace.pool.options import RunnerOptions
 from headrace.pool.runner import HierarchicalTaskPoolRunner
 from headrace.pull.base import PullObj
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
     from typing import Self, Unpack
 
+    from headrace._core import EventQueue
     from headrace.capacity.limits import Cost
     from headrace.capacity.node import CapacitySource
     from headrace.pool.progress import TaskRun
@@ -55,6 +55,7 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         thread: Whether `fn` blocks and must run in threads.
         **options: The options of `HierarchicalTaskPoolRunner`:
             `name`, `ordered`, `window`, `lookahead`, `max_buffered`, `retry`, `timeout`, `cooldown`, `max_cooldown`,
+            `executor`, `stall_after`,
             and `on_error`, where `"stop"` ends the stream after the first error.
 
     Raises:
@@ -155,27 +156,31 @@ class _Calls(Generic[OUT]):
         self.runner = HierarchicalTaskPoolRunner(tasks, capacity, **options)
         self._options: RunnerOptions = {**options, "name": self.runner.name}
         self._run: TaskRun | None = None
+        self._events: EventQueue | None = None
 
     def __aiter__(self) -> _Results[OUT]:
         return _Results(self)
 
-    async def result(self) -> OUT:
-        """Return the next result.
+    def result(self) -> Coroutine[Any, Any, OUT]:
+        """Return an awaitable of the next result.
 
         Raises:
             StopAsyncIteration: All calls have ended.
             BaseException: The exception object of a call or of the source; the next pull continues. For a cancelled call,
                 a `SourceCancelledError`.
         """
+        events = self._events
+        return self._first_result() if events is None else events.take_result(self._as_error)
+
+    async def _first_result(self) -> OUT:
         if self._run is None:
             self._run = self.runner.run_tasks(close_source=True)
-        while True:
-            envelope = await anext(self._run)
-            if envelope.type is EnvelopeType.FINAL:
-                value: OUT = envelope.value
-                return value
-            if envelope.error is not None:
-                raise _as_pull_error(envelope.error, f"raised in {self.runner.name}")
+        self._events = self._run._begin()
+        result: OUT = await self._events.take_result(self._as_error)
+        return result
+
+    def _as_error(self, error: BaseException) -> BaseException:
+        return _as_pull_error(error, f"raised in {self.runner.name}")
 
     async def aclose(self) -> None:
         """Cancel the calls, wait for them, and close the source, in the task that pulled it if that still runs."""
@@ -202,7 +207,7 @@ class _Calls(Generic[OUT]):
         yield self.tasks
         # A new runner has no state of the last cycle, such as an item that was not called.
         self.runner = HierarchicalTaskPoolRunner(self.tasks, self.runner.capacity, **self._options)
-        self._run = None
+        self._run = self._events = None
 
     def facts(self) -> Iterator[str]:
         """Yield the parts of the `repr` that describe the state."""

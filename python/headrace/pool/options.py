@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 if TYPE_CHECKING:
+    from headrace.pool.executor.executor import Executor
     from headrace.task.retry import Retry
 
 
@@ -24,3 +25,5 @@ class RunnerOptions(TypedDict, total=False):
     timeout: float | None
     cooldown: bool | None
     max_cooldown: float
+    executor: Executor | None
+    stall_after: float | None

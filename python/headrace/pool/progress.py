@@ -71,9 +71,13 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
         return self._first_pull() if events is None else events.take()
 
     async def _first_pull(self) -> TaskProgressEnvelope[Any]:
+        return await self._begin().take()
+
+    def _begin(self) -> EventQueue:
+        """Start the run, and return its queue; raise `StopAsyncIteration` if the stream was closed."""
         if self._run.events.closed:
             raise StopAsyncIteration
-        return await self._start().take()
+        return self._start()
 
     def _start(self) -> EventQueue:
         self._run.start()

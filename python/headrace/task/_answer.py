@@ -20,12 +20,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from headrace.task._grpc_status import decode_status
 from headrace.task._server_delay import advised_delay, parse_duration, requested_delay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 SHAPE = frozenset(
     {
@@ -84,8 +87,12 @@ def read_answer(error: BaseException) -> Answer:
             answer.headers = answer.headers or _headers(_get(holder, "headers"))
         for call in (error, response):
             _read_grpc(answer, call)
-        _read_body(answer, _body(error, response))
-        answer.codes += _texts(error, ("reason", "code", "type", "status", "grpc_status_code"))
+        for body in _bodies(error, response):
+            _read_body(answer, body)
+        if _get(error, "domain") is not None:
+            # An `ErrorInfo` of google-api-core. The `reason` of urllib is a text for people.
+            answer.codes += _texts(error, ("reason",))
+        answer.codes += _texts(error, ("code", "type", "status", "grpc_status_code"))
         answer.codes += _texts(_get(error, "error"), ("code",))
         if not answer.message:
             answer.message = _text(_get(error, "message"))
@@ -104,6 +111,14 @@ def _get(value: object, name: str) -> Any:
         return None
 
 
+def _called(function: Callable[[], object]) -> object:
+    """Return the result of a method, or None if it raises."""
+    try:
+        return function()
+    except Exception:
+        return None
+
+
 def _mapping(value: object) -> Mapping[object, object]:
     return cast("Mapping[object, object]", value) if isinstance(value, Mapping) else {}
 
@@ -117,10 +132,10 @@ def _list(value: object) -> list[object]:
 
 
 def _text(value: object) -> str:
-    """Return a text; that of a `StatusCode` of grpc is its name."""
+    """Return a text; that of a `StatusCode` of grpc is its name. A number has none, nor has an `HTTPStatus`."""
     if isinstance(value, str):
         return value[:_MAX_TEXT]
-    name = _get(value, "name")
+    name = None if isinstance(value, int) else _get(value, "name")
     return name if isinstance(name, str) else ""
 
 
@@ -166,16 +181,17 @@ def _headers(value: object) -> dict[str, str]:
     return headers
 
 
-def _body(error: BaseException, response: object) -> object:
-    """Return the decoded body of an answer, as far as it is in memory."""
+def _bodies(error: BaseException, response: object) -> Iterator[object]:
+    """Yield the decoded body of an answer, as far as it is in memory; before it, details that were taken out of it."""
     for name in ("body", "details"):
         value = _get(error, name)
         if value and isinstance(value, (Mapping, list, str, bytes)):
-            return _decoded(cast("object", value))
+            yield _decoded(cast("object", value))
+            if not isinstance(value, list):
+                return
     # `requests` would read the rest of a streamed answer from its socket.
-    if response is None or _get(response, "_content_consumed") is False:
-        return None
-    return _decoded(_get(response, "content"))
+    if response is not None and _get(response, "_content_consumed") is not False:
+        yield _decoded(_get(response, "content"))
 
 
 def _decoded(value: object) -> object:
@@ -215,7 +231,7 @@ def _read_body(answer: Answer, body: object) -> None:
         answer.codes += _values(_mapping(one), ("reason",))
     answer.codes += _values(error, ("code", "type", "status"))
     answer.codes += [kind.rpartition("#")[2] for kind in _values(whole, ("__type",))]
-    answer.message = _text(error.get("message"))
+    answer.message = _text(error.get("message")) or answer.message
     if (answer.status is None or answer.status < 400) and _is_status(code := error.get("code")):
         # A stream of events whose answer began with 200.
         answer.status = cast("int", code)
@@ -272,18 +288,21 @@ def _read_botocore(answer: Answer, response: Mapping[object, object]) -> None:
 
 def _read_grpc(answer: Answer, call: object) -> None:
     """Read the status, the metadata and the details of an RPC that failed."""
-    code, metadata = _get(call, "code"), _get(call, "trailing_metadata")
+    code, metadata, details = (
+        _get(call, name) for name in ("code", "trailing_metadata", "details")
+    )
     if not (callable(code) and callable(metadata)):
         return
-    for name, value in islice(cast("Any", metadata() or ()), _MAX_ITEMS):
-        if name == "grpc-status-details-bin":
-            for detail in decode_status(value):
-                _read_detail(answer, detail)
-        elif isinstance(value, str):
-            answer.headers.setdefault(str(name).lower(), value)
-    answer.codes += [name for name in (_text(code()),) if name]
-    details = _get(call, "details")
-    answer.message = _text(details()) if callable(details) else ""
+    pairs: Any = _called(metadata)
+    if isinstance(pairs, Iterable):
+        for name, value in islice(cast("Iterable[tuple[object, object]]", pairs), _MAX_ITEMS):
+            if name == "grpc-status-details-bin":
+                for detail in decode_status(value):
+                    _read_detail(answer, detail)
+            elif isinstance(value, str):
+                answer.headers.setdefault(str(name).lower(), value)
+    answer.codes += [name for name in (_text(_called(code)),) if name]
+    answer.message = _text(_called(details)) if callable(details) else ""
 
 
 def _delay(answer: Answer, error: BaseException) -> float | None:

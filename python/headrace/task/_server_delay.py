@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
 _MILLISECONDS = ("retry-after-ms", "x-ms-retry-after-ms", "grpc-retry-pushback-ms")
 
-_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ms|us|µs|ns|d|h|m|s)", re.ASCII)
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)
+# Each digit has one way to match, and texts are short: the time does not depend on a hostile server.
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ms|us|µs|ns|d|h|m|s)", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)", re.ASCII)
+_MAX_LENGTH = 40
 _UNITS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}  # fmt: skip
 
 # "Please try again in 6m0s.", "Please retry after 26 seconds.", "Please retry in 38.6s."
 _ADVICE = re.compile(
-    r"(?:try again|retry) (?:in|after) ((?:\d+\.?\d*(?:ms|[dhms]))+|\d+\.?\d*(?= ?sec| ?milli))( ?milli)?",
+    r"(?:try again|retry) (?:in|after) ((?:\d{1,12}(?:\.\d{0,12})?(?:ms|[dhms])){1,4}|\d{1,12}(?:\.\d{0,12})?(?= sec| milli))( milli)?",
     re.ASCII | re.IGNORECASE,
 )
 
@@ -73,7 +75,7 @@ def is_limit_exhausted(headers: Mapping[str, str]) -> bool:
 
 def advised_delay(message: str) -> float | None:
     """Return the delay in a message such as "Please try again in 1.2s."."""
-    found = _ADVICE.search(message)
+    found = _ADVICE.search(message, 0, 2_000)
     if found is None:
         return None
     delay = parse_duration(found[1])
@@ -86,6 +88,8 @@ def parse_duration(text: str) -> float | None:
     if number is not None:
         return number if number >= 0 else None
     text = text.strip()
+    if len(text) > _MAX_LENGTH:
+        return None
     parts = _PART.findall(text)
     if not parts or "".join(amount + unit for amount, unit in parts) != text:
         return None
@@ -112,7 +116,7 @@ def _delay(text: str, headers: Mapping[str, str]) -> float | None:
 
 def _number(text: str) -> float | None:
     text = text.strip()
-    return _finite(float(text)) if len(text) < 40 and _NUMBER.fullmatch(text) else None
+    return _finite(float(text)) if len(text) <= _MAX_LENGTH and _NUMBER.fullmatch(text) else None
 
 
 def _finite(number: float) -> float | None:
@@ -121,7 +125,7 @@ def _finite(number: float) -> float | None:
 
 def _timestamp(text: str) -> float | None:
     """Return the seconds since 1970 of an HTTP date or an RFC 3339 date."""
-    if not text:
+    if not text or len(text) > _MAX_LENGTH:
         return None
     # Imported late: few answers have a date, and these modules load many others.
     from datetime import UTC, datetime

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 Kind: TypeAlias = Literal["throttled", "transient", "permanent", "fatal"]
 
 _THROTTLED = """
-rate_limit_exceeded rate_limit_error requests tokens slow_down
+rate_limit_exceeded rate_limit_error slow_down
 overloaded_error
 RateLimitReached TooManyRequests
 RESOURCE_EXHAUSTED userRateLimitExceeded

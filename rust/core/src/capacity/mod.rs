@@ -57,6 +57,13 @@
 //! takes all of an uncontended resource takes nothing from its siblings; a charge for it would starve the child of the contended
 //! ones. Quota counts by the time in which the whole rate brings it.
 //!
+//! # Floors
+//!
+//! A child may have a *floor*, a guaranteed minimum of slots. While it holds fewer and has a waiter that fits, that waiter precedes
+//! those of its siblings at the next grant. An idle floor is lent. A grant below a floor is charged as all others, so a child
+//! receives its share or its floor, whichever is more, and its siblings share the rest by weight. Waiters with a reservation
+//! precede the floors, and the order at a rate is that of the shares (`policy/floor.rs`).
+//!
 //! # Wait queues
 //!
 //! The order in a wait queue is by arrival time, minus [`Settings::ageing`] for each step of priority. Equal priorities are
@@ -144,6 +151,12 @@
 //! tag, and the clock is read for one grant in sixteen (`policy/uncontended.rs`). When the first waiter arrives, all permits
 //! granted in this way are charged from then on.
 //!
+//! # Adaptive limits
+//!
+//! [`Limit::Adaptive`] is a number of slots that follows the outcomes of work, which [`Tree::report`] takes. [`adaptive`] explains how. A new
+//! limit is applied as by [`Tree::resize`]: lowering it revokes nothing. A cost above the current limit, but not above the maximum,
+//! raises it, as it could wait for ever otherwise.
+//!
 //! # Hand-off
 //!
 //! One lock guards the tree. An operation that frees capacity also grants it, in the same step, to futures that have not been
@@ -169,6 +182,8 @@
 //! 7. In any window of length t a rate admits at most `burst + rate x t`, apart from upward settlements and, where a waiter has
 //!    to wait for it, [`Settings::lateness`].
 //! 8. The same operations at the same times make the same grants.
+//! 9. Of the waiters that have no reservation and need slots but no rate: if one that fits is below a child that holds less than its
+//!    floor, it is granted before any waiter of the siblings that hold theirs.
 //!
 //! # Cost
 //!
@@ -202,9 +217,12 @@ mod clock;
 mod config;
 mod cost;
 mod error;
+#[cfg(any(test, debug_assertions))]
+mod floor_invariants;
 mod index;
 #[cfg(any(test, debug_assertions))]
 mod invariants;
+mod listing;
 mod model;
 mod permit;
 mod policy;
@@ -221,8 +239,10 @@ pub use clock::{Clock, ManualClock, Monotonic, Time};
 pub use config::{Limit, NodeOptions, Settings};
 pub use cost::{Cost, ResourceId};
 pub use error::{AcquireError, AmountError, CostError, NodeError, PermitError};
+pub use listing::{HeldOff, Holder, WaitingRequest};
 pub use model::ids::{AlarmId, NodeId, OwnerId, PermitId};
 pub use permit::Permit;
+pub use policy::adaptive;
 pub use request::AcquireRequest;
 pub use snapshot::{Cooldown, ResourceUsage, Snapshot, Usage};
 pub use timer::Alarm;

@@ -1,6 +1,7 @@
 //! `Permit`, a cost that is held until it is released, and the methods of `Tree` for a `PermitId`. `Tree::try_acquire`
 //! and the future `Acquire` return permits.
 
+use super::adaptive::Outcome;
 use super::model::permit_record::Held;
 use super::{AlarmId, Amount, Cost, NodeId, PermitError, PermitId, ResourceId, Resume, Tree};
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -73,6 +74,11 @@ impl Permit {
     /// [`PermitError`] if it was released, or is not suspended.
     pub fn resume(&self, alarm: Option<AlarmId>) -> Result<Resume, PermitError> {
         self.tree.take_again(self.id, alarm)
+    }
+
+    /// Report the outcome of the work to the adaptive limits that it is held at; see [`Tree::report`].
+    pub fn report(&self, outcome: Outcome) {
+        self.tree.report(self.id, outcome);
     }
 
     /// Return its id.
@@ -177,6 +183,28 @@ impl Tree {
             Held::Resuming(_) | Held::Regained => Err(PermitError::Suspended),
             Held::No => Ok(Resume::new(Arc::clone(self), node, permit.0, alarm)),
         }
+    }
+
+    /// Report the outcome of the work that a permit was acquired for to the adaptive limits that it is held at. Call it before the
+    /// release. Does nothing after that, or without such a limit.
+    ///
+    /// The first report tells the duration, from the grant on. Later ones count only if they are of congestion.
+    pub fn report(&self, permit: PermitId, outcome: Outcome) {
+        // As in `release`.
+        let Some(mut state) = self.lock_unless_broken() else {
+            return;
+        };
+        let mut wakes = WakeList::new();
+        state.report(permit.0, outcome, &mut wakes);
+        Self::finish(state, wakes);
+    }
+
+    /// Return whether `node` or one of its ancestors has an adaptive limit.
+    pub fn is_adaptive(&self, node: NodeId) -> bool {
+        let Some(state) = self.lock_unless_broken() else {
+            return false;
+        };
+        (state.find_node(node.key)).is_some_and(|node| state.has_adaptive_limit(node))
     }
 
     /// As [`Permit::cost`].

@@ -6,7 +6,7 @@ use super::model::node::{Life, Node};
 use super::model::resource::LimitState;
 use super::model::share::Share;
 use super::model::state::State;
-use super::{Limit, MAX_DEPTH, NodeError, NodeOptions, ResourceId, Weight};
+use super::{Amount, Limit, MAX_DEPTH, NodeError, NodeOptions, ResourceId, Weight};
 use crate::sync::{Key, WakeList};
 use std::time::Duration;
 
@@ -37,6 +37,7 @@ impl State {
             return Err(NodeError::TooDeep);
         }
         self.check_limits(&options.limits)?;
+        self.check_new_floor(above, options.floor, &options.limits)?;
         let share = Share::new(options.weight);
         let record = Node::new(above, depth, options.name, share);
         let key = self.nodes.insert(Box::new(record));
@@ -53,11 +54,13 @@ impl State {
             }
         }
         self.set_limits(node, &options.limits);
+        self.put_floor(node, options.floor);
         Ok(key)
     }
 
     /// Delete a node that nothing needs, and return its parent.
     pub(super) fn unlink(&mut self, node: u32) -> u32 {
+        self.drop_floor(node);
         let key = self.nodes.key_at(node);
         let resources: Vec<_> = self.nodes.at(node).resources.iter().map(|p| p.id).collect();
         self.end_ramp(node);
@@ -108,7 +111,7 @@ impl State {
                 if per < Duration::from_micros(1) || per > YEAR {
                     return Err(NodeError::Per(id));
                 }
-                if !amount.is_zero() && burst.is_some_and(super::Amount::is_zero) {
+                if !amount.is_zero() && burst.is_some_and(Amount::is_zero) {
                     return Err(NodeError::Burst(id));
                 }
             }
@@ -121,13 +124,13 @@ impl State {
         let here = self.nodes.at_mut(node);
         for resource in here.resources.iter_mut() {
             if !limits.iter().any(|(named, _)| *named == resource.id) {
+                resource.set_controller(None);
                 resource.set_limit_state(LimitState::None, now);
             }
         }
         for &(id, limit) in limits {
             self.kinds[id.0 as usize] = Some(limit.kind());
-            here.resource_or_new(id, limit.kind())
-                .set_limit_state(limit.into(), now);
+            here.resource_or_new(id, limit.kind()).set_limit(limit, now);
         }
     }
 
@@ -140,19 +143,35 @@ impl State {
     ) -> Result<(), NodeError> {
         let node = self.live(node)?;
         self.check_limits(limits)?;
-        self.read_clock();
-        // Heads are chosen again under the new limits.
-        let rates_headed: Vec<_> = self
-            .nodes
-            .at(node)
-            .resources
-            .iter()
-            .filter_map(|p| p.head)
-            .collect();
-        for waiter in rates_headed {
-            self.drop_rate_heads(waiter);
-            self.refresh(self.waiters.at(waiter).node);
+        self.check_floors(node, limits)?;
+        self.replace_limits(node, limits, wakes);
+        Ok(())
+    }
+
+    /// Replace all limits of a node; its ceiling of slots, with which floors and costs are compared, is `most`.
+    pub(super) fn adapt(
+        &mut self,
+        node: Key,
+        limits: &[(ResourceId, Limit)],
+        most: Amount,
+        wakes: &mut WakeList,
+    ) -> Result<(), NodeError> {
+        let node = self.live(node)?;
+        self.check_limits(limits)?;
+        self.check_floors(node, &[(ResourceId::SLOTS, Limit::Slots(most))])?;
+        self.replace_limits(node, limits, wakes);
+        if let Some(slots) = self.nodes.at_mut(node).resource_mut(ResourceId::SLOTS)
+            && slots.ceiling.is_some()
+        {
+            slots.ceiling = Some(most.as_micros());
         }
+        Ok(())
+    }
+
+    /// Replace all limits of a node by others, which were checked.
+    fn replace_limits(&mut self, node: u32, limits: &[(ResourceId, Limit)], wakes: &mut WakeList) {
+        self.read_clock();
+        self.drop_heads_of(node);
         let gone: Vec<_> = self.nodes.at(node).resources.iter().map(|p| p.id).collect();
         for id in gone {
             if !limits.iter().any(|(named, _)| *named == id) {
@@ -160,6 +179,7 @@ impl State {
             }
         }
         self.set_limits(node, limits);
+        self.rescale_floors(node);
         if self.waiting > 0 {
             for &(id, _) in limits {
                 self.exhaust(node, id, wakes);
@@ -168,7 +188,16 @@ impl State {
             self.check_rate_heads();
             self.dispatch(wakes);
         }
-        Ok(())
+    }
+
+    /// Drop the heads of the rates of a node: they are chosen again under its new limits.
+    pub(super) fn drop_heads_of(&mut self, node: u32) {
+        let resources = self.nodes.at(node).resources.iter();
+        let rates_headed: Vec<_> = resources.filter_map(|resource| resource.head).collect();
+        for waiter in rates_headed {
+            self.drop_rate_heads(waiter);
+            self.refresh(self.waiters.at(waiter).node);
+        }
     }
 
     /// Return the index of a node that is not closed.
@@ -184,6 +213,11 @@ impl State {
         let node = self.live(node)?;
         self.nodes.at_mut(node).share.weight = weight;
         Ok(())
+    }
+
+    pub(super) fn refloor(&mut self, node: Key, floor: Amount) -> Result<(), NodeError> {
+        let node = self.live(node)?;
+        self.set_floor(node, floor)
     }
 
     pub(super) fn pause(
@@ -215,6 +249,7 @@ impl State {
             }
         }
         for at in all {
+            self.drop_floor(at);
             self.fail_all(at, wakes);
         }
         self.dispatch(wakes);
@@ -228,6 +263,10 @@ impl State {
         self.read_clock();
         let here = self.nodes.at_mut(node);
         here.life = Life::Removed;
+        if here.first == NIL {
+            // Children that stay open keep what their parent is guaranteed.
+            self.drop_floor(node);
+        }
         self.fail_all(node, wakes);
         self.dispatch(wakes);
         self.forget(node);

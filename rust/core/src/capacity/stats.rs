@@ -24,6 +24,9 @@ fn takes_part(child: &Node) -> bool {
 
 impl Resource {
     fn limit(&self) -> Option<Limit> {
+        if let Some(controller) = self.controller() {
+            return Some(controller.as_limit());
+        }
         Some(match &self.limit {
             LimitState::None => return None,
             LimitState::Slots(limit) => Limit::Slots(Amount::raw(*limit)),
@@ -171,6 +174,7 @@ impl State {
             node: self.id_of(node),
             name: here.name.clone(),
             weight: here.share.weight,
+            floor: Amount::raw(here.floor.as_ref().map_or(0, |floor| floor.amount)),
             resources,
             waiting: here.waiting,
             permits: here.permits,

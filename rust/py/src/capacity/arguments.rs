@@ -61,7 +61,13 @@ pub(super) fn text<'a>(
 
 /// Parse an amount, which must not be negative.
 pub(super) fn amount(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<Amount> {
-    let too_large = || wrong_value(parameter, "be at most 10**12", value);
+    amount_of(value, || parameter.to_owned())
+}
+
+/// Parse an amount. `parameter` is called only for the message of an error.
+fn amount_of(value: &Bound<'_, PyAny>, parameter: impl Fn() -> String) -> PyResult<Amount> {
+    let wrong_value = |rule| wrong_value(&parameter(), rule, value);
+    let too_large = || wrong_value("be at most 10**12");
     if let Ok(number) = value.cast::<PyInt>()
         && !value.is_instance_of::<PyBool>()
     {
@@ -69,20 +75,20 @@ pub(super) fn amount(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<Amou
             Ok(units) if units <= Amount::MAX.as_micros() / Amount::ONE.as_micros() => {
                 Ok(Amount::units(units))
             }
-            _ if number.lt(0)? => Err(wrong_value(parameter, "not be negative", value)),
+            _ if number.lt(0)? => Err(wrong_value("not be negative")),
             _ => Err(too_large()),
         };
     }
     let Ok(number) = value.cast::<PyFloat>() else {
-        return Err(errors::wrong_type(parameter, "a number", value));
+        return Err(errors::wrong_type(&parameter(), "a number", value));
     };
     let units = number.value();
     if units.is_infinite() {
-        return Err(wrong_value(parameter, "be finite", value));
+        return Err(wrong_value("be finite"));
     }
     Amount::from_f64(units).map_err(|error| match error {
-        AmountError::NotANumber => wrong_value(parameter, "be finite", value),
-        AmountError::Negative => wrong_value(parameter, "not be negative", value),
+        AmountError::NotANumber => wrong_value("be finite"),
+        AmountError::Negative => wrong_value("not be negative"),
         AmountError::TooLarge | AmountError::TooSmall => too_large(),
     })
 }
@@ -140,7 +146,7 @@ fn part(
         )));
     };
     let text = errors::text("a resource of cost", text)?;
-    let amount = amount(&format!("cost[{text:?}]"), value)?;
+    let amount = amount_of(value, || format!("cost[{text:?}]"))?;
     Ok((known(&text)?, amount))
 }
 

@@ -11,7 +11,7 @@ use super::arguments;
 use super::tree::TreeHandle;
 use crate::errors;
 
-/// Limits as Python passes them: resource, kind, amount, `per`, burst.
+/// Limits as Python passes them: resource, kind, amount, `per`, burst. An adaptive limit has its start, minimum and maximum there.
 pub(super) type LimitTuples<'py> = Vec<(
     Bound<'py, PyString>,
     String,
@@ -24,6 +24,7 @@ pub(super) type LimitTuples<'py> = Vec<(
 const NUMBER: &str = "number";
 const RATE: &str = "rate";
 const BUDGET: &str = "budget";
+const ADAPTIVE: &str = "adaptive";
 
 /// Convert limits for the core.
 pub(super) fn limits_to_core(
@@ -41,6 +42,13 @@ pub(super) fn limits_to_core(
                 per: Duration::try_from_secs_f64(per).unwrap_or(Duration::MAX),
                 burst: (burst.map(|burst| arguments::amount("burst", &burst))).transpose()?,
             },
+            ADAPTIVE => Limit::Adaptive {
+                start: number,
+                minimum: Amount::from_f64(per).unwrap_or(Amount::MAX),
+                maximum: (burst.map(|burst| arguments::amount("maximum", &burst)))
+                    .transpose()?
+                    .unwrap_or(Amount::MAX),
+            },
             _ => Limit::Budget(number),
         };
         let name = errors::text("a resource of limit", &name)?;
@@ -50,9 +58,14 @@ pub(super) fn limits_to_core(
 }
 
 /// Convert a limit to such a tuple, without its resource.
-fn limit_to_python<'py>(py: Python<'py>, limit: &Limit) -> PyResult<Bound<'py, PyTuple>> {
+pub(super) fn limit_to_python<'py>(
+    py: Python<'py>,
+    limit: &Limit,
+) -> PyResult<Bound<'py, PyTuple>> {
     match *limit {
-        Limit::Slots(held) => (NUMBER, arguments::number(py, held), 0.0, py.None()),
+        Limit::Slots(held) | Limit::Adaptive { start: held, .. } => {
+            (NUMBER, arguments::number(py, held), 0.0, py.None())
+        }
         Limit::Rate { amount, per, burst } => (
             RATE,
             arguments::number(py, amount),
@@ -99,7 +112,12 @@ pub(super) fn snapshot_to_python<'py>(
     }
     let name = usage.name.as_deref();
     (
-        (name, resources, usage.weight.as_f64(), usage.waiting),
+        (
+            name,
+            resources,
+            (usage.weight.as_f64(), arguments::number(py, usage.floor)),
+            usage.waiting,
+        ),
         (usage.permits, usage.granted, usage.bypassed),
         (
             usage.mean_hold.map(|hold| hold.as_secs_f64()),

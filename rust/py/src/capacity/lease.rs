@@ -8,13 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
+use headrace_core::capacity::adaptive::Outcome;
 use headrace_core::capacity::{self as core, AlarmId, Amount, NodeId, PermitId, ResourceId, Tree};
-use pyo3::exceptions::{PyResourceWarning, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{
+    PyBaseException, PyResourceWarning, PyRuntimeError, PyTypeError, PyValueError,
+};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::{PyDict, PyMapping, PyString, PyTuple};
 
 use super::arguments::current_owner;
 use super::node::PyCapacity;
+use super::outcome::outcome_of;
 use super::queued::Queued;
 use super::timer::LoopTimer;
 use super::tree::{PyTreeRef, TreeHandle};
@@ -135,6 +139,43 @@ impl PyLease {
         (tree.settle(self.id(), &actual)).map_err(|error| core_error::permit_error(tree, error))
     }
 
+    /// Report the outcome of a call that was made under this lease, for the `AdaptiveLimit`s of its path. Without one it does nothing.
+    /// A pool reports the outcomes of its tasks by itself.
+    ///
+    /// The first report tells how long the call took, from the grant on. Further reports count if their error means congestion.
+    ///
+    /// Args:
+    ///     error: The error of the call; `None` if it returned a result.
+    ///     headers: The headers of the answer. They are not used yet.
+    ///
+    /// Raises:
+    ///     TypeError: `error` is no exception, or `headers` is no mapping of strings.
+    ///     RuntimeError: The lease was released.
+    #[pyo3(signature = (*, error = None, headers = None))]
+    fn report(
+        &self,
+        py: Python<'_>,
+        error: Option<&Bound<'_, PyAny>>,
+        headers: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        if let Some(error) = error
+            && !error.is_instance_of::<PyBaseException>()
+        {
+            return Err(errors::wrong_type("error", "exception or None", error));
+        }
+        if let Some(headers) = headers {
+            check_headers(headers)?;
+        }
+        if self.is_released() {
+            return Err(PyRuntimeError::new_err("this lease was released"));
+        }
+        let outcome = match error {
+            Some(error) => outcome_of(py, error)?,
+            None => Outcome::Done,
+        };
+        self.report_outcome(py, outcome)
+    }
+
     /// Suspend the lease for a block: return its slots, and acquire them again at the end of the block, queued like any
     /// other request. Use `async with lease.suspended():`, or `with` in a thread without an event loop. Rates and budgets stay
     /// charged.
@@ -209,7 +250,7 @@ impl PyLease {
     }
 
     #[inline]
-    fn id(&self) -> PermitId {
+    pub(super) fn id(&self) -> PermitId {
         self.permit.get().id
     }
 
@@ -257,6 +298,12 @@ impl PyLease {
         }
     }
 
+    /// Report an outcome to the adaptive limits of the path.
+    pub(super) fn report_outcome(&self, py: Python<'_>, outcome: Outcome) -> PyResult<()> {
+        self.handle().enter(py)?.report(self.id(), outcome);
+        Ok(())
+    }
+
     fn suspend(&self, py: Python<'_>) -> PyResult<()> {
         let tree = self.handle().enter(py)?;
         (tree.suspend(self.id())).map_err(|error| core_error::permit_error(tree, error))
@@ -272,6 +319,24 @@ impl Drop for PyLease {
             warn();
         }
     }
+}
+
+/// Refuse headers that are no mapping of strings.
+fn check_headers(headers: &Bound<'_, PyAny>) -> PyResult<()> {
+    let Ok(mapping) = headers.cast::<PyMapping>() else {
+        return Err(errors::wrong_type(
+            "headers",
+            "mapping of names to values, or None",
+            headers,
+        ));
+    };
+    for name in mapping.try_iter()? {
+        let name = name?;
+        if !name.is_instance_of::<PyString>() {
+            return Err(errors::wrong_type("the names of headers", "string", &name));
+        }
+    }
+    Ok(())
 }
 
 /// Warn about a lease that was not released. The warning runs Python code, which must not see an exception that is

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use headrace_core::capacity::{NodeId, NodeOptions, Tree};
+use headrace_core::capacity::{Limit, NodeId, NodeOptions, Tree};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -73,6 +73,7 @@ impl PyCapacity {
                 limits: convert::limits_to_core(py, handle, limits)?,
                 weight,
                 name,
+                ..NodeOptions::default()
             })
         };
         let (handle, gc_anchor, tree_ref, node) = match parent {
@@ -335,6 +336,18 @@ impl PyCapacity {
         self.change(py, |tree, node| tree.reweigh(node, weight))
     }
 
+    /// Return the guaranteed minimum of slots; may be set at any time.
+    #[getter]
+    fn floor<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(arguments::number(py, self.usage(py)?.floor))
+    }
+
+    #[setter]
+    fn set_floor(&self, py: Python<'_>, floor: &Bound<'_, PyAny>) -> PyResult<()> {
+        let floor = arguments::amount("floor", floor)?;
+        self.change(py, |tree, node| tree.refloor(node, floor))
+    }
+
     /// Return the name in messages and displays.
     #[getter]
     fn name(&self) -> PyResult<Option<String>> {
@@ -378,6 +391,19 @@ impl PyCapacity {
         self.change(py, |tree, node| tree.resize(node, &limits))?;
         current.set_item(0, after)?;
         Ok(true)
+    }
+
+    /// Return the current limit of each adaptive resource, and its maximum.
+    fn _adaptive<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let (tree, node) = self.enter(py)?;
+        let found = PyDict::new(py);
+        for (resource, limit) in tree.limits(node) {
+            if let Limit::Adaptive { start, maximum, .. } = limit {
+                let pair = (arguments::number(py, start), arguments::number(py, maximum));
+                found.set_item(&*tree.resource_name(resource), pair)?;
+            }
+        }
+        Ok(found)
     }
 
     /// Return the held amounts by resource.

@@ -4,12 +4,14 @@
 use std::sync::Arc;
 
 use headrace_core::capacity::PermitId;
+use headrace_core::capacity::adaptive::Outcome;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyInt};
 
 use super::acquire::{AcquireAwaitable, one_slot};
 use super::arguments::Argument;
+use super::lease::PyLease;
 use super::node::PyCapacity;
 use super::prefetch::{PyPermitPrefetch, RunUsage};
 use super::tree::TreeHandle;
@@ -25,6 +27,8 @@ pub(crate) struct CapacityClient {
     method: Py<PyAny>,
     /// Whether no subclass overrides `acquire_nowait` or `acquire`.
     is_native: bool,
+    /// Whether a limit of the path is adaptive, which never changes.
+    is_adaptive: bool,
 }
 
 impl CapacityClient {
@@ -37,7 +41,9 @@ impl CapacityClient {
         let name = intern!(py, "acquire_nowait");
         let (class, native) = (capacity.get_type(), py.get_type::<PyCapacity>());
         let is_native = |name| PyResult::Ok(class.getattr(name)?.is(native.getattr(name)?));
+        let (tree_ref, node) = capacity.get().tree_and_node()?;
         Ok(Self {
+            is_adaptive: tree_ref.get().0.peek().is_adaptive(node),
             capacity: capacity.clone().unbind(),
             prefetch,
             method: capacity.getattr(name)?.unbind(),
@@ -58,14 +64,19 @@ impl CapacityClient {
             _ if !self.is_native => return self.acquire_nowait(py, cost),
             None => one_slot(capacity.tree_and_node()?.1),
             Some(cost) if is_one(cost) => one_slot(capacity.tree_and_node()?.1),
-            Some(cost) if is_number(cost) => {
+            Some(cost) => {
                 capacity.request(py, Argument::Value(cost.as_borrowed()), Argument::Default)?
             }
-            Some(_) => return self.acquire_nowait(py, cost),
         };
-        let id = capacity.try_take(py, &request)?;
-        let handle = capacity.handle()?;
-        Ok(id.map(|id| TaskPermit::Native(TreePermit::new(handle, id))))
+        let Some(id) = capacity.try_take(py, &request)? else {
+            return Ok(None);
+        };
+        Ok(Some(if cost.is_none_or(is_number) {
+            TaskPermit::Native(TreePermit::new(capacity.handle()?, id))
+        } else {
+            let lease = PyLease::make(self.capacity.bind(py), id)?;
+            TaskPermit::Lease(lease.into_any().unbind())
+        }))
     }
 
     /// Return the awaitable of a lease; `None` if a subclass overrides the methods.
@@ -135,6 +146,12 @@ impl CapacityClient {
     /// Return whether no subclass has replaced `acquire` or `acquire_nowait` of the core.
     pub(crate) fn is_native(&self) -> bool {
         self.is_native
+    }
+
+    /// Return whether the outcomes of tasks are to be reported.
+    #[inline]
+    pub(crate) fn is_adaptive(&self) -> bool {
+        self.is_adaptive
     }
 
     /// Request a permit without prefetching others.
@@ -225,10 +242,32 @@ impl TaskPermit {
     pub(crate) fn release(&mut self, py: Python<'_>) -> PyResult<()> {
         match self {
             Self::Native(permit) => permit.release(py),
-            Self::Lease(lease) => lease
-                .bind(py)
-                .call_method0(intern!(py, "release"))
-                .map(drop),
+            Self::Lease(lease) => match lease.bind(py).cast_exact::<PyLease>() {
+                Ok(lease) => lease.get().release(py),
+                Err(_) => lease.call_method0(py, intern!(py, "release")).map(drop),
+            },
+        }
+    }
+
+    /// Report the outcome of the task to the adaptive limits of the path.
+    pub(crate) fn report(&self, py: Python<'_>, outcome: Outcome) -> PyResult<()> {
+        match self {
+            Self::Native(permit) => permit.report(py, outcome),
+            // A subclass may grant leases of its own.
+            Self::Lease(lease) => match lease.bind(py).cast::<PyLease>() {
+                Ok(lease) => lease.get().report_outcome(py, outcome),
+                Err(_) => Ok(()),
+            },
+        }
+    }
+
+    /// Return the number of its permit in the tree; 0 for a lease of a class that is not known.
+    pub(crate) fn number(&self, py: Python<'_>) -> u64 {
+        match self {
+            Self::Native(permit) => permit.id.number(),
+            Self::Lease(lease) => {
+                (lease.bind(py).cast::<PyLease>()).map_or(0, |lease| lease.get().id().number())
+            }
         }
     }
 
@@ -256,6 +295,13 @@ impl TreePermit {
             handle: Some(Arc::clone(handle)),
             id,
         }
+    }
+
+    fn report(&self, py: Python<'_>, outcome: Outcome) -> PyResult<()> {
+        if let Some(handle) = &self.handle {
+            handle.enter(py)?.report(self.id, outcome);
+        }
+        Ok(())
     }
 
     #[inline]

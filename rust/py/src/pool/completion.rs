@@ -1,7 +1,7 @@
 //! The end of an attempt and of a task: results, errors, retries and the last event. `task_body.rs` and `submitted.rs`
 //! call these methods of `Engine`.
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit, PyTimeoutError};
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit, PyTimeoutError};
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -10,7 +10,6 @@ use super::envelope::{EventKind, Fields, PyEnvelope};
 use super::registry::{Running, Waiting};
 use super::task_record::TaskRecord;
 use super::timers::Expiry;
-use crate::object::fast_attr::Field;
 use crate::runtime::asyncio;
 
 /// The cancellation state of an attempt when it ended.
@@ -34,10 +33,42 @@ impl From<Running> for Stopping {
 impl PyEngine {
     /// Remove an attempt that has stopped on the event loop. It still holds its capacity.
     #[inline]
-    fn stopped(&self, py: Python<'_>, record: &mut TaskRecord) -> Running {
+    fn stopped(
+        &self,
+        py: Python<'_>,
+        record: &mut TaskRecord,
+        error: Option<&PyErr>,
+    ) -> PyResult<Running> {
         let running = self.registry.remove_running(py, record.id);
         self.clear_timer(py, record);
-        running.unwrap_or_default()
+        if self.client.is_adaptive() {
+            let timed_out = (running.as_ref()).is_some_and(|running| running.timed_out);
+            self.report(py, record, error, timed_out)?;
+        }
+        Ok(running.unwrap_or_default())
+    }
+
+    /// Report the outcome of an attempt to the adaptive limits of its path. Its capacity is released if that fails.
+    #[cold]
+    pub(super) fn report(
+        &self,
+        py: Python<'_>,
+        record: &mut TaskRecord,
+        error: Option<&PyErr>,
+        timed_out: bool,
+    ) -> PyResult<()> {
+        let reported = record.report(py, error, timed_out);
+        if reported.is_err() {
+            self.free(py, record)?;
+        }
+        reported
+    }
+
+    /// Release the capacity of a task whose work has stopped, and its slot of the executor.
+    #[inline]
+    pub(super) fn free(&self, py: Python<'_>, record: &mut TaskRecord) -> PyResult<()> {
+        record.release(py)?;
+        self.release_slot(py, record)
     }
 
     /// Handle the result of an attempt. If the last step cancelled its own asyncio task, asyncio discards the result.
@@ -49,14 +80,14 @@ impl PyEngine {
     ) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        let mut running = this.stopped(py, &mut record);
+        let mut running = this.stopped(py, &mut record, None)?;
         record.release(py)?;
         let task = task
             .cloned()
             .or_else(|| (running.task.take()).map(|task| task.into_bound(py)))
             .or_else(|| asyncio::current_task_of(this.event_loop(py)));
         if let Some(task) = task
-            && let Some(error) = pending_cancellation(&task)?
+            && let Some(error) = asyncio::pending_cancellation(&task)?
         {
             let error = this.as_timeout(py, &record, &running, PyErr::from_value(error))?;
             return Self::failed_attempt(slf, record, error, running.into()).map(drop);
@@ -71,7 +102,7 @@ impl PyEngine {
         error: PyErr,
     ) -> PyResult<bool> {
         let py = slf.py();
-        let running = slf.get().stopped(py, &mut record);
+        let running = slf.get().stopped(py, &mut record, Some(&error))?;
         let error = slf.get().as_timeout(py, &record, &running, error)?;
         Self::failed_attempt(slf, record, error, running.into())
     }
@@ -137,6 +168,7 @@ impl PyEngine {
             && record.attempt > 0
             && !ends_program(py, &error);
         if !may_retry || (retry.is_none() && !this.cools_down) {
+            this.free(py, &mut record)?;
             return Self::fail(slf, record, error, stopping.is_disturbed);
         }
         let arguments = (
@@ -151,7 +183,7 @@ impl PyEngine {
         let decision = (this.policy.bind(py))
             .call_method1(intern!(py, "after_error"), arguments)
             .and_then(|decision| decision.extract::<Option<(bool, f64)>>());
-        record.release(py)?;
+        this.free(py, &mut record)?;
         match decision {
             Ok(Some((true, throttled))) => {
                 Self::call_again(slf, record, throttled)?;
@@ -326,26 +358,4 @@ impl PyEngine {
 /// Return whether asyncio raises this error out of the event loop.
 pub(super) fn ends_program(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py)
-}
-
-/// Return the `CancelledError` of an asyncio task that was cancelled during its last step. No later step would raise it.
-fn pending_cancellation<'py>(task: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
-    static MUST_CANCEL: Field = Field::new("_must_cancel");
-    let py = task.py();
-    let must = match MUST_CANCEL.read(task) {
-        Some(must) => must?,
-        None => task
-            .getattr_opt(intern!(py, "_must_cancel"))?
-            .ok_or_else(|| {
-                PyRuntimeError::new_err(
-                    "this interpreter's asyncio.Task has no _must_cancel, which a pool needs",
-                )
-            })?,
-    };
-    if must.is_truthy()? {
-        return task
-            .call_method0(intern!(py, "_make_cancelled_error"))
-            .map(Some);
-    }
-    Ok(None)
 }

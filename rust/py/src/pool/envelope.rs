@@ -211,6 +211,24 @@ impl PyEnvelope {
         Ok(envelope)
     }
 
+    /// Return the final value or the error of the task; `None` if this is not its last envelope.
+    #[inline]
+    pub(super) fn outcome<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<Option<Result<Bound<'py, PyAny>, Bound<'py, PyAny>>>> {
+        let fields = self.0.get();
+        if let Some(error) = &fields.error {
+            return Ok(Some(Err(error.bind(py).clone())));
+        }
+        let last = EventKind::Final.object(py)?;
+        if !fields.kind.as_ref().is_some_and(|kind| kind.is(last)) {
+            return Ok(None);
+        }
+        let value = fields.value.as_ref().map(|value| value.bind(py).clone());
+        Ok(Some(Ok(value.unwrap_or_else(|| py.None().into_bound(py)))))
+    }
+
     fn fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let fields = self.0.get();
         (

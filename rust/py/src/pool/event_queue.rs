@@ -14,13 +14,13 @@ use pyo3::types::PyType;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::envelope::PyEnvelope;
-use super::output_slots::OutputSlots;
 use crate::buffer::PyBuffer;
 use crate::coroutine::{Class, Coroutine, Native, Pending, Step};
 use crate::errors::{self, RaisedError};
 use crate::object::fast_attr::Field;
 use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
+use crate::object::output_slots::OutputSlots;
 use crate::pull::control;
 use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::this_thread;
@@ -46,7 +46,7 @@ pub(crate) struct PyEventQueue {
     most: usize,
     /// The maximum number of slots; `None` unless the run is ordered.
     window: Option<usize>,
-    slots: GilCell<OutputSlots>,
+    slots: GilCell<OutputSlots<Py<PyAny>>>,
 }
 
 #[pymethods]
@@ -84,6 +84,16 @@ impl PyEventQueue {
     fn take(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
         Native::alloc(slf.py(), || Take {
             events: slf.unbind(),
+            as_error: None,
+            pending: None,
+        })
+    }
+
+    /// Return an awaitable of the next result of a task. It raises `as_error(error)` for a task that failed.
+    fn take_result(slf: Bound<'_, Self>, as_error: Py<PyAny>) -> PyResult<Bound<'_, PyAny>> {
+        Native::alloc(slf.py(), || Take {
+            events: slf.unbind(),
+            as_error: Some(as_error),
             pending: None,
         })
     }
@@ -251,10 +261,12 @@ pub(crate) fn install_native_anext(class_: &Bound<'_, PyType>) {
     }
 }
 
-/// One pull of an envelope.
+/// One pull of an envelope or of a result.
 #[derive(Debug)]
 pub(crate) struct Take {
     events: Py<PyEventQueue>,
+    /// Converts the error of a task to the one that a pull of a result raises; `None` for a pull of an envelope.
+    as_error: Option<Py<PyAny>>,
     pending: Option<Pending<Get<Py<PyAny>>>>,
 }
 
@@ -262,6 +274,33 @@ static CLASS: Class = Class::new();
 
 impl Take {
     fn step<'py>(&mut self, py: Python<'py>) -> PyResult<Step<'py>> {
+        loop {
+            let envelope = match (self.step_envelope(py)?, &self.as_error) {
+                (Step::Return(envelope), Some(_)) => envelope,
+                (step, _) => return Ok(step),
+            };
+            self.pending = None;
+            if let Some(result) = self.result(envelope)? {
+                return Ok(Step::Return(result));
+            }
+        }
+    }
+
+    /// Return the final value of a task, or raise its error; return `None` for any other envelope.
+    fn result<'py>(&self, envelope: Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = envelope.py();
+        let envelope = envelope.cast_into_exact::<PyEnvelope>()?;
+        match envelope.get().outcome(py)? {
+            Some(Ok(value)) => Ok(Some(value)),
+            None => Ok(None),
+            Some(Err(error)) => {
+                let as_error = self.as_error.as_ref().expect("this is a pull of a result");
+                Err(PyErr::from_value(as_error.bind(py).call1((error,))?))
+            }
+        }
+    }
+
+    fn step_envelope<'py>(&mut self, py: Python<'py>) -> PyResult<Step<'py>> {
         let events = self.events.bind(py).clone();
         let buffer = events.get().buffer.get();
         if self.pending.is_none() {
@@ -364,4 +403,8 @@ impl Coroutine for Take {
     }
 }
 
-traverse!(Take { events, pending });
+traverse!(Take {
+    events,
+    as_error,
+    pending
+});

@@ -3,6 +3,7 @@
 
 use super::rate::Rate;
 use super::waiter::Rank;
+use crate::capacity::adaptive::Controller;
 use crate::capacity::clock::nanos;
 use crate::capacity::index::demand::Demand;
 use crate::capacity::index::sorted_set::SortedSet;
@@ -34,7 +35,9 @@ pub(in crate::capacity) enum LimitState {
 impl From<Limit> for LimitState {
     fn from(limit: Limit) -> Self {
         match limit {
-            Limit::Slots(slots) => Self::Slots(slots.as_micros()),
+            Limit::Slots(slots) | Limit::Adaptive { start: slots, .. } => {
+                Self::Slots(slots.as_micros())
+            }
             Limit::Rate { amount, per, burst } => Self::Rate(Box::new(Rate::new(
                 amount.as_micros(),
                 nanos(per),
@@ -51,7 +54,7 @@ impl From<Limit> for LimitState {
 impl Limit {
     pub(in crate::capacity) fn kind(&self) -> ResourceKind {
         match self {
-            Self::Slots(_) => ResourceKind::Slots,
+            Self::Slots(_) | Self::Adaptive { .. } => ResourceKind::Slots,
             Self::Rate { .. } => ResourceKind::Rate,
             Self::Budget(_) => ResourceKind::Budget,
         }
@@ -102,6 +105,8 @@ struct Extra {
     passed_over: Vec<u32>,
     /// Of a budget: all waiters by their amount.
     queue: SortedSet<(u64, u32)>,
+    /// Of adaptive slots.
+    controller: Option<Controller>,
 }
 
 impl Resource {
@@ -150,6 +155,22 @@ impl Resource {
             self.ceiling = None;
             self.not_before = Time::ZERO;
             self.most = usize::MAX;
+        }
+    }
+
+    /// Return the controller of an adaptive limit.
+    pub(in crate::capacity) fn controller(&self) -> Option<&Controller> {
+        self.extra.as_ref()?.controller.as_ref()
+    }
+
+    pub(in crate::capacity) fn controller_mut(&mut self) -> Option<&mut Controller> {
+        self.extra.as_mut()?.controller.as_mut()
+    }
+
+    /// Replace the controller.
+    pub(in crate::capacity) fn set_controller(&mut self, controller: Option<Controller>) {
+        if controller.is_some() || self.extra.is_some() {
+            self.extra().controller = controller;
         }
     }
 

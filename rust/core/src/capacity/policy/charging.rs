@@ -73,6 +73,7 @@ impl State {
             },
             owner,
             is_listed: false,
+            is_reported: false,
             older: NIL,
             newer: NIL,
             held: Held::Yes,

@@ -42,7 +42,9 @@ impl State {
 
     /// Put a waiter among the offered ones, behind them, or among the parked ones.
     fn place(&mut self, node: u32, rank: Rank, waiter: u32) {
-        if self.is_above_a_limit(node, &self.waiters.at(waiter).cost) {
+        if self.is_above_a_limit(node, &self.waiters.at(waiter).cost)
+            && !self.raise_adaptive_limits(node, waiter)
+        {
             self.park(node, rank, waiter);
             return;
         }
@@ -173,9 +175,9 @@ impl State {
             self.for_path(at, |node| node.parked -= back);
             let offered: Vec<_> = self.nodes.at(at).queue.offered().collect();
             for waiter in offered {
-                let record = self.waiters.at(waiter);
-                if self.is_above_a_limit(at, &record.cost) {
-                    let rank = record.rank;
+                let is_above = self.is_above_a_limit(at, &self.waiters.at(waiter).cost);
+                if is_above && !self.raise_adaptive_limits(at, waiter) {
+                    let rank = self.waiters.at(waiter).rank;
                     self.withdraw_offer(waiter);
                     self.park(at, rank, waiter);
                 }

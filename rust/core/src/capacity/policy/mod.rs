@@ -1,5 +1,7 @@
 //! Decisions of the scheduler: which request is granted, in which order, at which charge.
 
+pub(in crate::capacity) mod adaptation;
+pub mod adaptive;
 pub(in crate::capacity) mod admission;
 pub(in crate::capacity) mod charging;
 pub(in crate::capacity) mod cooldown;
@@ -7,6 +9,7 @@ pub(in crate::capacity) mod dispatch;
 pub(in crate::capacity) mod eligibility;
 pub(in crate::capacity) mod enqueue;
 pub(in crate::capacity) mod fair_queue;
+pub(in crate::capacity) mod floor;
 pub(in crate::capacity) mod lag;
 pub(in crate::capacity) mod rate_queue;
 pub(in crate::capacity) mod reservation;

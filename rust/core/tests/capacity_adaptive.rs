@@ -1,0 +1,161 @@
+//! Adaptive limits of a tree under random requests and reports: every invariant of the scheduler holds after each operation, no grant is
+//! made above a limit, and every waiter is granted in the end.
+#![cfg(not(loom))]
+
+mod common;
+
+use common::Task;
+use common::dice::Dice;
+use headrace_core::Tree;
+use headrace_core::capacity::adaptive::Outcome;
+use headrace_core::capacity::{
+    Acquire, AcquireRequest, Amount, Limit, ManualClock, NodeId, NodeOptions, Permit, ResourceId,
+    Settings, Time,
+};
+use std::sync::Arc;
+use std::task::Poll;
+
+fn adaptive(start: u64, minimum: u64, maximum: u64) -> Limit {
+    Limit::Adaptive {
+        start: Amount::units(start),
+        minimum: Amount::units(minimum),
+        maximum: Amount::units(maximum),
+    }
+}
+
+fn limit(tree: &Tree, node: NodeId) -> u64 {
+    match tree.limits(node)[..] {
+        [(_, Limit::Adaptive { start, .. } | Limit::Slots(start))] => start.as_micros() / 1_000_000,
+        ref limits => panic!("{limits:?}"),
+    }
+}
+
+fn held(tree: &Tree, node: NodeId) -> u64 {
+    tree.held(node, ResourceId::SLOTS).as_micros() / 1_000_000
+}
+
+fn slots(limit: Limit) -> NodeOptions {
+    NodeOptions::new([(ResourceId::SLOTS, limit)])
+}
+
+#[test]
+fn invariants_hold_while_limits_adapt() {
+    for seed in 0..40 {
+        let mut dice = Dice::new(seed);
+        let clock = Arc::new(ManualClock::new());
+        let tree = Tree::new(Settings::with_clock(Arc::clone(&clock) as _));
+        let root = tree.root(slots(adaptive(8, 2, 24))).unwrap();
+        let nodes = [
+            tree.add(root, slots(adaptive(5, 1, 20))).unwrap(),
+            tree.add(root, slots(Limit::Slots(Amount::units(10))))
+                .unwrap(),
+            tree.add(root, NodeOptions::default()).unwrap(),
+        ];
+        tree.check();
+        let mut waiting: Vec<Task<Acquire>> = Vec::new();
+        let mut permits: Vec<Permit> = Vec::new();
+        let mut now = 0;
+        for _ in 0..1500 {
+            now += dice.bits() % 100_000_000;
+            clock.set(Time::from_nanos(now));
+            let before = [root, nodes[0]].map(|node| held(&tree, node));
+            match dice.below(10) {
+                0..4 => {
+                    let cost = 1 + dice.bits() % 3;
+                    let request = AcquireRequest::slots(nodes[dice.below(3)], cost);
+                    waiting.push(Task::new(tree.acquire(request)));
+                }
+                4..9 if !permits.is_empty() => {
+                    let permit = permits.swap_remove(dice.below(permits.len()));
+                    permit.report(match dice.below(12) {
+                        0 => Outcome::Throttled,
+                        1 => Outcome::TimedOut,
+                        2 => Outcome::Failed,
+                        _ => Outcome::Done,
+                    });
+                    tree.check();
+                    permit.release();
+                }
+                9 => {
+                    let maximum = 4 + dice.bits() % 20;
+                    let limits = [(ResourceId::SLOTS, Limit::Slots(Amount::units(maximum)))];
+                    tree.resize(root, &limits).unwrap();
+                }
+                _ => {}
+            }
+            tree.check();
+            for (node, before) in [root, nodes[0]].into_iter().zip(before) {
+                let (held, limit) = (held(&tree, node), limit(&tree, node));
+                assert!(
+                    held <= limit || held <= before,
+                    "seed {seed}: {held} of {limit}"
+                );
+            }
+            waiting.retain_mut(|task| match task.poll() {
+                Poll::Ready(granted) => {
+                    permits.push(granted.unwrap());
+                    false
+                }
+                Poll::Pending => true,
+            });
+        }
+        let limits = [(ResourceId::SLOTS, Limit::Slots(Amount::units(24)))];
+        tree.resize(root, &limits).unwrap();
+        while !waiting.is_empty() {
+            permits.clear();
+            let before = waiting.len();
+            waiting.retain_mut(|task| match task.poll() {
+                Poll::Ready(granted) => {
+                    permits.push(granted.unwrap());
+                    false
+                }
+                Poll::Pending => true,
+            });
+            assert!(
+                waiting.len() < before,
+                "seed {seed}: {before} waiters are stuck"
+            );
+        }
+    }
+}
+
+#[test]
+fn report_without_an_adaptive_limit_does_nothing() {
+    let tree = Tree::new(Settings::default());
+    let root = tree.root(NodeOptions::slots(2)).unwrap();
+    let leaf = tree.add(root, slots(adaptive(2, 1, 4))).unwrap();
+    assert!(!tree.is_adaptive(root) && tree.is_adaptive(leaf));
+    let permit = tree
+        .try_acquire(AcquireRequest::slots(root, 1))
+        .unwrap()
+        .unwrap();
+    permit.report(Outcome::Throttled);
+    permit.release();
+    permit.report(Outcome::Throttled);
+    assert_eq!((limit(&tree, root), limit(&tree, leaf)), (2, 2));
+}
+
+#[test]
+fn lowered_limit_does_not_strand_a_large_cost() {
+    let tree = Tree::new(Settings::default());
+    let root = tree.root(slots(adaptive(4, 1, 8))).unwrap();
+    let mut held: Vec<_> = (0..4)
+        .map(|_| {
+            tree.try_acquire(AcquireRequest::slots(root, 1))
+                .unwrap()
+                .unwrap()
+        })
+        .collect();
+    let mut large = Task::waiting(tree.acquire(AcquireRequest::slots(root, 4)));
+    held[0].report(Outcome::Throttled);
+    assert_eq!(limit(&tree, root), 4, "the waiter needs 4");
+    held.clear();
+    let Poll::Ready(permit) = large.poll() else {
+        panic!("all is free");
+    };
+    let permit = permit.unwrap();
+    assert_eq!(
+        permit.cost().unwrap().get(ResourceId::SLOTS),
+        Amount::units(4)
+    );
+}

@@ -1,0 +1,26 @@
+//! Outcomes of work, for adaptive limits: `lease.rs` reports those of user code, and the pool those of its tasks.
+
+use headrace_core::capacity::adaptive::Outcome;
+use pyo3::exceptions::{PyException, PyTimeoutError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
+
+/// Return the outcome of work that raised an error. `headrace.task` classifies it; a cancellation and other errors that are no
+/// `Exception` say nothing about a server.
+#[cold]
+pub(crate) fn outcome_of(py: Python<'_>, error: &Bound<'_, PyAny>) -> PyResult<Outcome> {
+    if error.is_instance_of::<PyTimeoutError>() {
+        return Ok(Outcome::TimedOut);
+    }
+    if !error.is_instance_of::<PyException>() {
+        return Ok(Outcome::Failed);
+    }
+    let module = py.import(intern!(py, "headrace.task._outcome"))?;
+    let kind = module.call_method1(intern!(py, "outcome_of"), (error,))?;
+    Ok(match &*kind.extract::<PyBackedStr>()? {
+        "throttled" => Outcome::Throttled,
+        "timed_out" => Outcome::TimedOut,
+        _ => Outcome::Failed,
+    })
+}
