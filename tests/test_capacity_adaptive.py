@@ -250,7 +250,9 @@ async def serve(
 
     for moment, limit in (at or {}).items():
         loop.call_at(moment, setattr, server, "limit", limit)
-    async with HierarchicalTaskPoolRunner(SourceIterObj(calls()), capacity).run_tasks() as events:
+    # Without a cooldown, which would hold back the calls in place of the limit.
+    runner = HierarchicalTaskPoolRunner(SourceIterObj(calls()), capacity, cooldown=False)
+    async with runner.run_tasks() as events:
         async for _ in events:
             pass
 
@@ -398,7 +400,9 @@ async def test_every_kind_of_cost_is_learned_from(cost: Any) -> None:
         raise Throttled
 
     tasks = SourceIterObj([Task(call, cost=cost) for _ in range(20)])
-    async with HierarchicalTaskPoolRunner(tasks, capacity).run_tasks() as events:
+    # All calls are throttled, for ever.
+    runner = HierarchicalTaskPoolRunner(tasks, capacity, cooldown=False)
+    async with runner.run_tasks() as events:
         async for _ in events:
             pass
     assert capacity.limit < 10
@@ -411,7 +415,9 @@ async def test_task_of_a_thread_is_learned_from() -> None:
         raise Throttled
 
     tasks = SourceIterObj([Task(call, thread=True) for _ in range(3)])
-    async with HierarchicalTaskPoolRunner(tasks, capacity).run_tasks() as events:
+    # All calls are throttled, for ever.
+    runner = HierarchicalTaskPoolRunner(tasks, capacity, cooldown=False)
+    async with runner.run_tasks() as events:
         async for _ in events:
             pass
     assert capacity.limit < 10

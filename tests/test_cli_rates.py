@@ -146,6 +146,7 @@ def make_options(**given: Any) -> RunOptions:
         "tokens": None,
         "token_rate": None,
         "retries": 0,
+        "cooldown": True,
         "timeout": None,
     }
     arguments_given: dict[str, Any] = {"limit": 3, **defaults, **given}

@@ -20,6 +20,9 @@ from tests.command import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+OFF = ("--no-cooldown",)
+"""The errors of `tests.command` have an attribute `retry_after`, so they are throttled answers."""
+
 
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
@@ -29,7 +32,15 @@ def files(tmp_path: Path) -> Files:
 @pytest.mark.parametrize("function", ["work:third_time", "work:third_time_in_a_thread"])
 def test_retry_gets_the_original_record(tmp_path: Path, files: Files, function: str) -> None:
     files(*({"number": number} for number in range(1, 40, 2)))
-    options = ["--retries", "2", "--errors", "errors.jsonl", "--report", "report.html"]
+    options = [
+        "--retries",
+        "2",
+        "--no-cooldown",
+        "--errors",
+        "errors.jsonl",
+        "--report",
+        "report.html",
+    ]
     done = run(tmp_path, function, *options, limit=4)
     assert done.returncode == 0, done.stderr
     assert results(tmp_path / "out.jsonl") == [[number, 3] for number in range(1, 40, 2)]
@@ -41,7 +52,7 @@ def test_retry_gets_the_original_record(tmp_path: Path, files: Files, function: 
 
 def test_records_run_out_of_retries(tmp_path: Path, files: Files) -> None:
     files({"number": 1}, {"number": 2}, {"number": 3})
-    done = run(tmp_path, "work:third_time", "--retries", "1", "--errors", "errors.jsonl")
+    done = run(tmp_path, "work:third_time", *OFF, "--retries", "1", "--errors", "errors.jsonl")
     assert done.returncode == 1
     assert "1 done, 2 failed" in done.stderr
     assert done.stderr.count("LaterError: not yet") == 2
@@ -53,7 +64,7 @@ def test_records_run_out_of_retries(tmp_path: Path, files: Files) -> None:
 
 def test_permanent_errors_are_not_retried(tmp_path: Path, files: Files) -> None:
     files("exit", "set", "cancel", "other", "key", "bug")
-    done = run(tmp_path, "work:hopeless", "--retries", "3", limit=1)
+    done = run(tmp_path, "work:hopeless", "--retries", "3", *OFF, limit=1)
     assert done.returncode == 1
     for kind, calls in (
         ("exit", 1),
@@ -79,16 +90,33 @@ def test_invalid_retry_after_is_ignored(tmp_path: Path, files: Files) -> None:
     assert "record 1 failed: LaterError: not yet" in done.stderr
 
 
+def test_throttled_answer_delays_all_calls_and_costs_no_attempt(
+    tmp_path: Path, files: Files
+) -> None:
+    files(*range(20))
+    done = run(tmp_path, "work:later", limit=1)
+    assert done.returncode == 0, done.stderr
+    assert results(tmp_path / "out.jsonl") == [*range(20)]
+
+
+def test_too_long_a_delay_fails_its_record(tmp_path: Path, files: Files) -> None:
+    files(0, 1)
+    done = run(tmp_path, "work:much_later", limit=1)
+    assert done.returncode == 1
+    assert "record 2 failed: ThrottledError: " in done.stderr
+    assert results(tmp_path / "out.jsonl") == [0]
+
+
 def test_waiting_retry_does_not_delay_others(tmp_path: Path, files: Files) -> None:
     files(*range(20))
-    done = run(tmp_path, "work:later", "--retries", "1", "--unordered", limit=1)
+    done = run(tmp_path, "work:later", "--retries", "1", *OFF, "--unordered", limit=1)
     assert done.returncode == 0, done.stderr
     assert results(tmp_path / "out.jsonl") == [*range(1, 20), 0]
 
 
 def test_groups_with_retries(tmp_path: Path, files: Files) -> None:
     files(*({"number": number, "group": number % 3} for number in range(12)))
-    options = ["--retries", "2", "--group-by", "group", "--group-limit", "1"]
+    options = ["--retries", "2", "--no-cooldown", "--group-by", "group", "--group-limit", "1"]
     done = run(tmp_path, "work:third_time", *options, limit=4)
     assert done.returncode == 0, done.stderr
     assert results(tmp_path / "out.jsonl") == [[n, 3 if n % 2 else 1] for n in range(12)]
@@ -96,7 +124,7 @@ def test_groups_with_retries(tmp_path: Path, files: Files) -> None:
 
 def test_interruption_does_not_wait_for_retries(tmp_path: Path, files: Files) -> None:
     files(0, 1, 2)
-    with running(tmp_path, "work:much_later", "--retries", "1", limit=1) as process:
+    with running(tmp_path, "work:much_later", "--retries", "1", *OFF, limit=1) as process:
         wait_for_line(process, "stuck on 2")
         message = interrupt(process)
     assert "interrupted: 1 done, 0 failed" in message

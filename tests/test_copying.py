@@ -61,6 +61,7 @@ from headrace import (
     SourceObj,
     Task,
     TaskProgressEnvelope,
+    ThrottledError,
     Verdict,
     WaitObject,
     WorkerLost,
@@ -118,8 +119,8 @@ def same(item: Any) -> Any:
     return item
 
 
-def requested_delay(error: Exception) -> float:
-    return len(error.args)
+def same_kind(error: Exception) -> Verdict:
+    return Verdict("transient", len(error.args))
 
 
 def node() -> Any:
@@ -202,7 +203,7 @@ VALUES: dict[type, Value] = {
     Rate: Value(lambda: Rate(3, 2.0, burst=5)),
     Retry: Value(
         lambda: Retry(
-            5, (ValueError, KeyError), 1, 3, 9, False, requested_delay, random=random.Random(7)
+            5, (ValueError, KeyError), 1, 3, 9, False, classify=same_kind, random=random.Random(7)
         )
     ),
     Task: Value(
@@ -235,6 +236,7 @@ VALUES: dict[type, Value] = {
     OrderError: error(lambda: OrderError("o", item=1)),
     OrderTypeError: error(lambda: OrderTypeError("o", item=1)),
     SourceCancelledError: error(lambda: SourceCancelledError("s")),
+    ThrottledError: error(lambda: ThrottledError("t")),
     WorkerLost: error(lambda: WorkerLost("w", started=False, confirmed="exit", where="h")),
     WouldBlock: error(lambda: WouldBlock("w")),
     WouldDeadlock: error(lambda: WouldDeadlock("w")),

@@ -226,7 +226,7 @@ async def test_a_node_that_is_paused_or_held_off() -> None:
     paused = CapacitySource(1, name="paused")
     paused.pause()
     held_off = CapacitySource({"slots": 1, "tokens": Rate(5)}, name="held off")
-    held_off.retry_after(3600, resource="tokens")
+    held_off.cool_down(3600, resource="tokens")
     assert "capacity 'paused': slots: 0 of 1 held; paused" in explain()
     await explained("capacity 'held off'", "grants nothing of tokens for 3")
 

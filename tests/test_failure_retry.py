@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from headrace import Retry, Verdict
+from headrace import CapacitySource, HierarchicalTaskPoolRunner, Retry, Verdict
 from headrace.task.failure import PROGRAMMING_ERRORS
 from tests.pool_support import envelopes, pool
 
@@ -75,15 +75,17 @@ async def test_delay_of_the_server_replaces_the_back_off(status: int) -> None:
             raise AnswerError(status, retry_after="90")
         return "done"
 
-    [found] = await envelopes(pool([work], retry=Retry(3, backoff=1, max_backoff=2)))
+    # A throttled answer cools the capacity down, on its clock.
+    capacity = CapacitySource(1, clock=asyncio.get_running_loop().time)
+    retry = Retry(3, backoff=1, max_backoff=2)
+    [found] = await envelopes(HierarchicalTaskPoolRunner([work], capacity, retry=retry))
     assert found.value == "done"
     assert calls[1] - calls[0] == calls[2] - calls[1] == pytest.approx(90)
 
 
-def test_delay_is_that_of_retry_after_then_of_the_verdict_then_the_back_off() -> None:
+def test_delay_is_that_of_the_verdict_or_else_the_back_off() -> None:
     error = AnswerError(429, retry_after="7")
-    assert Retry(retry_after=lambda _: 3).delay(error, 1) == 3
-    assert Retry(retry_after=lambda _: None).delay(error, 1) == 7
+    assert Retry().delay(error, 1) == 7
     assert Retry(classify=lambda _: Verdict("transient", 5)).delay(error, 1) == 5
     assert Retry(jitter=False, classify=lambda _: "throttled").delay(error, 1) == 0.5
     assert Retry(jitter=False).delay(error, 1, verdict=Verdict("throttled")) == 0.5
@@ -96,11 +98,11 @@ async def test_classify_is_called_once_for_each_failure() -> None:
 
     def judge(failed: Exception) -> Verdict:
         seen.append(failed)
-        return Verdict("throttled", 1)
+        return Verdict("transient", 1)
 
     assert await attempts(error, Retry(2, classify=judge)) == 3
-    # The last failure is not retried in any case.
-    assert seen == [error, error]
+    # The last failure, too: a throttled answer would cost no attempt.
+    assert seen == [error, error, error]
 
 
 @pytest.mark.parametrize(

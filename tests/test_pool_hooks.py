@@ -55,8 +55,8 @@ def case(name: str, error: BaseException) -> HierarchicalTaskPoolRunner:
         return pool([Task(fails, on_error=hook), one])
     if name == "on":
         return pool([Task(fails, retry=Retry(on=hook)), one])
-    if name == "retry_after":
-        return pool([Task(fails, retry=Retry(retry_after=hook)), one])
+    if name == "classify":
+        return pool([Task(fails, retry=Retry(classify=hook)), one])
     if name == "completed":
         return pool(Reporting(error, one))
     if name == "failed":
@@ -90,7 +90,7 @@ async def test_law_4_raising_callback_costs_its_task_nothing(
     assert set(reported) == {raised}
 
 
-@pytest.mark.parametrize("name", ["on", "retry_after"])
+@pytest.mark.parametrize("name", ["on", "classify"])
 @pytest.mark.parametrize("error", [asyncio.CancelledError, ValueError])
 async def test_law_4_raising_retry_callback_fails_its_task(
     name: str, error: type[BaseException]
@@ -105,7 +105,7 @@ async def test_law_4_raising_retry_callback_fails_its_task(
     assert isinstance(failed.__cause__, OSError)
 
 
-@pytest.mark.parametrize("name", [*NOTIFIED, "on", "retry_after"])
+@pytest.mark.parametrize("name", [*NOTIFIED, "on", "classify"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 async def test_law_4_exit_exception_of_callback_closes_run(
     name: str, error: type[BaseException]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import CapacitySource, HierarchicalTaskPoolRunner, Retry, Task
+from headrace.task.failure import Verdict
 from tests.pool_support import envelopes, one, pool, quiet, summarize
 from tests.support import until
 
@@ -162,48 +163,12 @@ async def test_retry_can_be_a_number(retries: int) -> None:
 
 
 @pytest.mark.virtual
-async def test_retry_after_reads_the_delay_of_the_error() -> None:
-    error = ValueError("busy")
-    work = Flaky(2, error)
+async def test_delay_of_the_verdict_replaces_the_back_off() -> None:
     delays = iter([7.5, None])
-    retry = make_retry(retry_after=lambda raised: next(delays) if raised is error else None)
+    retry = make_retry(classify=lambda _: Verdict("transient", next(delays)))
+    work = Flaky(2)
     assert summarize(await envelopes(pool([work], retry=retry))) == ["done"]
     assert work.gaps() == pytest.approx([7.5, 2])
-
-
-@pytest.mark.virtual
-async def test_retry_after_can_delay_a_whole_capacity() -> None:
-    loop = asyncio.get_running_loop()
-    service = CapacitySource(2, clock=loop.time)
-    start = loop.time()
-    called: list[float] = []
-
-    async def work(index: int) -> int:
-        called.append(loop.time() - start)
-        if index == 0 and len(called) == 1:
-            raise ValueError("429")
-        await asyncio.sleep(1)
-        return index
-
-    def read_delay(error: Exception) -> float:
-        service.retry_after(20)
-        return 20
-
-    tasks = [Task(work, index) for index in range(4)]
-    runner = HierarchicalTaskPoolRunner(tasks, service, retry=make_retry(retry_after=read_delay))
-    assert len(await envelopes(runner)) == 4
-    # The first call, perhaps one concurrent with it, and then no call for 20 s.
-    assert sorted(called)[2:] == pytest.approx([20, 20, 21]) or sorted(called)[1:] == pytest.approx(
-        [20, 20, 21, 21]
-    )
-
-
-@pytest.mark.parametrize("result", [-1, "soon", float("nan")])
-async def test_bad_delay_is_the_error_of_the_task(result: Any) -> None:
-    [found] = await envelopes(pool([Flaky(1)], retry=Retry(retry_after=lambda _: result)))
-    assert isinstance(found.error, (TypeError, ValueError))
-    assert "retry_after" in str(found.error)
-    assert isinstance(found.error.__cause__, ValueError)
 
 
 async def test_predicate_error_is_the_error_of_the_task() -> None:
@@ -307,7 +272,7 @@ async def test_retry_requests_its_capacity_again() -> None:
         ({"factor": 0.5}, "factor must be at least 1, got 0.5"),
         ({"max_backoff": "1"}, r"max_backoff must be a number, got '1' \(str\)"),
         ({"jitter": 1}, "jitter must be True or False, got 1"),
-        ({"retry_after": 5}, "retry_after must be callable or None, got 5"),
+        ({"classify": 5}, "classify must be callable or None, got 5"),
         ({"random": 5}, "random must be a random.Random or None, got 5"),
     ],
 )

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         OrderError as OrderError,
         SourceCancelledError as SourceCancelledError,
         StallWarning as StallWarning,
+        ThrottledError as ThrottledError,
         WorkerLost as WorkerLost,
         WouldBlock as WouldBlock,
         WouldDeadlock as WouldDeadlock,

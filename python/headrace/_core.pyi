@@ -814,6 +814,7 @@ class Engine:
         retry: object | None,
         lookahead: int,
         most_backing_off: int,
+        cools_down: bool,
         debug: bool,
     ) -> Engine: ...
     def feed(self, kept: deque[Any]) -> Coroutine[Any, Any, None]: ...

@@ -2,8 +2,8 @@
 
 One word for each situation: *would block* (retry, or wait), *closed* (the object was ended), *broken* (an internal
 failure left it in an inconsistent state), *cancelled* at the source (items may be lost), *wrong place* (another loop, a
-forked child), *deadlock* (a task would wait for itself for ever), *exhausted* (spent permanently). The end of a stream
-is not an error.
+forked child), *deadlock* (a task would wait for itself for ever), *exhausted* (spent permanently), *throttled* (a server
+requires too long a delay). The end of a stream is not an error.
 """
 
 from __future__ import annotations
@@ -126,6 +126,10 @@ class WrongLoopError(HeadraceError, RuntimeError):
 
 class BudgetExhausted(HeadraceError):
     """The rest of a budget cannot cover a cost, and no held lease could return enough to cover it."""
+
+
+class ThrottledError(HeadraceError):
+    """A server delays a task for longer than `max_cooldown`. Its answer is the `__cause__`."""
 
 
 class WouldDeadlock(HeadraceError, RuntimeError):

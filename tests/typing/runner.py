@@ -43,7 +43,7 @@ async def runner() -> None:
         on_error="stop",
         ordered=True,
         window=10,
-        retry=Retry(2, (ValueError, OSError), random=Random(1), retry_after=lambda _: None),
+        retry=Retry(2, (ValueError, OSError), random=Random(1), classify=lambda _: "transient"),
         timeout=1,
     )
     async with pool.run_tasks() as progress:

@@ -93,6 +93,7 @@ def _map(options: argparse.Namespace) -> int:
                 tokens=options.tokens,
                 token_rate=options.token_rate,
                 retries=options.retries,
+                cooldown=options.cooldown,
                 timeout=options.timeout,
                 stall_after=options.stall_after,
             ),
@@ -285,6 +286,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="retry a failed record up to N times, after 0.5 s, 1 s, 2 s and so on, or after the seconds that the "
         "server requires; not if another call fails alike, as with a refused key (default: 0)",
+    )
+    failures.add_argument(
+        "--no-cooldown",
+        dest="cooldown",
+        action="store_false",
+        help="treat a throttled answer, such as HTTP 429, as any other error; by default it delays all calls and its "
+        "record is called again",
     )
     failures.add_argument(
         "--timeout",

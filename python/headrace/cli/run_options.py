@@ -39,12 +39,14 @@ class RunOptions:
     """The seconds that a call may take; None for no limit."""
     stall_after: float | None = 60.0
     """The seconds without progress after which a call is named on standard error; None for no message."""
+    cooldown: bool = True
+    """Whether a throttled answer delays all calls."""
 
     def capacity(self) -> CapacitySource:
         """Make the capacity that limits all calls."""
         if not self.rates():
-            return CapacitySource(self.limit, name="records")
-        return CapacitySource({"slots": self.limit, **self.rates()}, name="records")
+            return CapacitySource(self.limit, name="records", cooldown=True)
+        return CapacitySource({"slots": self.limit, **self.rates()}, name="records", cooldown=True)
 
     def rates(self) -> dict[str, Rate]:
         """Return the rates of the capacity, by resource."""
@@ -96,6 +98,8 @@ class RunOptions:
             shown += [("tokens", self.tokens), ("token rate", _format_rate(self.token_rate))]
         if self.retries:
             shown.append(("retries", f"{self.retries:,}"))
+        if not self.cooldown:
+            shown.append(("cooldown", "off"))
         if self.timeout is not None:
             shown.append(("timeout", format_duration(self.timeout)))
         return shown
@@ -104,11 +108,12 @@ class RunOptions:
         """Return the options of each runner."""
         retry = None
         if self.retries:
-            retry = Retry(self.retries, retry_after=_requested_delay, classify=_classify)
+            retry = Retry(self.retries, classify=_classify)
         return {
             "name": "headrace map",
             "timeout": self.timeout,
             "retry": retry,
+            "cooldown": self.cooldown,
             "stall_after": self.stall_after,
         }
 
@@ -145,15 +150,3 @@ def _token_count(value: Any, field: str) -> float:
 
 def _classify(error: Exception) -> Verdict:
     return Verdict("permanent") if isinstance(error, PermanentError) else classify(error)
-
-
-def _requested_delay(error: Exception) -> float | None:
-    """Return the seconds in the error's attribute `retry_after`, or None if it has no valid one."""
-    try:
-        shown = getattr(error, "retry_after", None)
-    except Exception:
-        # A property that raises. The error of the call matters, not this one.
-        return None
-    if isinstance(shown, (int, float)) and not isinstance(shown, bool) and 0 <= shown < math.inf:
-        return shown
-    return None

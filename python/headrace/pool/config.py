@@ -36,6 +36,8 @@ class Config(Generic[R]):
     max_buffered: int
     retry: Retry | None
     timeout: float | None
+    max_cooldown: float | None
+    """The maximum delay of a task after throttled answers, in seconds; None if they cool nothing down."""
     executor: Executor | None
     stall_after: float | None
     outcome_listener: OutcomeListener | None = field(init=False)

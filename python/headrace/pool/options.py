@@ -23,5 +23,7 @@ class RunnerOptions(TypedDict, total=False):
     max_buffered: int
     retry: Retry | int | None
     timeout: float | None
+    cooldown: bool | None
+    max_cooldown: float
     executor: Executor | None
     stall_after: float | None

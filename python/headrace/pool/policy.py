@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace._internal.error_notes import wrap_iteration_error
 from headrace._internal.reprs import describe_value, short_repr
-from headrace.errors import HeadraceError, WorkerLost
+from headrace.errors import ClosedError, HeadraceError, ThrottledError, WorkerLost
 from headrace.pool.executor._slow_callbacks import watched
 from headrace.pool.executor.loop import call, drive
 from headrace.task._current_lease import leased
+from headrace.task.failure import classify
 from headrace.task.task import Task
 
 if TYPE_CHECKING:
@@ -96,14 +97,66 @@ class Policy:
 
     # Errors and hooks.
 
-    def retry_delay(self, retry: Retry, error: BaseException, attempt: int) -> float | None:
-        """Return the seconds until the next attempt, or None if there is none."""
-        if attempt > retry.retries or not isinstance(error, Exception):
+    def after_error(
+        self,
+        task_id: int,
+        key: Hashable,
+        retry: Retry | None,
+        error: BaseException,
+        attempt: int,
+        throttled: float,
+        has_emitted: bool,
+    ) -> tuple[bool, float] | None:
+        """Return what follows the error of a task that still holds its capacity.
+
+        Args:
+            task_id: The id of the task.
+            key: The key of the task.
+            retry: Its policy.
+            error: The error.
+            attempt: The number of calls, without those that were throttled.
+            throttled: The sum of the delays of the task after throttled answers.
+            has_emitted: Whether the task has yielded a value.
+
+        Returns:
+            None if the task ends. Otherwise, `(True, throttled)` if its capacity was cooled down and it is to be queued again in its
+            place, with the new sum; or `(False, seconds)` if another attempt follows after that delay.
+
+        Raises:
+            ThrottledError: The delay is above `max_cooldown`.
+        """
+        if not isinstance(error, Exception):
             return None
-        verdict = retry.verdict(error)
-        if not retry.applies(error, attempt, verdict=verdict):
+        longest = self._run.config.max_cooldown
+        if longest is None and (retry is None or attempt > retry.retries):
             return None
-        return retry.delay(error, attempt, verdict=verdict)
+        verdict = classify(error) if retry is None else retry.verdict(error)
+        if longest is not None and verdict.kind == "throttled":
+            name = self.name_of(task_id, key)
+            throttled = self._cool_down(name, verdict.delay, throttled, longest)
+            if not has_emitted:
+                return True, throttled
+        if retry is None or not retry.applies(error, attempt, verdict=verdict):
+            return None
+        return False, retry.delay(error, attempt, verdict=verdict)
+
+    def _cool_down(self, name: str, delay: float | None, throttled: float, longest: float) -> float:
+        """Cool the capacity down, and return the sum of the delays of a task."""
+        if delay is not None and delay > longest:
+            raise ThrottledError(
+                f"{name}: the server requires a delay of {delay:g} s, above max_cooldown={longest:g}"
+            )
+        try:
+            # A delay of 0 would be no delay, and the server has just refused a call.
+            throttled += self._run.config.capacity.cooldown_node.cool_down(delay or None)
+        except ClosedError:
+            # The next request of the task raises it.
+            return throttled
+        if throttled > longest:
+            raise ThrottledError(
+                f"{name}: throttled for {throttled:g} s in sum, above max_cooldown={longest:g}"
+            )
+        return throttled
 
     def describe_error(
         self, task_id: int, key: Hashable, error: BaseException, is_disturbed: bool

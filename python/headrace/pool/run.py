@@ -198,6 +198,7 @@ class Run:
             # In the core these are sizes of memory, which no run reaches.
             lookahead=min(config.lookahead, sys.maxsize),
             most_backing_off=min(config.max_buffered, sys.maxsize),
+            cools_down=config.max_cooldown is not None,
             debug=self.loop.get_debug(),
         )
         self.end.inside.engine = ref(self._engine)

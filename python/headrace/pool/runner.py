@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import describe_value, format_repr, short_repr
-from headrace._internal.validate import check_flag, check_int, check_time_limit
+from headrace._internal.validate import check_flag, check_int, check_positive, check_time_limit
 from headrace.capacity.node import CapacitySource
 from headrace.errors import SourceCancelledError
 from headrace.pool.config import Config
@@ -79,6 +79,14 @@ class HierarchicalTaskPoolRunner(Uncopied):
             calls after the first. None for no retries. A `Task` may have its own policy.
         timeout: The maximum time of each call of a task in seconds, without the wait for capacity; None for no limit. A
             `Task` may have its own timeout.
+        cooldown: Whether a throttled answer, such as a 429 (see `headrace.classify`), cools down the node of the service:
+            `capacity.cooldown_node`. Nothing is called there before the delay that the server requires is over, or a
+            back-off of the node from 0.5 to 64 s if it requires none; see `CapacitySource.cool_down`. The task is then
+            called again before all that were pulled after it. The answer costs it no attempt, also without `retry`.
+            A `queue_timeout` does not run meanwhile. A task that has yielded values is called again only if its `Retry`
+            says so, as another attempt. False or None treats the answer as any other error.
+        max_cooldown: The maximum delay in seconds that a server may require, and the maximum sum of the delays of a task, a
+            positive number. Beyond it the task ends with a `ThrottledError`. A longer single delay cools nothing down.
         executor: The executor that runs the tasks, except those with `thread=True`; None for the event loop. It is
             started by the first task, and not closed: it may serve several runners at a time, on one event loop.
         stall_after: The time in seconds after which a `StallWarning` names a call that has made no progress: that was not
@@ -104,6 +112,8 @@ class HierarchicalTaskPoolRunner(Uncopied):
         max_buffered: int = 1024,
         retry: Retry | int | None = None,
         timeout: float | None = None,
+        cooldown: bool | None = True,
+        max_cooldown: float = 300.0,
         executor: Executor | None = None,
         stall_after: float | None = None,
     ) -> None:
@@ -125,6 +135,7 @@ class HierarchicalTaskPoolRunner(Uncopied):
             max_buffered=max_buffered,
             retry=as_retry("retry", retry),
             timeout=check_time_limit("timeout", timeout),
+            max_cooldown=_checked_cooldown(cooldown, max_cooldown),
             executor=executor,
             stall_after=check_time_limit("stall_after", stall_after),
         )
@@ -324,6 +335,12 @@ class HierarchicalTaskPoolRunner(Uncopied):
         yield "idle" if self._config.run is None else self._config.run.status()
         if self._config.paused:
             yield "paused"
+
+
+def _checked_cooldown(cooldown: object, max_cooldown: float) -> float | None:
+    """Return the maximum delay after throttled answers, or None if they cool nothing down."""
+    most = check_positive("max_cooldown", max_cooldown)
+    return most if cooldown is not None and check_flag("cooldown", cooldown) else None
 
 
 def _check_executor(executor: object) -> None:

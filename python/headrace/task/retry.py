@@ -38,7 +38,10 @@ class Retry(ReprMixin):
     2. Of the others, `on` selects the errors to retry: all by default.
     3. An `on` other than `Exception` also selects among the programming errors of Python that `headrace.classify` finds permanent.
        `Retry(on=TypeError)` retries a `TypeError`. It does not make a 404 retryable: `classify` can.
-    4. The delay that a server requires, in the verdict or from `retry_after`, replaces the back-off.
+    4. The delay of the verdict, which a server requires, replaces the back-off, without jitter and without `max_backoff`.
+
+    A pool calls a task again after a *throttled* answer, such as a 429, whatever its `Retry` says: the answer cools down the
+    capacity and costs no attempt. `HierarchicalTaskPoolRunner(cooldown=False)` leaves these errors to the `Retry`, too.
 
     Args:
         retries: The maximum number of calls after the first one; an integer, 0 or more. 0 never retries.
@@ -48,9 +51,6 @@ class Retry(ReprMixin):
         factor: The factor by which the delay grows from attempt to attempt, at least 1.
         max_backoff: The maximum delay in seconds, 0 or more.
         jitter: Whether to randomize the delay.
-        retry_after: A function that reads a delay in seconds from the error, such as the `Retry-After` header of an HTTP
-            429, or returns None for the delay of the verdict. Its delay is used without jitter and without `max_backoff`.
-            An exception that it raises becomes the error of the task.
         classify: A function that takes the error and returns a `Verdict`, or only its kind, in place of `headrace.classify`.
             None for that. It is called once for each failed call. An exception that it raises becomes the error of the task.
         random: The random generator for the jitter; None for the module `random`. `Random(7)` makes runs repeatable.
@@ -71,7 +71,6 @@ class Retry(ReprMixin):
         "max_backoff",
         "on",
         "retries",
-        "retry_after",
     )
 
     def __init__(
@@ -82,7 +81,6 @@ class Retry(ReprMixin):
         factor: float = 2.0,
         max_backoff: float = 60.0,
         jitter: bool = True,
-        retry_after: Callable[[Exception], float | None] | None = None,
         *,
         classify: Classifier | None = None,
         random: Random | None = None,
@@ -96,8 +94,6 @@ class Retry(ReprMixin):
             raise ValueError(f"Retry: factor must be at least 1, got {factor!r}")
         self.max_backoff: float = check_seconds("Retry: max_backoff", max_backoff)
         self.jitter: bool = check_flag("Retry: jitter", jitter)
-        check_callable_or_none("Retry: retry_after", retry_after)
-        self.retry_after: Callable[[Exception], float | None] | None = retry_after
         check_callable_or_none("Retry: classify", classify)
         self.classify: Classifier | None = classify
         if random is not None and not isinstance(cast("object", random), random_module.Random):
@@ -155,15 +151,10 @@ class Retry(ReprMixin):
             error: The error.
             attempt: The number of calls.
             verdict: The verdict on the error, if it is known already; otherwise `verdict()` is called.
-
-        Raises:
-            TypeError: `retry_after` returned something other than a number or None.
-            ValueError: `retry_after` returned a number that is negative or not finite.
         """
         if isinstance(error, Exception):
-            if self.retry_after is not None and (seconds := self.retry_after(error)) is not None:
-                return check_seconds("the result of retry_after", seconds)
-            if (required := (verdict or self.verdict(error)).delay) is not None:
+            required = (verdict or self.verdict(error)).delay
+            if required is not None:
                 return required
         try:
             delay = min(self.backoff * self.factor ** (attempt - 1), self.max_backoff)
@@ -179,7 +170,6 @@ class Retry(ReprMixin):
             self.factor,
             self.max_backoff,
             self.jitter,
-            self.retry_after,
             self.classify,
         )
 
@@ -195,7 +185,7 @@ class Retry(ReprMixin):
         return mine.getstate() == others.getstate()
 
     def __hash__(self) -> int:
-        # Not of `on`, `retry_after` and `classify`: a callable may be unhashable.
+        # Not of `on` and `classify`: a callable may be unhashable.
         return hash((self.retries, self.backoff, self.factor, self.max_backoff, self.jitter))
 
     def __getstate__(self) -> tuple[object, ...]:

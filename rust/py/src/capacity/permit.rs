@@ -168,6 +168,31 @@ impl CapacityClient {
             .map_or(Next::Unsupported, Next::Pending))
     }
 
+    /// Request a permit in front of the wait queue, for a task that keeps its place there. The lowest `order` is first.
+    #[cold]
+    pub(crate) fn request_in_front<'py>(
+        &self,
+        py: Python<'py>,
+        cost: Option<&Bound<'py, PyAny>>,
+        order: u64,
+    ) -> PyResult<Next<'py>> {
+        // Prefetched requests are those of tasks that were not called before.
+        self.clear(py);
+        if !self.is_native {
+            return self.request(py, cost);
+        }
+        let capacity = self.capacity.bind(py);
+        let cost = cost.map_or(Argument::Default, |cost| {
+            Argument::Value(cost.as_borrowed())
+        });
+        let request = capacity
+            .get()
+            .checked_request(py, cost, Argument::Default)?
+            .in_front(order);
+        AcquireAwaitable::make(capacity.clone(), Some(Box::new(request)), false, None)
+            .map(Next::Pending)
+    }
+
     /// Cancel the prefetched requests.
     #[inline]
     pub(crate) fn clear(&self, py: Python<'_>) {

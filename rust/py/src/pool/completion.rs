@@ -17,6 +17,7 @@ use crate::runtime::asyncio;
 pub(super) struct Stopping {
     cancel_requested: bool,
     is_disturbed: bool,
+    has_emitted: bool,
 }
 
 impl From<Running> for Stopping {
@@ -24,12 +25,13 @@ impl From<Running> for Stopping {
         Self {
             cancel_requested: running.cancel_requested,
             is_disturbed: running.is_disturbed,
+            has_emitted: running.has_emitted,
         }
     }
 }
 
 impl PyEngine {
-    /// Remove an attempt that has stopped on the event loop, and release its capacity.
+    /// Remove an attempt that has stopped on the event loop. It still holds its capacity.
     #[inline]
     fn stopped(
         &self,
@@ -39,15 +41,34 @@ impl PyEngine {
     ) -> PyResult<Running> {
         let running = self.registry.remove_running(py, record.id);
         self.clear_timer(py, record);
-        let reported = if self.client.is_adaptive() {
+        if self.client.is_adaptive() {
             let timed_out = (running.as_ref()).is_some_and(|running| running.timed_out);
-            record.report(py, error, timed_out)
-        } else {
-            Ok(())
-        };
-        record.release(py)?;
-        reported?;
+            self.report(py, record, error, timed_out)?;
+        }
         Ok(running.unwrap_or_default())
+    }
+
+    /// Report the outcome of an attempt to the adaptive limits of its path. Its capacity is released if that fails.
+    #[cold]
+    pub(super) fn report(
+        &self,
+        py: Python<'_>,
+        record: &mut TaskRecord,
+        error: Option<&PyErr>,
+        timed_out: bool,
+    ) -> PyResult<()> {
+        let reported = record.report(py, error, timed_out);
+        if reported.is_err() {
+            self.free(py, record)?;
+        }
+        reported
+    }
+
+    /// Release the capacity of a task whose work has stopped, and its slot of the executor.
+    #[inline]
+    pub(super) fn free(&self, py: Python<'_>, record: &mut TaskRecord) -> PyResult<()> {
+        record.release(py)?;
+        self.release_slot(py, record)
     }
 
     /// Handle the result of an attempt. If the last step cancelled its own asyncio task, asyncio discards the result.
@@ -60,6 +81,7 @@ impl PyEngine {
         let py = slf.py();
         let this = slf.get();
         let mut running = this.stopped(py, &mut record, None)?;
+        record.release(py)?;
         let task = task
             .cloned()
             .or_else(|| (running.task.take()).map(|task| task.into_bound(py)))
@@ -128,10 +150,13 @@ impl PyEngine {
         self.events.get().put_at(py, record.slot, envelope)
     }
 
-    /// Retry a task after an error, or end it. Return whether its asyncio task must raise the error too.
+    /// Call a task again after an error, or end it. Return whether its asyncio task must raise the error too.
+    ///
+    /// The policy is called before the capacity is released: after a throttled answer it cools the capacity down, so that the release
+    /// calls no other task.
     pub(super) fn failed_attempt(
         slf: &Bound<'_, Self>,
-        record: TaskRecord,
+        mut record: TaskRecord,
         error: PyErr,
         stopping: Stopping,
     ) -> PyResult<bool> {
@@ -142,15 +167,29 @@ impl PyEngine {
             && !this.is_ending()
             && record.attempt > 0
             && !ends_program(py, &error);
-        let Some(retry) = retry.filter(|_| may_retry) else {
+        if !may_retry || (retry.is_none() && !this.cools_down) {
+            this.free(py, &mut record)?;
             return Self::fail(slf, record, error, stopping.is_disturbed);
-        };
-        let arguments = (retry, error.value(py), record.attempt);
-        let delay = (this.policy.bind(py))
-            .call_method1(intern!(py, "retry_delay"), arguments)
-            .and_then(|delay| delay.extract::<Option<f64>>());
-        match delay {
-            Ok(Some(delay)) => {
+        }
+        let arguments = (
+            record.id,
+            record.key(py),
+            retry,
+            error.value(py),
+            record.attempt,
+            record.throttled().unwrap_or(0.0),
+            stopping.has_emitted,
+        );
+        let decision = (this.policy.bind(py))
+            .call_method1(intern!(py, "after_error"), arguments)
+            .and_then(|decision| decision.extract::<Option<(bool, f64)>>());
+        this.free(py, &mut record)?;
+        match decision {
+            Ok(Some((true, throttled))) => {
+                Self::call_again(slf, record, throttled)?;
+                Ok(true)
+            }
+            Ok(Some((false, delay))) => {
                 Self::back_off(slf, record, delay)?;
                 Ok(true)
             }
@@ -161,6 +200,28 @@ impl PyEngine {
                 Self::fail(slf, record, failure, stopping.is_disturbed)
             }
         }
+    }
+
+    /// Queue a task again, in its place, after a throttled answer. The answer costs no attempt.
+    #[cold]
+    fn call_again(slf: &Bound<'_, Self>, mut record: TaskRecord, throttled: f64) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let id = record.id;
+        record.attempt -= 1;
+        record.options.get_or_insert_default().throttled = Some(throttled);
+        this.registry.add_waiting(
+            py,
+            Waiting {
+                record,
+                request: None,
+                is_due: true,
+            },
+        );
+        if this.grants() {
+            Self::request_again(slf, id)?;
+        }
+        this.wake(py)
     }
 
     /// Start the delay before the next attempt of a task.

@@ -59,6 +59,8 @@ pub(crate) struct PyEngine {
     pub(super) lookahead: usize,
     /// The number of tasks in the delay before a retry at which no new task is called.
     pub(super) most_backing_off: usize,
+    /// Whether a throttled answer cools the capacity down.
+    pub(super) cools_down: bool,
     pub(super) factory: TaskFactory,
     /// Whether a task had a cost of its own.
     pub(super) has_costs: AtomicBool,
@@ -78,7 +80,7 @@ pub(crate) struct PyEngine {
 #[pymethods]
 impl PyEngine {
     #[new]
-    #[pyo3(signature = (policy, *, name, source, has_executor, outcome_listener, capacity, event_loop, clock, context, inside_variable, inside, lease_variable, events, ids, throughput, timeout, retry, lookahead, most_backing_off, debug))]
+    #[pyo3(signature = (policy, *, name, source, has_executor, outcome_listener, capacity, event_loop, clock, context, inside_variable, inside, lease_variable, events, ids, throughput, timeout, retry, lookahead, most_backing_off, cools_down, debug))]
     #[expect(clippy::too_many_arguments, reason = "they are the parts of a run")]
     fn new(
         py: Python<'_>,
@@ -101,6 +103,7 @@ impl PyEngine {
         retry: Option<Py<PyAny>>,
         lookahead: usize,
         most_backing_off: usize,
+        cools_down: bool,
         debug: bool,
     ) -> PyResult<Self> {
         self_wait::set_variable(inside_variable.bind(py));
@@ -129,6 +132,7 @@ impl PyEngine {
             },
             lookahead,
             most_backing_off,
+            cools_down,
             factory: TaskFactory::new(event_loop),
             has_costs: AtomicBool::new(false),
             is_debug: debug,

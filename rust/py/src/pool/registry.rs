@@ -28,6 +28,8 @@ pub(super) struct Running {
     pub(super) is_disturbed: bool,
     /// Whether the current attempt has exceeded its timeout.
     pub(super) timed_out: bool,
+    /// Whether the current attempt has reported a value.
+    pub(super) has_emitted: bool,
     /// The time at which it was called, or of the scan that last noticed a value of it; 0 for work of an executor.
     pub(super) since: f64,
     /// Whether it has yielded a value since the last scan for calls without progress.
@@ -59,7 +61,7 @@ pub(super) struct Waiting {
 impl Waiting {
     /// Return whether the task was never called.
     pub(super) fn is_queued(&self) -> bool {
-        self.record.attempt == 0
+        self.record.attempt == 0 && self.record.throttled().is_none()
     }
 }
 
@@ -304,6 +306,7 @@ impl Registry {
     pub(super) fn note_progress(&self, py: Python<'_>, id: u64) -> bool {
         let note = |running: &mut Running| {
             running.has_progressed = true;
+            running.has_emitted = true;
             running.cancel_requested || running.timed_out
         };
         self.with_running(py, id, note).unwrap_or(false)

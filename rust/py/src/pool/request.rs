@@ -89,6 +89,7 @@ impl PyEngine {
         let cost = spec.cost.as_ref();
         let by_feeder = pulled.is_some() && this.lookahead == 1;
         let next = match record.priority() {
+            _ if record.throttled().is_some() => this.client.request_in_front(py, cost, record.id),
             Some(priority) => {
                 this.client.clear(py);
                 this.acquire_by_priority(py, cost, priority)

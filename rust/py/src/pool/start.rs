@@ -70,6 +70,11 @@ impl PyEngine {
         match limit.map(|limit| limit.seconds) {
             Some(seconds) => {
                 let deadline = record.queued + seconds;
+                let py = slf.py();
+                let cooled = slf.get().capacity.get().cooled(py).unwrap_or_default();
+                if let Some(options) = &mut record.options {
+                    options.cooled_before = cooled.total;
+                }
                 Self::set_timer(slf, record, deadline, Expiry::QueueTimeout)
             }
             None => Ok(()),

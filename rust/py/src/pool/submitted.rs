@@ -72,9 +72,10 @@ impl PyListener {
 
     fn returned(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let engine = self.engine.bind(py);
-        let Some((record, running)) = self.take(py, None)? else {
+        let Some((mut record, running)) = self.take(py, None)? else {
             return Ok(());
         };
+        engine.get().free(py, &mut record)?;
         if running.timed_out && !engine.get().can_cancel_at(py, record.executor())? {
             // The executor could not stop the work at its timeout, so it returned late.
             let error = engine.get().timeout_error(py, &record)?;
@@ -93,6 +94,7 @@ impl PyListener {
             .call_method1(intern!(py, "never_began"), (error.value(py),))?
             .is_truthy()?;
         if never_began {
+            engine.get().free(py, &mut record)?;
             if self.emitter.borrow(py).is_some() {
                 // The executor has reported the call too early.
                 record.attempt -= 1;
@@ -155,7 +157,7 @@ impl PyListener {
         }
     }
 
-    /// Take the record and the state of work that has stopped, and release its capacity.
+    /// Take the record and the state of work that has stopped. It still holds its capacity and its slot.
     fn take(
         &self,
         py: Python<'_>,
@@ -179,14 +181,9 @@ impl PyListener {
         };
         let mut record = work.record;
         engine.clear_timer(py, &mut record);
-        let reported = if engine.client.is_adaptive() {
-            record.report(py, error, running.timed_out)
-        } else {
-            Ok(())
-        };
-        record.release(py)?;
-        engine.release_slot(py, &mut record)?;
-        reported?;
+        if engine.client.is_adaptive() {
+            engine.report(py, &mut record, error, running.timed_out)?;
+        }
         Ok(Some((record, running)))
     }
 }

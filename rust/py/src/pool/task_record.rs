@@ -45,6 +45,10 @@ pub(super) struct TaskOptions {
     pub(super) executor: Option<Target>,
     /// Whether the task has a slot of its executor, which it needs before it requests its capacity.
     pub(super) has_slot: bool,
+    /// The time for which the capacity was cooled down before the task was accepted, if it has a queue timeout.
+    pub(super) cooled_before: f64,
+    /// The sum of the delays after throttled answers; `None` before the first one.
+    pub(super) throttled: Option<f64>,
 }
 
 /// An executor of a run.
@@ -99,6 +103,11 @@ impl TaskRecord {
 
     pub(super) fn timeout(&self) -> Option<&TimeLimit> {
         self.options.as_ref()?.timeout.as_ref()
+    }
+
+    /// Return the sum of the delays after throttled answers, if there was one.
+    pub(super) fn throttled(&self) -> Option<f64> {
+        self.options.as_ref()?.throttled
     }
 
     #[inline]

@@ -107,6 +107,6 @@ fn merge(py: Python<'_>, own: &Options, defaults: &Defaults) -> PyResult<TaskOpt
         } else {
             defaults.executor
         },
-        has_slot: false,
+        ..TaskOptions::default()
     })
 }

@@ -14,8 +14,12 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::engine::PyEngine;
+use super::registry::Waiting;
 use super::task_record::TaskRecord;
 use crate::object::gc::{Traverse, VisitError, Visitor};
+
+/// A queue timeout with less than this many seconds left is over: both clocks round.
+const LEAST_REST: f64 = 1e-6;
 
 /// The action at a deadline.
 #[derive(Clone, Copy, Debug)]
@@ -152,8 +156,38 @@ impl PyEngine {
         }
     }
 
+    /// Continue a queue timeout that did not run during a cooldown. Return whether it is over.
+    fn continue_queue_timeout(slf: &Bound<'_, Self>, id: u64) -> PyResult<bool> {
+        let py = slf.py();
+        let this = slf.get();
+        let cooled = this.capacity.get().cooled(py).unwrap_or_default();
+        let now = this.now(py)?;
+        let rest = |waiting: &mut Waiting| {
+            let options = waiting.record.options.as_ref()?;
+            let limit = options.queue_timeout.as_ref()?.seconds;
+            let waited = now - waiting.record.queued - (cooled.total - options.cooled_before);
+            Some(limit - waited)
+        };
+        let rest = this.registry.with_waiting(py, id, rest).flatten();
+        let rest = rest.map_or(0.0, |rest| rest.max(0.0));
+        if cooled.left == 0.0 && rest < LEAST_REST {
+            return Ok(true);
+        }
+        // Setting a timer calls Python, which must not happen while the registry is borrowed, so the entry is taken out.
+        let Some(mut waiting) = this.registry.remove_waiting(py, id) else {
+            return Ok(false);
+        };
+        let deadline = now + cooled.left + rest;
+        let result = Self::set_timer(slf, &mut waiting.record, deadline, Expiry::QueueTimeout);
+        this.registry.add_waiting(py, *waiting);
+        result.map(|()| false)
+    }
+
     fn expire_queued(slf: &Bound<'_, Self>, id: u64) -> PyResult<()> {
         let py = slf.py();
+        if !Self::continue_queue_timeout(slf, id)? {
+            return Ok(());
+        }
         let Some(waiting) = Self::withdraw(slf, id)? else {
             return Ok(());
         };
