@@ -126,7 +126,8 @@ def test_law_14_map_pool_refuses_at_construction(
 
 def test_law_14_bad_limits_are_refused() -> None:
     with pytest.raises(
-        TypeError, match=r"limit\['slots'\] must be a number, an AdaptiveLimit, a Rate or a Budget, got '5' \(str\)"
+        TypeError,
+        match=r"limit\['slots'\] must be a number, an AdaptiveLimit, a Rate or a Budget, got '5' \(str\)",
     ):
         CapacitySource({"slots": "5"})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
     with pytest.raises(

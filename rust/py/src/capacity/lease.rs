@@ -14,11 +14,11 @@ use pyo3::exceptions::{
     PyBaseException, PyResourceWarning, PyRuntimeError, PyTypeError, PyValueError,
 };
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyMapping, PyString, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::arguments::current_owner;
 use super::node::PyCapacity;
-use super::outcome::outcome_of;
+use super::outcome::{check_headers, outcome_of};
 use super::queued::Queued;
 use super::timer::LoopTimer;
 use super::tree::{PyTreeRef, TreeHandle};
@@ -319,24 +319,6 @@ impl Drop for PyLease {
             warn();
         }
     }
-}
-
-/// Refuse headers that are no mapping of strings.
-fn check_headers(headers: &Bound<'_, PyAny>) -> PyResult<()> {
-    let Ok(mapping) = headers.cast::<PyMapping>() else {
-        return Err(errors::wrong_type(
-            "headers",
-            "mapping of names to values, or None",
-            headers,
-        ));
-    };
-    for name in mapping.try_iter()? {
-        let name = name?;
-        if !name.is_instance_of::<PyString>() {
-            return Err(errors::wrong_type("the names of headers", "string", &name));
-        }
-    }
-    Ok(())
 }
 
 /// Warn about a lease that was not released. The warning runs Python code, which must not see an exception that is
