@@ -61,7 +61,7 @@ help: ## say what there is
 .PHONY: setup
 setup: $(READY) ## make the virtual environment and put the pinned tools into it
 
-$(VENV)/.ready-%: requirements/%.txt requirements/build.txt requirements/test.txt requirements/examples.txt requirements/docs.txt \
+$(VENV)/.ready-%: requirements/%.txt requirements/build.txt requirements/test.txt requirements/sdks.txt requirements/examples.txt requirements/docs.txt \
 		requirements/constraints.txt
 	@[ -n "$(PYTHON)" ] || { echo "no CPython >= 3.11 on PATH; name one with PYTHON=" >&2; exit 1; }
 	"$(PYTHON)" -c '$(IS_CPYTHON)' || { echo "$(PYTHON) is not a CPython >= 3.11" >&2; exit 1; }
@@ -205,9 +205,10 @@ docs: build ## build the site into build/site; write the tables and pictures of 
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .PHONY: all
-all: ## what CI runs: test, lint, docs, demo
+all: ## what CI runs: test, lint, instructions, docs, demo
 	$(MAKE) test
 	$(MAKE) lint
+	$(MAKE) instructions
 	$(MAKE) docs
 	$(MAKE) demo
 

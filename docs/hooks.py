@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import headrace
 import headrace.abc
+import headrace.http
 import headrace.queue
 import headrace.testing
 from headrace import PullObj, PushObj
@@ -37,6 +38,7 @@ REFERENCE = {
 }
 OTHERS = {
     "queue": ("Queues in place of others", headrace.queue),
+    "http": ("HTTP clients", headrace.http),
     "abc": ("Protocols", headrace.abc),
     "testing": ("For tests", headrace.testing),
 }

@@ -18,6 +18,7 @@ BENCHES = Path(__file__).parents[1] / "benches" / "python"
 
 # Programs that are not type-checked.
 bench: Any = importlib.import_module("bench")
+instructions: Any = importlib.import_module("instructions")
 measure: Any = importlib.import_module("measure")
 rows: Any = importlib.import_module("rows")
 tables: Any = importlib.import_module("tables")
@@ -52,6 +53,15 @@ def test_row_names_are_unique_in_a_group(name: str) -> None:
     names = [entry.name for entry in GROUPS[name]]
     assert names
     assert len(set(names)) == len(names)
+
+
+def test_rows_whose_instructions_are_counted_exist() -> None:
+    names = [str(chosen) for chosen in instructions.CHOSEN]
+    assert len(set(names)) == len(names)
+    for chosen in instructions.CHOSEN:
+        assert chosen.library in instructions.row_of(chosen.group, chosen.name).libraries
+    for kept in json.loads(instructions.KEPT.read_text(encoding="utf-8")).values():
+        assert set(kept) <= set(names)
 
 
 def work(**libraries: Any) -> Any:

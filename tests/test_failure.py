@@ -12,7 +12,8 @@ import time
 import weakref
 from datetime import timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from unittest.mock import MagicMock, Mock, NonCallableMock
 from urllib.error import HTTPError
 
 import pytest
@@ -25,6 +26,9 @@ from headrace.task._server_delay import (
     parse_duration,
     requested_delay,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class ServiceError(Exception):
@@ -104,6 +108,7 @@ def test_only_programming_errors_of_python_are_permanent() -> None:
         (GeneratorExit(), "permanent"),
         (KeyboardInterrupt(), "fatal"),
         (SystemExit(1), "fatal"),
+        (SystemExit(404), "fatal"),
     ],
 )
 def test_errors_without_an_answer(error: BaseException, kind: str) -> None:
@@ -573,6 +578,17 @@ class DictError(Exception):
 )
 def test_error_that_cannot_be_read_is_transient(error: BaseException) -> None:
     assert classify(error) == Verdict("transient", None, type(error).__name__)
+
+
+@pytest.mark.parametrize("make", [Mock, MagicMock, NonCallableMock])
+def test_mocked_response(make: Callable[..., object]) -> None:
+    error = ServiceError(response=make(status_code=429, headers={"retry-after": "3"}))
+    assert classify(error) == Verdict("throttled", 3.0, "429 of ServiceError")
+    assert classify(ServiceError(response=make())).kind == "transient"
+    # Each of its methods returns something, none of which is an answer.
+    assert (
+        classify(ServiceError(response=make(status_code=404), headers=make())).kind == "permanent"
+    )
 
 
 def test_notes_do_not_matter() -> None:

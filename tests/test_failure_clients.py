@@ -81,7 +81,7 @@ def raised_by(call: Callable[[], object]) -> BaseException:
 
 def use_httpx(url: str) -> None:
     httpx = pytest.importorskip("httpx")
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, verify=False) as client:
         client.get(url).raise_for_status()
 
 
@@ -89,7 +89,7 @@ def use_httpx_async(url: str) -> None:
     httpx = pytest.importorskip("httpx")
 
     async def get() -> None:
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=False) as client:
             (await client.get(url)).raise_for_status()
 
     asyncio.run(get())
@@ -267,7 +267,10 @@ def test_body_in_the_socket_is_not_read(server: str) -> None:
         assert classify(raised_by(response.raise_for_status)).kind == "throttled"
         assert b"insufficient_quota" in response.raw.read()
         response.close()
-    with httpx.Client(trust_env=False) as client, client.stream("GET", url) as streamed:
+    with (
+        httpx.Client(trust_env=False, verify=False) as client,
+        client.stream("GET", url) as streamed,
+    ):
         assert classify(raised_by(streamed.raise_for_status)).kind == "throttled"
         streamed.read()
         assert classify(raised_by(streamed.raise_for_status)).kind == "fatal"
@@ -289,7 +292,7 @@ def test_403_with_authorization_is_fatal(server: str) -> None:
             await session.get(url)
 
     assert classify(raised_by(lambda: asyncio.run(get()))).kind == "fatal"
-    with httpx.Client(trust_env=False, headers=headers) as client:
+    with httpx.Client(trust_env=False, verify=False, headers=headers) as client:
         assert classify(raised_by(client.get(url).raise_for_status)).kind == "fatal"
 
 
@@ -320,7 +323,7 @@ def test_timeout_is_transient() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         errors = [
-            raised_by(lambda: httpx.get(url, timeout=0.01, trust_env=False)),
+            raised_by(lambda: httpx.get(url, timeout=0.01, trust_env=False, verify=False)),
             raised_by(lambda: requests.get(url, timeout=0.01, proxies={"no_proxy": "*"})),
         ]
     assert [classify(error).kind for error in errors] == ["transient", "transient"]
@@ -329,8 +332,8 @@ def test_timeout_is_transient() -> None:
 def test_wrong_use_of_a_client_is_permanent() -> None:
     httpx, requests = pytest.importorskip("httpx"), pytest.importorskip("requests")
     errors = [
-        raised_by(lambda: httpx.get("ftp://127.0.0.1", trust_env=False)),
-        raised_by(lambda: httpx.get("http://[::", trust_env=False)),
+        raised_by(lambda: httpx.get("ftp://127.0.0.1", trust_env=False, verify=False)),
+        raised_by(lambda: httpx.get("http://[::", trust_env=False, verify=False)),
         raised_by(lambda: requests.get("127.0.0.1", timeout=1)),
         raised_by(lambda: requests.get("nothing://127.0.0.1", timeout=1)),
     ]

@@ -63,6 +63,9 @@ class Recorder:
     async def _wait(self, space: asyncio.Event) -> None:
         await space.wait()
 
+    def settle(self, amounts: dict[str, float]) -> None:
+        self.record("settle", amounts)
+
     def returned(self, value: object) -> None:
         self.record("returned", value)
         self.ended.set()

@@ -142,27 +142,51 @@ async def test_task_can_drain_its_run_from_another_task(options: dict[str, Any] 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("options", [None, *OPTIONS])
-async def test_task_awaiting_its_drain_blocks_it(
+async def test_law_4_task_awaiting_its_drain_gets_the_others(
     options: dict[str, Any] | None,
     wrapper: Callable[..., Awaitable[None]],
 ) -> None:
     if starts_inside(wrapper):
         pytest.skip("it is refused at once")
+    drained: list[Any] = []
 
-    async def work() -> None:
-        await wrapper(runner.drain())
+    async def drain() -> None:
+        drained.extend(await runner.drain())
+
+    async def work() -> str:
+        await wrapper(drain())
+        return "drained"
 
     item = work if options is None else Task(work, **options)
     runner = pool([item, one], 1)
     reading = asyncio.ensure_future(envelopes(runner))
-    await until(lambda: runner.snapshot().running)
-    await quiet()
-    assert runner.snapshot().running == 1
-    assert runner.cancel(1)
     await wait_until_ended(reading)
-    assert summarize(reading.result()) == ["CancelledError"]
-    # The other task was not handed out.
-    assert await runner.run() == [1]
+    assert summarize(reading.result()) == ["drained"]
+    # The other task was handed out, if it was pulled.
+    assert [await task() for task in drained] + await runner.run() == [1]
+
+
+async def test_drain_from_another_task_waits_for_all_others() -> None:
+    draining: list[asyncio.Future[Any]] = []
+    gate = asyncio.Event()
+
+    async def drains() -> None:
+        # The call is made in the task of the run, so the run knows which task that is.
+        draining.append(asyncio.Task(runner.drain()))
+
+    async def lasts() -> str:
+        await gate.wait()
+        return "lasted"
+
+    runner = pool([lasts, drains], 2)
+    reading = asyncio.ensure_future(envelopes(runner))
+    await until(lambda: draining)
+    await quiet()
+    assert not draining[0].done()
+    gate.set()
+    await wait_until_ended(reading)
+    assert summarize(reading.result()) == [None, "lasted"]
+    assert await draining[0] == []
 
 
 async def test_law_4_task_of_inner_run_can_abort_outer_run() -> None:

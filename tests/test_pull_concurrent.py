@@ -27,6 +27,7 @@ from headrace import (
     SourceObj,
     WrongLoopError,
 )
+from headrace.testing import shuffled_loop
 from tests.support import Heart, collect, quiet, until, wrong, yield_to_loop
 
 if TYPE_CHECKING:
@@ -759,7 +760,7 @@ async def test_law_5_dropped_stream_warns_and_ends_its_calls() -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("after", range(12))
 async def test_law_5_drop_at_any_time_ends_everything(variant: dict[str, Any], after: int) -> None:
-    recorded = RecordedSource(10)
+    recorded = RecordedSource(14)
     streams = [PullMapObj(recorded, slow, **variant)]
     await anext(streams[0])
     pull = asyncio.ensure_future(anext(streams[0]))
@@ -1159,3 +1160,62 @@ async def test_source_can_be_pulled_after_the_end() -> None:
     source = SourceIterObj(iter(range(6)))
     assert await collect(source.take(3).map(slow, concurrency=2)) == [0, 10, 20]
     assert await collect(source) == [3, 4, 5]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_each_call_has_its_own_task_and_context(ordered: bool) -> None:
+    variable: ContextVar[int] = ContextVar("variable", default=-1)
+    tasks: dict[int, asyncio.Task[Any] | None] = {}
+
+    async def work(n: int) -> tuple[int, int]:
+        tasks[n] = asyncio.current_task()
+        before = variable.get()
+        variable.set(n)
+        for _ in range(n % 3):
+            await asyncio.sleep(0)
+            assert asyncio.current_task() is tasks[n]
+        return before, variable.get()
+
+    stream = PullMapObj(range(9), work, concurrency=3, ordered=ordered)
+    assert sorted(await collect(stream)) == [(-1, n) for n in range(9)]
+    assert len({*tasks.values(), asyncio.current_task()}) == 10
+    assert {task.get_name() for task in tasks.values() if task} == {"transform of PullMapObj"}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("waits", [0, 2])
+async def test_call_that_cancels_itself_costs_one_item(variant: dict[str, Any], waits: int) -> None:
+    async def work(n: int) -> int:
+        await yield_to_loop(waits)
+        task = asyncio.current_task()
+        if n == 1 and task is not None:
+            task.cancel()
+        return n
+
+    stream = PullMapObj(range(4), work, **variant)
+    outcomes: list[int | None] = []
+    for _ in range(4):
+        try:
+            outcomes.append(await anext(stream))
+        except asyncio.CancelledError:
+            outcomes.append(None)
+    assert sorted(outcomes, key=str) == [0, 2, 3, None]
+    assert await collect(stream) == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_law_4_closing_waits_for_the_tasks_of_ended_calls(seed: int) -> None:
+    print("seed", seed)
+
+    async def ready(n: int) -> int:
+        return n
+
+    async def main() -> None:
+        stream = PullMapObj(range(9), ready, concurrency=3)
+        for _ in range(seed % 4 + 1):
+            await anext(stream)
+        await stream.aclose()
+        assert len(asyncio.all_tasks()) == 1
+
+    with asyncio.Runner(loop_factory=shuffled_loop(seed)) as runner:
+        runner.run(main())

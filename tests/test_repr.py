@@ -572,6 +572,8 @@ async def test_repr_of_capacity_shows_held_and_waiting() -> None:
     with await waiter as lease:
         pass
     assert repr(lease) == "<Lease, released>"
+    child = CapacitySource(2, limit, floor=1, name="child")
+    assert repr(child) == "<CapacitySource 'child': 0 of 2 slots, floor 1, open>"
     many = CapacitySource({f"r{number}": 1 for number in range(100)})
     assert repr(many) == (
         "<CapacitySource: 0 of 1 r0, 0 of 1 r1, 0 of 1 r2, 0 of 1 r3, 96 more resources, open>"

@@ -11,6 +11,7 @@ from hooks import EXAMPLES, OUTSIDE, ROOT, reference, relinked
 
 import headrace
 import headrace.abc
+import headrace.http
 import headrace.queue
 import headrace.testing
 from tests.support import EXPORTED
@@ -25,7 +26,7 @@ def resolve(path: str) -> Any:
 
 def test_reference_has_every_public_name_once() -> None:
     public = [f"headrace.{name}" for name in EXPORTED if name != "__version__"]
-    for module in (headrace.queue, headrace.abc, headrace.testing):
+    for module in (headrace.queue, headrace.http, headrace.abc, headrace.testing):
         public += [f"{module.__name__}.{name}" for name in module.__all__]
     assert sorted(DOCUMENTED) == sorted(public), (
         "a module is missing from the pages of docs/hooks.py"

@@ -5,13 +5,15 @@ make instructions ARGS=--keep   keep the counts of this build
 
 Unlike times, instruction counts do not depend on the load of the machine. They depend on CPython and on the compiler, so
 they are kept for each pair of versions; without kept counts for this pair, they are only printed. Each row runs twice under
-valgrind, with N and with 2N items, on a clock that advances with each reading; the difference is the cost of N items.
+valgrind, with N and with 2N items, on a clock that advances with each reading; the difference is the cost of N items. The runs are
+children of one process that has imported everything, which takes longer than the runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import importlib
 import json
 import os
@@ -21,8 +23,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import traceback
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from measure import outcome, prepared
 from row import Work
@@ -31,19 +36,37 @@ KEPT = Path(__file__).parents[1] / "instructions.json"
 CLOCK = Path(__file__).with_name("counting_clock.c")
 TOLERANCE = 1.03
 
-CHOSEN: list[tuple[str, str, int]] = [
-    ("pipeline", "3 map/filter stages", 8_000),
-    ("collect", "`collect()` of 3 map/filter stages", 16_000),
-    ("operators", "batches of 100, flattened again", 16_000),
-    ("concurrent_map", "`return x`, in input order", 1_000),
-    ("merge", "merge of 10 sources, ready", 4_000),
-    ("push", "a push through 5 map stages", 4_000),
-    ("queues", "a buffer in one loop, bound 100", 4_000),
-    ("limiter", "a limit, alone, `async with`", 4_000),
-    ("limiter", "a limit, 1000 waiters", 4_000),
-    ("pool", "`return x`, 100 at once", 2_000),
+
+class Chosen(NamedTuple):
+    """A row, and its smaller number of items."""
+
+    group: str
+    name: str
+    items: int
+    library: str = "headrace"
+
+    def __str__(self) -> str:
+        title = f"{self.group}: {self.name}"
+        return title if self.library == "headrace" else f"{title}, {self.library}"
+
+
+CHOSEN = [
+    Chosen("pipeline", "3 map/filter stages", 8_000),
+    Chosen("collect", "`collect()` of 3 map/filter stages", 16_000),
+    Chosen("operators", "batches of 100, flattened again", 16_000),
+    Chosen("concurrent_map", "`return x`, in input order", 1_000),
+    Chosen("merge", "merge of 10 sources, ready", 4_000),
+    Chosen("push", "a push through 5 map stages", 4_000),
+    Chosen("queues", "a buffer in one loop, bound 100", 4_000),
+    Chosen("limiter", "a limit, alone, `async with`", 4_000),
+    Chosen("limiter", "a limit, 1000 waiters", 4_000),
+    Chosen("pool", "`return x`, 100 at once", 2_000),
+    Chosen("pool", "`return x`, 100 at once", 2_000, "`map_pool`"),
+    Chosen("pool_options", "a timeout and a retry, 100 at once", 2_000),
+    Chosen("pool_options", "`ordered=True`, 100 at once", 2_000),
+    Chosen("pool_options", "a key, 100 at once", 2_000),
+    Chosen("pool_options", 'cost `{"slots": 1}`, 100 at once', 2_000),
 ]
-"""Group, row and number of items."""
 
 
 def row_of(group: str, name: str) -> Work:
@@ -55,23 +78,64 @@ def row_of(group: str, name: str) -> Work:
     return found
 
 
-async def run_once(group: str, name: str, items: int) -> None:
-    """Do the work of a row with headrace."""
-    await outcome(await prepared(row_of(group, name).libraries["headrace"], items))
+async def run_once(chosen: Chosen, items: int) -> None:
+    """Do the work of a row."""
+    run = row_of(chosen.group, chosen.name).libraries[chosen.library]
+    await outcome(await prepared(run, items))
 
 
-def count(clock: Path, group: str, name: str, items: int) -> int:
-    """Return the number of instructions of a process that does the work of a row once."""
+def run_in_fork(chosen: Chosen, items: int) -> int:
+    """Do the work of a row in a child process; return its id."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        if status:
+            raise RuntimeError(f"{chosen}: the process failed")
+        return child
+    failed = 1
+    try:
+        asyncio.run(run_once(chosen, items))
+        failed = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(failed)
+
+
+def run_in_forks(rows: list[Chosen]) -> None:
+    """Do the work of each row with N and with 2N items, each in a child process; print their ids, two in a line."""
+    import headrace
+
+    for name in headrace.__all__:
+        getattr(headrace, name)
+    for group, name, *_ in rows:
+        row_of(group, name)
+    gc.collect()
+    gc.freeze()
+    for chosen in rows:
+        print(*(run_in_fork(chosen, times * chosen.items) for times in (1, 2)), flush=True)
+
+
+def count(clock: Path, numbers: range) -> dict[int, int]:
+    """Return the instructions per item of chosen rows, by their numbers, from one process under valgrind."""
     command = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
-    program = [sys.executable, __file__, "--run", group, name, str(items)]
+    program = [sys.executable, __file__, "--run", *map(str, numbers)]
     environment = {**os.environ, "PYTHONHASHSEED": "0", "LD_PRELOAD": str(clock)}
     ran = subprocess.run(  # noqa: S603  (it is our own)
         [*command, *program], capture_output=True, text=True, check=False, env=environment
     )
-    found = re.search(r"I +refs: +([\d,]+)", ran.stderr)
-    if ran.returncode or found is None:
-        raise RuntimeError(f"{group}, {name}: {ran.stderr}")
-    return int(found[1].replace(",", ""))
+    if ran.returncode:
+        raise RuntimeError(ran.stderr)
+    # A child has counted the instructions of its parent up to the fork too.
+    found = re.findall(r"==(\d+)== I +refs: +([\d,]+)", ran.stderr)
+    counts = {child: int(instructions.replace(",", "")) for child, instructions in found}
+    counted = {}
+    for number, line in zip(numbers, ran.stdout.splitlines(), strict=True):
+        fewer, more = (counts[child] for child in line.split())
+        counted[number] = round((more - fewer) / CHOSEN[number].items)
+    return counted
 
 
 def measured() -> dict[str, int]:
@@ -80,15 +144,13 @@ def measured() -> dict[str, int]:
         clock = Path(folder) / "counting_clock.so"
         compile_clock = ["cc", "-O2", "-shared", "-fPIC", str(CLOCK), "-o", str(clock)]
         subprocess.run(compile_clock, check=True)  # noqa: S603  (of our own file)
-
-        def of(chosen: tuple[str, str, int]) -> int:
-            group, name, items = chosen
-            more, fewer = (count(clock, group, name, times * items) for times in (2, 1))
-            return round((more - fewer) / items)
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            counts = list(pool.map(of, CHOSEN))
-    return {f"{group}: {name}": n for (group, name, _), n in zip(CHOSEN, counts, strict=True)}
+        parts = min(os.cpu_count() or 1, len(CHOSEN))
+        shares = [range(part, len(CHOSEN), parts) for part in range(parts)]
+        counts: dict[int, int] = {}
+        with ThreadPoolExecutor(parts) as pool:
+            for counted in pool.map(partial(count, clock), shares):
+                counts |= counted
+    return {str(chosen): counts[number] for number, chosen in enumerate(CHOSEN)}
 
 
 def versions() -> str:
@@ -103,11 +165,10 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--keep", action="store_true", help="replace the kept counts")
-    parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--run", type=int, nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
-        group, name, items = options.run
-        asyncio.run(run_once(group, name, int(items)))
+        run_in_forks([CHOSEN[number] for number in options.run])
         return 0
     if shutil.which("valgrind") is None:
         print("valgrind is not installed: no instructions were counted")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from by_hand import total
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 Run = Callable[[int], Any]
 """Does the work on `n` items, awaited if it is awaitable, and returns a comparable result.
@@ -58,15 +60,8 @@ class Work:
     """CPU time, which other programs do not affect; wall time for rows with parallel threads."""
     is_whole: bool = False
     """Whether the number of items is fixed, however long they take."""
-    is_on_uvloop: bool = False
-
-    def runner(self) -> asyncio.Runner:
-        """Return a runner with a new event loop of the row's kind."""
-        if not self.is_on_uvloop:
-            return asyncio.Runner()
-        import uvloop
-
-        return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    loop: Callable[[], AbstractEventLoop] | None = None
+    """Makes the event loop; `None` for one of asyncio."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +94,15 @@ def misses(answer: str, right: str) -> bool:
         if bound[1] == "<="
         else float(number[0]) < float(bound[2])
     )
+
+
+def uvloop_loop() -> AbstractEventLoop:
+    """Return a new event loop of uvloop."""
+    try:
+        import uvloop
+    except ModuleNotFoundError as error:
+        raise Absent("uvloop") from error
+    return uvloop.new_event_loop()
 
 
 async def total_in_a_block(stream: Any) -> int:

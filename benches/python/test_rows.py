@@ -9,6 +9,7 @@ The libraries of a row are grouped with the code by hand. Here they share one pr
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import pkgutil
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,7 @@ def cases() -> Iterator[Any]:
 def test_row(row: Work, run: Run, benchmark: Any) -> None:
     items = row.items if row.is_whole else row.items // 10
     benchmark.group = f"{row.name}, {items:,} items"
-    with row.runner() as runner:
+    with asyncio.Runner(loop_factory=row.loop) as runner:
 
         def work_of(run: Run) -> Callable[[], Any]:
             return runner.run(prepared(run, items))

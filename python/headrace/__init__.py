@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     # isort: split
     from headrace._core import IteratorResult as IteratorResult, __version__ as __version__
+    from headrace._explain import explain as explain
     from headrace._internal.sentinels import SKIP as SKIP, Skip as Skip
     from headrace.bridge import (
         PullPushBridgeObj as PullPushBridgeObj,
@@ -29,10 +30,13 @@ if TYPE_CHECKING:
         BudgetExhausted as BudgetExhausted,
         ClosedError as ClosedError,
         CycleError as CycleError,
+        DeadlockWarning as DeadlockWarning,
         ForkError as ForkError,
         HeadraceError as HeadraceError,
         OrderError as OrderError,
         SourceCancelledError as SourceCancelledError,
+        StallWarning as StallWarning,
+        WorkerLost as WorkerLost,
         WouldBlock as WouldBlock,
         WouldDeadlock as WouldDeadlock,
         WrongLoopError as WrongLoopError,

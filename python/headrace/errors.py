@@ -8,7 +8,7 @@ is not an error.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from headrace._internal.sentinels import NOTHING
 
@@ -95,6 +95,31 @@ class ForkError(HeadraceError):
     """The object was created in the parent process, before this process was forked."""
 
 
+class WorkerLost(HeadraceError):
+    """The worker of an executor ended, or could not be reached any more, while it had a task.
+
+    Args:
+        message: The message.
+        started: Whether the task may have begun. Otherwise the pool submits it again, and counts no attempt.
+        confirmed: How the end of the work is known: `"exit"` of its process, or `"fence"`, a time after which the worker
+            has ended its work by itself; None if it is not known.
+        where: The name of the worker.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        started: bool = True,
+        confirmed: Literal["exit", "fence"] | None = None,
+        where: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.started: bool = started
+        self.confirmed: Literal["exit", "fence"] | None = confirmed
+        self.where: str = where
+
+
 class WrongLoopError(HeadraceError, RuntimeError):
     """A stream that runs on one event loop was used on another."""
 
@@ -113,3 +138,11 @@ class WouldDeadlock(HeadraceError, RuntimeError):
     Detected only for the awaiting task itself: `asyncio.gather`, and `asyncio.wait_for` up to CPython 3.11, await in a
     new task that holds no lease, and so wait. Use `acquire(..., timeout=)` or `asyncio.timeout` instead.
     """
+
+
+class DeadlockWarning(RuntimeWarning):
+    """All slots of a capacity are held by tasks that wait for that capacity, so none of them can ever continue."""
+
+
+class StallWarning(RuntimeWarning):
+    """A call of a pool has made no progress for its `stall_after`. It still runs."""

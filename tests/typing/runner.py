@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING, Any, assert_type
+from typing import TYPE_CHECKING, Any, Literal, assert_type
 
 from headrace import (
     CapacitySource,
@@ -15,8 +15,11 @@ from headrace import (
     SourceIterObj,
     Task,
     TaskProgressEnvelope,
+    Verdict,
+    classify,
     current_lease,
 )
+from headrace.http import observe
 from headrace.pool import PullMapPoolObj
 
 if TYPE_CHECKING:
@@ -69,3 +72,30 @@ def wrong() -> None:
     words.map_pool(slow_length, capacity, speed=1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     words.map_pool(ord, 2)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
     HierarchicalTaskPoolRunner([], capacity, on_error="no")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def judge(error: Exception) -> Verdict | Literal["permanent"]:
+    return "permanent" if isinstance(error, ValueError) else classify(error)
+
+
+def failures(error: Exception) -> None:
+    verdict = classify(error)
+    assert_type(verdict, Verdict)
+    assert_type(verdict.kind, Literal["throttled", "transient", "permanent", "fatal"])
+    assert_type(verdict.delay, float | None)
+    assert_type(verdict.reason, str)
+    retry = Retry(3, classify=judge)
+    Retry(classify=classify)
+    Retry(classify=lambda _: "fatal")
+    Retry(classify=lambda _: "never")  # type: ignore[arg-type,return-value]  # pyright: ignore[reportArgumentType, reportReturnType]
+    assert_type(retry.verdict(error), Verdict)
+    assert_type(retry.applies(error, 1, verdict=verdict), bool)
+    assert_type(retry.delay(error, 1), float)
+
+
+class HookedClient:
+    event_hooks: dict[str, list[Callable[..., Any]]]
+
+
+def observed(client: HookedClient) -> None:
+    assert_type(observe(client), HookedClient)

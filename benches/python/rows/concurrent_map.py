@@ -3,7 +3,8 @@
 By hand, in input order: a queue of tasks, of which the oldest is awaited; a slow head blocks later calls. As they finish: a `TaskGroup`
 and a `Semaphore`, which discard the results. `driver and queue` is the closest equivalent: a task that pulls the source, a semaphore for
 the calls, a bounded window. `workers` share an iterator without a task per item: the floor, if one error may end the run. aiometer,
-aioitertools and quattro return results in input order only at the end, from a list of all items.
+aioitertools and quattro return results in input order only at the end, from a list of all items. `pool` is a
+`HierarchicalTaskPoolRunner`, which adds a capacity and events.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from by_hand import inc, total
-from row import Goal, Work, total_in_a_block
+from row import Goal, Work, total_in_a_block, uvloop_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -33,7 +34,13 @@ async def iteration(x: int) -> int:
     return x
 
 
-async def three_turns(x: int) -> int:
+async def two_iterations(x: int) -> int:
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return x
+
+
+async def three_iterations(x: int) -> int:
     for _ in range(3):
         await asyncio.sleep(0)
     return x
@@ -240,7 +247,7 @@ AS_FINISHED: dict[str, Any] = {
 ROWS = (
     ("`return x`, in input order", same, in_order_by_hand, IN_ORDER),
     ("one loop iteration, in input order", iteration, in_order_by_hand, IN_ORDER),
-    ("three loop iterations, in input order", three_turns, in_order_by_hand, IN_ORDER),
+    ("three loop iterations, in input order", three_iterations, in_order_by_hand, IN_ORDER),
     ("`return x`, as they finish", same, as_finished_by_hand, AS_FINISHED),
     ("one loop iteration, as they finish", iteration, as_finished_by_hand, AS_FINISHED),
 )
@@ -260,6 +267,22 @@ GROUP = [
             items=50_000,
         )
         for name, call, by_hand, libraries in ROWS
+    ),
+    *(
+        Work(
+            f"20,000 of two loop iterations on uvloop, {order}",
+            BASELINES[by_hand],
+            partial(by_hand, call=two_iterations),
+            {"headrace": partial(by_headrace, call=two_iterations, ordered=ordered)},
+            Goal(goal),
+            items=20_000,
+            is_whole=True,
+            loop=uvloop_loop,
+        )
+        for order, by_hand, ordered, goal in (
+            ("in input order", in_order_by_hand, True, 1.0),
+            ("as they finish", as_finished_by_hand, False, 0.9),
+        )
     ),
     Work(
         "a sync callable, in input order",

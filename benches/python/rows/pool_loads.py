@@ -1,7 +1,8 @@
 """Whole loads of a pool: a crawl whose tasks discover more tasks, and calls on uvloop.
 
-By hand, the crawl is a queue and workers, which is the usual recipe. headrace runs each node as a task, from a buffer. On uvloop, by hand
-is a row of tasks in order, and otherwise a `TaskGroup` and a `Semaphore`.
+By hand, the crawl is a queue and workers, the usual recipe, in which an error ends a worker. headrace runs each node as a task, from a
+buffer; `a task a node` does so with a `TaskGroup` and a `Semaphore`. On uvloop, by hand is a row of tasks in order, and otherwise a
+`TaskGroup` and a `Semaphore`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from row import Goal, Work
+from row import Goal, Work, uvloop_loop
 
-from rows.concurrent_map import LIMIT, as_finished_by_hand, in_order_by_hand
+from rows.concurrent_map import LIMIT, as_finished_by_hand, in_order_by_hand, two_iterations
 from rows.pool_options import by_runner
 
 if TYPE_CHECKING:
@@ -24,12 +25,6 @@ LINKS = 10
 def found_at(node: int, items: int) -> range:
     """The nodes that a node leads to, in a tree of so many nodes."""
     return range(min(LINKS * node + 1, items), min(LINKS * (node + 1) + 1, items))
-
-
-async def two_iterations(x: int) -> int:
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    return x
 
 
 async def crawled_by_hand(items: int) -> int:
@@ -52,6 +47,30 @@ async def crawled_by_hand(items: int) -> int:
     for worker in workers:
         worker.cancel()
     await asyncio.wait(workers)
+    return result
+
+
+async def crawled_by_tasks(items: int) -> int:
+    queue: asyncio.Queue[int] = asyncio.Queue()
+    slots = asyncio.Semaphore(LIMIT)
+    result = 0
+
+    async def visit(node: int) -> None:
+        nonlocal result
+        try:
+            visited = await two_iterations(node)
+            result += visited
+            for found in found_at(node, items):
+                queue.put_nowait(found)
+        finally:
+            slots.release()
+
+    queue.put_nowait(0)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(items):
+            node = await queue.get()
+            await slots.acquire()
+            group.create_task(visit(node))
     return result
 
 
@@ -90,7 +109,7 @@ def on_uvloop(name: str, baseline: str, by_hand: Any, run: Any, goal: float) -> 
         Goal(goal),
         items=20_000,
         is_whole=True,
-        is_on_uvloop=True,
+        loop=uvloop_loop,
     )
 
 
@@ -99,7 +118,7 @@ GROUP = [
         f"a crawl of 50,000 nodes, {LIMIT} at once",
         "queue, workers",
         crawled_by_hand,
-        {"headrace": crawled_by_runner},
+        {"headrace": crawled_by_runner, "a task a node": crawled_by_tasks},
         Goal(1.0),
         items=50_000,
         is_whole=True,

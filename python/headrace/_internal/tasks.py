@@ -1,6 +1,6 @@
 """Waiting for owned tasks to end, and the warning about objects dropped while their tasks run.
 
-Used by `pull._background`, `pull._concurrent_map`, `push.fanout` and `pool.run`.
+Used by `pull._background`, `pull._concurrent_map`, `push.fanout` and `pool.run`, and by the asyncio tasks that the core makes.
 
 A task that is being closed must be awaited until it has ended, even if the waiting task is cancelled repeatedly. The
 cancellation is raised only then.
@@ -91,6 +91,12 @@ def is_cancellation(error: BaseException, before: int) -> bool:
     if isinstance(error, asyncio.CancelledError):
         return cancelling() > before
     return isinstance(error, GeneratorExit)
+
+
+def mark_retrieved(done: asyncio.Future[Any]) -> None:
+    """Mark the error of a task as retrieved, so that asyncio does not log it; it is reported in another way."""
+    if not done.cancelled():
+        done.exception()
 
 
 def warn_unclosed(owner: object) -> None:

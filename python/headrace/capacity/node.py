@@ -58,15 +58,20 @@ class CapacitySource(Uncopied, _core.Capacity):
             and is stored as a whole number of millionths. 0 grants nothing until the limit is raised.
         parent: The parent node; `None` for a root.
         weight: The share relative to the siblings, from 0.001 to 1,000,000.
+        floor: A guaranteed minimum of slots, for a node with a parent; 0 for none. While this node holds fewer and has a
+            waiter that fits, the next release goes to it. An idle floor is lent to the siblings, so the wait for a slot of
+            the floor is at most the longest hold. It is guaranteed if each ancestor below the root has a floor that covers
+            the floors of its children. A floor gives no precedence at a rate.
         name: A name for messages and displays.
         clock: For a root only: the clock of the whole tree, a function that returns the time in seconds; `time.monotonic`
             by default. Pass `loop.time` to run the tree on virtual time. It is called in the thread that uses the tree.
 
     Raises:
-        TypeError: `limit` is not a limit, `parent` not a `CapacitySource`, `weight` not a number, `name` not a string, or
-            `clock` not callable.
+        TypeError: `limit` is not a limit, `parent` not a `CapacitySource`, `weight` or `floor` not a number, `name` not
+            a string, or `clock` not callable.
         ValueError: A limit is negative or not finite, above 10**12, or above 0 and less than a millionth; `weight` is out of
-            range; a resource has another kind of limit elsewhere in the tree; both `clock` and `parent` are given; or
+            range; `floor` is negative, above the limit, or given for a root, or the floors of all children of `parent` are
+            above its limit; a resource has another kind of limit elsewhere in the tree; both `clock` and `parent` are given; or
             `parent` is this node or one of its descendants.
         ClosedError: `parent` is closed.
     """
@@ -79,6 +84,7 @@ class CapacitySource(Uncopied, _core.Capacity):
         parent: CapacitySource | None = None,
         *,
         weight: float = 1.0,
+        floor: float = 0,
         name: str | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
@@ -90,6 +96,7 @@ class CapacitySource(Uncopied, _core.Capacity):
         if parent is not None and any(node is self for node in _path(parent)):
             raise ValueError(f"parent must not be the capacity itself or below it, got {parent!r}")
         super().__init__(to_core(limits), parent, weight, name, clock)
+        self.floor = floor
         # A list of one element: the core replaces the element in the same atomic step as its own limits.
         self._current: list[Mapping[str, Limit]] = [MappingProxyType(limits)]
         self._is_adaptive = any(isinstance(one, AdaptiveLimit) for one in limits.values())
@@ -197,7 +204,8 @@ class CapacitySource(Uncopied, _core.Capacity):
 
         Raises:
             TypeError: `limit` is not a limit.
-            ValueError: A limit is negative or not finite, the node has no such resource, or the kind differs.
+            ValueError: A limit is negative or not finite, the node has no such resource, or the kind differs; or a number of
+                slots above 0 is below the floor of the node, or below the floors of its children together.
             ClosedError: The node is closed.
         """
         changed = checked_limits("limit", limit)
@@ -245,6 +253,8 @@ class CapacitySource(Uncopied, _core.Capacity):
             yield f"{held[resource]} of {whole} {short_repr(resource)[1:-1]}{how}"
         if len(self._limits) > _SHOWN:
             yield f"{len(self._limits) - _SHOWN} more resources"
+        if self.floor:
+            yield f"floor {self.floor}"
         if self.waiting:
             yield f"{self.waiting} waiting"
         yield "closed" if self.closed else "paused" if self.paused else "open"

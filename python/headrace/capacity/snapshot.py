@@ -63,6 +63,8 @@ class CapacitySnapshot:
     """The amount of each resource that is reserved for waiters that were overtaken too often."""
     weight: float
     """The share relative to the siblings."""
+    floor: float
+    """The guaranteed minimum of slots; 0 without one."""
     waiting: int
     """The number of waiters of this node and its descendants, without those already granted."""
     leases: int
@@ -92,7 +94,7 @@ class CapacitySnapshot:
     @classmethod
     def of(cls, node: CoreNode) -> CapacitySnapshot:
         """Build a snapshot from the tuples of the core."""
-        (name, resources, weight, waiting), counts, times, flags, children = node
+        (name, resources, (weight, floor), waiting), counts, times, flags, children = node
         leases, granted, bypassed = counts
         mean_hold, received, due = times
         paused, closed = flags
@@ -102,6 +104,7 @@ class CapacitySnapshot:
             FrozenDict({resource: held for resource, _, held, _ in resources}),
             FrozenDict({resource: reserved for resource, _, _, reserved in resources}),
             weight,
+            floor,
             waiting,
             leases,
             granted,

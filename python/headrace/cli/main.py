@@ -94,6 +94,7 @@ def _map(options: argparse.Namespace) -> int:
                 token_rate=options.token_rate,
                 retries=options.retries,
                 timeout=options.timeout,
+                stall_after=options.stall_after,
             ),
             group_by=options.group_by,
             group_limit=options.group_limit or options.limit,
@@ -291,6 +292,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="fail a call that runs longer, time in queues excluded; a call in a thread cannot be stopped and fails "
         "when it returns (default: no timeout)",
+    )
+    failures.add_argument(
+        "--stall-after",
+        type=parse_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="name a call that has made no progress for this time on standard error; it goes on (default: 60)",
     )
     failures.add_argument(
         "--errors",

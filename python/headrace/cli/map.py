@@ -38,7 +38,7 @@ from headrace.cli.records import RecordReader
 from headrace.cli.report.collector import Collector
 from headrace.cli.report.series import Series, SeriesFamily
 from headrace.cli.report.summary import Summary
-from headrace.cli.stderr import eprint, ignore_broken_stderr
+from headrace.cli.stderr import eprint, ignore_broken_stderr, show_warnings
 from headrace.pool.runner import HierarchicalTaskPoolRunner
 from headrace.pull.source import SourceIterObj
 
@@ -97,6 +97,7 @@ def run(options: MapOptions) -> int:
         for opened in (output, errors, report):
             if opened is not None:
                 _report_leftovers(opened)
+        show_warnings()
         return asyncio.run(_Map(options, reader, output, errors, report).run())
 
 

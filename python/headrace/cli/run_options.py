@@ -37,6 +37,8 @@ class RunOptions:
     """How many times a failed record is retried."""
     timeout: float | None
     """The seconds that a call may take; None for no limit."""
+    stall_after: float | None = 60.0
+    """The seconds without progress after which a call is named on standard error; None for no message."""
 
     def capacity(self) -> CapacitySource:
         """Make the capacity that limits all calls."""
@@ -103,7 +105,12 @@ class RunOptions:
         retry = None
         if self.retries:
             retry = Retry(self.retries, retry_after=_requested_delay, classify=_classify)
-        return {"name": "headrace map", "timeout": self.timeout, "retry": retry}
+        return {
+            "name": "headrace map",
+            "timeout": self.timeout,
+            "retry": retry,
+            "stall_after": self.stall_after,
+        }
 
 
 def get_field(value: Any, field: str) -> Any:

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP, from the start of the command to the end of its process.
+"""SIGINT, SIGTERM and SIGHUP, which stop the command, from the start of the command to the end of its process.
 
 `start` and `main` call `install`, `map` calls `listen`.
 
@@ -22,6 +22,8 @@ import os
 import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
+
+from headrace.cli import explain_signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -69,6 +71,7 @@ def install() -> None:
     # `nohup` ignores SIGHUP on purpose.
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _state.handle)
+    explain_signal.install()
     # Registered first, so that it runs after the user's exit functions. At exit the interpreter keeps `SIG_IGN`
     # but replaces other handlers with the default, which would change the exit code.
     atexit.unregister(_ignore)
@@ -76,7 +79,7 @@ def install() -> None:
 
 
 def _ignore() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, *explain_signal.NUMBERS):
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
+
+from headrace.errors import DeadlockWarning, StallWarning
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -23,6 +26,26 @@ def eprint(text: object) -> None:
     """Print one line on standard error."""
     with ignore_broken_stderr():
         print("headrace map:", text, file=sys.stderr, flush=True)
+
+
+def show_warnings() -> None:
+    """Print the warnings of stuck capacities and of calls without progress as messages of the command."""
+    show = warnings.showwarning
+
+    def show_warning(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, (DeadlockWarning, StallWarning)):
+            eprint(message)
+        else:
+            show(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show_warning
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from headrace.graph.outcome_listener import OutcomeListener
 
 if TYPE_CHECKING:
     from headrace.capacity.node import CapacitySource
+    from headrace.pool.executor.executor import Executor
     from headrace.pull.base import PullObj
     from headrace.task.retry import Retry
 
@@ -35,6 +36,8 @@ class Config(Generic[R]):
     max_buffered: int
     retry: Retry | None
     timeout: float | None
+    executor: Executor | None
+    stall_after: float | None
     outcome_listener: OutcomeListener | None = field(init=False)
     """The source, if it is notified of the outcome of its items."""
     ids: TaskIds = field(default_factory=TaskIds)
@@ -43,6 +46,8 @@ class Config(Generic[R]):
     """The items that an earlier run pulled and whose tasks it did not call: at most `lookahead`."""
     throughput: Throughput = field(default_factory=Throughput)
     paused: bool = False
+    paused_at: float | None = None
+    """The time of `pause()`, on the clock of the machine."""
     run: R | None = None
     """The active run."""
 

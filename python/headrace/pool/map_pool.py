@@ -54,7 +54,8 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         priority: The priority, as in `Task`, or a function that returns the priority for an item.
         thread: Whether `fn` blocks and must run in threads.
         **options: The options of `HierarchicalTaskPoolRunner`:
-            `name`, `ordered`, `window`, `lookahead`, `max_buffered`, `retry`, `timeout`,
+            `name`, `ordered`, `window`, `lookahead`, `max_buffered`, `retry`, `timeout`, `executor`,
+            `stall_after`,
             and `on_error`, where `"stop"` ends the stream after the first error.
 
     Raises:

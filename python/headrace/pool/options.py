@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 if TYPE_CHECKING:
+    from headrace.pool.executor.executor import Executor
     from headrace.task.retry import Retry
 
 
@@ -22,3 +23,5 @@ class RunnerOptions(TypedDict, total=False):
     max_buffered: int
     retry: Retry | int | None
     timeout: float | None
+    executor: Executor | None
+    stall_after: float | None

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import Awaitable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace._internal.error_notes import wrap_iteration_error
 from headrace._internal.reprs import describe_value, short_repr
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, WorkerLost
 from headrace.pool.executor._slow_callbacks import watched
-from headrace.pool.executor.executor import CancelSupport
-from headrace.pool.executor.loop import stream
+from headrace.pool.executor.loop import call, drive
 from headrace.task._current_lease import leased
+from headrace.task.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Hashable
+    from collections.abc import Awaitable, Callable, Coroutine, Hashable
+    from contextvars import Context
 
     from headrace._core import Engine, Lease, TaskProgressEnvelope
     from headrace.pool.config import Config
     from headrace.pool.event_queue import EventQueue
     from headrace.pool.executor.handle import Handle, Listener
     from headrace.pool.executor.loop import Yields
-    from headrace.pool.executor.thread import ThreadExecutor
+    from headrace.pool.executor.use import ExecutorUse
+    from headrace.pool.shutdown import End
     from headrace.task.retry import Retry
-    from headrace.task.task import Task
 
 
 class PolicyOwner(Protocol):
@@ -34,7 +35,10 @@ class PolicyOwner(Protocol):
     config: Config[Any]
     loop: asyncio.AbstractEventLoop
     events: EventQueue
-    threads: ThreadExecutor
+    context: Context
+    threads: ExecutorUse
+    given: ExecutorUse | None
+    end: End
 
     @property
     def engine(self) -> Engine:
@@ -42,7 +46,7 @@ class PolicyOwner(Protocol):
         ...
 
     def idle(self) -> None:
-        """Note that no task is left."""
+        """Note that only as many tasks are left as the engine watches for."""
         ...
 
     def failed(self, error: BaseException) -> None:
@@ -130,14 +134,14 @@ class Policy:
 
     def rest(self, result: object, emitter: Yields) -> Coroutine[Any, Any, object]:
         """Return a coroutine that drives the result of a task function, if that is not a coroutine itself."""
-        return _rest(result, emitter)
+        return drive(result, emitter)
 
     def watch(
         self, fn: Callable[..., object], args: tuple[object, ...], emitter: Yields
     ) -> Coroutine[Any, Any, object]:
         """Return a coroutine that calls a task function, and warns of each step that blocks the event loop."""
         limit = getattr(self._run.loop, "slow_callback_duration", 0.1)
-        return watched(partial(_call, fn, args, emitter), emitter.name, limit)
+        return watched(partial(call, fn, args, emitter), emitter.name, limit)
 
     def emit(
         self, event: TaskProgressEnvelope[Any], slot: int | None, is_stopping: bool
@@ -147,17 +151,43 @@ class Policy:
 
     # Executors.
 
-    @property
-    def can_cancel_submitted(self) -> bool:
-        """Whether the executor can cancel work."""
-        support = self._run.threads.capabilities.cancel_support
-        return support is not CancelSupport.NONE
+    def can_cancel(self, is_given: bool) -> bool:
+        """Return whether an executor can cancel work: that of the user, or the threads of the run."""
+        return self._use(is_given).can_cancel
 
-    def submit(self, task: Task, lease: Lease | None, listener: Listener) -> Handle:
-        """Submit a task to the executor."""
-        if lease is not None:
-            task = task.in_context(leased(task.context, lease))
-        return self._run.threads.submit(task, listener)
+    def take_slot(self) -> bool:
+        """Take a slot of the user's executor. If none is free, the engine is notified when one may be."""
+        return self._use(True).take_slot()
+
+    def return_slot(self) -> None:
+        """Return a slot to the user's executor."""
+        self._use(True).return_slot()
+
+    def slot_returner(self) -> Callable[[], None]:
+        """Return a function that returns a slot, from any thread and also after the end of the run."""
+        return self._use(True).slot_returner()
+
+    def submit(
+        self, is_given: bool, task_id: int, item: Any, lease: Lease | None, listener: Listener
+    ) -> Handle:
+        """Submit a task to an executor."""
+        executor = self._use(is_given).executor
+        task, context = (
+            (item, item.context) if isinstance(item, Task) else (Task(item), self._run.context)
+        )
+        if not executor.capabilities.remote:
+            # A copy: the mark and the lease are those of this attempt.
+            context = context.copy() if lease is None else leased(context, lease)
+            self._run.end.inside.mark(context, task_id)
+        return executor.submit(task.in_context(context), listener)
+
+    def never_began(self, error: BaseException) -> bool:
+        """Return whether work was lost before it began."""
+        return isinstance(error, WorkerLost) and not error.started
+
+    def _use(self, is_given: bool) -> ExecutorUse:
+        given = self._run.given
+        return given if is_given and given is not None else self._run.threads
 
     def left_running(self, name: str) -> HeadraceError:
         """Return the error of a task that was detached."""
@@ -193,21 +223,3 @@ class Policy:
             return
         if not engine.granted(task_id, task, lease):
             lease.release()
-
-
-async def _call(fn: Callable[..., object], args: tuple[object, ...], emitter: Yields) -> object:
-    try:
-        return await _rest(fn(*args), emitter)
-    finally:
-        # Otherwise the traceback of an error would hold the emitter, and so the run, which holds the error.
-        del emitter
-
-
-def _rest(result: object, emitter: Yields) -> Coroutine[Any, Any, object]:
-    if isinstance(result, AsyncGenerator):
-        return stream(cast("AsyncGenerator[object, Any]", result), emitter)
-    return _awaited(result)
-
-
-async def _awaited(result: object) -> object:
-    return await cast("Awaitable[object]", result) if isinstance(result, Awaitable) else result

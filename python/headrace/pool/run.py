@@ -13,26 +13,43 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
+import headrace.pool._live as live
 import headrace.pool.reentrancy as reentrancy
 import headrace.task._current_lease as current_lease
-from headrace._core import Engine, pin_to_loop, unpin
+from headrace._core import Engine, pin_to_loop, set_tree_watcher, unpin
 from headrace._internal.error_notes import add_note_once
 from headrace._internal.tasks import wait_until_done
 from headrace.errors import SourceCancelledError, WrongLoopError
 from headrace.pool.event_queue import EventQueue, Failure
 from headrace.pool.executor.loop import error_of
 from headrace.pool.executor.thread import ThreadExecutor
+from headrace.pool.executor.use import ExecutorUse
+from headrace.pool.inner_waits import InnerWait, InnerWaits
 from headrace.pool.policy import Policy
 from headrace.pool.shutdown import End
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Context
+    from weakref import ref
 
+    from headrace._core import TreeRef
+    from headrace.pool._stall import StallWatch
     from headrace.pool.config import Config
+
+
+def _watch_tree(tree: ref[TreeRef], loop: asyncio.AbstractEventLoop) -> None:
+    # Late: most programs never have a waiter.
+    from headrace.pool._stuck import watch
+
+    watch(tree, loop)
+
+
+set_tree_watcher(_watch_tree)
 
 
 class FirstError:
@@ -70,17 +87,30 @@ class Run:
         self.ending: bool = False
         # Whether no new task is called any more.
         self.draining: bool = False
-        self.threads: ThreadExecutor = ThreadExecutor(config.name)
+        # The executor of the tasks that need a thread, and that of all others, if the user has passed one.
+        self.threads: ExecutorUse = ExecutorUse(ThreadExecutor(config.name), is_owned=True)
+        self.given: ExecutorUse | None = None
+        if config.executor is not None:
+            self.given = ExecutorUse(config.executor, is_owned=False)
         # The items whose tasks were not called, by task id.
         self._unstarted: dict[int, object] = {}
         self._engine: Engine | None = None
         self._policy: Policy
         self._clock: Callable[[], float]
         self._feeder: asyncio.Task[None] | None = None
-        self._is_feeding = False
+        # Whether the feeder pulls the source.
+        self.is_feeding = False
+        self._stall_watch: StallWatch | None = None
+        # The reason for which the feeder calls no task, if it is not the source or the capacity, and since when.
+        self.blocked: tuple[str, float] | None = None
+        # The thread of the event loop; set when the run starts.
+        self.thread = 0
         # Whether the run itself cancelled the feeder.
         self._stopped = False
         self._idle: asyncio.Future[None] | None = None
+        self._inner = InnerWaits()
+        # Whether the tasks were cancelled at the end of the run.
+        self._is_cancelled = False
         self._fatal: BaseException | None = None
         # The error that ended the run, as the entry for the consumer; set when the run has ended.
         self._last: Failure | None = None
@@ -93,6 +123,11 @@ class Run:
         return self._engine
 
     # The methods for the consumer.
+
+    @property
+    def feeder(self) -> asyncio.Task[None] | None:
+        """The asyncio task that drives the run; None before the start."""
+        return self._feeder
 
     @property
     def running(self) -> bool:
@@ -146,6 +181,7 @@ class Run:
             self._policy,
             name=config.name,
             source=config.source,
+            has_executor=self.given is not None,
             outcome_listener=config.outcome_listener,
             capacity=config.capacity,
             event_loop=self.loop,
@@ -169,6 +205,13 @@ class Run:
         self.events.unread.begin(self.loop)
         config.run = self
         pin_to_loop(self.loop, self)
+        self.thread = threading.get_ident()
+        live.add(self)
+        if config.stall_after is not None:
+            # Late: an option that most programs do not use.
+            from headrace.pool._stall import StallWatch
+
+            self._stall_watch = StallWatch(self, config.stall_after)
         # Not `loop.create_task`: a factory of eager tasks would run the feeder before `_feeder` is set.
         self._feeder = asyncio.Task(
             self._feed(),
@@ -196,8 +239,8 @@ class Run:
         await self._wait_for_end(leaving=False)
         return left
 
-    async def drain(self, timeout: float | None) -> None:
-        """Call no new tasks, and wait for those that were called."""
+    async def drain(self, timeout: float | None, caller: int | None) -> None:
+        """Call no new tasks, and wait for those that were called. `caller` is the result of `caller` before the first step."""
         self._check_outside("drain")
         if self._feeder is None or self._feeder.done():
             return
@@ -206,16 +249,64 @@ class Run:
             self._give_back()
             # Tasks that were called are still retried, even if the runner is paused.
             self._set_state()
-            if self._is_feeding:
+            if self.is_feeding:
                 self._feeder.cancel()
-        await asyncio.wait([self._feeder], timeout=timeout)
-        if not self._feeder.done():
+        if caller is None and not self.end.inside.is_here():
+            await asyncio.wait([self._feeder], timeout=timeout)
+            is_over = self._feeder.done()
+        else:
+            is_over = await self._wait_inside(self._feeder, caller, timeout=timeout)
+        if not is_over:
             await self.abort(wait=True)
+
+    def caller(self) -> int | None:
+        """Return the id of the task whose step calls this, or None."""
+        # Another thread may call this while the event loop runs another task.
+        is_here = self._engine is not None and asyncio._get_running_loop() is self.loop
+        return self.engine.caller() if is_here else None
+
+    async def _wait_inside(
+        self,
+        feeder: asyncio.Task[None],
+        caller: int | None = None,
+        *,
+        cancels: bool = False,
+        timeout: float | None = None,
+    ) -> bool:
+        """Wait inside the run until it has ended or only tasks are left that may wait for this call; see `InnerWaits`.
+
+        Returns:
+            False after the timeout.
+        """
+        wait = InnerWait(self.loop, caller or self.end.inside.task_here(), cancels=cancels)
+        self._inner.add(wait)
+        try:
+            self._release_inner()
+            await asyncio.wait(
+                [feeder, wait.released], timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            self._inner.remove(wait)
+        return feeder.done() or wait.released.done()
+
+    def _release_inner(self) -> None:
+        """Release the calls inside the run that wait for its end, if only their tasks may be left."""
+        if not self._inner or self._engine is None:
+            return
+        self._engine.watch(len(self._inner))
+        # The source may still return an item.
+        if not self.is_feeding:
+            self._inner.release(self._engine.tasks_left())
 
     async def _wait_for_end(self, *, leaving: bool) -> None:
         if self._feeder is None:
             return
-        cancellation = await self.end.wait(self._feeder, leaving=leaving)
+        cancellation = None
+        if self.end.inside.is_here():
+            if not self._feeder.done():
+                await self._wait_inside(self._feeder, cancels=not self._is_cancelled)
+        else:
+            cancellation = await self.end.wait(self._feeder, leaving=leaving)
         if self._feeder.done():
             # The feeder may have ended in this event-loop iteration, before its done-callback was called.
             self._ended(self._feeder)
@@ -227,7 +318,7 @@ class Run:
         if self._feeder is None or self._feeder.done():
             return
         self._check_loop()
-        if self.engine.is_inside():
+        if self.engine.caller() is not None:
             raise RuntimeError(
                 f"{self.config.name}: a task cannot {action} the run that it is part of"
             )
@@ -242,6 +333,12 @@ class Run:
             self.ending = self._stopped = True
             self._set_state()
             self._feeder.cancel()
+
+    def busy_threads(self) -> list[tuple[int, str]]:
+        """Return the identifier of each thread that runs work of an executor, and the name of the work. Any thread may call it."""
+        uses = [self.threads] if self.given is None else [self.threads, self.given]
+        executors = [use.executor for use in uses if isinstance(use.executor, ThreadExecutor)]
+        return [busy for executor in executors for busy in executor.busy()]
 
     def abandon(self) -> None:
         """End a run whose stream was dropped. May be called by a finaliser, in any thread."""
@@ -272,7 +369,7 @@ class Run:
     async def _feed(self) -> None:
         is_lost = False
         try:
-            self._is_feeding = True
+            self.is_feeding = True
             try:
                 await self._feed_loop()
             except asyncio.CancelledError:
@@ -280,7 +377,7 @@ class Run:
                     raise
                 self._feeder.uncancel()
             finally:
-                self._is_feeding = False
+                self.is_feeding = False
                 self.engine.clear_prefetch()
             if self.draining:
                 # The source may have returned an item to the cancelled pull.
@@ -304,14 +401,19 @@ class Run:
         while not self.ending and not self.draining:
             if not self.events.has_room():
                 engine.clear_prefetch()
+                self.blocked = "space for events", self._clock()
                 await self.events.room(self.loop)
+                self.blocked = None
                 self.events.wake_next()
             elif (gate := engine.gate()) is not None:
                 engine.clear_prefetch()
+                self.blocked = "gate", self._clock()
                 await gate
-            elif engine.needs_executor():
-                await self.threads.start()
-                engine.set_executor_started()
+                self.blocked = None
+            elif (is_given := engine.needs_executor()) is not None:
+                use = self.given if is_given and self.given is not None else self.threads
+                await use.start(self.loop, self.context, self._on_slots)
+                engine.set_executor_started(is_given)
             else:
                 try:
                     await engine.feed(kept)
@@ -338,7 +440,8 @@ class Run:
 
     async def _wait_for_tasks(self, *, shielded: bool = False) -> None:
         """Wait until no task is left; with `shielded`, also while the feeder is cancelled."""
-        while self.engine.watch():
+        while self.engine.watch(len(self._inner)):
+            self._release_inner()
             self._idle = self.loop.create_future()
             if shielded:
                 await wait_until_done(self._idle)
@@ -349,11 +452,19 @@ class Run:
         """Take back the items whose tasks were not called, for the next run of the runner."""
         self._unstarted.update(self.engine.give_back())
 
+    def keep_unstarted(self) -> None:
+        """Store the items whose tasks were not called with the runner."""
+        self.config.unstarted.extendleft(
+            self._unstarted[number] for number in sorted(self._unstarted, reverse=True)
+        )
+        self._unstarted.clear()
+
     async def _shutdown(self) -> None:
         """Stop all tasks and wait for the last of them, however often the feeder is cancelled meanwhile."""
         self._set_state()
         self._give_back()
         self.engine.cancel_all()
+        self._is_cancelled = True
         await wait_until_done(*self._policy.requests)
         await self._wait_for_tasks(shielded=True)
         if sys.version_info < (3, 12):
@@ -362,9 +473,9 @@ class Run:
             self.loop.call_soon(iteration.set_result, None)
             await wait_until_done(iteration)
         await self.threads.aclose()
-        self.config.unstarted.extendleft(
-            self._unstarted[number] for number in sorted(self._unstarted, reverse=True)
-        )
+        if self.given is not None:
+            await self.given.aclose()
+        self.keep_unstarted()
         if self._closes_source and (self._stopped or self.events.closed):
             # Last, because tasks may use resources of the source. The feeder must not appear cancelled while it closes the source.
             while self._feeder is not None and self._feeder.cancelling():
@@ -377,6 +488,10 @@ class Run:
         if self.config.run is not self:
             return
         unpin(self.loop, self)
+        live.discard(self)
+        if self._stall_watch is not None:
+            self._stall_watch.cancel()
+            self._stall_watch = None
         self.config.run = None
         error = error_of(feeder)
         if not isinstance(error, asyncio.CancelledError):
@@ -401,9 +516,15 @@ class Run:
         return self.engine.cancel(task_id)
 
     def idle(self) -> None:
-        """Note that no task is left."""
+        """Note that only as many tasks are left as the engine watches for."""
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
+        self._release_inner()
+
+    def _on_slots(self) -> None:
+        """Note that a slot of the executor may be free."""
+        if self._engine is not None:
+            self._engine.on_slots()
 
     def failed(self, error: BaseException) -> None:
         """Note that a task ended with an error."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -19,8 +20,9 @@ from headrace.pull.source import Source, as_pull
 from headrace.task.retry import Retry, as_retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
+    from headrace.pool.executor.executor import Executor
     from headrace.pool.run import Run
     from headrace.task.task import Task
 
@@ -77,6 +79,11 @@ class HierarchicalTaskPoolRunner(Uncopied):
             calls after the first. None for no retries. A `Task` may have its own policy.
         timeout: The maximum time of each call of a task in seconds, without the wait for capacity; None for no limit. A
             `Task` may have its own timeout.
+        executor: The executor that runs the tasks, except those with `thread=True`; None for the event loop. It is
+            started by the first task, and not closed: it may serve several runners at a time, on one event loop.
+        stall_after: The time in seconds after which a `StallWarning` names a call that has made no progress: that was not
+            called and yielded no value in this time. The warning comes at most a quarter of it late, once for each such
+            time, with the top of the stack. The call goes on. None for no warning.
 
     Raises:
         TypeError: `source` cannot be iterated, `capacity` is not a `CapacitySource`, or another parameter is of the wrong
@@ -97,7 +104,10 @@ class HierarchicalTaskPoolRunner(Uncopied):
         max_buffered: int = 1024,
         retry: Retry | int | None = None,
         timeout: float | None = None,
+        executor: Executor | None = None,
+        stall_after: float | None = None,
     ) -> None:
+        _check_executor(executor)
         _check(capacity, name, on_error, ordered)
         check_int("max_buffered", 1, max_buffered)
         if window is not None:
@@ -115,6 +125,8 @@ class HierarchicalTaskPoolRunner(Uncopied):
             max_buffered=max_buffered,
             retry=as_retry("retry", retry),
             timeout=check_time_limit("timeout", timeout),
+            executor=executor,
+            stall_after=check_time_limit("stall_after", stall_after),
         )
 
     @property
@@ -183,7 +195,7 @@ class HierarchicalTaskPoolRunner(Uncopied):
             error.add_note(f"the first of {failed} errors of {self.name}")
         raise error
 
-    async def drain(self, timeout: float | None = None) -> list[Any]:
+    def drain(self, timeout: float | None = None) -> Coroutine[Any, Any, list[Any]]:
         """End the run gracefully: call no new tasks, wait for those already called, and return the others.
 
         Tasks in the delay before a retry are still retried. Envelopes are still produced, and must be read if tasks yield
@@ -204,15 +216,22 @@ class HierarchicalTaskPoolRunner(Uncopied):
             RuntimeError: The caller is a task of the run, which would wait for itself.
             WrongLoopError: The run was started on another event loop.
 
-        An asyncio task started by a task of the run may drain the run, if the task of the run does not wait for it. If it
-        does, as in `asyncio.gather(runner.drain())`, both wait for each other: no more tasks are called until one of them
-        is cancelled, the consumer leaves, or the run is aborted.
+        An asyncio task started by a task of the run may drain the run, and the task may wait for it, as in
+        `asyncio.gather(runner.drain())`. The call waits for the other tasks only. A call made by the code of that asyncio
+        task does not know the task of the run, and waits until one task is left.
 
         Cancel safety: the run continues to drain, and tasks that were not called stay with the runner.
         """
+        run = self._config.run
+        # Noted before the first step, which another asyncio task may take.
+        return self._drain(timeout, None if run is None else run.caller())
+
+    async def _drain(self, timeout: float | None, caller: int | None) -> list[Any]:
         timeout = check_time_limit("timeout", timeout)
-        if self._config.run is not None:
-            await self._config.run.drain(timeout)
+        if (run := self._config.run) is not None:
+            await run.drain(timeout, caller)
+            # The run may have tasks left that wait for this call.
+            run.keep_unstarted()
         items = list(self._config.unstarted)
         self._config.unstarted.clear()
         return items
@@ -267,6 +286,8 @@ class HierarchicalTaskPoolRunner(Uncopied):
 
         Without an active run, it applies to later runs. Idempotent.
         """
+        if not self._config.paused:
+            self._config.paused_at = time.monotonic()
         self._config.paused = True
         if self._config.run is not None:
             self._config.run.pause()
@@ -303,6 +324,16 @@ class HierarchicalTaskPoolRunner(Uncopied):
         yield "idle" if self._config.run is None else self._config.run.status()
         if self._config.paused:
             yield "paused"
+
+
+def _check_executor(executor: object) -> None:
+    if executor is None:
+        return
+    parts = ("capabilities", "watch", "start", "submit", "aclose")
+    if isinstance(executor, type) or not all(hasattr(executor, part) for part in parts):
+        raise TypeError(
+            f"executor must be an Executor, such as ThreadExecutor(), or None, not {describe_value(executor)}"
+        )
 
 
 def _check(

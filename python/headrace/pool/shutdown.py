@@ -39,7 +39,7 @@ class End:
     async def wait(
         self, feeder: asyncio.Task[None], *, leaving: bool
     ) -> asyncio.CancelledError | None:
-        """Wait until the feeder of the run has ended.
+        """Wait outside the run until its feeder has ended.
 
         Args:
             feeder: The feeder, which was cancelled.
@@ -49,13 +49,10 @@ class End:
             The first cancellation of the caller during the wait, which the caller must raise, or None.
 
         Raises:
-            CancelledError: The caller was cancelled inside the run: it is raised at once, because a task of the run may
-                wait for the caller. It is also raised at once after the consumer has left, unless the caller is the consumer.
+            CancelledError: The caller, which is not the consumer, was cancelled after the consumer had left.
         """
-        cancellation: asyncio.CancelledError | None = None
-        if not self.inside.is_here():
-            until = feeder if leaving or self._left is None else self._left
-            cancellation = await wait_until_done(until, behind=feeder)
+        until = feeder if leaving or self._left is None else self._left
+        cancellation = await wait_until_done(until, behind=feeder)
         if cancellation is None and not feeder.done():
             await asyncio.wait([feeder])
         return cancellation

@@ -156,9 +156,7 @@ class PullMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
                 super().__init__(source, kernel)
                 return
         pulled = as_pull(source)
-        self._calls = ConcurrentMap(
-            pulled, kernel, ordered=ordered, raw=raw, operator=type(self).__name__
-        )
+        self._calls = ConcurrentMap(kernel, type(self).__name__, pulled, ordered=ordered)
         self._calls.set_limits(concurrency, window)
         # The source has called `transform` already: all items pass.
         super().__init__(cast("Any", ConcurrentSource(self._calls)), SkipKernel(0))

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,7 +28,7 @@ from headrace.task._grpc_status import decode_status
 from headrace.task._server_delay import advised_delay, parse_duration, requested_delay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SHAPE = frozenset(
     {
@@ -107,6 +107,14 @@ def _get(value: object, name: str) -> Any:
     """Return an attribute, or None if there is none or it cannot be read."""
     try:
         return getattr(value, name, None)
+    except Exception:
+        return None
+
+
+def _called(function: Callable[[], object]) -> object:
+    """Return the result of a method, or None if it raises."""
+    try:
+        return function()
     except Exception:
         return None
 
@@ -280,18 +288,21 @@ def _read_botocore(answer: Answer, response: Mapping[object, object]) -> None:
 
 def _read_grpc(answer: Answer, call: object) -> None:
     """Read the status, the metadata and the details of an RPC that failed."""
-    code, metadata = _get(call, "code"), _get(call, "trailing_metadata")
+    code, metadata, details = (
+        _get(call, name) for name in ("code", "trailing_metadata", "details")
+    )
     if not (callable(code) and callable(metadata)):
         return
-    for name, value in islice(cast("Any", metadata() or ()), _MAX_ITEMS):
-        if name == "grpc-status-details-bin":
-            for detail in decode_status(value):
-                _read_detail(answer, detail)
-        elif isinstance(value, str):
-            answer.headers.setdefault(str(name).lower(), value)
-    answer.codes += [name for name in (_text(code()),) if name]
-    details = _get(call, "details")
-    answer.message = _text(details()) if callable(details) else ""
+    pairs: Any = _called(metadata)
+    if isinstance(pairs, Iterable):
+        for name, value in islice(cast("Iterable[tuple[object, object]]", pairs), _MAX_ITEMS):
+            if name == "grpc-status-details-bin":
+                for detail in decode_status(value):
+                    _read_detail(answer, detail)
+            elif isinstance(value, str):
+                answer.headers.setdefault(str(name).lower(), value)
+    answer.codes += [name for name in (_text(_called(code)),) if name]
+    answer.message = _text(_called(details)) if callable(details) else ""
 
 
 def _delay(answer: Answer, error: BaseException) -> float | None:

@@ -36,13 +36,16 @@ from headrace._internal.reprs import ReprMixin, callable_name, pluralize
 from headrace._internal.validate import check_finite, check_seconds
 from headrace.errors import HeadraceError
 
+MOST_IDLE_STOPS = 5
+"""The number of times in succession that a virtual clock stops at timers that only watch the program."""
+
 LONGEST: Final = 60.0
 """The least real seconds to wait for a job that blocks everything else; a longer `patience` extends it."""
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Executor
-    from typing import TypeVarTuple
+    from typing import Self, TypeVarTuple
 
     Arguments = TypeVarTuple("Arguments")
 
@@ -177,6 +180,23 @@ class VirtualLoop(ReprMixin, asyncio.SelectorEventLoop):
         self._outside.real_timers.append(timer)
         return timer
 
+    def call_later_idle(self, seconds: float, callback: Callable[[], object]) -> _IdleTimer:
+        """Schedule a callback that watches the program, and that the program does not wait for.
+
+        Pools call it on loops that have this method. The clock stops at such a timer, but a few of them in succession, without
+        any other timer or event, no longer count: then nothing can happen any more.
+
+        Args:
+            seconds: The delay on the virtual clock.
+            callback: The function to call.
+
+        Returns:
+            A timer with a `cancel()` method.
+        """
+        timer = _IdleTimer(self.time() + seconds, callback, self._outside.idle_timers)
+        self._outside.idle_timers.append(timer)
+        return timer
+
     def run_in_executor(
         self,
         executor: Executor | None,
@@ -210,16 +230,14 @@ def _job(func: object) -> str:
     return callable_name(func)
 
 
-def _when(timer: _RealTimer) -> float:
+def _when(timer: _ListedTimer) -> float:
     return timer.when
 
 
-class _RealTimer:
-    """A callback at a time on the real clock, in the list of a selector."""
+class _ListedTimer:
+    """A callback at a time, in a list of a selector."""
 
-    def __init__(
-        self, when: float, callback: Callable[[], object], timers: list[_RealTimer]
-    ) -> None:
+    def __init__(self, when: float, callback: Callable[[], object], timers: list[Self]) -> None:
         self.when = when
         self.callback = callback
         self._timers = timers
@@ -227,6 +245,14 @@ class _RealTimer:
     def cancel(self) -> None:
         if self in self._timers:
             self._timers.remove(self)
+
+
+class _RealTimer(_ListedTimer):
+    """A timer on the real clock."""
+
+
+class _IdleTimer(_ListedTimer):
+    """A timer on the virtual clock that the program does not wait for."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -241,6 +267,9 @@ class _JumpingSelector(selectors.DefaultSelector):
         self.jobs: dict[object, str] = {}
         self.left: dict[object, str] = {}
         self.real_timers: list[_RealTimer] = []
+        self.idle_timers: list[_IdleTimer] = []
+        # The number of times that the clock stopped at idle timers alone, since anything else happened.
+        self._idle_stops = 0
         self.joining = False
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -249,20 +278,41 @@ class _JumpingSelector(selectors.DefaultSelector):
         # Ready events come before any timer. A timeout of 0 means that the loop has callbacks to run.
         if events or has_run_timers or (timeout is not None and timeout <= 0):
             return events
+        if self._run_idle_timers(self._clock.time()):
+            return events
         # An infinite timer counts as none.
         when = math.inf if timeout is None else self._loop.next_timer()
         is_silent = when == math.inf
-        if is_silent or self.jobs or self.real_timers or self.joining:
+        is_held = bool(self.jobs or self.real_timers or self.joining)
+        idle = min(map(_when, self.idle_timers), default=math.inf)
+        if idle < when and self._idle_stops < MOST_IDLE_STOPS and (is_silent or not is_held):
+            self._idle_stops += 1
+            # A silent loop may be about to fail, at this time.
+            if not is_silent:
+                self._clock.jump(idle)
+            self._run_idle_timers(idle)
+            return []
+        if is_silent or is_held:
             most = math.inf if self.joining else self._max_wait(is_silent=is_silent)
             left = min(map(_when, self.real_timers), default=math.inf) - time.monotonic()
             bound = max(0.0, min(most, left))
             events = super().select(None if bound == math.inf else bound)
             if events or self._run_real_timers() or left < most:
+                self._idle_stops = 0
                 return events
         if is_silent:
             raise DeadlockError(self._describe_deadlock())
+        self._idle_stops = 0
         self._clock.jump(when)
         return []
+
+    def _run_idle_timers(self, now: float) -> bool:
+        """Schedule the callbacks of idle timers that are due; return whether there are any."""
+        due = [timer for timer in self.idle_timers if timer.when <= now]
+        for timer in due:
+            timer.cancel()
+            self._loop.call_soon(timer.callback, context=Context())
+        return bool(due)
 
     def _run_real_timers(self) -> bool:
         """Schedule the callbacks of real timers that are due; return whether there are any."""

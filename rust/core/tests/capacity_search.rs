@@ -17,6 +17,8 @@ enum Shape {
     Grouped,
     /// Like `Flat`; every third tenant needs a second rate as well.
     Mixed,
+    /// Like `Flat`; every tenant is below its floor.
+    Floors,
 }
 
 /// Return the time to acquire and release a slot beside `tenants` tenants, each waiting at one rate.
@@ -30,7 +32,7 @@ fn cost_of_a_slot(shape: Shape, tenants: usize) -> Duration {
         burst: None,
     };
     let limits = [
-        (SLOTS, Limit::Slots(units(64))),
+        (SLOTS, Limit::Slots(units(64 + tenants as u64))),
         (calls, rate),
         (tokens, rate),
     ];
@@ -47,7 +49,9 @@ fn cost_of_a_slot(shape: Shape, tenants: usize) -> Duration {
             if matches!(shape, Shape::Grouped) && number % 10 == 0 {
                 group = tree.add(root, NodeOptions::default()).unwrap();
             }
-            let node = tree.add(group, NodeOptions::slots(2)).unwrap();
+            let floor = u64::from(matches!(shape, Shape::Floors));
+            let options = NodeOptions::slots(2).floor(units(floor));
+            let node = tree.add(group, options).unwrap();
             let two = matches!(shape, Shape::Mixed) && number % 3 == 0;
             let rates = if two {
                 vec![calls, tokens]
@@ -75,7 +79,7 @@ fn cost_of_a_slot(shape: Shape, tenants: usize) -> Duration {
 
 #[test]
 fn slot_grant_cost_ignores_waiters_at_a_rate() {
-    for shape in [Shape::Flat, Shape::Grouped, Shape::Mixed] {
+    for shape in [Shape::Flat, Shape::Grouped, Shape::Mixed, Shape::Floors] {
         let few = cost_of_a_slot(shape, 10);
         let many = cost_of_a_slot(shape, 10_000);
         println!("{shape:?}: {few:?} beside ten, {many:?} beside ten thousand");

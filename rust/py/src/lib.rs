@@ -5,10 +5,12 @@
 //! | [`object`] | Python objects: creation, borrowing, garbage collection, reuse and drop |
 //! | [`runtime`] | the process, threads, event loops, tasks and the yield budget |
 //! | [`coroutine`] | native awaitables, futures of the event loop, wake-ups from any thread |
+//! | [`asyncio_task`] | asyncio tasks for the calls of a user's function |
 //! | [`source`] | where items come from |
 //! | [`kernel`] | one operator's logic: item in, zero or more items out |
 //! | [`pull`], [`push`] | the drivers that run fused pipelines of kernels, on demand and on supply |
 //! | [`merge`] | many sources as one |
+//! | [`concurrent_map`] | the calls of a `map` with a `concurrency` |
 //! | [`buffer`], [`signal`], [`capacity`] | the types of `headrace-core` for Python |
 //! | [`graph`] | nodes that depend on each other, and their states |
 //! | [`line_writer`] | writing lines to a file |
@@ -20,8 +22,10 @@
 //! `pool/{envelope,event_queue,start,task_body,task_spec}`, in `object/{fast_attr,freelist,iterative_drop,gil_cell}`, in
 //! `runtime/{asyncio,clock,interpreter,private_layout,stack_limit}`, in `pull/control` and in `capacity/lease`. Each block states its reason.
 
+mod asyncio_task;
 mod buffer;
 mod capacity;
+mod concurrent_map;
 mod coroutine;
 mod errors;
 mod graph;
@@ -61,6 +65,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     buffer::register(module)?;
     capacity::register(module)?;
     pool::register(module)?;
+    concurrent_map::register(module)?;
     module.add_class::<graph::PyGraphCore>()?;
     module.add_class::<task::PyTaskBase>()?;
     module.add_class::<object::iterator_result::PyIteratorResult>()?;
@@ -94,6 +99,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
         runtime::yield_budget::set_yield_budget,
         module
     )?)?;
+    module.add_function(wrap_pyfunction!(runtime::task_id::known_tasks, module)?)?;
     module.add_class::<push::callbacks::PyCallbacks>()?;
     module.add_class::<push::foreign_sink::PyDelivery>()?;
     module.add_class::<push::fan::PyFan>()?;

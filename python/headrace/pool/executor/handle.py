@@ -20,7 +20,7 @@ class CancelResult(Enum):
     RUNNING = "running"
     """The work is still running; the listener is notified when it has stopped."""
     UNKNOWN = "unknown"
-    """The state is unknown: the executor does not respond."""
+    """The state is unknown, because the worker does not respond; the listener is notified when the work has stopped."""
 
 
 class Listener(Protocol):
@@ -32,15 +32,25 @@ class Listener(Protocol):
         ...
 
     def called(self) -> None:
-        """Note that the callable of the task is about to be called."""
+        """Note that the callable of the task is about to be called, or that a worker has called it."""
         ...
 
     def emit(self, value: object) -> Awaitable[None] | None:
         """Receive a value that the task yielded.
 
         Returns:
-            None, or an awaitable that must be awaited before the next value is fetched. The awaitable waits for room, or
-            raises `CancelledError` if the task must stop.
+            None, or an awaitable that must be awaited before the next value is emitted. The awaitable waits for room, or
+            raises `CancelledError` if the task must stop. Meanwhile the work may yield more values, within the
+            `window` of the executor.
+        """
+        ...
+
+    def settle(self, amounts: dict[str, float]) -> None:
+        """Settle the lease of the task. Remote executors forward `current_lease().settle()` to it.
+
+        Raises:
+            RuntimeError: The task has no lease, because its cost is a bare number.
+            BaseException: The errors of `Lease.settle`.
         """
         ...
 
@@ -49,7 +59,10 @@ class Listener(Protocol):
         ...
 
     def raised(self, error: BaseException) -> None:
-        """Receive the error of work that has stopped. If `called` was not called before, the work never began."""
+        """Receive the error of work that has stopped. If `called` was not called before, the work never began.
+
+        After `WorkerLost(started=False)` the pool submits the task again, with another listener.
+        """
         ...
 
 
@@ -61,7 +74,7 @@ class Handle(Protocol):
         ...
 
     def inside(self) -> bool:
-        """Return whether the caller is part of this work, which must not wait for its own end."""
+        """Return whether the caller is part of this work, which must not wait for its own end; False if it is remote."""
         ...
 
     def leave(self, stopped: Callable[[], object]) -> None:

@@ -1,6 +1,8 @@
 """`LoopExecutor`: runs each task on the event loop, as its own `asyncio.Task`.
 
-`Policy` calls `stream` and `Run` calls `error_of`; both are in this module.
+A run without an executor does not use the class: its engine calls the tasks natively, and `drive` for results that are not
+coroutines. The class is the reference implementation of the protocol, and runs the same functions. `Policy` calls `drive` and `call`.
+`Run` calls `error_of`.
 
 `asyncio.current_task()`, `asyncio.timeout`, cancellation and done-callbacks therefore work as usual in it. From CPython
 3.12 on, the asyncio task is started eagerly: a task that never waits costs no event-loop iteration.
@@ -18,12 +20,13 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, overload
 from headrace._internal.copying import Uncopied
 from headrace.pool.events import Final
 from headrace.pool.executor._slow_callbacks import watched
-from headrace.pool.executor.executor import CancelSupport, Capabilities
+from headrace.pool.executor.executor import CancelSupport, Capabilities, unchanged
 from headrace.pool.executor.handle import CancelResult, Handle, Listener
 from headrace.pool.executor.submission import Submission
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
+    from typing import Self
 
     from headrace.task.task import Task
 
@@ -51,8 +54,21 @@ class LoopExecutor(Uncopied):
     _loop: asyncio.AbstractEventLoop
 
     async def start(self) -> None:
-        """Store the running event loop."""
+        """Store the running event loop. Idempotent."""
         self._loop = asyncio.get_running_loop()
+
+    def watch(self, changed: Callable[[], object]) -> Callable[[], object]:
+        """Do nothing: the capabilities do not change."""
+        return unchanged(changed)
+
+    async def __aenter__(self) -> Self:
+        """Start the executor."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the executor."""
+        await self.aclose()
 
     @overload
     def submit(self, task: Task, listener: Listener) -> Handle: ...
@@ -141,21 +157,36 @@ async def _work(task: Task, listener: Listener) -> object:
     """Call the task. The asyncio task ends as the user's callable does, so that done-callbacks see its outcome."""
     listener.called()
     try:
-        result = task.fn(*task.args)
-        # The exact type first: a check against an abstract class costs as much as the rest of this function.
-        if isinstance(result, CoroutineType):
-            return await cast("Awaitable[object]", result)
-        if isinstance(result, AsyncGenerator):
-            return await stream(cast("AsyncGenerator[object, Any]", result), listener)
-        if isinstance(result, Awaitable):
-            return await cast("Awaitable[object]", result)
+        return await call(task.fn, task.args, listener)
     except (KeyboardInterrupt, SystemExit) as error:
         # asyncio would raise it out of the running event loop at once, before the run is closed.
         return _Exit(error)
     finally:
         # Otherwise the traceback of an error would hold the listener, and so the run, which holds the error.
         del listener
-    return result
+
+
+async def call(fn: Callable[..., object], args: tuple[object, ...], listener: Yields) -> object:
+    """Call a task function and drive its result to the end."""
+    try:
+        return await drive(fn(*args), listener)
+    finally:
+        # Otherwise the traceback of an error would hold the listener, as in `_work`.
+        del listener
+
+
+def drive(result: object, listener: Yields) -> Coroutine[Any, Any, object]:
+    """Return a coroutine that drives the result of a task function: it iterates, awaits or returns it."""
+    # The exact type first, because a check against an abstract class is slow.
+    if isinstance(result, CoroutineType):
+        return cast("Coroutine[Any, Any, object]", result)
+    if isinstance(result, AsyncGenerator):
+        return stream(cast("AsyncGenerator[object, Any]", result), listener)
+    return _awaited(result)
+
+
+async def _awaited(result: object) -> object:
+    return await cast("Awaitable[object]", result) if isinstance(result, Awaitable) else result
 
 
 async def stream(values: AsyncGenerator[object, Any], listener: Yields) -> object:
@@ -187,9 +218,3 @@ def error_of(done: asyncio.Task[object]) -> BaseException | None:
         # Drop the traceback entry of this frame: it holds the task, which holds the error, and the frames of the caller.
         return cancelled.with_traceback(cancelled.__traceback__ and cancelled.__traceback__.tb_next)
     return None
-
-
-def mark_retrieved(done: asyncio.Task[object]) -> None:
-    """Mark the error of a task as retrieved, so that asyncio does not log it; it is reported in another way."""
-    if not done.cancelled():
-        done.exception()

@@ -30,7 +30,7 @@ class Submission(Uncopied):
     Iterate first, then await: awaiting discards the values that were not read. Until it is awaited, work that yields waits
     until its last value was read.
 
-    Bound: one value.
+    Bound: one value; the executor may hold those of its `window`.
 
     Cancel safety: a cancelled `await` or iteration loses nothing and does not cancel the work; `cancel` does. A value
     that was yielded before the work was cancelled can still be iterated.
@@ -102,6 +102,16 @@ class Submission(Uncopied):
         self._unread.append(value)
         self._notify()
         return self._room()
+
+    def settle(self, amounts: dict[str, float]) -> None:
+        """Refuse: only a task of a pool has a lease.
+
+        Raises:
+            RuntimeError: Always.
+        """
+        raise RuntimeError(
+            f"{self.name} has no lease to settle {amounts}: it was not submitted by a pool"
+        )
 
     def returned(self, value: object) -> None:
         """Store the final value."""

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast, overload
 
 from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import short_repr
-from headrace.pool.executor.executor import CancelSupport, Capabilities
+from headrace.pool.executor.executor import CancelSupport, Capabilities, unchanged
 from headrace.pool.executor.handle import CancelResult, Handle, Listener
 from headrace.pool.executor.submission import Submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Self
 
     from headrace.task.task import Task
 
@@ -39,7 +40,10 @@ class ThreadExecutor(Uncopied):
     """An executor that runs plain functions in threads, which cannot be cancelled but only awaited or detached.
 
     An idle thread runs the next task; a new thread is started only if none is idle. The threads end when the executor is
-    closed.
+    closed. It may then be started again.
+
+    Args:
+        name: The beginning of the names of the threads.
     """
 
     capabilities: Capabilities = Capabilities(
@@ -50,14 +54,27 @@ class ThreadExecutor(Uncopied):
     # An event loop with a virtual clock must not advance it while work takes real time; see `VirtualLoop.hold_clock`.
     _hold: Hold | None = None
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str = "threads") -> None:
         self._name = name
         self._threads: _Threads | None = None
 
     async def start(self) -> None:
-        """Store the running event loop; threads are started when tasks need them."""
+        """Store the running event loop; threads are started when tasks need them. Idempotent."""
         self._loop = asyncio.get_running_loop()
         self._hold = getattr(self._loop, "hold_clock", None)
+
+    def watch(self, changed: Callable[[], object]) -> Callable[[], object]:
+        """Do nothing: the capabilities do not change."""
+        return unchanged(changed)
+
+    async def __aenter__(self) -> Self:
+        """Start the executor."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the executor; see `aclose`."""
+        await self.aclose()
 
     @overload
     def submit(self, task: Task, listener: Listener) -> Handle: ...
@@ -81,6 +98,15 @@ class ThreadExecutor(Uncopied):
         if self._threads is not None:
             self._threads.shutdown()
             self._threads = None
+
+    def busy(self) -> list[tuple[int, str]]:
+        """Return the identifier of each thread that runs work, and the name of the work. Any thread may call it."""
+        threads = self._threads
+        return (
+            []
+            if threads is None
+            else [(one, work.name) for one, work in tuple(threads.busy.items())]
+        )
 
 
 class _ThreadHandle:
@@ -119,6 +145,12 @@ class _ThreadHandle:
             self._ended(_Outcome(None, error))
             self._notify()
 
+    @property
+    def name(self) -> str:
+        """The name of the work, for messages."""
+        listener = self._listener
+        return "detached work" if listener is None else listener.name
+
     def cancel(self) -> CancelResult:
         return CancelResult.STOPPED if self._listener is None else CancelResult.RUNNING
 
@@ -139,7 +171,12 @@ class _ThreadHandle:
 
     def _work(self, task: Task) -> Callable[[], object]:
         """Run the task in a thread; return the callable that the thread calls next."""
-        return self._ended(_outcome(task))
+        busy, thread = self._threads.busy, threading.get_ident()
+        busy[thread] = self
+        try:
+            return self._ended(_outcome(task))
+        finally:
+            del busy[thread]
 
     def _ended(self, outcome: _Outcome) -> Callable[[], object]:
         # Set first, so that a `leave` that is too late finds it.
@@ -198,9 +235,7 @@ def _outcome(task: Task) -> _Outcome:
             value.close()
         return _Outcome(
             None,
-            TypeError(
-                f"{task!r}: thread=True takes a plain function, this one returned {returned}"
-            ),
+            TypeError(f"{task!r}: a thread takes a plain function, this one returned {returned}"),
         )
     return _Outcome(value, None)
 
@@ -220,6 +255,8 @@ class _Threads:
         self._idle: deque[None] = deque()
         self._numbers = count(1)
         self._left = False
+        # The work that each thread runs, by the identifier of the thread.
+        self.busy: dict[int, _ThreadHandle] = {}
         self._calls: SimpleQueue[Callable[[], Callable[[], object]] | None] = SimpleQueue()
 
     def submit(self, call: Callable[[], Callable[[], object]]) -> None:

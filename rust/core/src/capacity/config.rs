@@ -46,6 +46,8 @@ pub struct NodeOptions {
     pub limits: Vec<(ResourceId, Limit)>,
     /// Its weight among its siblings.
     pub weight: Weight,
+    /// Its guaranteed minimum of slots, while it has waiters: see [`NodeOptions::floor`].
+    pub floor: Amount,
     /// Its name in errors and snapshots.
     pub name: Option<Arc<str>>,
 }
@@ -72,6 +74,15 @@ impl NodeOptions {
     #[must_use]
     pub fn weight(mut self, weight: Weight) -> Self {
         self.weight = weight;
+        self
+    }
+
+    /// Set the floor, in `"slots"`. While the node holds fewer and has a waiter that fits, that waiter precedes those of the siblings.
+    ///
+    /// An idle floor is lent, and comes back with the next release. It is guaranteed only if the floors of the ancestors cover it.
+    #[must_use]
+    pub fn floor(mut self, floor: Amount) -> Self {
+        self.floor = floor;
         self
     }
 

@@ -72,6 +72,28 @@ pub enum NodeError {
     Kind(ResourceId),
     /// The node does not limit this resource.
     Unlimited(ResourceId),
+    /// The root has no siblings, so it has no floor.
+    RootFloor,
+    /// A floor is of slots, which are another kind of limit in this tree.
+    FloorKind,
+    /// The floor of a node is above its own limit of slots.
+    Floor {
+        /// The floor.
+        floor: Amount,
+        /// The limit.
+        limit: Amount,
+    },
+    /// The sum of the floors of the children of a node is above a limit of slots of that node or of an ancestor.
+    Floors {
+        /// The parent of these children.
+        parent: NodeId,
+        /// The sum.
+        sum: Amount,
+        /// The node of the limit.
+        at: NodeId,
+        /// The limit.
+        limit: Amount,
+    },
 }
 
 impl fmt::Display for NodeError {
@@ -86,6 +108,17 @@ impl fmt::Display for NodeError {
             Self::Burst(_) => "the burst of a rate is above zero",
             Self::Kind(_) => "a resource is of one kind in the whole tree",
             Self::Unlimited(_) => "the node does not limit this resource",
+            Self::RootFloor => "the root has no floor",
+            Self::FloorKind => "a floor is of slots, which are no rate and no budget",
+            Self::Floor { floor, limit } => {
+                return write!(f, "a floor of {floor} is above the limit of {limit} slots");
+            }
+            Self::Floors { sum, limit, .. } => {
+                return write!(
+                    f,
+                    "floors of {sum} slots in sum are above a limit of {limit}"
+                );
+            }
         })
     }
 }

@@ -46,6 +46,9 @@ impl State {
 
     /// [`find`](Self::find), by visiting every waiter.
     pub(super) fn find_among_all(&self, node: u32) -> Next {
+        if let Ok(waiter) = self.search_all_floors(node) {
+            return Next::Grant(waiter);
+        }
         let here = self.nodes.at(node);
         let mut positions = Vec::new();
         positions.extend(
@@ -261,6 +264,7 @@ impl State {
             child = below.after;
         }
         assert_eq!(here.ready.len(), open);
+        self.check_floors_of(node);
         if here.eligible {
             assert!(
                 has_offers || open > 0,

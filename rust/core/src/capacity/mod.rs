@@ -57,6 +57,13 @@
 //! takes all of an uncontended resource takes nothing from its siblings; a charge for it would starve the child of the contended
 //! ones. Quota counts by the time in which the whole rate brings it.
 //!
+//! # Floors
+//!
+//! A child may have a *floor*, a guaranteed minimum of slots. While it holds fewer and has a waiter that fits, that waiter precedes
+//! those of its siblings at the next grant. An idle floor is lent. A grant below a floor is charged as all others, so a child
+//! receives its share or its floor, whichever is more, and its siblings share the rest by weight. Waiters with a reservation
+//! precede the floors, and the order at a rate is that of the shares (`policy/floor.rs`).
+//!
 //! # Wait queues
 //!
 //! The order in a wait queue is by arrival time, minus [`Settings::ageing`] for each step of priority. Equal priorities are
@@ -166,6 +173,8 @@
 //! 7. In any window of length t a rate admits at most `burst + rate x t`, apart from upward settlements and, where a waiter has
 //!    to wait for it, [`Settings::lateness`].
 //! 8. The same operations at the same times make the same grants.
+//! 9. Of the waiters that have no reservation and need slots but no rate: if one that fits is below a child that holds less than its
+//!    floor, it is granted before any waiter of the siblings that hold theirs.
 //!
 //! # Cost
 //!
@@ -199,9 +208,12 @@ mod clock;
 mod config;
 mod cost;
 mod error;
+#[cfg(any(test, debug_assertions))]
+mod floor_invariants;
 mod index;
 #[cfg(any(test, debug_assertions))]
 mod invariants;
+mod listing;
 mod model;
 mod permit;
 mod policy;
@@ -218,6 +230,7 @@ pub use clock::{Clock, ManualClock, Monotonic, Time};
 pub use config::{Limit, NodeOptions, Settings};
 pub use cost::{Cost, ResourceId};
 pub use error::{AcquireError, AmountError, CostError, NodeError, PermitError};
+pub use listing::{HeldOff, Holder, WaitingRequest};
 pub use model::ids::{AlarmId, NodeId, OwnerId, PermitId};
 pub use permit::Permit;
 pub use policy::adaptive;

@@ -6,7 +6,7 @@ use super::model::node::{Life, Node};
 use super::model::resource::{LimitState, ResourceKind};
 use super::model::share::Share;
 use super::model::state::State;
-use super::{Limit, MAX_DEPTH, NodeError, NodeOptions, ResourceId, Time, Weight};
+use super::{Amount, Limit, MAX_DEPTH, NodeError, NodeOptions, ResourceId, Time, Weight};
 use crate::sync::{Key, WakeList};
 use std::time::Duration;
 
@@ -37,6 +37,7 @@ impl State {
             return Err(NodeError::TooDeep);
         }
         self.check_limits(&options.limits)?;
+        self.check_new_floor(above, options.floor, &options.limits)?;
         let share = Share::new(options.weight);
         let record = Node::new(above, depth, options.name, share);
         let key = self.nodes.insert(Box::new(record));
@@ -53,11 +54,13 @@ impl State {
             }
         }
         self.set_limits(node, &options.limits);
+        self.put_floor(node, options.floor);
         Ok(key)
     }
 
     /// Delete a node that nothing needs, and return its parent.
     pub(super) fn unlink(&mut self, node: u32) -> u32 {
+        self.drop_floor(node);
         let key = self.nodes.key_at(node);
         let resources: Vec<_> = self.nodes.at(node).resources.iter().map(|p| p.id).collect();
         self.set_timer(node, None, None);
@@ -107,7 +110,7 @@ impl State {
                 if per < Duration::from_micros(1) || per > YEAR {
                     return Err(NodeError::Per(id));
                 }
-                if !amount.is_zero() && burst.is_some_and(super::Amount::is_zero) {
+                if !amount.is_zero() && burst.is_some_and(Amount::is_zero) {
                     return Err(NodeError::Burst(id));
                 }
             }
@@ -139,6 +142,33 @@ impl State {
     ) -> Result<(), NodeError> {
         let node = self.live(node)?;
         self.check_limits(limits)?;
+        self.check_floors(node, limits)?;
+        self.replace_limits(node, limits, wakes);
+        Ok(())
+    }
+
+    /// Replace all limits of a node; its ceiling of slots, with which floors and costs are compared, is `most`.
+    pub(super) fn adapt(
+        &mut self,
+        node: Key,
+        limits: &[(ResourceId, Limit)],
+        most: Amount,
+        wakes: &mut WakeList,
+    ) -> Result<(), NodeError> {
+        let node = self.live(node)?;
+        self.check_limits(limits)?;
+        self.check_floors(node, &[(ResourceId::SLOTS, Limit::Slots(most))])?;
+        self.replace_limits(node, limits, wakes);
+        if let Some(slots) = self.nodes.at_mut(node).resource_mut(ResourceId::SLOTS)
+            && slots.ceiling.is_some()
+        {
+            slots.ceiling = Some(most.as_micros());
+        }
+        Ok(())
+    }
+
+    /// Replace all limits of a node by others, which were checked.
+    fn replace_limits(&mut self, node: u32, limits: &[(ResourceId, Limit)], wakes: &mut WakeList) {
         self.read_clock();
         self.drop_heads_of(node);
         let gone: Vec<_> = self.nodes.at(node).resources.iter().map(|p| p.id).collect();
@@ -148,6 +178,7 @@ impl State {
             }
         }
         self.set_limits(node, limits);
+        self.rescale_floors(node);
         if self.waiting > 0 {
             for &(id, _) in limits {
                 self.exhaust(node, id, wakes);
@@ -156,7 +187,6 @@ impl State {
             self.check_rate_heads();
             self.dispatch(wakes);
         }
-        Ok(())
     }
 
     /// Drop the heads of the rates of a node: they are chosen again under its new limits.
@@ -182,6 +212,11 @@ impl State {
         let node = self.live(node)?;
         self.nodes.at_mut(node).share.weight = weight;
         Ok(())
+    }
+
+    pub(super) fn refloor(&mut self, node: Key, floor: Amount) -> Result<(), NodeError> {
+        let node = self.live(node)?;
+        self.set_floor(node, floor)
     }
 
     pub(super) fn pause(
@@ -246,6 +281,7 @@ impl State {
             }
         }
         for at in all {
+            self.drop_floor(at);
             self.fail_all(at, wakes);
         }
         self.dispatch(wakes);
@@ -259,6 +295,10 @@ impl State {
         self.read_clock();
         let here = self.nodes.at_mut(node);
         here.life = Life::Removed;
+        if here.first == NIL {
+            // Children that stay open keep what their parent is guaranteed.
+            self.drop_floor(node);
+        }
         self.fail_all(node, wakes);
         self.dispatch(wakes);
         self.forget(node);

@@ -23,6 +23,8 @@ pub struct Usage {
     pub name: Option<Arc<str>>,
     /// Its weight.
     pub weight: Weight,
+    /// Its floor, in slots, as configured.
+    pub floor: Amount,
     /// Each resource that is limited here, sorted.
     pub resources: Vec<ResourceUsage>,
     /// The number of waiters at the node and below, except for those already granted.

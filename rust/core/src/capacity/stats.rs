@@ -173,6 +173,7 @@ impl State {
             node: self.id_of(node),
             name: here.name.clone(),
             weight: here.share.weight,
+            floor: Amount::raw(here.floor.as_ref().map_or(0, |floor| floor.amount)),
             resources,
             waiting: here.waiting,
             permits: here.permits,

@@ -143,9 +143,38 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// [`NodeError`]; nothing was changed then.
+    /// [`NodeError`], also for limits that do not cover the floors of nodes below; nothing was changed then.
     pub fn resize(&self, node: NodeId, limits: &[(ResourceId, Limit)]) -> Result<(), NodeError> {
         self.act_at(node, |state, wakes| state.resize(node.key, limits, wakes))
+    }
+
+    /// Replace all limits of `node` for a while, as a control loop does: no floor is refused, although the limit may not cover it.
+    ///
+    /// `most` is the largest limit of slots that the loop may set. Costs and floors are compared with it, now and later. While the
+    /// limit does not cover the floors of the children, all of them are scaled by the same factor. [`resize`](Self::resize) ends this.
+    ///
+    /// # Errors
+    ///
+    /// As [`resize`](Self::resize).
+    pub fn adapt(
+        &self,
+        node: NodeId,
+        limits: &[(ResourceId, Limit)],
+        most: Amount,
+    ) -> Result<(), NodeError> {
+        self.act_at(node, |state, wakes| {
+            state.adapt(node.key, limits, most, wakes)
+        })
+    }
+
+    /// Change the [floor](NodeOptions::floor) of `node`; zero for none.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError::Closed`]; and, as [`add`](Self::add), [`NodeError::RootFloor`], [`NodeError::FloorKind`], [`NodeError::Floor`]
+    /// and [`NodeError::Floors`]. Nothing was changed then.
+    pub fn refloor(&self, node: NodeId, floor: Amount) -> Result<(), NodeError> {
+        self.lock_for(node).refloor(node.key, floor)
     }
 
     /// Change the weight of `node`.

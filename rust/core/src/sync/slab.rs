@@ -226,8 +226,13 @@ impl<T> Slab<T> {
 
     /// Return all entries with their indices, in order of index. O(slots).
     pub fn entries(&self) -> impl Iterator<Item = (u32, &T)> {
-        (0..)
-            .zip(&self.slots)
+        self.entries_from(0)
+    }
+
+    /// Return the same from this index on.
+    pub fn entries_from(&self, from: u32) -> impl Iterator<Item = (u32, &T)> {
+        (from..)
+            .zip(self.slots.iter().skip(from as usize))
             .filter_map(|(index, slot)| match slot {
                 Slot::Occupied { entry, .. } => Some((index, entry)),
                 Slot::Vacant { .. } => None,

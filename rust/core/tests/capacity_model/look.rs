@@ -50,6 +50,7 @@ impl Run {
 
     fn compare(&mut self) {
         self.tree.check();
+        self.compare_floors();
         let totals = self.model.totals();
         let [slots, memory, _, money] = self.resources;
         for (node, totals) in self.model.nodes.iter().zip(&totals) {

@@ -8,6 +8,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod floors;
 mod found;
 mod look;
 mod model;
@@ -24,7 +25,7 @@ use run::Run;
 /// The mean number of operations of a case. A failing case can shrink to a few.
 const STEPS: usize = 200;
 
-/// By default the five themes have ten thousand cases together.
+/// By default the seven themes have ten thousand cases together.
 fn config(share: u32) -> ProptestConfig {
     ProptestConfig {
         cases: 10_000 / share,
@@ -33,24 +34,27 @@ fn config(share: u32) -> ProptestConfig {
     }
 }
 
-const fn theme(memory: u32, calls: u32, money: u32) -> Theme {
+const fn theme(memory: u32, calls: u32, money: u32, floors: u32) -> Theme {
     Theme {
         memory,
         calls,
         money,
+        floors,
     }
 }
 
-const SLOTS: Theme = theme(0, 0, 0);
-const TWO: Theme = theme(7, 0, 0);
-const QUOTAS: Theme = theme(0, 6, 0);
-const BUDGETS: Theme = theme(0, 0, 5);
-const ALL: Theme = theme(3, 4, 3);
+const SLOTS: Theme = theme(0, 0, 0, 0);
+const TWO: Theme = theme(7, 0, 0, 0);
+const QUOTAS: Theme = theme(0, 6, 0, 0);
+const BUDGETS: Theme = theme(0, 0, 5, 0);
+const FLOORS: Theme = theme(0, 0, 0, 12);
+const FLOORS_AND_QUOTAS: Theme = theme(0, 6, 0, 12);
+const ALL: Theme = theme(3, 4, 3, 4);
 
 macro_rules! themes {
     ($($name:ident: $theme:expr),*) => {
         proptest! {
-            #![proptest_config(config(5))]
+            #![proptest_config(config(7))]
 
             $(
                 #[test]
@@ -66,7 +70,8 @@ macro_rules! themes {
     };
 }
 
-themes! { slots: SLOTS, slots_and_memory: TWO, quotas: QUOTAS, budgets: BUDGETS, everything: ALL }
+themes! { slots: SLOTS, slots_and_memory: TWO, quotas: QUOTAS, budgets: BUDGETS, floors: FLOORS,
+floors_and_quotas: FLOORS_AND_QUOTAS, everything: ALL }
 
 proptest! {
     #![proptest_config(config(20))]

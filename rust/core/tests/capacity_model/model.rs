@@ -21,6 +21,7 @@ pub struct Node {
     pub removed: bool,
     pub closed: bool,
     pub paused: bool,
+    pub floor: u64,
     pub slots: Option<u64>,
     pub memory: Option<u64>,
     /// The last limit above 0, of slots and of memory.
@@ -211,6 +212,7 @@ impl Model {
             removed: false,
             closed: false,
             paused: false,
+            floor: 0,
             slots: limits.slots,
             memory: limits.memory,
             ceilings: [limits.slots, limits.memory].map(Option::unwrap_or_default),

@@ -38,6 +38,7 @@ impl Run {
             // A tree without a root has nothing left to check.
             Op::Remove(_) if node > 0 => {
                 at.removed = true;
+                self.drop_leaf_floor(node);
                 self.tree.remove(id);
             }
             Op::Close(_) if node > 0 => {
@@ -46,9 +47,38 @@ impl Run {
             }
             Op::Resize(_, limits, same) => {
                 let limits = if same { at.within(limits) } else { limits };
-                at.resize(limits, now);
-                let limits = self.limits(limits);
-                self.tree.resize(id, &limits).unwrap();
+                let ceiling = match limits.slots {
+                    Some(0) => at.ceilings[0],
+                    slots => slots.unwrap_or(0),
+                };
+                let allowed = self.model.allows_bound(node, ceiling);
+                let done = self.tree.resize(id, &self.limits(limits));
+                assert_eq!(done.is_ok(), allowed, "{done:?} for {limits:?}");
+                if allowed {
+                    self.model.nodes[node].resize(limits, now);
+                }
+            }
+            Op::Floor(_, floor) => self.set_floor(node, floor),
+            Op::Adapt(_, slots) => {
+                let Some(before) = at.slots else {
+                    return;
+                };
+                let most = at.ceilings[0].max(before).max(slots);
+                let limits = at.within(Limits {
+                    slots: Some(slots),
+                    ..Limits::default()
+                });
+                let allowed = self.model.allows_bound(node, most);
+                let done = self
+                    .tree
+                    .adapt(id, &self.limits(limits), Amount::units(most));
+                assert_eq!(done.is_ok(), allowed, "{done:?} for {limits:?}");
+                if allowed {
+                    self.model.nodes[node].resize(limits, now);
+                    if self.model.nodes[node].ceilings[0] > 0 {
+                        self.model.nodes[node].ceilings[0] = most;
+                    }
+                }
             }
             Op::Reweigh(_, weight) => {
                 let weight = Weight::from_f64(f64::from(weight)).unwrap();

@@ -45,6 +45,9 @@ pub enum Op {
     /// With `true`, the set of limited resources stays the same and only the amounts change.
     Resize(usize, Limits, bool),
     Reweigh(usize, u32),
+    Floor(usize, u64),
+    /// Another limit of slots, as a control loop sets it.
+    Adapt(usize, u64),
     Pause(usize),
     Unpause(usize),
     RetryAfter(usize, u64),
@@ -62,6 +65,8 @@ pub struct Theme {
     pub memory: u32,
     pub calls: u32,
     pub money: u32,
+    /// The weight of changes of floors among the operations.
+    pub floors: u32,
 }
 
 impl Theme {
@@ -117,7 +122,7 @@ impl Theme {
         let ask = (pick.clone(), self.amounts(), priority).boxed();
         let owner = prop::option::weighted(0.2, 0..3_u64);
         let some = |weight: u32, op: fn(usize) -> Op| (weight, (0..64_usize).prop_map(op).boxed());
-        let all = vec![
+        let mut all = vec![
             (
                 3,
                 (pick.clone(), self.limits(), weight.clone())
@@ -183,6 +188,20 @@ impl Theme {
                     .boxed(),
             ),
         ];
+        if self.floors > 0 {
+            all.push((
+                self.floors,
+                (0..64_usize, 0..5_u64)
+                    .prop_map(|(node, floor)| Op::Floor(node, floor))
+                    .boxed(),
+            ));
+            all.push((
+                self.floors.div_ceil(4),
+                (0..64_usize, 0..10_u64)
+                    .prop_map(|(node, slots)| Op::Adapt(node, slots))
+                    .boxed(),
+            ));
+        }
         prop::strategy::Union::new_weighted(all)
     }
 

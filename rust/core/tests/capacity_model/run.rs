@@ -112,6 +112,8 @@ impl Run {
             Op::Remove(node)
             | Op::Resize(node, ..)
             | Op::Reweigh(node, _)
+            | Op::Floor(node, _)
+            | Op::Adapt(node, _)
             | Op::Pause(node)
             | Op::Unpause(node)
             | Op::RetryAfter(node, _)

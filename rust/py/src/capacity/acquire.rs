@@ -246,6 +246,7 @@ impl AcquireAwaitable {
             // Raises the error of a missing event loop.
             None => asyncio::running_loop(py)?,
         };
+        capacity.get().watch(&event_loop)?;
         let timer = handle.loop_timer(&event_loop)?;
         let parked = Parked::on(&event_loop)?;
         let mut queued = match QueuedAcquire::start(py, handle, request, parked, timer)? {

@@ -58,7 +58,10 @@ pub(super) fn limits_to_core(
 }
 
 /// Convert a limit to such a tuple, without its resource.
-fn limit_to_python<'py>(py: Python<'py>, limit: &Limit) -> PyResult<Bound<'py, PyTuple>> {
+pub(super) fn limit_to_python<'py>(
+    py: Python<'py>,
+    limit: &Limit,
+) -> PyResult<Bound<'py, PyTuple>> {
     match *limit {
         Limit::Slots(held) | Limit::Adaptive { start: held, .. } => {
             (NUMBER, arguments::number(py, held), 0.0, py.None())
@@ -109,7 +112,12 @@ pub(super) fn snapshot_to_python<'py>(
     }
     let name = usage.name.as_deref();
     (
-        (name, resources, usage.weight.as_f64(), usage.waiting),
+        (
+            name,
+            resources,
+            (usage.weight.as_f64(), arguments::number(py, usage.floor)),
+            usage.waiting,
+        ),
         (usage.permits, usage.granted, usage.bypassed),
         (
             usage.mean_hold.map(|hold| hold.as_secs_f64()),

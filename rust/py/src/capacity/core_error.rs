@@ -169,6 +169,29 @@ pub(super) fn node_error(
         NodeError::Unlimited(resource) => {
             format!("{} does not limit '{}'", named(), called(resource))
         }
+        NodeError::RootFloor => {
+            "floor is for a node with a parent: a root has no siblings that could take its slots"
+                .to_owned()
+        }
+        NodeError::FloorKind => {
+            "floor is a number of slots: in this tree 'slots' is a Rate or a Budget, which no lease returns"
+                .to_owned()
+        }
+        NodeError::Floor { floor, limit } => format!(
+            "floor must be at most the limit of slots of {}: floor is {floor}, the limit is {limit}; lower the floor, or raise the limit",
+            named()
+        ),
+        NodeError::Floors {
+            parent,
+            sum,
+            at,
+            limit,
+        } => format!(
+            "the floors of the children of {} must add up to at most the limit of slots of {}: their sum is {sum}, the limit is {limit}; \
+             lower a floor, or raise that limit",
+            name(tree, parent),
+            name(tree, at)
+        ),
     };
     PyValueError::new_err(message)
 }

@@ -250,7 +250,7 @@ impl PyLease {
     }
 
     #[inline]
-    fn id(&self) -> PermitId {
+    pub(super) fn id(&self) -> PermitId {
         self.permit.get().id
     }
 

@@ -11,7 +11,9 @@
 //! | [`outcome`] | the outcome of work that raised an error, for adaptive limits |
 //! | [`permit`] | a permit without a lease, for the task pool |
 //! | [`prefetch`] | permits requested before the task that uses them is known |
+//! | [`listing`] | what a tree holds and what waits for it, as tuples |
 //! | [`timer`] | timers that serve the tree when time makes capacity available |
+//! | [`watch`] | calls Python when a tree gets a waiter |
 //! | [`arguments`] | parses amounts, costs, priorities and weights |
 //! | [`convert`] | limits and snapshots as tuples |
 //! | [`core_error`] | converts the core's errors |
@@ -24,6 +26,7 @@ mod arguments;
 mod convert;
 mod core_error;
 mod lease;
+mod listing;
 mod node;
 mod outcome;
 mod permit;
@@ -32,6 +35,7 @@ mod queued;
 mod request;
 mod timer;
 mod tree;
+mod watch;
 
 use pyo3::prelude::*;
 
@@ -48,6 +52,11 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<node::PyCapacity>()?;
     module.add_class::<lease::PyLease>()?;
     module.add_class::<lease::PySuspended>()?;
+    module.add_function(wrap_pyfunction!(listing::tree_of, module)?)?;
+    module.add_function(wrap_pyfunction!(listing::tree_activity, module)?)?;
+    module.add_function(wrap_pyfunction!(listing::tree_listing, module)?)?;
+    module.add_function(wrap_pyfunction!(watch::set_tree_watcher, module)?)?;
+    module.add_function(wrap_pyfunction!(watch::tree_unwatched, module)?)?;
     let py = module.py();
     freelist::register::<lease::PyLease>(py)?;
     Native::<acquire::AcquireAwaitable>::register(py)?;

@@ -73,6 +73,7 @@ impl PyCapacity {
                 limits: convert::limits_to_core(py, handle, limits)?,
                 weight,
                 name,
+                ..NodeOptions::default()
             })
         };
         let (handle, gc_anchor, tree_ref, node) = match parent {
@@ -315,6 +316,18 @@ impl PyCapacity {
     fn set_weight(&self, py: Python<'_>, weight: &Bound<'_, PyAny>) -> PyResult<()> {
         let weight = arguments::weight(weight)?;
         self.change(py, |tree, node| tree.reweigh(node, weight))
+    }
+
+    /// Return the guaranteed minimum of slots; may be set at any time.
+    #[getter]
+    fn floor<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(arguments::number(py, self.usage(py)?.floor))
+    }
+
+    #[setter]
+    fn set_floor(&self, py: Python<'_>, floor: &Bound<'_, PyAny>) -> PyResult<()> {
+        let floor = arguments::amount("floor", floor)?;
+        self.change(py, |tree, node| tree.refloor(node, floor))
     }
 
     /// Return the name in messages and displays.

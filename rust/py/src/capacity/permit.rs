@@ -236,6 +236,16 @@ impl TaskPermit {
         }
     }
 
+    /// Return the number of its permit in the tree; 0 for a lease of a class that is not known.
+    pub(crate) fn number(&self, py: Python<'_>) -> u64 {
+        match self {
+            Self::Native(permit) => permit.id.number(),
+            Self::Lease(lease) => {
+                (lease.bind(py).cast::<PyLease>()).map_or(0, |lease| lease.get().id().number())
+            }
+        }
+    }
+
     /// Return the lease, if it is one.
     pub(crate) fn lease(&self) -> Option<&Py<PyAny>> {
         match self {

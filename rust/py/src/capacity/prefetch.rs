@@ -153,7 +153,9 @@ impl PyPermitPrefetch {
         let capacity = self.capacity.get();
         let (_, node) = capacity.enter(py)?;
         let handle = capacity.handle()?;
-        let timer = handle.loop_timer(&asyncio::running_loop(py)?)?;
+        let event_loop = asyncio::running_loop(py)?;
+        capacity.watch(&event_loop)?;
+        let timer = handle.loop_timer(&event_loop)?;
         match QueuedAcquire::start(py, handle, one_slot(node), Parked::resting(py)?, timer)? {
             Started::Pending(waiting) => Ok(Some(waiting)),
             // Suspended: the next request is granted it, or gets the error.

@@ -2,7 +2,7 @@
 //! `PyCapacity`, leases and permits access the core through it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ pub(super) struct TreeHandle {
     pub(super) loop_timers: GilCell<Vec<Arc<LoopTimer>>>,
     /// Incremented by each change after which a valid request may have become invalid.
     revision: AtomicU64,
+    /// Whether Python watches the tree while it has waiters; see `watch.rs`.
+    pub(super) is_watched: AtomicBool,
 }
 
 /// A user's clock, and the time that was read last.
@@ -83,6 +85,7 @@ impl TreeHandle {
             resources: GilCell::default(),
             loop_timers: GilCell::default(),
             revision: AtomicU64::new(1),
+            is_watched: AtomicBool::new(false),
         })
     }
 
@@ -233,7 +236,7 @@ impl UserClock {
 /// instruction each time, which costs more than creating and dropping the rest of a lease.
 ///
 /// Neither this nor a lease is tracked by the garbage collector.
-#[pyclass(name = "TreeRef", frozen, module = "headrace._core")]
+#[pyclass(name = "TreeRef", frozen, weakref, module = "headrace._core")]
 #[derive(Debug)]
 pub(super) struct PyTreeRef(pub(super) Arc<TreeHandle>);
 

@@ -247,7 +247,7 @@ impl PyFuture {
         !matches!(self.state.borrow(py).outcome, Outcome::Pending)
     }
 
-    fn cancelled(&self, py: Python<'_>) -> bool {
+    pub(crate) fn cancelled(&self, py: Python<'_>) -> bool {
         matches!(self.state.borrow(py).outcome, Outcome::Cancelled(_))
     }
 

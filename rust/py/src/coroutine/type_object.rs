@@ -273,6 +273,19 @@ impl<T: Coroutine> Native<T> {
         unsafe { ptr::eq(ffi::Py_TYPE(object.as_ptr()), (*T::class().0.get()).object) }
     }
 
+    /// Call `look` with the value of an object of this type. Return `None` for any other object, during a step and after the end.
+    ///
+    /// `look` must not run Python code, which might take a step.
+    pub(crate) fn peek<R>(object: &Bound<'_, PyAny>, look: impl FnOnce(&T) -> R) -> Option<R> {
+        if !Self::is(object) {
+            return None;
+        }
+        let this = object.as_ptr().cast::<Object<T>>();
+        // SAFETY: the object is of this type, and attached. While it is idle its value is present, and no step has a mutable reference to
+        // it; none can begin while `look` runs, as it runs no Python code.
+        unsafe { ((*this).status == Status::Idle).then(|| look(&(*this).value)) }
+    }
+
     /// Run one step other than `send`. Returns the value that it returned or yielded.
     #[inline]
     pub(crate) fn drive<'py>(

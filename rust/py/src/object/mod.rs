@@ -11,6 +11,7 @@
 //! | [`int_setting`] | integer parameters |
 //! | [`iterative_drop`] | references that are dropped without recursion |
 //! | [`iterator_result`] | the result of one step of a stream |
+//! | [`output_slots`] | the order of the output of tasks that end in any order |
 
 pub(crate) mod class_enum;
 pub(crate) mod fast_attr;
@@ -21,3 +22,4 @@ pub(crate) mod int_hasher;
 pub(crate) mod int_setting;
 pub(crate) mod iterative_drop;
 pub(crate) mod iterator_result;
+pub(crate) mod output_slots;

@@ -1,7 +1,7 @@
 //! The end of an attempt and of a task: results, errors, retries and the last event. `task_body.rs` and `submitted.rs`
 //! call these methods of `Engine`.
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit, PyTimeoutError};
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit, PyTimeoutError};
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -10,7 +10,6 @@ use super::envelope::{EventKind, Fields, PyEnvelope};
 use super::registry::{Running, Waiting};
 use super::task_record::TaskRecord;
 use super::timers::Expiry;
-use crate::object::fast_attr::Field;
 use crate::runtime::asyncio;
 
 /// The cancellation state of an attempt when it ended.
@@ -66,7 +65,7 @@ impl PyEngine {
             .or_else(|| (running.task.take()).map(|task| task.into_bound(py)))
             .or_else(|| asyncio::current_task_of(this.event_loop(py)));
         if let Some(task) = task
-            && let Some(error) = pending_cancellation(&task)?
+            && let Some(error) = asyncio::pending_cancellation(&task)?
         {
             let error = this.as_timeout(py, &record, &running, PyErr::from_value(error))?;
             return Self::failed_attempt(slf, record, error, running.into()).map(drop);
@@ -298,26 +297,4 @@ impl PyEngine {
 /// Return whether asyncio raises this error out of the event loop.
 pub(super) fn ends_program(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py)
-}
-
-/// Return the `CancelledError` of an asyncio task that was cancelled during its last step. No later step would raise it.
-fn pending_cancellation<'py>(task: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
-    static MUST_CANCEL: Field = Field::new("_must_cancel");
-    let py = task.py();
-    let must = match MUST_CANCEL.read(task) {
-        Some(must) => must?,
-        None => task
-            .getattr_opt(intern!(py, "_must_cancel"))?
-            .ok_or_else(|| {
-                PyRuntimeError::new_err(
-                    "this interpreter's asyncio.Task has no _must_cancel, which a pool needs",
-                )
-            })?,
-    };
-    if must.is_truthy()? {
-        return task
-            .call_method0(intern!(py, "_make_cancelled_error"))
-            .map(Some);
-    }
-    Ok(None)
 }

@@ -67,7 +67,7 @@ impl PyEmitter {
             finished: None,
         };
         let envelope = PyEnvelope::make(py, fields)?.into_any();
-        let is_stopping = engine.registry.is_stopping(py, self.id);
+        let is_stopping = engine.registry.note_progress(py, self.id);
         let events = engine.events.get();
         if !is_stopping && events.has_room(py, self.slot) {
             return events.put_at(py, self.slot, envelope).map(|()| None);

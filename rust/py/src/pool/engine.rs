@@ -1,6 +1,8 @@
 //! The engine of a run: one object that starts, stops, times out, retries and reports all of its tasks.
 //! `headrace/pool/run.py` makes one for each run.
 
+use std::collections::VecDeque;
+use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use pyo3::exceptions::PyException;
@@ -13,18 +15,17 @@ use super::event_queue::PyEventQueue;
 use super::feeder::Feeder;
 use super::readiness::State;
 use super::registry::Registry;
-use super::task_factory::{self, TaskFactory};
 use super::task_ids::PyTaskIds;
-use super::task_record::{TaskRecord, TimeLimit};
+use super::task_record::{Target, TaskRecord, TimeLimit};
 use super::task_spec::{Defaults, TaskSpec};
 use super::throughput::PyThroughput;
 use super::timers::Timers;
+use crate::asyncio_task::TaskFactory;
 use crate::capacity::{CapacityClient, PyCapacity, PyPermitPrefetch};
-use crate::coroutine::{Native, delegate};
+use crate::coroutine::Native;
 use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
-use crate::pull::control::as_link;
-use crate::pull::link::PyPullLink;
+use crate::pull::source_pull::PulledSource;
 use crate::runtime::clock::Clock;
 
 /// The engine of one run: see the [module](super).
@@ -34,14 +35,11 @@ pub(crate) struct PyEngine {
     /// The decisions that are left to Python: see `headrace.pool.policy`.
     pub(super) policy: Py<PyAny>,
     name: String,
-    source: Py<PyAny>,
-    /// The source, if it is a link whose class does not override how it is pulled.
-    link: Option<Py<PyPullLink>>,
+    pub(super) source: PulledSource,
     /// The source, if it is notified of the outcome of its items.
     pub(super) outcome_listener: Option<Py<PyAny>>,
     pub(super) capacity: Py<PyCapacity>,
     pub(super) client: CapacityClient,
-    event_loop: Py<PyAny>,
     clock: Clock,
     /// The context of the run, for bare callables and for callbacks.
     pub(super) context: Py<PyAny>,
@@ -61,8 +59,6 @@ pub(crate) struct PyEngine {
     /// The number of tasks in the delay before a retry at which no new task is called.
     pub(super) most_backing_off: usize,
     pub(super) factory: TaskFactory,
-    /// Whether CPython supports `eager_start`.
-    pub(super) is_eager: bool,
     /// Whether each step of a task is timed.
     pub(super) is_debug: bool,
     pub(super) registry: Registry,
@@ -72,21 +68,24 @@ pub(crate) struct PyEngine {
     /// The id of the held task, which was pulled and cannot be called yet; 0 if there is none.
     pub(super) held: AtomicU64,
     pub(super) state: State,
+    /// The ids of tasks that need a slot of their executor to be called again, in FIFO order.
+    pub(super) slotless: GilCell<VecDeque<u64>>,
 }
 
 #[pymethods]
 impl PyEngine {
     #[new]
-    #[pyo3(signature = (policy, *, name, source, outcome_listener, capacity, event_loop, clock, context, inside_variable, inside, lease_variable, events, ids, throughput, timeout, retry, lookahead, most_backing_off, debug))]
+    #[pyo3(signature = (policy, *, name, source, has_executor, outcome_listener, capacity, event_loop, clock, context, inside_variable, inside, lease_variable, events, ids, throughput, timeout, retry, lookahead, most_backing_off, debug))]
     #[expect(clippy::too_many_arguments, reason = "they are the parts of a run")]
     fn new(
         py: Python<'_>,
         policy: Py<PyAny>,
         name: String,
-        source: Py<PyAny>,
+        source: &Bound<'_, PyAny>,
+        has_executor: bool,
         outcome_listener: Option<Py<PyAny>>,
         capacity: Bound<'_, PyCapacity>,
-        event_loop: Py<PyAny>,
+        event_loop: &Bound<'_, PyAny>,
         clock: &Bound<'_, PyAny>,
         context: Py<PyAny>,
         inside_variable: Py<PyAny>,
@@ -105,12 +104,10 @@ impl PyEngine {
         Ok(Self {
             policy,
             name,
-            link: as_link(source.bind(py)).map(Bound::unbind),
-            source,
+            source: PulledSource::new(source),
             outcome_listener,
             client: CapacityClient::new(capacity.as_any(), prefetch)?,
             capacity: capacity.unbind(),
-            event_loop,
             clock: Clock::of(clock)?,
             context,
             inside_variable,
@@ -121,19 +118,21 @@ impl PyEngine {
             keys: PyDict::new(py).unbind(),
             throughput,
             defaults: Defaults {
+                is_empty: !has_executor && timeout.is_none() && retry.is_none(),
                 timeout: TimeLimit::of(timeout)?,
                 retry,
+                executor: has_executor.then_some(Target::Given),
             },
             lookahead,
             most_backing_off,
-            factory: TaskFactory::default(),
-            is_eager: py.version_info() >= (3, 12),
+            factory: TaskFactory::new(event_loop),
             is_debug: debug,
             registry: Registry::default(),
             timers: GilCell::default(),
             gate: GilCell::default(),
             held: AtomicU64::new(0),
             state: State::default(),
+            slotless: GilCell::default(),
         })
     }
 
@@ -187,18 +186,19 @@ impl PyEngine {
         this.wake(py)
     }
 
-    /// Record that the executor of the run was started.
-    fn set_executor_started(&self) {
-        self.state.has_executor.store(true, Relaxed);
+    /// Record that an executor of the run was started.
+    fn set_executor_started(&self, is_given: bool) {
+        self.state.executor_of(is_given).store(true, Relaxed);
     }
 
-    /// Return whether the held task needs an executor that was not started.
-    pub(super) fn needs_executor(&self, py: Python<'_>) -> bool {
-        let held = self.held.load(Relaxed);
-        !self.has_executor()
-            && (self.registry)
-                .with_waiting(py, held, |waiting| waiting.record.is_submitted())
-                .unwrap_or(false)
+    /// Return whether the held task needs an executor that was not started: `None` if not, otherwise whether the user has passed it.
+    fn needs_executor(&self, py: Python<'_>) -> Option<bool> {
+        self.missing_executor(py).map(Target::is_given)
+    }
+
+    /// Continue the tasks that wait for a slot of their executor.
+    fn on_slots(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::continue_slotless(slf)
     }
 
     /// Remove the tasks that were never called. Return their ids and items.
@@ -288,16 +288,27 @@ impl PyEngine {
         self.registry.backing_off(py)
     }
 
-    /// Return whether the run has tasks. If so, the policy's `idle` is called when the last one has ended.
-    fn watch(&self, py: Python<'_>) -> bool {
-        let has_tasks = !self.registry.is_empty(py);
+    /// Return whether the run has tasks. If so, the policy's `idle` is called once, when one of them has ended and `number` are left.
+    fn watch(&self, py: Python<'_>, number: usize) -> bool {
+        let has_tasks = self.registry.len(py) > 0;
+        self.state.watched_number.store(number, Relaxed);
         self.state.is_watched.store(has_tasks, Relaxed);
         has_tasks
     }
 
-    /// Return whether the caller is a task of the run.
-    fn is_inside(&self, py: Python<'_>) -> bool {
-        self.registry.is_inside(py)
+    /// Return the id of the task of the run that is the caller, or `None`. Call it on the thread of the event loop.
+    fn caller(&self, py: Python<'_>) -> PyResult<Option<u64>> {
+        match self.registry.caller(py) {
+            Some(id) => Ok(Some(id)),
+            None => self.submitted_caller(py),
+        }
+    }
+
+    /// Return the ids of all tasks, each with whether the task can be cancelled.
+    fn tasks_left(&self, py: Python<'_>) -> PyResult<Vec<(u64, bool)>> {
+        let ids = self.registry.ids(py);
+        let left = ids.into_iter();
+        left.map(|id| Ok((id, self.can_cancel(py, id)?))).collect()
     }
 
     /// End the prefetch of permits.
@@ -317,13 +328,7 @@ impl PyEngine {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         gc::visit(&visit, |visit| {
-            for held in [
-                &self.policy,
-                &self.source,
-                &self.event_loop,
-                &self.context,
-                &self.inside,
-            ] {
+            for held in [&self.policy, &self.context, &self.inside] {
                 visit(held)?;
             }
             if let Some(clock) = self.clock.callable() {
@@ -331,7 +336,7 @@ impl PyEngine {
             }
             self.client.traverse(visit)?;
             self.capacity.traverse(visit)?;
-            self.link.traverse(visit)?;
+            self.source.traverse(visit)?;
             self.outcome_listener.traverse(visit)?;
             visit(self.events.as_any())?;
             visit(self.keys.as_any())?;
@@ -354,7 +359,7 @@ impl PyEngine {
 impl PyEngine {
     #[inline]
     pub(super) fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
-        self.event_loop.bind(py)
+        self.factory.event_loop(py)
     }
 
     /// Return the name of a task, for messages and its asyncio task. A key whose `str()` raises is shown by its class.
@@ -365,7 +370,7 @@ impl PyEngine {
         key: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyString>> {
         let Some(key) = key else {
-            return Ok(task_factory::name_of(py, &self.name, id));
+            return Ok(default_name(py, &self.name, id));
         };
         match key.str() {
             Ok(shown) => {
@@ -388,18 +393,6 @@ impl PyEngine {
         self.name_of(py, record.id, record.key(py).as_ref())
     }
 
-    /// Return the source, if it is a link whose class does not override how it is pulled.
-    #[inline]
-    pub(super) fn link<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyPullLink>> {
-        self.link.as_ref().map(|link| link.bind(py))
-    }
-
-    /// Return the next pull of any other source, not started.
-    #[inline]
-    pub(super) fn pull<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        delegate::next(self.source.bind(py))
-    }
-
     /// Return the specification of an item, or the error of an item that is not a task.
     #[inline]
     pub(super) fn spec_of<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<TaskSpec<'py>> {
@@ -419,12 +412,6 @@ impl PyEngine {
         self.clock.now(py)
     }
 
-    /// Return whether asyncio tasks stay alive until the next event-loop iteration, even if their task ended in its first step.
-    #[inline]
-    pub(super) fn needs_flush(&self) -> bool {
-        !self.is_eager
-    }
-
     /// Return whether this asyncio task waits for the capacity of a task.
     fn waits_for(&self, py: Python<'_>, id: u64, task: &Bound<'_, PyAny>) -> bool {
         (self.registry)
@@ -434,4 +421,14 @@ impl PyEngine {
             })
             .unwrap_or(false)
     }
+}
+
+/// Return the name of the asyncio task of a task without a key; `pool` is the name of its runner.
+fn default_name<'py>(py: Python<'py>, pool: &str, id: u64) -> Bound<'py, PyString> {
+    // One allocation takes half the time of `format!`.
+    let mut name = String::with_capacity(pool.len() + 32);
+    name.push_str(pool);
+    name.push_str(": task ");
+    let _ = write!(name, "{id}");
+    PyString::new(py, &name)
 }

@@ -14,13 +14,13 @@ use pyo3::types::PyType;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::envelope::PyEnvelope;
-use super::output_slots::OutputSlots;
 use crate::buffer::PyBuffer;
 use crate::coroutine::{Class, Coroutine, Native, Pending, Step};
 use crate::errors::{self, RaisedError};
 use crate::object::fast_attr::Field;
 use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
+use crate::object::output_slots::OutputSlots;
 use crate::pull::control;
 use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::this_thread;
@@ -46,7 +46,7 @@ pub(crate) struct PyEventQueue {
     most: usize,
     /// The maximum number of slots; `None` unless the run is ordered.
     window: Option<usize>,
-    slots: GilCell<OutputSlots>,
+    slots: GilCell<OutputSlots<Py<PyAny>>>,
 }
 
 #[pymethods]

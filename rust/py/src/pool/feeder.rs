@@ -10,53 +10,15 @@ use pyo3::prelude::*;
 use super::engine::PyEngine;
 use super::request::Requested;
 use super::start::Admitted;
-use crate::coroutine::{Class, Coroutine, Inner, Step};
+use crate::coroutine::{Class, Coroutine, Step};
 use crate::errors::RaisedError;
-use crate::object::gc::{Traverse, VisitError, Visitor, traverse};
-use crate::pull::awaitable::{Pull, ResultFormat};
+use crate::object::gc::traverse;
+use crate::pull::source_pull::SourcePull;
 use crate::runtime::yield_budget;
 
 /// The maximum number of seconds between two yields to the event loop. Without it, tasks that end in their first step and a source
 /// that never waits would block the event loop.
 const TIME: f64 = 0.0005;
-
-/// The maximum number of asyncio tasks started in one event-loop iteration, on versions where each of them stays alive until the next
-/// iteration. CPython's collector runs whenever 700 more objects were created than freed; with more tasks it would run without effect.
-const STARTS_PER_ITERATION: u32 = 96;
-
-/// One pull of the source.
-#[derive(Debug)]
-enum SourcePull {
-    /// The pull of a link whose class does not override how it is pulled.
-    Link(Pull),
-    Other(Inner),
-}
-
-impl SourcePull {
-    #[inline]
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
-        match self {
-            Self::Link(pull) => pull.send(value).map_err(|raised| raised.fetch(value.py())),
-            Self::Other(pull) => pull.send(value),
-        }
-    }
-
-    fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
-        match self {
-            Self::Link(pull) => pull.throw(py, error),
-            Self::Other(pull) => pull.throw(py, error),
-        }
-    }
-}
-
-impl Traverse for SourcePull {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        match self {
-            Self::Link(pull) => pull.traverse(visit),
-            Self::Other(pull) => visit(pull.object()),
-        }
-    }
-}
 
 /// The coroutine of [`PyEngine::feed`].
 #[derive(Debug)]
@@ -125,7 +87,7 @@ impl Feeder {
                     }
                 }
             }
-            let admitted = if let Some(held) = this.take_held(py) {
+            let admitted = if let Some(held) = this.take_held(py)? {
                 PyEngine::admit_held(&engine, held)?
             } else {
                 let item = match self.next_item(&engine, value) {
@@ -149,7 +111,7 @@ impl Feeder {
             };
             self.begun += 1;
             let is_long = called - *self.since.get_or_insert(called) > TIME
-                || (self.begun >= STARTS_PER_ITERATION && this.needs_flush());
+                || this.factory.is_full(self.begun);
             if is_long || yield_budget::take_rested() {
                 self.start_iteration();
                 return Ok(Step::Yield(py.None().into_bound(py)));
@@ -175,10 +137,7 @@ impl Feeder {
             if let Some(item) = self.next_kept(py)? {
                 return Ok(Step::Return(item));
             }
-            let pull = match this.link(py) {
-                Some(link) => SourcePull::Link(Pull::new(link.clone(), ResultFormat::Item)),
-                None => SourcePull::Other(Inner::of(this.pull(py)?)?),
-            };
+            let pull = this.source.pull(py)?;
             self.yielded = false;
             self.pull.insert(pull).send(py.None().bind(py))
         };
@@ -249,10 +208,9 @@ impl Coroutine for Feeder {
     }
 
     fn abandon(&mut self, py: Python<'_>) {
-        if let Some(SourcePull::Link(pull)) = &mut self.pull {
+        if let Some(mut pull) = self.pull.take() {
             pull.abandon(py);
         }
-        self.pull = None;
         self.engine.get().client.clear(py);
     }
 }

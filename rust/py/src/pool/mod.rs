@@ -5,10 +5,9 @@
 //!
 //! 1. [`feeder`] pulls an item. [`start`] accepts it: a [`task_spec`], a [`task_record`], its key and its slot.
 //! 2. [`request`] acquires its capacity. If the capacity is not free, the [`registry`] keeps the record until it is granted.
-//! 3. [`start`] creates the asyncio task and immediately takes its first step. CPython does that from 3.12 on (`eager_start`). Before
-//!    3.12, the engine takes that step with the new task as the current one and its context entered; the task then gets the stored
-//!    result. A task that must run in a thread is [`submitted`] to an executor.
-//! 4. [`task_coroutine`], the coroutine of that asyncio task, calls the function and drives its result ([`task_body`]).
+//! 3. [`start`] creates the asyncio task and immediately takes its first step ([`crate::asyncio_task`]). A task that runs elsewhere is
+//!    [`submitted`] to its executor.
+//! 4. [`task_body`], the work of that asyncio task, calls the function and drives its result.
 //! 5. [`completion`] handles the end of the attempt. It releases the capacity, then starts the delay before a retry ([`timers`]) or
 //!    puts the last event of the task into the [`event_queue`].
 //!
@@ -21,19 +20,17 @@
 //! | [`request`] | the request of a task for its capacity |
 //! | [`completion`] | the end of an attempt and of a task |
 //! | [`submitted`] | work of an executor |
+//! | [`executor_slots`] | the slots of an executor |
 //! | [`timers`] | timeouts, delays before retries, queue timeouts |
 //! | [`registry`] | all tasks that were accepted and have not ended, by id |
 //! | [`task_record`] | the state of one task |
 //! | [`task_spec`] | the function and the options of a task |
 //! | [`task_ids`] | the numbers of tasks |
 //! | [`task_body`] | one attempt, from its call to its end |
-//! | [`task_coroutine`] | the coroutine of an asyncio task |
-//! | [`task_factory`] | the construction of asyncio tasks |
-//! | [`first_step`] | the object that a task awaits after a first step that the engine took |
 //! | [`emitter`] | values that a task yields |
 //! | [`envelope`] | the event that the consumer gets |
 //! | [`event_queue`] | the unread events |
-//! | [`output_slots`] | the order of the events of an ordered run |
+//! | [`listing`] | the tasks of a run as tuples, for `headrace.explain()` |
 //! | [`throughput`] | the number of ended tasks, and their rate |
 
 mod completion;
@@ -41,17 +38,15 @@ mod emitter;
 mod engine;
 mod envelope;
 mod event_queue;
+mod executor_slots;
 mod feeder;
-mod first_step;
-mod output_slots;
+mod listing;
 mod readiness;
 mod registry;
 mod request;
 mod start;
 mod submitted;
 mod task_body;
-mod task_coroutine;
-mod task_factory;
 mod task_ids;
 mod task_record;
 mod task_spec;
@@ -60,6 +55,7 @@ mod timers;
 
 use pyo3::prelude::*;
 
+use crate::asyncio_task::TaskCoroutine;
 use crate::coroutine::Native;
 use crate::object::freelist;
 
@@ -67,12 +63,14 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     Native::<event_queue::Take>::register(py)?;
     Native::<feeder::Feeder>::register(py)?;
-    Native::<task_coroutine::TaskCoroutine>::register(py)?;
+    Native::<TaskCoroutine<task_body::TaskBody>>::register(py)?;
     module.add_class::<envelope::PyEnvelope>()?;
     freelist::register::<envelope::PyEnvelope>(py)?;
     module.add_class::<event_queue::PyEventQueue>()?;
     module.add_function(wrap_pyfunction!(event_queue::install_native_anext, module)?)?;
     module.add_class::<engine::PyEngine>()?;
+    module.add_function(wrap_pyfunction!(listing::engine_tasks, module)?)?;
+    module.add_function(wrap_pyfunction!(listing::engine_stalled, module)?)?;
     module.add_class::<task_ids::PyTaskIds>()?;
     module.add_class::<throughput::PyThroughput>()
 }

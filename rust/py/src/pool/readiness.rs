@@ -1,12 +1,13 @@
 //! The conditions under which a run may pull and call tasks, and the gate that its feeder awaits until they hold.
 //! `feeder.rs`, `start.rs` and `completion.rs` check them, as methods of `Engine`.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::engine::PyEngine;
+use super::task_record::Target;
 
 /// The state of a run, set from Python.
 #[derive(Debug, Default)]
@@ -17,10 +18,26 @@ pub(super) struct State {
     pub(super) grants: AtomicBool,
     /// Whether retries are disabled.
     pub(super) is_ending: AtomicBool,
-    /// Whether the policy is notified when the last task has ended.
+    /// Whether the policy is notified when only `watched_number` tasks are left.
     pub(super) is_watched: AtomicBool,
-    /// Whether the executor was started.
-    pub(super) has_executor: AtomicBool,
+    /// The number of tasks that may wait for the end of the run.
+    pub(super) watched_number: AtomicUsize,
+    /// Whether the threads of the run were started.
+    pub(super) has_threads: AtomicBool,
+    /// Whether the executor that the user has passed was started.
+    pub(super) has_given: AtomicBool,
+    /// Whether the held task waits for a slot of its executor.
+    pub(super) lacks_slot: AtomicBool,
+}
+
+impl State {
+    pub(super) fn executor_of(&self, is_given: bool) -> &AtomicBool {
+        if is_given {
+            &self.has_given
+        } else {
+            &self.has_threads
+        }
+    }
 }
 
 impl PyEngine {
@@ -41,7 +58,7 @@ impl PyEngine {
     /// Return whether the feeder can continue, ignoring the space for unread events.
     pub(super) fn is_ready(&self, py: Python<'_>) -> bool {
         if self.held.load(Relaxed) != 0 {
-            return self.may_call(py, 0);
+            return !self.state.lacks_slot.load(Relaxed) && self.may_call(py, 0);
         }
         self.registry.queued(py) < self.lookahead && self.may_call(py, 1)
     }
@@ -73,14 +90,27 @@ impl PyEngine {
         self.state.grants.load(Relaxed)
     }
 
-    pub(super) fn has_executor(&self) -> bool {
-        self.state.has_executor.load(Relaxed)
+    /// Return whether an executor was started.
+    pub(super) fn is_started(&self, executor: Target) -> bool {
+        self.state.executor_of(executor.is_given()).load(Relaxed)
     }
 
-    /// Return whether the policy must be notified that the last task has ended; only once.
+    /// Return the executor that the held task needs, if it was not started.
+    pub(super) fn missing_executor(&self, py: Python<'_>) -> Option<Target> {
+        let held = self.held.load(Relaxed);
+        let executor = self
+            .registry
+            .with_waiting(py, held, |waiting| waiting.record.executor());
+        executor
+            .flatten()
+            .filter(|executor| !self.is_started(*executor))
+    }
+
+    /// Return whether the policy must be notified that the last tasks have ended; only once.
     #[inline]
     pub(super) fn take_idle(&self, py: Python<'_>) -> bool {
-        let is_idle = self.state.is_watched.load(Relaxed) && self.registry.is_empty(py);
+        let is_idle = self.state.is_watched.load(Relaxed)
+            && self.registry.len(py) <= self.state.watched_number.load(Relaxed);
         if is_idle {
             self.state.is_watched.store(false, Relaxed);
         }
@@ -92,13 +122,17 @@ impl PyEngine {
     }
 
     /// Return the id of the held task if it can be called now. It is then no longer held.
-    pub(super) fn take_held(&self, py: Python<'_>) -> Option<u64> {
+    pub(super) fn take_held(&self, py: Python<'_>) -> PyResult<Option<u64>> {
         let held = self.held.load(Relaxed);
-        if held == 0 || !self.may_start(py, 0) || self.needs_executor(py) {
-            return None;
+        if held == 0 || !self.may_start(py, 0) || self.missing_executor(py).is_some() {
+            return Ok(None);
+        }
+        if !self.try_slot_of(py, held)? {
+            self.state.lacks_slot.store(true, Relaxed);
+            return Ok(None);
         }
         self.held.store(0, Relaxed);
-        Some(held)
+        Ok(Some(held))
     }
 
     pub(super) fn is_holding(&self) -> bool {
@@ -109,6 +143,7 @@ impl PyEngine {
     pub(super) fn unhold(&self, id: u64) {
         if self.held.load(Relaxed) == id {
             self.held.store(0, Relaxed);
+            self.state.lacks_slot.store(false, Relaxed);
         }
     }
 

@@ -25,6 +25,12 @@ pub(super) struct Running {
     pub(super) is_disturbed: bool,
     /// Whether the current attempt has exceeded its timeout.
     pub(super) timed_out: bool,
+    /// The time at which it was called, or of the scan that last noticed a value of it; 0 for work of an executor.
+    pub(super) since: f64,
+    /// Whether it has yielded a value since the last scan for calls without progress.
+    pub(super) has_progressed: bool,
+    /// Whether it was reported as a call without progress.
+    pub(super) is_reported: bool,
 }
 
 /// The work of a task that was submitted to an executor.
@@ -57,7 +63,7 @@ impl Waiting {
 traverse!(Waiting { record, request });
 
 #[derive(Debug)]
-enum Entry {
+pub(super) enum Entry {
     Running(Running),
     Waiting(Box<Waiting>),
 }
@@ -116,8 +122,9 @@ pub(super) enum Stoppable {
 }
 
 impl Registry {
-    pub(super) fn is_empty(&self, py: Python<'_>) -> bool {
-        self.0.borrow(py).entries.is_empty()
+    /// Return the number of all tasks.
+    pub(super) fn len(&self, py: Python<'_>) -> usize {
+        self.0.borrow(py).entries.len()
     }
 
     /// Return the number of running tasks.
@@ -187,6 +194,16 @@ impl Registry {
         }
     }
 
+    /// Call `look` with a task in any state; return `None` if it has ended.
+    pub(super) fn with_entry<T>(
+        &self,
+        py: Python<'_>,
+        id: u64,
+        look: impl FnOnce(&Entry) -> T,
+    ) -> Option<T> {
+        self.0.borrow(py).entries.get(&id).map(look)
+    }
+
     pub(super) fn add_waiting(&self, py: Python<'_>, waiting: Waiting) {
         let mut tasks = self.0.borrow(py);
         *tasks.count(waiting.is_queued()) += 1;
@@ -234,11 +251,12 @@ impl Registry {
         self.0.borrow(py).requests
     }
 
-    /// Return whether the caller is one of the running tasks.
-    pub(super) fn is_inside(&self, py: Python<'_>) -> bool {
+    /// Return the id of the running task of the event loop that is the caller, if there is one.
+    pub(super) fn caller(&self, py: Python<'_>) -> Option<u64> {
         let current = asyncio::current_task(py);
         let tasks = self.0.borrow(py);
-        tasks.entries.values().any(|entry| match entry {
+        let mut entries = tasks.entries.iter();
+        let found = entries.find(|(_, entry)| match entry {
             Entry::Running(running) if running.submitted.is_none() => {
                 match (&running.task, &current) {
                     // No other code runs during a first step, so the caller is part of that step.
@@ -248,13 +266,31 @@ impl Registry {
                 }
             }
             _ => false,
-        })
+        });
+        found.map(|(id, _)| *id)
     }
 
-    /// Return whether a task is being stopped.
-    pub(super) fn is_stopping(&self, py: Python<'_>, id: u64) -> bool {
-        let stopping = |running: &mut Running| running.cancel_requested || running.timed_out;
-        self.with_running(py, id, stopping).unwrap_or(false)
+    /// Return the work of executors: the ids of its tasks and the handles, which are `None` during `submit`.
+    pub(super) fn submitted(&self, py: Python<'_>) -> Vec<(u64, Option<Py<PyAny>>)> {
+        let tasks = self.0.borrow(py);
+        let handle = |entry: &Entry| match entry {
+            Entry::Running(running) => {
+                let work = running.submitted.as_ref()?;
+                Some(work.handle.as_ref().map(|handle| handle.clone_ref(py)))
+            }
+            Entry::Waiting(_) => None,
+        };
+        let entries = tasks.entries.iter();
+        (entries.filter_map(|(id, entry)| Some((*id, handle(entry)?)))).collect()
+    }
+
+    /// Note that a task yields a value. Return whether it is being stopped.
+    pub(super) fn note_progress(&self, py: Python<'_>, id: u64) -> bool {
+        let note = |running: &mut Running| {
+            running.has_progressed = true;
+            running.cancel_requested || running.timed_out
+        };
+        self.with_running(py, id, note).unwrap_or(false)
     }
 
     /// Mark a running task and cancel it, unless `mark` returns false. Return whether the task runs.

@@ -261,6 +261,10 @@ impl PyEngine {
     pub(super) fn request_again(slf: &Bound<'_, Self>, id: u64) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
+        if !this.try_slot_of(py, id)? {
+            this.slotless.borrow(py).push_back(id);
+            return Ok(());
+        }
         let Some(waiting) = this.registry.remove_waiting(py, id) else {
             return Ok(());
         };
@@ -286,8 +290,12 @@ impl PyEngine {
         }
     }
 
-    /// Cancel the request of a task. The task stays in the registry.
+    /// Cancel the request of a task. The task stays in the registry, without a slot of its executor.
     pub(super) fn cancel_request(&self, py: Python<'_>, id: u64) -> PyResult<()> {
+        let had_slot = (self.registry).with_waiting(py, id, |waiting| waiting.record.take_slot());
+        if had_slot == Some(true) {
+            self.return_slot(py)?;
+        }
         match self.registry.take_request(py, id) {
             Some(request) => request.cancel(py),
             None => Ok(()),

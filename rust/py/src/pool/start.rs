@@ -9,16 +9,12 @@ use pyo3::types::PyString;
 use super::engine::PyEngine;
 use super::registry::{Running, Waiting};
 use super::request::Requested;
-use super::task_body::Call;
-use super::task_coroutine::TaskCoroutine;
-use super::task_factory::Options;
+use super::task_body::{Call, TaskBody};
 use super::task_record::TaskRecord;
 use super::task_spec::TaskSpec;
 use super::timers::Expiry;
+use crate::asyncio_task::Options;
 use crate::capacity::is_number;
-use crate::coroutine::Native;
-use crate::merge::task_context::TaskGuard;
-use crate::runtime::asyncio::InContext;
 
 /// The result of admitting an item.
 #[derive(Debug)]
@@ -100,7 +96,12 @@ impl PyEngine {
     }
 
     /// End a task that cannot be called or retried.
-    pub(super) fn refuse(slf: &Bound<'_, Self>, record: TaskRecord, error: PyErr) -> PyResult<()> {
+    pub(super) fn refuse(
+        slf: &Bound<'_, Self>,
+        mut record: TaskRecord,
+        error: PyErr,
+    ) -> PyResult<()> {
+        slf.get().release_slot(slf.py(), &mut record)?;
         Self::fail(slf, record, error, false).map(drop)
     }
 
@@ -114,10 +115,10 @@ impl PyEngine {
         // Checked before `accept` adds the slot of the task, which would count as used.
         let may_start = this.may_start(py, 1);
         let now = this.now(py)?;
-        let Some((record, spec)) = Self::accept(slf, item, now)? else {
+        let Some((mut record, spec)) = Self::accept(slf, item, now)? else {
             return Ok(Admitted::Settled(now));
         };
-        if !may_start || (record.is_submitted() && !this.has_executor()) {
+        if !may_start || !this.can_submit(py, &mut record)? {
             this.hold(py, record);
             return Ok(Admitted::Waits);
         }
@@ -179,7 +180,7 @@ impl PyEngine {
         let py = slf.py();
         let this = slf.get();
         this.clear_timer(py, &mut record);
-        if record.is_submitted() {
+        if record.executor().is_some() {
             return Self::submit(slf, spec.cost.as_ref(), record);
         }
         let name = match this.describe(py, &record) {
@@ -217,24 +218,13 @@ impl PyEngine {
     ) -> PyResult<()> {
         let py = slf.py();
         let id = record.id;
-        let work = Native::alloc(py, || {
-            TaskCoroutine::new(slf.clone().unbind(), call, record)
-        })?;
-        self.registry.add_running(py, id, Running::default());
-        let options = Options {
-            event_loop: self.event_loop(py),
-            name,
-            context,
-            is_eager: self.is_eager,
+        let running = Running {
+            since: record.started.unwrap_or_default(),
+            ..Running::default()
         };
-        let task = self.factory.make(&work, &options, &self.context)?;
-        if !self.is_eager {
-            let mut entered = TaskGuard::default();
-            entered.enter(self.event_loop(py), task.clone(), true)?;
-            let _context = InContext::enter(context)?;
-            // The coroutine stores the result until the asyncio task takes its own first step.
-            Native::<TaskCoroutine>::drive(&work, |work| Ok(work.step_ahead(&task)))?;
-        }
+        let body = TaskBody::new(slf.clone().unbind(), call, record);
+        self.registry.add_running(py, id, running);
+        let task = self.factory.start(py, body, &Options { name, context })?;
         if self.registry.set_task(py, id, task.clone().unbind()) {
             let reached = task.call_method0(intern!(py, "cancel"))?.is_truthy()?;
             self.registry

@@ -1,16 +1,24 @@
 //! The work of an executor: tasks that do not run on the event loop of the pool. `start.rs` submits such a task.
 //!
 //! The engine uses an executor only through its protocol (`headrace.pool.executor`). It submits a task with a listener. The executor
-//! notifies the listener of the call, of values, and of exactly one result. The capacity is held until that result.
+//! notifies the listener of the call, of values, and of exactly one result. The capacity is held until that result, even if the executor
+//! does not know the state of the work meanwhile. A task counts as running from its submission, and its timeout starts with its call.
+//!
+//! Work that was lost before it began is submitted again, which is no attempt. It requests its capacity and its slot anew, in the next
+//! event-loop iteration, so that an executor without workers does not block the event loop.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::emitter::PyEmitter;
 use super::engine::PyEngine;
-use super::registry::{Running, Submitted};
-use super::task_record::TaskRecord;
+use super::registry::{Running, Submitted, Waiting};
+use super::task_record::{Target, TaskRecord};
 use super::timers::Expiry;
 use crate::capacity::{TaskPermit, is_number};
 use crate::object::gil_cell::GilCell;
@@ -24,6 +32,8 @@ pub(crate) struct PyListener {
     /// `None` until the task was called.
     emitter: GilCell<Option<Py<PyEmitter>>>,
     name: Py<PyAny>,
+    /// Whether the result was reported. The same task may run again, with another listener.
+    has_ended: AtomicBool,
 }
 
 #[pymethods]
@@ -36,6 +46,9 @@ impl PyListener {
     fn called(&self, py: Python<'_>) -> PyResult<()> {
         let engine = self.engine.bind(py);
         let now = engine.get().now(py)?;
+        if self.has_ended.load(Relaxed) {
+            return Ok(());
+        }
         // Setting a timer calls Python, which must not happen while the registry is borrowed, so the entry is taken out.
         let Some(mut running) = engine.get().registry.remove_running(py, self.id) else {
             return Ok(());
@@ -51,6 +64,7 @@ impl PyListener {
     fn emit<'py>(&self, py: Python<'py>, value: Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let emitter = (self.emitter.borrow(py).as_ref()).map(|emitter| emitter.clone_ref(py));
         match emitter {
+            _ if self.has_ended.load(Relaxed) => Ok(py.None().into_bound(py)),
             Some(emitter) => emitter.bind(py).call_method1(intern!(py, "emit"), (value,)),
             None => Ok(py.None().into_bound(py)),
         }
@@ -61,7 +75,7 @@ impl PyListener {
         let Some((record, running)) = self.take(py, None)? else {
             return Ok(());
         };
-        if running.timed_out && !engine.get().can_cancel_submitted(py)? {
+        if running.timed_out && !engine.get().can_cancel_at(py, record.executor())? {
             // The executor could not stop the work at its timeout, so it returned late.
             let error = engine.get().timeout_error(py, &record)?;
             return PyEngine::failed_attempt(engine, record, error, running.into()).map(drop);
@@ -72,11 +86,46 @@ impl PyListener {
     fn raised(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
         let engine = self.engine.bind(py);
         let error = PyErr::from_value(error);
-        let Some((record, running)) = self.take(py, Some(&error))? else {
+        let Some((mut record, running)) = self.take(py, Some(&error))? else {
             return Ok(());
         };
+        let never_began = (engine.get().policy.bind(py))
+            .call_method1(intern!(py, "never_began"), (error.value(py),))?
+            .is_truthy()?;
+        if never_began {
+            if self.emitter.borrow(py).is_some() {
+                // The executor has reported the call too early.
+                record.attempt -= 1;
+                record.started = None;
+            }
+            if !running.cancel_requested && !engine.get().is_ending() {
+                return PyEngine::place_again(engine, record);
+            }
+            return PyEngine::fail(engine, record, error, running.is_disturbed).map(drop);
+        }
         let error = engine.get().as_timeout(py, &record, &running, error)?;
         PyEngine::failed_attempt(engine, record, error, running.into()).map(drop)
+    }
+
+    /// Settle the lease of the task.
+    fn settle(&self, py: Python<'_>, amounts: &Bound<'_, PyDict>) -> PyResult<()> {
+        let engine = self.engine.get();
+        if self.has_ended.load(Relaxed) {
+            return Ok(());
+        }
+        let lease = engine.registry.with_running(py, self.id, |running| {
+            let work = running.submitted.as_ref()?;
+            let lease = work.record.grant.as_ref().and_then(TaskPermit::lease)?;
+            Some(lease.clone_ref(py))
+        });
+        match lease.flatten() {
+            Some(lease) => (lease.bind(py))
+                .call_method(intern!(py, "settle"), (), Some(amounts))
+                .map(drop),
+            None => Err(PyRuntimeError::new_err(
+                "this task has no lease to settle: give it a cost that names the resources, as in cost={\"slots\": 1}",
+            )),
+        }
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -113,6 +162,9 @@ impl PyListener {
         error: Option<&PyErr>,
     ) -> PyResult<Option<(TaskRecord, Running)>> {
         let engine = self.engine.get();
+        if self.has_ended.swap(true, Relaxed) {
+            return Ok(None);
+        }
         let is_submitted = (engine.registry)
             .with_running(py, self.id, |running| running.submitted.is_some())
             .unwrap_or(false);
@@ -133,20 +185,27 @@ impl PyListener {
             Ok(())
         };
         record.release(py)?;
+        engine.release_slot(py, &mut record)?;
         reported?;
         Ok(Some((record, running)))
     }
 }
 
-/// The callback that releases the capacity of detached work when it has stopped. Any thread may call it.
+/// The callback that releases the capacity and the slot of detached work when it has stopped. Any thread may call it.
 #[pyclass(name = "Release", frozen, module = "headrace._core")]
 #[derive(Debug)]
-struct PyRelease(GilCell<Option<TaskPermit>>);
+struct PyRelease {
+    grant: GilCell<Option<TaskPermit>>,
+    slot: GilCell<Option<Py<PyAny>>>,
+}
 
 #[pymethods]
 impl PyRelease {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
-        let grant = self.0.borrow(py).take();
+        let (grant, slot) = (self.grant.borrow(py).take(), self.slot.borrow(py).take());
+        if let Some(slot) = slot {
+            slot.bind(py).call0()?;
+        }
         grant.map_or(Ok(()), |mut grant| grant.release(py))
     }
 }
@@ -170,9 +229,11 @@ impl PyEngine {
             id,
             emitter: GilCell::default(),
             name: name.into_any().unbind(),
+            has_ended: AtomicBool::new(false),
         };
         let listener = Bound::new(py, listener)?;
         let item = record.item.clone_ref(py);
+        let is_given = record.executor().is_some_and(Target::is_given);
         let lease = (record.grant.as_ref().and_then(TaskPermit::lease))
             .filter(|_| cost.is_some_and(|cost| !is_number(cost)))
             .map(|lease| lease.clone_ref(py));
@@ -184,7 +245,7 @@ impl PyEngine {
             ..Running::default()
         };
         this.registry.add_running(py, id, running);
-        let arguments = (item, lease, &listener);
+        let arguments = (is_given, id, item, lease, &listener);
         let submitted = (this.policy.bind(py)).call_method1(intern!(py, "submit"), arguments);
         match submitted {
             Ok(handle) => {
@@ -205,11 +266,55 @@ impl PyEngine {
         }
     }
 
-    /// Return whether the executor can cancel work.
-    pub(super) fn can_cancel_submitted(&self, py: Python<'_>) -> PyResult<bool> {
-        (self.policy.bind(py))
-            .getattr(intern!(py, "can_cancel_submitted"))?
-            .is_truthy()
+    /// Submit work that was lost before it began again.
+    fn place_again(slf: &Bound<'_, Self>, mut record: TaskRecord) -> PyResult<()> {
+        let now = slf.get().now(slf.py())?;
+        let result = Self::set_timer(slf, &mut record, now, Expiry::Retry);
+        slf.get().registry.add_waiting(
+            slf.py(),
+            Waiting {
+                record,
+                request: None,
+                is_due: false,
+            },
+        );
+        result
+    }
+
+    /// Return whether an executor can cancel work; true for the event loop.
+    fn can_cancel_at(&self, py: Python<'_>, executor: Option<Target>) -> PyResult<bool> {
+        match executor {
+            None => Ok(true),
+            Some(executor) => (self.policy.bind(py))
+                .call_method1(intern!(py, "can_cancel"), (executor.is_given(),))?
+                .is_truthy(),
+        }
+    }
+
+    /// Return the id of the task whose work is the caller, if an executor runs that.
+    pub(super) fn submitted_caller(&self, py: Python<'_>) -> PyResult<Option<u64>> {
+        for (id, handle) in self.registry.submitted(py) {
+            let is_inside = match handle {
+                Some(handle) => (handle.bind(py))
+                    .call_method0(intern!(py, "inside"))?
+                    .is_truthy()?,
+                // No other code runs during `submit`, so the caller is a first step in it.
+                None => true,
+            };
+            if is_inside {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Return whether a task can be cancelled.
+    pub(super) fn can_cancel(&self, py: Python<'_>, id: u64) -> PyResult<bool> {
+        let executor = self.registry.with_running(py, id, |running| {
+            let work = running.submitted.as_ref()?;
+            work.record.executor()
+        });
+        self.can_cancel_at(py, executor.flatten())
     }
 
     /// Detach running work that cannot be cancelled; its capacity is held until it ends. Return whether there was such work.
@@ -221,7 +326,7 @@ impl PyEngine {
                 (running.submitted.as_ref()).is_some_and(|work| work.handle.is_some())
             })
             .unwrap_or(false);
-        if !is_submitted || this.can_cancel_submitted(py)? {
+        if !is_submitted || this.can_cancel(py, id)? {
             return Ok(false);
         }
         let running = this.registry.remove_running(py, id);
@@ -230,7 +335,17 @@ impl PyEngine {
         };
         let mut record = work.record;
         this.clear_timer(py, &mut record);
-        let release = Bound::new(py, PyRelease(GilCell::new(record.grant.take())))?;
+        let slot = if record.take_slot() {
+            let slot = (this.policy.bind(py)).call_method0(intern!(py, "slot_returner"))?;
+            Some(slot.unbind())
+        } else {
+            None
+        };
+        let release = PyRelease {
+            grant: GilCell::new(record.grant.take()),
+            slot: GilCell::new(slot),
+        };
+        let release = Bound::new(py, release)?;
         if let Some(handle) = work.handle {
             (handle.bind(py)).call_method1(intern!(py, "leave"), (release,))?;
         }

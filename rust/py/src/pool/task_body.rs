@@ -1,4 +1,6 @@
-//! `TaskBody`: one attempt of a task, from its call to its end. `TaskCoroutine` drives it.
+//! `TaskBody`: one attempt of a task, from its call to its end. The coroutine of its asyncio task drives it. `start.rs` makes it.
+
+use std::ffi::CStr;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -9,8 +11,9 @@ use pyo3::types::PyTuple;
 use super::emitter::PyEmitter;
 use super::engine::PyEngine;
 use super::task_record::TaskRecord;
+use crate::asyncio_task::Body;
 use crate::coroutine::delegate::is_awaitable;
-use crate::coroutine::{Inner, Step};
+use crate::coroutine::{Inner, Step, own_class};
 use crate::object::gc::traverse;
 
 /// The function to call, and its arguments.
@@ -28,57 +31,61 @@ traverse!(Call { fn_, args });
 
 /// The attempt. It calls the function, drives its result, and reports the end to the engine just before it returns or raises.
 #[derive(Debug)]
-pub(super) struct TaskBody {
+pub(crate) struct TaskBody {
+    engine: Py<PyEngine>,
     call: Option<Call>,
     /// `None` once the end was reported.
     record: Option<TaskRecord>,
     inner: Option<Inner>,
 }
 
+impl Body for TaskBody {
+    const NAME: &'static CStr = c"headrace._core.TaskCoroutine";
+
+    own_class!();
+
+    #[inline]
+    fn send<'py>(
+        &mut self,
+        value: &Bound<'py, PyAny>,
+        task: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Step<'py>> {
+        let stepped = match (&self.inner, self.call.take()) {
+            (Some(inner), _) => inner.send(value),
+            (None, Some(call)) => self.begin(value.py(), &call),
+            (None, None) => Err(PyRuntimeError::new_err("a task was stepped after its end")),
+        };
+        self.finish_if_done(value.py(), stepped, task)
+    }
+
+    fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
+        let stepped = match (&self.inner, self.call.take()) {
+            (Some(inner), _) => inner.throw(py, error),
+            // The task was cancelled before its first step.
+            (None, _) => Err(error),
+        };
+        self.finish_if_done(py, stepped, None)
+    }
+}
+
 impl TaskBody {
-    pub(super) fn new(call: Call, record: TaskRecord) -> Self {
+    pub(super) fn new(engine: Py<PyEngine>, call: Call, record: TaskRecord) -> Self {
         Self {
+            engine,
             call: Some(call),
             record: Some(record),
             inner: None,
         }
     }
 
-    /// Take one step. `task` is the current asyncio task, if known.
-    #[inline]
-    pub(super) fn send<'py>(
-        &mut self,
-        engine: &Py<PyEngine>,
-        value: &Bound<'py, PyAny>,
-        task: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Step<'py>> {
-        let py = value.py();
-        let stepped = match (&self.inner, self.call.take()) {
-            (Some(inner), _) => inner.send(value),
-            (None, Some(call)) => self.begin(engine.bind(py), &call),
-            (None, None) => Err(PyRuntimeError::new_err("a task was stepped after its end")),
-        };
-        self.finish_if_done(engine.bind(py), stepped, task)
-    }
-
-    /// Take one step by throwing an error.
-    pub(super) fn throw<'py>(
-        &mut self,
-        engine: &Py<PyEngine>,
-        py: Python<'py>,
-        error: PyErr,
-    ) -> PyResult<Step<'py>> {
-        let stepped = match (&self.inner, self.call.take()) {
-            (Some(inner), _) => inner.throw(py, error),
-            // The task was cancelled before its first step.
-            (None, _) => Err(error),
-        };
-        self.finish_if_done(engine.bind(py), stepped, None)
+    /// Return the record of the task, until the end of the attempt.
+    pub(super) fn record(&self) -> Option<&TaskRecord> {
+        self.record.as_ref()
     }
 
     /// Call the function, and take the first step of its result.
-    fn begin<'py>(&mut self, engine: &Bound<'py, PyEngine>, call: &Call) -> PyResult<Step<'py>> {
-        let py = engine.py();
+    fn begin<'py>(&mut self, py: Python<'py>, call: &Call) -> PyResult<Step<'py>> {
+        let engine = self.engine.bind(py);
         let this = engine.get();
         let record = self.record.as_ref().expect("it has just been called");
         if call.has_own_context {
@@ -115,7 +122,7 @@ impl TaskBody {
     /// Report the end of the attempt to the engine, if this step was the last one.
     fn finish_if_done<'py>(
         &mut self,
-        engine: &Bound<'py, PyEngine>,
+        py: Python<'py>,
         stepped: PyResult<Step<'py>>,
         task: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Step<'py>> {
@@ -128,16 +135,17 @@ impl TaskBody {
         let Some(record) = self.record.take() else {
             return ended.map(Step::Return);
         };
+        let engine = self.engine.bind(py);
         match ended {
             Ok(value) => {
                 PyEngine::returned(engine, record, &value, task)?;
                 Ok(Step::Return(value))
             }
             Err(error) => {
-                if PyEngine::raised(engine, record, error.clone_ref(engine.py()))? {
+                if PyEngine::raised(engine, record, error.clone_ref(py))? {
                     Err(error)
                 } else {
-                    Ok(Step::Return(engine.py().None().into_bound(engine.py())))
+                    Ok(Step::Return(py.None().into_bound(py)))
                 }
             }
         }
@@ -145,6 +153,7 @@ impl TaskBody {
 }
 
 traverse!(TaskBody {
+    engine,
     call,
     record,
     inner

@@ -41,8 +41,26 @@ pub(super) struct TaskOptions {
     pub(super) on_error: Option<Py<PyAny>>,
     /// `None` for priority 0.
     pub(super) priority: Option<Py<PyAny>>,
-    /// Whether an executor runs the task.
-    pub(super) is_submitted: bool,
+    /// The executor that runs the task; `None` for the event loop.
+    pub(super) executor: Option<Target>,
+    /// Whether the task has a slot of its executor, which it needs before it requests its capacity.
+    pub(super) has_slot: bool,
+}
+
+/// An executor of a run.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Target {
+    /// The threads that the run creates for the tasks that need one.
+    Threads,
+    /// The executor that the user has passed.
+    Given,
+}
+
+impl Target {
+    /// Return whether the user has passed the executor: this identifies it in Python.
+    pub(super) fn is_given(self) -> bool {
+        self == Self::Given
+    }
 }
 
 /// A finite number of seconds.
@@ -83,8 +101,26 @@ impl TaskRecord {
         self.options.as_ref()?.timeout.as_ref()
     }
 
-    pub(super) fn is_submitted(&self) -> bool {
-        (self.options.as_ref()).is_some_and(|options| options.is_submitted)
+    #[inline]
+    pub(super) fn executor(&self) -> Option<Target> {
+        (self.options.as_ref()).and_then(|options| options.executor)
+    }
+
+    /// Return whether the task lacks the slot that it needs.
+    pub(super) fn lacks_slot(&self) -> bool {
+        (self.options.as_ref())
+            .is_some_and(|options| options.executor == Some(Target::Given) && !options.has_slot)
+    }
+
+    pub(super) fn set_slot(&mut self) {
+        if let Some(options) = &mut self.options {
+            options.has_slot = true;
+        }
+    }
+
+    /// Take the slot of the task. Return whether it had one.
+    pub(super) fn take_slot(&mut self) -> bool {
+        (self.options.as_mut()).is_some_and(|options| std::mem::take(&mut options.has_slot))
     }
 
     /// Report the outcome of an attempt, before its capacity is released, to the adaptive limits of the path.

@@ -4,7 +4,7 @@
 use pyo3::prelude::*;
 
 use super::task_body::Call;
-use super::task_record::{TaskOptions, TimeLimit};
+use super::task_record::{Target, TaskOptions, TimeLimit};
 use crate::task::{Options, PyTaskBase};
 
 /// The specification of a task.
@@ -24,14 +24,19 @@ pub(super) struct TaskSpec<'py> {
 pub(super) struct Defaults {
     pub(super) timeout: Option<TimeLimit>,
     pub(super) retry: Option<Py<PyAny>>,
+    /// The executor of the tasks that do not need a thread.
+    pub(super) executor: Option<Target>,
+    /// Whether there are no defaults.
+    pub(super) is_empty: bool,
 }
 
 impl Defaults {
     fn options(&self, py: Python<'_>) -> Option<Box<TaskOptions>> {
-        if self.timeout.is_none() && self.retry.is_none() {
+        if self.is_empty {
             return None;
         }
         Some(Box::new(TaskOptions {
+            executor: self.executor,
             timeout: self.timeout.as_ref().map(|limit| limit.clone_ref(py)),
             retry: self.retry.as_ref().map(|retry| retry.clone_ref(py)),
             ..TaskOptions::default()
@@ -97,6 +102,11 @@ fn merge(py: Python<'_>, own: &Options, defaults: &Defaults) -> PyResult<TaskOpt
         on_complete: clone(&own.on_complete),
         on_error: clone(&own.on_error),
         priority: clone(&own.priority),
-        is_submitted: own.thread,
+        executor: if own.thread {
+            Some(Target::Threads)
+        } else {
+            defaults.executor
+        },
+        has_slot: false,
     })
 }

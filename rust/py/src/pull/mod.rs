@@ -8,6 +8,7 @@
 //! | [`fusion`] | `FusionGuard`: a pipeline's revocable right to run its links |
 //! | [`fifo`] | `FifoLock`: concurrent pulls are served in FIFO order |
 //! | [`awaitable`] | `Pull`: the awaitable of one `anext()` |
+//! | [`source_pull`] | `SourcePull`: the pulls of a native coroutine |
 //! | [`start`] | the first step of a pull: lock, pipeline, or the slow path |
 //! | [`suspended`] | `SuspendedPull`: where a pull is suspended, and how it is resumed |
 //! | [`pending`] | input that precedes the source's next item |
@@ -60,6 +61,7 @@ pub(crate) mod fusion;
 pub(crate) mod link;
 mod pending;
 pub(crate) mod pipeline;
+pub(crate) mod source_pull;
 mod start;
 pub(crate) mod state;
 pub(crate) mod suspended;

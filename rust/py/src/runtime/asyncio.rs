@@ -3,11 +3,13 @@
 
 use std::cell::RefCell;
 
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyWeakrefMethods, PyWeakrefReference};
 
+use crate::object::fast_attr::Field;
 use crate::runtime::private_layout::{self, Layout};
 
 /// Recognising the loop of this thread by its `_thread_id`. The fallback calls asyncio each time.
@@ -223,6 +225,30 @@ pub(crate) fn cancellation(py: Python<'_>, message: Option<Py<PyAny>>) -> PyErr 
         _ => kind.call0(),
     });
     made.map_or_else(|error| error, PyErr::from_value)
+}
+
+/// Return the `CancelledError` of an asyncio task that was cancelled during its last step. No later step would raise it.
+pub(crate) fn pending_cancellation<'py>(
+    task: &Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    static MUST_CANCEL: Field = Field::new("_must_cancel");
+    let py = task.py();
+    let must = match MUST_CANCEL.read(task) {
+        Some(must) => must?,
+        None => task
+            .getattr_opt(intern!(py, "_must_cancel"))?
+            .ok_or_else(|| {
+                PyRuntimeError::new_err(
+                    "this interpreter's asyncio.Task has no _must_cancel, which headrace needs",
+                )
+            })?,
+    };
+    if must.is_truthy()? {
+        return task
+            .call_method0(intern!(py, "_make_cancelled_error"))
+            .map(Some);
+    }
+    Ok(None)
 }
 
 /// `asyncio.InvalidStateError`.

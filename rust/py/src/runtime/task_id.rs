@@ -105,6 +105,16 @@ fn number_of(task: &Bound<'_, PyAny>) -> PyResult<u64> {
     remember(task, address)
 }
 
+/// List the identities of the tasks that are alive and were the caller of anything before, each with its task.
+#[pyfunction]
+pub(crate) fn known_tasks(py: Python<'_>) -> Vec<(u64, Py<PyAny>)> {
+    let tasks = TASKS.borrow(py);
+    let known = tasks.known.iter().flat_map(HashMap::values);
+    known
+        .filter_map(|known| Some((known.number << 1, known.task.bind(py).upgrade()?.unbind())))
+        .collect()
+}
+
 #[cold]
 fn remember(task: &Bound<'_, PyAny>, address: usize) -> PyResult<u64> {
     let py = task.py();

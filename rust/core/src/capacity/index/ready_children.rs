@@ -110,6 +110,7 @@ impl ReadyChildren {
             bound: bound
                 .map(|(rates, bound)| (bound.in_order(), waits(rates)))
                 .collect(),
+            last: None,
         }
     }
 
@@ -133,6 +134,17 @@ pub(in crate::capacity) struct InOrder<'a> {
     free: tournament_tree::InOrder<'a>,
     /// One iterator per class, and whether only the first child is wanted.
     bound: Vec<(tournament_tree::InOrder<'a>, bool)>,
+    /// The position in `bound` of the last child's class, if that is still there.
+    last: Option<usize>,
+}
+
+impl InOrder<'_> {
+    /// Leave out all further children of the class of the last one, unless they need no rate.
+    pub(in crate::capacity) fn leave_class(&mut self) {
+        if let Some(class) = self.last.take() {
+            drop(self.bound.swap_remove(class));
+        }
+    }
 }
 
 impl Iterator for InOrder<'_> {
@@ -150,6 +162,7 @@ impl Iterator for InOrder<'_> {
                 (least, winner) = (Some(position), Some(class));
             }
         }
+        self.last = winner.filter(|&class| !self.bound[class].1);
         match winner {
             Some(class) if self.bound[class].1 => drop(self.bound.swap_remove(class)),
             Some(class) => self.bound[class].0.pop(),

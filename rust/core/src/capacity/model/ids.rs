@@ -9,9 +9,23 @@ pub struct NodeId {
     pub(in crate::capacity) key: Key,
 }
 
+impl NodeId {
+    /// Return a number that no other node of the tree ever has.
+    pub fn number(self) -> u64 {
+        self.key.ticket().get()
+    }
+}
+
 /// A permit of a tree. It is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PermitId(pub(in crate::capacity) Key);
+
+impl PermitId {
+    /// Return a number that no other permit of the tree ever has.
+    pub fn number(self) -> u64 {
+        self.0.ticket().get()
+    }
+}
 
 /// The task or thread that makes a request, as a number that is unique while it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,6 +1,7 @@
 //! `Node`, the record of a node: its place in the tree, resources, share and wait queue. `State` stores all nodes;
 //! `reconfigure.rs` adds and removes them, and `policy/` reads and changes them.
 
+use super::floor::{Floor, Floors};
 use super::resource::{Resource, ResourceKind, Resources};
 use super::share::Share;
 use super::wait_queue::WaitQueue;
@@ -39,6 +40,9 @@ pub(in crate::capacity) struct Node {
     pub(in crate::capacity) resources: Resources,
     /// Its share of its parent.
     pub(in crate::capacity) share: Share,
+    /// Its guaranteed minimum, and those of its children.
+    pub(in crate::capacity) floor: Option<Box<Floor>>,
+    pub(in crate::capacity) floors: Option<Box<Floors>>,
     /// The waiters at this node itself.
     pub(in crate::capacity) queue: WaitQueue,
     /// The eligible children. The node's own queue is one more, while it offers a waiter.
@@ -87,6 +91,8 @@ impl Node {
             timer: None,
             resources: Resources::default(),
             share,
+            floor: None,
+            floors: None,
             queue: WaitQueue::default(),
             ready: ReadyChildren::default(),
             virtual_time: 0,

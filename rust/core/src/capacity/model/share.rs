@@ -43,6 +43,27 @@ impl Share {
         (self.tag, self.served, child)
     }
 
+    /// Charge it from its tag or from `start`, whichever is greater.
+    ///
+    /// `cut` is the greatest start tag, with a stamp and the time. A charge that is cut counts as a lift: later refunds of this and
+    /// earlier charges do not change the tag.
+    #[inline]
+    pub(in crate::capacity) fn advance(
+        &mut self,
+        start: i128,
+        charge: i128,
+        cut: Option<(i128, u64, Time)>,
+    ) {
+        self.tag = self.tag.max(start) + charge;
+        if let Some((most, stamp, now)) = cut
+            && self.tag > most + charge
+        {
+            self.tag = most + charge;
+            self.lifted = stamp;
+            self.lifted_at = now;
+        }
+    }
+
     pub(in crate::capacity) fn serve(&mut self, charge: i128) {
         if charge == 0 {
             return;

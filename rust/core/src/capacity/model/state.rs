@@ -32,6 +32,8 @@ pub(in crate::capacity) struct State {
     /// Boxed: a node's memory is freed with it, while its entry in the slab stays for the next node.
     pub(in crate::capacity) nodes: Slab<Box<Node>>,
     pub(in crate::capacity) root: u32,
+    /// The number of nodes with a floor.
+    pub(in crate::capacity) floors: usize,
     pub(in crate::capacity) waiters: Slab<Waiter>,
     pub(in crate::capacity) permits: Slab<PermitRecord>,
     pub(in crate::capacity) charges: Slab<Charge>,
@@ -78,6 +80,7 @@ impl State {
             now: Time::ZERO,
             nodes: Slab::new(),
             root: NIL,
+            floors: 0,
             waiters: Slab::new(),
             permits: Slab::new(),
             charges: Slab::new(),

@@ -2,7 +2,7 @@
 //! `policy/dispatch.rs` grants it.
 
 use crate::capacity::index::run_list::{Linked, Links};
-use crate::capacity::{AcquireError, AlarmId, Cost, OwnerId};
+use crate::capacity::{AcquireError, AlarmId, Cost, OwnerId, Time};
 use crate::sync::Key;
 use std::task::Waker;
 
@@ -22,6 +22,8 @@ pub(in crate::capacity) struct Rank {
 pub(in crate::capacity) struct Waiter {
     pub(in crate::capacity) node: u32,
     pub(in crate::capacity) rank: Rank,
+    /// The time at which it was queued.
+    pub(in crate::capacity) since: Time,
     pub(in crate::capacity) cost: Cost,
     pub(in crate::capacity) wants: Wants,
     pub(in crate::capacity) alarm: Option<Key>,
@@ -55,6 +57,7 @@ impl Waiter {
     pub(in crate::capacity) fn new(
         node: u32,
         rank: Rank,
+        since: Time,
         cost: Cost,
         wants: Wants,
         alarm: Option<AlarmId>,
@@ -62,6 +65,7 @@ impl Waiter {
         Self {
             node,
             rank,
+            since,
             cost,
             wants,
             alarm: alarm.map(|alarm| alarm.0),

@@ -95,7 +95,14 @@ impl State {
         self.dispatch(wakes);
         let rank = self.next_rank(request.priority);
         let (cost, wants) = (request.cost.clone(), Wants::New(request.owner));
-        let waiter = self.join(Waiter::new(node, rank, cost, wants, request.alarm));
+        let waiter = self.join(Waiter::new(
+            node,
+            rank,
+            self.now,
+            cost,
+            wants,
+            request.alarm,
+        ));
         self.dispatch(wakes);
         waiter
     }
@@ -156,7 +163,14 @@ impl State {
             return Answer::Refused(error);
         }
         let rank = self.next_rank(0);
-        let waiter = self.join(Waiter::new(node, rank, cost, Wants::Again(permit), alarm));
+        let waiter = self.join(Waiter::new(
+            node,
+            rank,
+            self.now,
+            cost,
+            Wants::Again(permit),
+            alarm,
+        ));
         self.permits.at_mut(permit.index()).held = Held::Resuming(waiter);
         self.dispatch(wakes);
         self.answer_or_wait(waiter, waker)

@@ -152,11 +152,18 @@ impl State {
             );
             if !matches!(next, Next::Nothing) {
                 for waiter in skipped.short.drain(..) {
-                    self.mark_next(waiter);
+                    // The search for children below their floors may have visited it, too.
+                    if !self.waiters.at(waiter).was_next {
+                        self.mark_next(waiter);
+                    }
                 }
             }
             match next {
                 Next::Grant(waiter) => {
+                    #[cfg(any(test, debug_assertions))]
+                    if self.is_watched {
+                        self.check_floors_first(waiter);
+                    }
                     let late = self.late(skipped.first);
                     let node = self.waiters.at(waiter).node;
                     self.grant(waiter, wakes);
@@ -174,11 +181,17 @@ impl State {
         }
     }
 
-    /// Return the first waiter that fits or is next at a rate: by start tags from `node` downward, then by rank in a queue.
+    /// Return the first waiter that fits or is next at a rate: by start tags from `node` downward, then by rank in a queue. Children
+    /// below their floors precede their siblings.
     ///
     /// Collects the waiters before it that did not fit.
     fn find(&self, node: u32, skipped: &mut Skipped) -> Next {
         let here = self.nodes.at(node);
+        if here.floors.is_some()
+            && let Some(waiter) = self.find_below_floors(node, &mut skipped.short)
+        {
+            return Next::Grant(waiter);
+        }
         let queue = &here.queue;
         let own = queue.share.eligible.then(|| queue.share.order_key(node));
         let waits =

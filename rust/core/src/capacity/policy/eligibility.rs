@@ -47,6 +47,9 @@ impl State {
             } else if parent != NIL && eligible {
                 self.update_class(parent, at);
             }
+            if self.nodes.at(at).floor.is_some() {
+                self.refresh_floor(at);
+            }
             at = parent;
         }
     }

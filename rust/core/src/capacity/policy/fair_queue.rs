@@ -110,6 +110,7 @@ impl State {
         let (key, class, leaf) = (share.order_key(child), share.class, share.leaf);
         if share.eligible && node != child {
             self.nodes.at_mut(node).ready.update(class, leaf, key);
+            self.move_below_floor(node, child);
         }
     }
 
@@ -200,9 +201,11 @@ impl State {
             } else {
                 i128::MIN
             };
+            let most = self.greatest_start(parent, child);
+            let cut = most.map(|most| (most, self.next_stamp(), self.now));
             let mut tag = 0;
             self.update_share(parent, child, |share| {
-                share.tag = share.tag.max(start) + charge;
+                share.advance(start, charge, cut);
                 share.serve(charge);
                 if is_grant {
                     share.served = stamp;
@@ -224,10 +227,12 @@ impl State {
         self.note_charge(permit, charge);
     }
 
-    /// Begin a grant to `child` and return its start tag; the virtual time advances to it.
+    /// Begin a grant to `child` and return its start tag. The virtual time advances to it, or to the first tag for a grant below a
+    /// floor.
     ///
     /// Where no children compete, the start tag is the greatest tag there. So a lead from an earlier competition ends.
     fn begin(&mut self, parent: u32, child: u32) -> i128 {
+        let first = self.first_if_below_floor(parent, child);
         let tag = self.share(parent, child).tag;
         let node = self.nodes.at_mut(parent);
         let is_alone = node.resources.iter().all(|resource| resource.users < 2);
@@ -236,7 +241,11 @@ impl State {
         } else {
             tag
         };
-        node.virtual_time = node.virtual_time.max(tag);
+        let reached = match first {
+            Some(first) if !is_alone => tag.min(first),
+            _ => tag,
+        };
+        node.virtual_time = node.virtual_time.max(reached);
         tag
     }
 

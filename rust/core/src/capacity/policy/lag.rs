@@ -111,7 +111,7 @@ impl State {
     }
 
     /// Return the difference that two children may have: the whole node for one hold of each, over their weights.
-    fn allowance(&self, parent: u32, one: u32, other: u32) -> i128 {
+    pub(in crate::capacity) fn allowance(&self, parent: u32, one: u32, other: u32) -> i128 {
         let hold = i128::from(self.estimate(parent)) << FRACTION;
         let of = |child| {
             let weight = self.share(parent, child).weight.as_micros();
@@ -121,7 +121,7 @@ impl State {
     }
 
     /// Return the first eligible child.
-    fn first(&self, parent: u32) -> Option<OrderKey> {
+    pub(in crate::capacity) fn first(&self, parent: u32) -> Option<OrderKey> {
         let here = self.nodes.at(parent);
         let own = here
             .queue

@@ -8,6 +8,7 @@ pub(in crate::capacity) mod dispatch;
 pub(in crate::capacity) mod eligibility;
 pub(in crate::capacity) mod enqueue;
 pub(in crate::capacity) mod fair_queue;
+pub(in crate::capacity) mod floor;
 pub(in crate::capacity) mod lag;
 pub(in crate::capacity) mod rate_queue;
 pub(in crate::capacity) mod reservation;

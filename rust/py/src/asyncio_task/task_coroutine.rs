@@ -1,4 +1,4 @@
-//! `TaskCoroutine`: the coroutine of the asyncio task in which a task runs. `start.rs` makes it.
+//! `TaskCoroutine`: the coroutine of an asyncio task that the core makes. `task_factory.rs` makes it.
 
 use std::ffi::CStr;
 
@@ -6,17 +6,33 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-use super::engine::PyEngine;
 use super::first_step::FirstAwait;
-use super::task_body::{Call, TaskBody};
-use super::task_record::TaskRecord;
 use crate::coroutine::type_object::MOST_KEPT;
 use crate::coroutine::{Class, Coroutine, Step};
 use crate::errors::RaisedError;
 use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::runtime::asyncio;
 
-/// The result of a first step that the engine took before the asyncio task took its own.
+/// The work of an asyncio task. It reports its own end just before it returns or raises.
+pub(crate) trait Body: Traverse + Sized + Send + 'static {
+    /// The full name of the Python type of its coroutine.
+    const NAME: &'static CStr;
+
+    /// Return the type object of its coroutine.
+    fn class() -> &'static Class;
+
+    /// Take one step. `task` is the current asyncio task, if known.
+    fn send<'py>(
+        &mut self,
+        value: &Bound<'py, PyAny>,
+        task: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Step<'py>>;
+
+    /// Take one step by throwing an error.
+    fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>>;
+}
+
+/// The result of a first step that the core took before the asyncio task took its own.
 #[derive(Debug)]
 enum FirstStep {
     /// No result, or one that the asyncio task has received.
@@ -27,24 +43,24 @@ enum FirstStep {
     RaisedError(PyErr),
 }
 
-/// The coroutine. It ends with the result of the function, so that callbacks of the asyncio task see that. The engine is notified just
-/// before.
+/// The coroutine. It ends with the result of the body, so that callbacks of the asyncio task see that.
 #[derive(Debug)]
-pub(crate) struct TaskCoroutine {
-    engine: Py<PyEngine>,
-    body: Option<TaskBody>,
+pub(crate) struct TaskCoroutine<B> {
+    body: Option<B>,
     ahead: FirstStep,
 }
 
-static CLASS: Class = Class::new();
-
-impl TaskCoroutine {
-    pub(super) fn new(engine: Py<PyEngine>, call: Call, record: TaskRecord) -> Self {
+impl<B: Body> TaskCoroutine<B> {
+    pub(super) fn new(body: B) -> Self {
         Self {
-            engine,
-            body: Some(TaskBody::new(call, record)),
+            body: Some(body),
             ahead: FirstStep::Nothing,
         }
+    }
+
+    /// Return the work, until it has ended.
+    pub(crate) fn body(&self) -> Option<&B> {
+        self.body.as_ref()
     }
 
     #[inline]
@@ -54,7 +70,7 @@ impl TaskCoroutine {
         task: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Step<'py>> {
         match &mut self.body {
-            Some(body) => body.send(&self.engine, value, task),
+            Some(body) => body.send(value, task),
             None => Ok(Step::Return(value.py().None().into_bound(value.py()))),
         }
     }
@@ -92,47 +108,28 @@ impl TaskCoroutine {
             return held.hand_up(py).map(Step::Yield);
         }
         match &mut self.body {
-            Some(body) => body.throw(&self.engine, py, error),
+            Some(body) => body.throw(py, error),
             None => Err(error),
-        }
-    }
-
-    /// Mark the error of the current asyncio task as retrieved, so that asyncio does not log it. An event reports the error.
-    fn mark_retrieved(py: Python<'_>) {
-        static MARK_RETRIEVED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let done = MARK_RETRIEVED
-            .get_or_try_init(py, || {
-                let module = py.import("headrace.pool.executor.loop")?;
-                PyResult::Ok(module.getattr("mark_retrieved")?.unbind())
-            })
-            .and_then(|callback| match asyncio::current_task(py) {
-                Some(task) => task
-                    .call_method1(intern!(py, "add_done_callback"), (callback,))
-                    .map(drop),
-                None => Ok(()),
-            });
-        if let Err(error) = done {
-            error.write_unraisable(py, None);
         }
     }
 }
 
-impl Coroutine for TaskCoroutine {
-    const NAME: &'static CStr = c"headrace._core.TaskCoroutine";
+impl<B: Body> Coroutine for TaskCoroutine<B> {
+    const NAME: &'static CStr = B::NAME;
 
-    // A pool may run as many coroutines at a time as its capacity allows, and each new allocation brings the next garbage collection
+    // As many coroutines run at a time as the user allows, and each new allocation brings the next garbage collection
     // closer.
     const FREE_LIST_SIZE: usize = MOST_KEPT;
 
     fn class() -> &'static Class {
-        &CLASS
+        B::class()
     }
 
     fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();
         let stepped = self.advance(value);
         if stepped.is_err() {
-            Self::mark_retrieved(py);
+            mark_retrieved(py);
         }
         RaisedError::set_from(py, stepped)
     }
@@ -140,7 +137,7 @@ impl Coroutine for TaskCoroutine {
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
         let stepped = self.throw_into(py, error);
         if stepped.is_err() {
-            Self::mark_retrieved(py);
+            mark_retrieved(py);
         }
         stepped
     }
@@ -151,9 +148,8 @@ impl Coroutine for TaskCoroutine {
     }
 }
 
-impl Traverse for TaskCoroutine {
+impl<B: Body> Traverse for TaskCoroutine<B> {
     fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        visit(self.engine.as_any())?;
         if let Some(body) = &self.body {
             body.traverse(visit)?;
         }
@@ -162,5 +158,24 @@ impl Traverse for TaskCoroutine {
             FirstStep::Returned(value) => visit(value),
             FirstStep::Nothing | FirstStep::RaisedError(_) => Ok(()),
         }
+    }
+}
+
+/// Mark the error of the current asyncio task as retrieved, so that asyncio does not log it. It is reported in another way.
+fn mark_retrieved(py: Python<'_>) {
+    static MARK_RETRIEVED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let done = MARK_RETRIEVED
+        .get_or_try_init(py, || {
+            let module = py.import("headrace._internal.tasks")?;
+            PyResult::Ok(module.getattr("mark_retrieved")?.unbind())
+        })
+        .and_then(|callback| match asyncio::current_task(py) {
+            Some(task) => task
+                .call_method1(intern!(py, "add_done_callback"), (callback,))
+                .map(drop),
+            None => Ok(()),
+        });
+    if let Err(error) = done {
+        error.write_unraisable(py, None);
     }
 }

@@ -1,4 +1,4 @@
-//! `FirstAwait`: the object that a task awaits after a first step that the engine took before its asyncio task.
+//! `FirstAwait`: the object that a task awaits after a first step that the core took before its asyncio task.
 //! `task_coroutine.rs` uses it.
 
 use pyo3::intern;

@@ -1,0 +1,179 @@
+"""`ExecutorUse`: the use of an executor by one run. `Run` has one for its threads and one for the executor that the user has passed.
+
+Runs may share an executor. Its slots are therefore counted for all of them, in `_SharedSlots`, and a run that has found no free slot is
+notified in FIFO order when one is returned or when the capabilities change.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headrace.pool.executor.executor import CancelSupport
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable
+    from contextvars import Context
+
+    from headrace.pool.executor.executor import Executor
+
+
+class ExecutorUse:
+    """The use of an executor by one run.
+
+    Args:
+        executor: The executor.
+        is_owned: Whether the run has created the executor, and closes it.
+    """
+
+    def __init__(self, executor: Executor, *, is_owned: bool) -> None:
+        self.executor = executor
+        # Until the run has ended, since it refers to the run.
+        self._freed: Callable[[], object] | None = None
+        self._is_owned = is_owned
+        self._slots: _SharedSlots | None = None
+        self._loop: AbstractEventLoop | None = None
+        self._context: Context | None = None
+        self._is_notified = False
+
+    @property
+    def can_cancel(self) -> bool:
+        """Whether the executor can cancel work."""
+        return self.executor.capabilities.cancel_support is not CancelSupport.NONE
+
+    async def start(
+        self, loop: AbstractEventLoop, context: Context, freed: Callable[[], object]
+    ) -> None:
+        """Start the executor, or join the other runs that use it.
+
+        Args:
+            loop: The event loop of the run.
+            context: The context of the run.
+            freed: Called in that context when a slot may be free, after `take_slot` has returned False.
+        """
+        self._loop, self._context, self._freed = loop, context, freed
+        await self.executor.start()
+        if self._slots is None:
+            self._slots = _shared.get(id(self.executor)) or _SharedSlots(self.executor)
+            self._slots.join()
+
+    async def aclose(self) -> None:
+        """Close the executor if the run has created it; otherwise leave it to its owner."""
+        slots, self._slots = self._slots, None
+        self._freed = None
+        if slots is not None:
+            slots.leave(self)
+        if self._is_owned:
+            await self.executor.aclose()
+
+    def take_slot(self) -> bool:
+        """Take a slot, if one is free. Otherwise `freed` is called when one may be."""
+        return self._slots is None or self._slots.take(self)
+
+    def return_slot(self) -> None:
+        """Return a slot, whose work has stopped."""
+        if self._slots is not None:
+            self._slots.put()
+
+    def slot_returner(self) -> Callable[[], None]:
+        """Return a function that returns a slot, from any thread and also after the end of the run."""
+        loop, slots = self._loop, self._slots
+
+        def put() -> None:
+            if loop is None or slots is None:
+                return
+            try:
+                loop.call_soon_threadsafe(slots.put)
+            except RuntimeError:
+                # The event loop was closed, so no run on it waits for a slot.
+                slots.used -= 1
+
+        return put
+
+    def notify(self) -> None:
+        """Call `freed` in the next event-loop iteration, once."""
+        if not self._is_notified and self._loop is not None:
+            self._is_notified = True
+            # Not at once: a slot is returned before the event of its task is put.
+            self._loop.call_soon(self._on_notified, context=self._context)
+
+    def _on_notified(self) -> None:
+        self._is_notified = False
+        slots = self._slots
+        if self._freed is not None:
+            self._freed()
+        # The run may not need the slot any more.
+        if slots is not None:
+            slots.pass_on()
+
+
+_shared: dict[int, _SharedSlots] = {}
+"""The slots of the executors that runs use, by the identity of the executor; an executor need not be hashable."""
+
+
+class _SharedSlots:
+    """The slots of one executor, for all runs that use it."""
+
+    def __init__(self, executor: Executor) -> None:
+        # A reference: while it exists, no other object has this identity.
+        self._executor = executor
+        self.used = 0
+        self._users = 0
+        # The uses that wait for a slot, in FIFO order.
+        self._waiting: dict[ExecutorUse, None] = {}
+        self._unwatch: Callable[[], object] | None = None
+
+    def join(self) -> None:
+        """Add a run."""
+        self._users += 1
+        if self._users == 1:
+            _shared[id(self._executor)] = self
+            self._unwatch = self._executor.watch(self._changed)
+
+    def leave(self, use: ExecutorUse) -> None:
+        """Remove a run."""
+        self._waiting.pop(use, None)
+        self._users -= 1
+        self._forget()
+        self.pass_on()
+
+    def take(self, use: ExecutorUse) -> bool:
+        """Take a slot, if one is free; otherwise add the run to the wait queue."""
+        limit = self._executor.capabilities.slots
+        if limit is None or self.used < limit:
+            self.used += 1
+            return True
+        self._waiting[use] = None
+        return False
+
+    def pass_on(self) -> None:
+        """Wake the next run, if a slot is free."""
+        limit = self._executor.capabilities.slots
+        if limit is None or self.used < limit:
+            self._wake_next()
+
+    def put(self) -> None:
+        """Return a slot."""
+        self.used -= 1
+        self._forget()
+        self.pass_on()
+
+    def _forget(self) -> None:
+        """Forget the executor when no run uses it and no detached work has a slot."""
+        if not self._users and self._unwatch is not None:
+            unwatch, self._unwatch = self._unwatch, None
+            unwatch()
+        if not self._users and not self.used:
+            _shared.pop(id(self._executor), None)
+
+    def _wake_next(self) -> None:
+        if self._waiting:
+            use = next(iter(self._waiting))
+            del self._waiting[use]
+            use.notify()
+
+    def _changed(self) -> None:
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        for use in waiting:
+            use.notify()

@@ -1,0 +1,164 @@
+//! `State`: the results, the waiting coroutines and the limits of a concurrent `map`. `calls.rs` holds it.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use pyo3::exceptions::PyBaseException;
+use pyo3::prelude::*;
+
+use crate::coroutine::{Parked, PyFuture};
+use crate::object::gc::traverse;
+use crate::object::output_slots::OutputSlots;
+
+/// The result of an item.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Value(Py<PyAny>),
+    /// An error, as the consumer gets it.
+    Error(Py<PyBaseException>),
+}
+
+traverse!(
+    enum Outcome {
+        Value(value),
+        Error(error),
+    }
+);
+
+impl Outcome {
+    pub(super) fn of_error(py: Python<'_>, error: PyErr) -> Self {
+        Self::Error(error.into_value(py))
+    }
+
+    /// Return the value, or raise the error.
+    #[inline]
+    pub(super) fn into_result(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        match self {
+            Self::Value(value) => Ok(value.into_bound(py)),
+            Self::Error(error) => Err(PyErr::from_value(error.into_bound(py).into_any())),
+        }
+    }
+}
+
+/// A coroutine that waits.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) waker: Waker,
+    pub(super) future: Py<PyFuture>,
+    is_woken: bool,
+}
+
+traverse!(Waiter { future });
+
+impl Waiter {
+    pub(super) fn of(py: Python<'_>, parked: &Parked) -> PyResult<Self> {
+        Ok(Self {
+            waker: parked.waker(),
+            future: parked.future(py)?.unbind(),
+            is_woken: false,
+        })
+    }
+}
+
+/// The answer to whether the driver may pull.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Space {
+    Free,
+    Full,
+    /// The stream is being closed, or has another driver.
+    Over,
+}
+
+/// The state. `calls.rs` holds it in a cell.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// The results that the consumer may take.
+    pub(super) ready: VecDeque<Outcome>,
+    /// If ordered, the slots of the calls whose results it may not take yet: of the first running call and of all later calls.
+    pub(super) slots: OutputSlots<Outcome>,
+    /// The number of running calls.
+    pub(super) running: usize,
+    pub(super) concurrency: usize,
+    pub(super) max_held: usize,
+    /// The pull that waits for a result. The native link admits one pull at a time.
+    pub(super) consumer: Option<Waiter>,
+    /// The driver, while it waits for space.
+    pub(super) driver: Option<Waiter>,
+    pub(super) event_loop: Option<Py<PyAny>>,
+    /// The number of restarts.
+    pub(super) cycle: u64,
+    /// Whether a call takes its first step, inside a step of the driver.
+    pub(super) is_calling: bool,
+    pub(super) is_ended: bool,
+    pub(super) is_closing: bool,
+}
+
+traverse!(State {
+    ready,
+    slots,
+    consumer,
+    driver,
+    event_loop
+});
+
+impl State {
+    /// Return whether the consumer need not wait: there is a result, or nothing will come.
+    #[inline]
+    fn is_readable(&self) -> bool {
+        !self.ready.is_empty() || self.is_over()
+    }
+
+    #[inline]
+    pub(super) fn is_over(&self) -> bool {
+        self.is_ended && self.running == 0 && self.ready.is_empty() && self.slots.len() == 0
+    }
+
+    #[inline]
+    pub(super) fn has_space(&self, is_ordered: bool) -> bool {
+        let called = if is_ordered {
+            self.slots.len()
+        } else {
+            self.running
+        };
+        let held = self.ready.len() + called;
+        if self.concurrency == 1 {
+            // No call runs ahead of its pull.
+            return self.consumer.is_some() && self.running == 0 && held == 0;
+        }
+        self.running < self.concurrency && held < self.max_held
+    }
+
+    /// Return whether the driver of a cycle may pull.
+    #[inline]
+    pub(super) fn space(&self, is_ordered: bool, cycle: u64) -> Space {
+        if self.is_closing || self.cycle != cycle {
+            Space::Over
+        } else if self.has_space(is_ordered) {
+            Space::Free
+        } else {
+            Space::Full
+        }
+    }
+
+    /// Put the result of a slot, or without a slot the next result.
+    #[inline]
+    pub(super) fn put(&mut self, slot: Option<u64>, outcome: Outcome) {
+        let Some(slot) = slot else {
+            self.ready.push_back(outcome);
+            return;
+        };
+        self.ready.extend(self.slots.hold(slot, outcome));
+        self.ready.extend(self.slots.end(slot));
+    }
+
+    /// Return the waker of the consumer, if it waits and need not.
+    #[inline]
+    pub(super) fn consumer_to_wake(&mut self) -> Option<Waker> {
+        if !self.is_readable() {
+            return None;
+        }
+        let waiter = self.consumer.as_mut()?;
+        let is_first = !std::mem::replace(&mut waiter.is_woken, true);
+        is_first.then(|| waiter.waker.clone())
+    }
+}
