@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyMapping, PyString};
 
+use super::lease::PyLease;
 use crate::errors;
 
 /// Return the outcome of work that raised an error. `headrace.task` classifies it; a cancellation and other errors that are no
@@ -26,6 +27,13 @@ pub(crate) fn outcome_of(py: Python<'_>, error: &Bound<'_, PyAny>) -> PyResult<O
         "timed_out" => Outcome::TimedOut,
         _ => Outcome::Failed,
     })
+}
+
+/// Return whether a lease is that of the current task of a pool.
+pub(super) fn is_current(lease: &Bound<'_, PyLease>) -> PyResult<bool> {
+    let py = lease.py();
+    let module = py.import(intern!(py, "headrace.task._outcome"))?;
+    (module.call_method1(intern!(py, "is_current"), (lease,))?).is_truthy()
 }
 
 /// Refuse headers that are no mapping of strings.

@@ -87,9 +87,12 @@ impl State {
         let Some(record) = self.permits.get_mut(key) else {
             return;
         };
-        let is_first = !std::mem::replace(&mut record.is_reported, true);
-        if !is_first && outcome == Outcome::Done {
-            return;
+        let is_first = !record.is_reported;
+        if outcome == Outcome::Done {
+            if !is_first {
+                return;
+            }
+            record.is_reported = true;
         }
         let (node, since, cost) = (record.node, record.since, record.cost.clone());
         let now = self.read_clock();
@@ -137,6 +140,7 @@ impl State {
         if let Some(resource) = self.nodes.at_mut(node).resource_mut(id) {
             resource.apply_controller(now);
         }
+        self.rescale_floors(node);
     }
 
     /// Return whether a waiter would be granted if the limit of this resource, which is adaptive, were higher.
