@@ -382,7 +382,7 @@ async def test_close_ends_waiters_of_the_node_only() -> None:
         leaf.resume,
         leaf.peek,
         lambda: leaf.resize(3),
-        lambda: leaf.retry_after(1),
+        lambda: leaf.cool_down(1),
         lambda: CapacitySource(1, leaf),
     ):
         with pytest.raises(ClosedError, match="'leaf'"):
@@ -684,7 +684,7 @@ NUMBERS = [-1, -0.5, math.nan, math.inf]
         ("cost", lambda value: CapacitySource(1).acquire_nowait(value)),
         ("cost", lambda value: CapacitySource(1).acquire_sync(value)),
         ("cost", lambda value: CapacitySource(1).acquire({"slots": value})),
-        ("seconds", lambda value: CapacitySource(1).retry_after(value)),
+        ("seconds", lambda value: CapacitySource(1).cool_down(value)),
     ],
 )
 def test_law_14_numbers_must_be_finite_and_not_negative(
@@ -753,7 +753,7 @@ def test_law_14_amounts_must_not_be_too_small(
         ("cost", lambda value: CapacitySource(1).acquire(value)),
         ("cost", lambda value: CapacitySource(1).acquire_nowait({"slots": value})),
         ("priority", lambda value: CapacitySource(1).acquire(priority=value)),
-        ("seconds", lambda value: CapacitySource(1).retry_after(value)),
+        ("seconds", lambda value: CapacitySource(1).cool_down(value)),
     ],
 )
 def test_law_14_numbers_must_be_numbers(
@@ -833,7 +833,7 @@ def test_other_bad_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="'slots' must be a Rate or a Budget"):
         QuotaCapacitySource({"slots": wrong(1)})
     with pytest.raises(ValueError, match="'memory'"):
-        root.retry_after(1, resource="memory")
+        root.cool_down(1, resource="memory")
     lease = root.acquire_sync()
     with pytest.raises(ValueError, match=r"'memory'.*'slots'"):
         lease.settle(memory=1)

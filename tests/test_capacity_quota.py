@@ -1,4 +1,4 @@
-"""Rates, settled costs, and `retry_after` of servers."""
+"""Rates, settled costs, and cooldowns."""
 
 from __future__ import annotations
 
@@ -226,17 +226,17 @@ async def test_rate_holds_in_every_window_if_settled_late(seed: int) -> None:
 
 
 @pytest.mark.virtual
-async def test_no_grant_before_retry_after() -> None:
+async def test_no_grant_during_a_cooldown() -> None:
     root = CapacitySource({"slots": 2, "tokens": Rate(100, per=1.0)}, clock=now)
     begun = now()
-    root.retry_after(5, resource="tokens")
+    root.cool_down(5, resource="tokens")
     assert await take(root) == begun
     assert await take(root, {"tokens": 1}) - begun == pytest.approx(5)
-    root.retry_after(5)
-    root.retry_after(1)
+    root.cool_down(5)
+    root.cool_down(1)
     assert root.acquire_nowait() is None
     assert await take(root) - begun == pytest.approx(10)
-    root.retry_after(0)
+    root.cool_down(0)
     (await root.acquire()).release()
 
 
@@ -353,7 +353,7 @@ async def test_all_of_peek_can_be_acquired(seed: int) -> None:
         if leases and dice.random() < 0.6:
             leases.pop(dice.randrange(len(leases))).release()
         if dice.random() < 0.1:
-            root.retry_after(dice.random(), resource=dice.choice([None, "tokens"]))
+            root.cool_down(dice.random(), resource=dice.choice([None, "tokens"]))
         if dice.random() < 0.2:
             await asyncio.sleep(dice.random())
     for lease in leases:

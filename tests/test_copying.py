@@ -27,6 +27,7 @@ from headrace import (
     CapacitySnapshot,
     CapacitySource,
     ClosedError,
+    Cooldown,
     CycleError,
     DependencyGraph,
     DependencyNode,
@@ -193,6 +194,7 @@ def snapshot() -> Any:
 VALUES: dict[type, Value] = {
     Budget: Value(lambda: Budget(3)),
     CapacitySnapshot: Value(lambda: CapacitySource({"a": 3, "b": Rate(2, 1)}, name="x").snapshot()),
+    Cooldown: Value(lambda: Cooldown(None, 1.5, 1, 2)),
     DependencyNode: Value(node),
     Final: Value(lambda: Final([1])),
     IteratorResult: Value(lambda: IteratorResult([1], True)),

@@ -459,7 +459,7 @@ def test_lone_surrogate_error_names_the_parameter() -> None:
     with pytest.raises(ValueError, match=rf"^a resource of cost must be text .*{pattern}"):
         capacity.acquire_nowait({lone: 1})
     with pytest.raises(ValueError, match=rf"^resource must be text .*{pattern}"):
-        capacity.retry_after(1, resource=lone)
+        capacity.cool_down(1, resource=lone)
     with (
         capacity.acquire_sync() as lease,
         pytest.raises(ValueError, match=f"^a resource .*{pattern}"),
@@ -477,14 +477,14 @@ def test_lone_surrogate_error_names_the_parameter() -> None:
     ],
     ids=["nan", "infinite", "beyond floats", "below floats"],
 )
-def test_bad_retry_after_seconds_are_refused(seconds: float, pattern: str) -> None:
+def test_bad_cooldown_seconds_are_refused(seconds: float, pattern: str) -> None:
     with pytest.raises(ValueError, match=pattern):
-        CapacitySource(1).retry_after(seconds)
+        CapacitySource(1).cool_down(seconds)
 
 
-async def test_retry_after_may_be_very_long() -> None:
+async def test_cooldown_may_be_very_long() -> None:
     capacity = CapacitySource(1)
-    capacity.retry_after(1e300)
+    capacity.cool_down(1e300)
     assert capacity.acquire_nowait() is None
     waiting = asyncio.ensure_future(capacity.acquire())
     await yield_to_loop(3)
@@ -495,7 +495,7 @@ async def test_retry_after_may_be_very_long() -> None:
 
 def test_resource_must_be_a_string() -> None:
     with pytest.raises(TypeError, match=r"^resource must be a string or None, got 3 \(int\)"):
-        CapacitySource(1).retry_after(1, resource=wrong(3))
+        CapacitySource(1).cool_down(1, resource=wrong(3))
 
 
 def test_suspended_lease_can_settle_its_rate() -> None:

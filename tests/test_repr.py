@@ -385,6 +385,7 @@ ROWS: dict[str, tuple[Callable[[], Any], str]] = {
 # Dataclasses and exceptions that show all of their values, and classes that users do not create.
 PLAIN = {
     "CapacitySnapshot",
+    "Cooldown",
     "DependencyNode",
     "PoolSnapshot",
     "OutcomeListener",

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
         CapacitySource as CapacitySource,
         QuotaCapacitySource as QuotaCapacitySource,
     )
-    from headrace.capacity.snapshot import CapacitySnapshot as CapacitySnapshot
+    from headrace.capacity.snapshot import (
+        CapacitySnapshot as CapacitySnapshot,
+        Cooldown as Cooldown,
+    )
 else:
     __getattr__, __dir__ = lazy_exports(__name__)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import headrace._core as _core
 from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import describe_value, format_repr, short_repr
+from headrace._internal.validate import check_flag
 from headrace.capacity.limits import SLOTS, AdaptiveLimit, Budget, Rate, checked_limits, to_core
 from headrace.capacity.snapshot import CapacitySnapshot
 
@@ -65,10 +66,12 @@ class CapacitySource(Uncopied, _core.Capacity):
         name: A name for messages and displays.
         clock: For a root only: the clock of the whole tree, a function that returns the time in seconds; `time.monotonic`
             by default. Pass `loop.time` to run the tree on virtual time. It is called in the thread that uses the tree.
+        cooldown: Whether the node stands for one service, so that a throttled answer to a call below it cools down this node.
+            Without such a node the answer cools down the capacity of the pool. Can be changed at any time.
 
     Raises:
         TypeError: `limit` is not a limit, `parent` not a `CapacitySource`, `weight` or `floor` not a number, `name` not
-            a string, or `clock` not callable.
+            a string, `clock` not callable, or `cooldown` not a bool.
         ValueError: A limit is negative or not finite, above 10**12, or above 0 and less than a millionth; `weight` is out of
             range; `floor` is negative, above the limit, or given for a root, or the floors of all children of `parent` are
             above its limit; a resource has another kind of limit elsewhere in the tree; both `clock` and `parent` are given; or
@@ -87,8 +90,10 @@ class CapacitySource(Uncopied, _core.Capacity):
         floor: float = 0,
         name: str | None = None,
         clock: Callable[[], float] | None = None,
+        cooldown: bool = False,
     ) -> None:
         limits = checked_limits("limit", limit)
+        self._cooldown: bool = check_flag("cooldown", cooldown)
         if parent is not None and not isinstance(cast("object", parent), CapacitySource):
             raise TypeError(
                 f"parent must be a CapacitySource or None, got {describe_value(parent)}"
@@ -150,6 +155,23 @@ class CapacitySource(Uncopied, _core.Capacity):
     def limit(self) -> Any:
         """The limit in the form in which it was given: one limit, or a mapping. Of an adaptive limit the current number."""
         return self.limits[SLOTS] if self._is_plain else self.limits
+
+    @property
+    def cooldown(self) -> bool:
+        """Whether a throttled answer to a call below this node cools down this node; may be set at any time."""
+        return self._cooldown
+
+    @cooldown.setter
+    def cooldown(self, cooldown: bool) -> None:
+        self._cooldown = check_flag("cooldown", cooldown)
+
+    @property
+    def cooldown_node(self) -> CapacitySource:
+        """The node that a throttled answer to a call here cools down: the nearest with `cooldown=True`, otherwise this node.
+
+        The nearest is this node itself or an ancestor.
+        """
+        return next((node for node in _path(self) if node._cooldown), self)
 
     # State. Amounts are numbers if the node limits only slots, otherwise mappings of resource to number.
 
@@ -257,7 +279,11 @@ class CapacitySource(Uncopied, _core.Capacity):
             yield f"floor {self.floor}"
         if self.waiting:
             yield f"{self.waiting} waiting"
-        yield "closed" if self.closed else "paused" if self.paused else "open"
+        if self.closed or self.paused:
+            yield "closed" if self.closed else "paused"
+        else:
+            cooling = self.cooling
+            yield f"cooled down for {cooling:.3g} s" if cooling else "open"
 
 
 class QuotaCapacitySource(CapacitySource):
@@ -277,6 +303,7 @@ class QuotaCapacitySource(CapacitySource):
         weight: As in `CapacitySource`.
         name: As in `CapacitySource`.
         clock: As in `CapacitySource`.
+        cooldown: As in `CapacitySource`.
 
     Raises:
         TypeError: As `CapacitySource`.
@@ -291,13 +318,14 @@ class QuotaCapacitySource(CapacitySource):
         weight: float = 1.0,
         name: str | None = None,
         clock: Callable[[], float] | None = None,
+        cooldown: bool = False,
     ) -> None:
         for resource, one in checked_limits("limit", limit).items():
             if not isinstance(one, (Rate, Budget)):
                 raise ValueError(
                     f"limit of {resource!r} must be a Rate or a Budget, which only quotas are, got {one!r}"
                 )
-        super().__init__(limit, parent, weight=weight, name=name, clock=clock)
+        super().__init__(limit, parent, weight=weight, name=name, clock=clock, cooldown=cooldown)
 
 
 def checked_capacity(

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
     from headrace.capacity.limits import Limit
 
-CoreNode: TypeAlias = tuple[Any, Any, Any, Any, Any]
-"""A node in the form that the core returns: configuration, counts, times, flags and the children in the same form."""
+CoreNode: TypeAlias = tuple[Any, Any, Any, Any, Any, Any]
+"""A node in the form that the core returns: configuration, counts, times, flags, cooldown and the children in the same
+form."""
 
 V = TypeVar("V")
 
@@ -42,6 +43,21 @@ class FrozenDict(dict[str, V]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (dict(self),)
+
+
+@dataclass(frozen=True, slots=True)
+class Cooldown:
+    """The state of a node from the start of a cooldown until the node is in full use again."""
+
+    resource: str | None
+    """The resource that was cooled down; `None` for the whole node."""
+    left: float
+    """The seconds until the cooldown is over; 0 while the node is ramped up."""
+    window: int | None
+    """The number of leases that may be held at once of those granted since the cooldown started. `None` if there is no such bound
+    any more: the cooldown is only remembered for as long again, so that the next one is longer."""
+    events: int
+    """The number of cooldowns since the node was last in full use. Calls of `cool_down` at one moment are one cooldown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +104,15 @@ class CapacitySnapshot:
     """Whether this node or an ancestor is paused."""
     closed: bool
     """Whether this node or an ancestor is closed."""
+    cooldown: Cooldown | None
+    """The cooldown of this node, until it is in full use again and has forgotten it; otherwise `None`."""
     children: tuple[CapacitySnapshot, ...]
     """The snapshots of the children, in order of creation."""
 
     @classmethod
     def of(cls, node: CoreNode) -> CapacitySnapshot:
         """Build a snapshot from the tuples of the core."""
-        (name, resources, (weight, floor), waiting), counts, times, flags, children = node
+        (name, resources, (weight, floor), waiting), counts, times, flags, cooldown, children = node
         leases, granted, bypassed = counts
         mean_hold, received, due = times
         paused, closed = flags
@@ -114,6 +132,7 @@ class CapacitySnapshot:
             due,
             paused,
             closed,
+            None if cooldown is None else Cooldown(*cooldown),
             tuple(cls.of(child) for child in children),
         )
 

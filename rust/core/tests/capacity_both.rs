@@ -231,7 +231,7 @@ fn deferred_rate_updates_the_next_deadline() {
     world.pass(0.007);
     world
         .tree
-        .retry_after(root, Some(calls), Duration::from_millis(30))
+        .cool_down(root, Some(calls), Some(Duration::from_millis(30)))
         .unwrap();
     world.release(held);
     assert!(late.poll().is_pending());

@@ -240,18 +240,18 @@ fn budget_can_be_settled_upward() {
 }
 
 #[test]
-fn nothing_is_admitted_before_a_retry_is_due() {
+fn nothing_is_granted_before_a_cooldown_ends() {
     let (world, root, tokens) = tokens(rate(60, 60, Some(60)));
     let leaf = world.tree.add(root, NodeOptions::default()).unwrap();
     let mut before = Task::new(world.tree.acquire(ask(leaf, tokens, 1)));
     drop(granted(&mut before));
     world
         .tree
-        .retry_after(root, Some(tokens), Duration::from_secs(5))
+        .cool_down(root, Some(tokens), Some(Duration::from_secs(5)))
         .unwrap();
     world
         .tree
-        .retry_after(root, Some(tokens), Duration::from_secs(2))
+        .cool_down(root, Some(tokens), Some(Duration::from_secs(2)))
         .unwrap();
     let mut waiter = world.waits_ask(ask(leaf, tokens, 1));
     assert_eq!(world.tree.available(leaf, tokens), Some(Amount::ZERO));
@@ -261,17 +261,17 @@ fn nothing_is_admitted_before_a_retry_is_due() {
     world.pass(0.1);
     drop(granted(&mut waiter));
     let unknown = world.tree.resource("unknown");
-    let refused = world.tree.retry_after(root, Some(unknown), Duration::ZERO);
+    let refused = world.tree.cool_down(root, Some(unknown), None);
     assert_eq!(refused, Err(NodeError::Unlimited(unknown)));
 }
 
 #[test]
-fn deferred_node_does_not_block_siblings() {
+fn cooled_node_does_not_block_siblings() {
     let (world, root) = World::slots(4);
     let (left, right) = (world.add(root, 4), world.add(root, 4));
     world
         .tree
-        .retry_after(left, None, Duration::from_secs(1))
+        .cool_down(left, None, Some(Duration::from_secs(1)))
         .unwrap();
     let mut waiter = world.waits(left, 1);
     drop(world.take(right, 4));

@@ -198,7 +198,11 @@ impl State {
             let entry = (timer, node, Some(resource.id));
             assert!(self.timers.contains(&entry), "the timers contain it");
         }
-        if resource.kind == ResourceKind::Slots && self.now < resource.not_before {
+        if self.now < resource.not_before {
+            assert!(
+                resource.head.is_none(),
+                "no waiter is the head of a cooled rate"
+            );
             assert_eq!(
                 resource.timer,
                 Some(resource.not_before),
@@ -217,15 +221,43 @@ impl State {
         }
     }
 
+    fn check_ramp(&self, node: u32) {
+        let here = self.nodes.at(node);
+        let Some(ramp) = &here.ramp else {
+            assert!(here.timer.is_none() && here.most == usize::MAX);
+            assert!(self.now >= here.not_before, "a cooldown has a ramp");
+            return;
+        };
+        let timer = here.timer.expect("a ramp has a timer");
+        if self.now < here.not_before {
+            assert!(timer >= here.not_before, "a closed node has a timer");
+            assert!(!ramp.is_open);
+        }
+        let before = self.permits.entries().filter(|(index, permit)| {
+            self.permits.key_at(*index).ticket() < ramp.ticket
+                && permit.held.has_slots()
+                && self.is_below(permit.node, node)
+        });
+        assert_eq!(
+            ramp.before,
+            before.count(),
+            "the permits held from before the event"
+        );
+        let resource = ramp.resource.and_then(|id| here.resource(id));
+        let most = match ramp.resource {
+            None => Some(here.most),
+            Some(_) => resource.map(|resource| resource.most),
+        };
+        // A resource that lost its limit has no bound until the next step.
+        assert!(
+            most.is_none_or(|most| most == ramp.most() || most == usize::MAX && resource.is_some()),
+            "the bound follows the window"
+        );
+    }
+
     fn check_node(&self, node: u32) {
         let here = self.nodes.at(node);
-        if self.now < here.not_before {
-            assert_eq!(
-                here.timer,
-                Some(here.not_before),
-                "a node or resource that is held off has a timer"
-            );
-        }
+        self.check_ramp(node);
         let has_offers = here.queue.has_offers();
         assert_eq!(
             here.queue.share.eligible, has_offers,
@@ -345,6 +377,12 @@ impl State {
             assert!(holds || kept == 0, "only starved waiters have reservations");
         }
         assert_eq!(self.waiting, waiting);
+        let ramps = self.nodes.iter().filter(|node| node.ramp.is_some()).count();
+        assert_eq!((self.ramps, self.busy), (ramps, ramps + waiting));
+        assert!(
+            self.busy > 0 || self.timers.is_empty(),
+            "the fast path needs no timer"
+        );
         for &waiter in &self.slot_missers {
             assert!(matches!(
                 self.waiters.at(waiter).state,

@@ -70,6 +70,9 @@
 //! served in FIFO order, and a waiter that waits long enough passes any priority without ever being sorted again
 //! (`model/wait_queue.rs`, `index/run_list.rs`).
 //!
+//! A request that is made *in front* ([`AcquireRequest::front`]) precedes all others of its queue. The task pool uses it for a call that
+//! was rejected, which keeps its place.
+//!
 //! The first eight waiters of a queue are *offered*: a later one of them may be granted while an earlier one lacks slots or a
 //! budget. At a rate the order is strict (below).
 //!
@@ -83,8 +86,8 @@
 //!
 //! Holding one resource while waiting for another can deadlock. Reservations are therefore ordered by age: a waiter with
 //! reservations may use capacity that is reserved for younger ones. Only permits delay the oldest, and they are released
-//! eventually. Each waiter becomes the oldest eventually, and is granted. A waiter that is held up by a pause, by a limit below
-//! its cost or by quota has no reservations meanwhile.
+//! eventually. Each waiter becomes the oldest eventually, and is granted. A waiter that is held up by a pause, by a cooldown, by a
+//! limit below its cost or by quota has no reservations meanwhile.
 //!
 //! # Rates
 //!
@@ -126,6 +129,12 @@
 //! There is no polling. Each event loop or thread with waiters has an [`Alarm`], whose deadline is the earliest of the whole
 //! tree. The first alarm to fire serves all waiters.
 //!
+//! # Cooldown
+//!
+//! A service that rejects calls is not called for a while: [`Tree::cool_down`] closes a node, or one resource of it, until a
+//! deadline, and then ramps it up. Its waiters keep their places, and nothing else waits for them. `policy/cooldown.rs`
+//! explains the ramp and its bound.
+//!
 //! # Eligibility
 //!
 //! A dispatch must not visit every waiter. Each node counts, by resource, the demand of the waiters that are offered below it. It
@@ -138,7 +147,7 @@
 //! slots alone. Children whose waiters all need the same rates are therefore indexed separately, and while one of these rates
 //! has a head, only the first such child is visited (`index/ready_children.rs`).
 //!
-//! While the whole tree has no waiter there is no order to respect. A request that fits is counted and granted without moving a
+//! While the whole tree has no waiter and no ramp there is no order to respect. A request that fits is counted and granted without moving a
 //! tag, and the clock is read for one grant in sixteen (`policy/uncontended.rs`). When the first waiter arrives, all permits
 //! granted in this way are charged from then on.
 //!
@@ -235,6 +244,6 @@ pub use model::ids::{AlarmId, NodeId, OwnerId, PermitId};
 pub use permit::Permit;
 pub use policy::adaptive;
 pub use request::AcquireRequest;
-pub use snapshot::{ResourceUsage, Snapshot, Usage};
+pub use snapshot::{Cooldown, ResourceUsage, Snapshot, Usage};
 pub use timer::Alarm;
 pub use tree::{MAX_DEPTH, Tree};

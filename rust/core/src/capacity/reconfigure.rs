@@ -3,10 +3,10 @@
 
 use super::index::NIL;
 use super::model::node::{Life, Node};
-use super::model::resource::{LimitState, ResourceKind};
+use super::model::resource::LimitState;
 use super::model::share::Share;
 use super::model::state::State;
-use super::{Amount, Limit, MAX_DEPTH, NodeError, NodeOptions, ResourceId, Time, Weight};
+use super::{Amount, Limit, MAX_DEPTH, NodeError, NodeOptions, ResourceId, Weight};
 use crate::sync::{Key, WakeList};
 use std::time::Duration;
 
@@ -63,6 +63,7 @@ impl State {
         self.drop_floor(node);
         let key = self.nodes.key_at(node);
         let resources: Vec<_> = self.nodes.at(node).resources.iter().map(|p| p.id).collect();
+        self.end_ramp(node);
         self.set_timer(node, None, None);
         for id in resources {
             self.set_timer(node, Some(id), None);
@@ -228,39 +229,6 @@ impl State {
         let node = self.live(node)?;
         self.read_clock();
         self.nodes.at_mut(node).paused = paused;
-        self.refresh(node);
-        self.check_rate_heads();
-        self.dispatch(wakes);
-        Ok(())
-    }
-
-    pub(super) fn retry_after(
-        &mut self,
-        node: Key,
-        id: Option<ResourceId>,
-        delay: Duration,
-        wakes: &mut WakeList,
-    ) -> Result<(), NodeError> {
-        let node = self.live(node)?;
-        let until = self.read_clock().after(delay);
-        let here = self.nodes.at_mut(node);
-        let until = match id {
-            None => {
-                here.not_before = here.not_before.max(until);
-                Some(here.not_before)
-            }
-            Some(id) => {
-                let resource = here.resource_mut(id);
-                let resource = resource.filter(|resource| resource.largest().is_some());
-                let resource = resource.ok_or(NodeError::Unlimited(id))?;
-                resource.not_before = resource.not_before.max(until);
-                // The head of a rate waits for this too, with its own timer.
-                (resource.kind != ResourceKind::Rate).then_some(resource.not_before)
-            }
-        };
-        if until.is_some_and(|until| until > Time::ZERO) {
-            self.set_timer(node, id, until);
-        }
         self.refresh(node);
         self.check_rate_heads();
         self.dispatch(wakes);

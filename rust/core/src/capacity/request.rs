@@ -12,6 +12,8 @@ pub struct AcquireRequest {
     pub cost: Cost,
     /// Each step counts as an arrival [`Settings::ageing`](super::Settings::ageing) earlier. Default: 0.
     pub priority: i32,
+    /// Its place in front of all requests of the queue that have none, whatever their priority; the lowest is first. Default: none.
+    pub front: Option<u64>,
     /// The owner, whose permits decide whether the request would wait for itself. Default: none.
     pub owner: Option<OwnerId>,
     /// The alarm whose timer serves the waiter. Default: none; then another one has to call [`Tree::tick`](super::Tree::tick).
@@ -26,6 +28,7 @@ impl AcquireRequest {
             node,
             cost,
             priority: 0,
+            front: None,
             owner: None,
             alarm: None,
         }
@@ -45,6 +48,14 @@ impl AcquireRequest {
     #[inline]
     pub fn priority(mut self, priority: i32) -> Self {
         self.priority = priority;
+        self
+    }
+
+    /// Put it in front of the wait queue, for a caller that was granted before and keeps its place. The lowest `order` is first.
+    #[must_use]
+    #[inline]
+    pub fn in_front(mut self, order: u64) -> Self {
+        self.front = Some(order);
         self
     }
 

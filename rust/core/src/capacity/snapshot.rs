@@ -47,6 +47,24 @@ pub struct Usage {
     pub paused: bool,
     /// Whether it is closed.
     pub closed: bool,
+    /// Its cooldown, from its start until the node is in full use again and has forgotten it.
+    pub cooldown: Option<Cooldown>,
+}
+
+/// The state of a node between a cooldown and full use: see [`Tree::cool_down`](super::Tree::cool_down).
+#[derive(Clone, Copy, Debug)]
+pub struct Cooldown {
+    /// The resource that was cooled down; `None` for all of them.
+    pub resource: Option<ResourceId>,
+    /// The time until it is over. Zero while the node is ramped up.
+    pub left: Duration,
+    /// The number of permits that may be held of those granted since the cooldown started. `None` when there is no such bound any
+    /// more, and the cooldown is only remembered.
+    pub window: Option<usize>,
+    /// The number of permits held that were granted before.
+    pub before: usize,
+    /// The number of cooldowns since the node was last in full use.
+    pub events: u32,
 }
 
 /// The usage of one resource of a node.

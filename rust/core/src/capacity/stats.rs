@@ -5,7 +5,7 @@ use super::model::node::Node;
 use super::model::resource::{LimitState, Resource, ResourceKind};
 use super::model::share::Share;
 use super::model::state::State;
-use super::{Amount, Limit, ResourceId, ResourceUsage, Snapshot, Usage};
+use super::{Amount, Cooldown, Limit, ResourceId, ResourceUsage, Snapshot, Usage};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -64,8 +64,8 @@ impl State {
     }
 
     /// Return the amount of a resource that is left for a new request.
-    fn left(&self, resource: &Resource) -> u64 {
-        if self.now < resource.not_before {
+    fn left(&self, resource: &Resource, permits: usize) -> u64 {
+        if resource.is_held_off(self.now, permits) {
             return 0;
         }
         match &resource.limit {
@@ -79,12 +79,13 @@ impl State {
         let is_held_off = |node| self.nodes.at(node).is_held_off(self.now);
         let is_blocked = self.path(node).any(is_held_off);
         let least = |id| {
-            let resources = self
-                .path(node)
-                .filter_map(|node| self.nodes.at(node).resource(id));
-            let limited = resources.filter(|resource| resource.largest().is_some());
+            let resources = self.path(node).filter_map(|node| {
+                let here = self.nodes.at(node);
+                Some((here.resource(id)?, here.permits))
+            });
+            let limited = resources.filter(|(resource, _)| resource.largest().is_some());
             let left = limited
-                .map(|resource| self.left(resource))
+                .map(|(resource, permits)| self.left(resource, permits))
                 .min()
                 .unwrap_or(0);
             Amount::raw(if is_blocked { 0 } else { left })
@@ -159,7 +160,7 @@ impl State {
                     resource: resource.id,
                     limit: resource.limit()?,
                     held: Amount::raw(self.held_of(resource)),
-                    available: Amount::raw(self.left(resource)),
+                    available: Amount::raw(self.left(resource, here.permits)),
                     reserved: Amount::raw(if resource.kind == ResourceKind::Rate {
                         0
                     } else {
@@ -184,7 +185,19 @@ impl State {
             due,
             paused: self.path(node).any(|node| self.nodes.at(node).paused),
             closed: here.is_closed(),
+            cooldown: self.cooldown(node),
         }
+    }
+
+    fn cooldown(&self, node: u32) -> Option<Cooldown> {
+        let ramp = self.nodes.at(node).ramp.as_ref()?;
+        Some(Cooldown {
+            resource: ramp.resource,
+            left: self.opens_at(node).since(self.now),
+            window: (ramp.window < usize::MAX).then_some(ramp.window),
+            before: ramp.before,
+            events: ramp.repeats + 1,
+        })
     }
 
     /// Return a node and all below it.

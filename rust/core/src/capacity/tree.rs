@@ -204,21 +204,29 @@ impl Tree {
         self.act_at(node, |state, wakes| state.pause(node.key, false, wakes))
     }
 
-    /// Grant no request for `resource` at `node` and below before `delay` has passed; no request at all without a resource. A later
-    /// call may extend the delay, but never shorten it.
+    /// Grant no request for `resource` at `node` and below before `delay` has passed; no request at all without a resource. Afterwards
+    /// grants are ramped up (`policy/cooldown.rs`). Returns the time until the node opens.
+    ///
+    /// A later call may extend the cooldown, but never shorten it; a delay of zero changes nothing. Without a delay it is 0.5 s, doubled
+    /// by each cooldown that starts before the ramp of the last one has ended, up to 64 s.
     ///
     /// # Errors
     ///
     /// [`NodeError::Closed`], and [`NodeError::Unlimited`] if the node does not limit that resource.
-    pub fn retry_after(
+    pub fn cool_down(
         &self,
         node: NodeId,
         resource: Option<ResourceId>,
-        delay: Duration,
-    ) -> Result<(), NodeError> {
+        delay: Option<Duration>,
+    ) -> Result<Duration, NodeError> {
         self.act_at(node, |state, wakes| {
-            state.retry_after(node.key, resource, delay, wakes)
+            state.cool_down(node.key, resource, delay, wakes)
         })
+    }
+
+    /// Return for how long `node` and its ancestors were cooled down since their creation, in sum, and how long until all are open.
+    pub fn cooled(&self, node: NodeId) -> (Duration, Duration) {
+        self.look(node, State::cooled).unwrap_or_default()
     }
 
     /// Close `node` and everything below. Its waiters and all later requests fail with [`AcquireError::Closed`]; permits stay valid.
@@ -351,6 +359,11 @@ impl Tree {
     fn look<R>(&self, node: NodeId, look: impl FnOnce(&State, u32) -> R) -> Option<R> {
         let mut state = self.lock_for(node);
         let place = state.find_node(node.key)?;
+        if state.waiting == 0 && state.ramps > 0 {
+            // No timer brings the ramps up to date, and there is no waiter to be granted or woken.
+            state.read_clock();
+            state.dispatch(&mut WakeList::new());
+        }
         let noticed = state.now;
         state.read_clock();
         let seen = look(&state, place);

@@ -71,15 +71,16 @@ impl<T> Slab<T> {
         }
     }
 
-    /// Return the ticket that the next entry gets.
-    pub fn next_ticket(&self) -> NonZeroU64 {
-        self.next_ticket
-    }
-
     /// Return the number of entries.
     #[inline]
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Return the ticket of the next entry.
+    #[inline]
+    pub fn next_ticket(&self) -> NonZeroU64 {
+        self.next_ticket
     }
 
     /// Return whether there is no entry.

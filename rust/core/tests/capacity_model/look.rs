@@ -53,7 +53,7 @@ impl Run {
         self.compare_floors();
         let totals = self.model.totals();
         let [slots, memory, _, money] = self.resources;
-        for (node, totals) in self.model.nodes.iter().zip(&totals) {
+        for (node, totals) in self.model.nodes.iter_mut().zip(&totals) {
             let Some(usage) = self.tree.usage(node.id) else {
                 assert!(node.removed && totals.permits == 0 && totals.waiting == 0);
                 continue;
@@ -68,6 +68,14 @@ impl Run {
                 (usage.waiting, usage.permits),
                 (totals.waiting, totals.permits)
             );
+            node.is_full = [false; 5];
+            if let Some(ramp) = usage.cooldown
+                && let Some(window) = ramp.window
+            {
+                let number = |id| self.resources.iter().position(|known| *known == id);
+                let number = ramp.resource.map_or(0, |id| number(id).unwrap() + 1);
+                node.is_full[number] = usage.permits >= window + ramp.before;
+            }
             for here in &usage.resources {
                 if here.resource == money {
                     assert_eq!(here.held, Amount::units(totals.money));

@@ -30,6 +30,8 @@ pub struct Node {
     pub money: Option<Money>,
     /// The earliest admission of any cost, and of costs that include slots, memory, calls, money.
     pub not_before: [u64; 5],
+    /// Whether a ramp rejects these at the moment. The model takes it from the tree, and `invariants.rs` verifies it.
+    pub is_full: [bool; 5],
 }
 
 impl Node {
@@ -113,6 +115,17 @@ impl Claim {
     pub fn order(&self) -> (i128, u64) {
         let since = i128::from(self.since);
         (since - i128::from(self.priority) * AGEING, self.name)
+    }
+
+    /// Return whether it needs anything, slots, memory, calls and money.
+    pub fn needs(&self) -> [bool; 5] {
+        let Amounts {
+            slots,
+            memory,
+            calls,
+            money,
+        } = self.cost;
+        [true, slots > 0, memory > 0, calls > 0, money > 0]
     }
 
     pub fn takes_quota_alone(&self) -> bool {
@@ -219,6 +232,7 @@ impl Model {
             calls: limits.calls.map(|quota| Log::new(quota, self.now)),
             money: limits.money.map(|amount| Money { amount, spent: 0 }),
             not_before: [0; 5],
+            is_full: [false; 5],
         });
     }
 
@@ -363,7 +377,7 @@ impl Model {
     /// Return whether the rates of the path must admit it at that time.
     pub fn is_owed(&self, claim: &Claim, time: u64) -> bool {
         self.path(claim.node)
-            .all(|node| self.is_owed_at(node, claim, time))
+            .all(|node| self.is_owed_at(node, claim, time) && !self.is_full_at(node, claim))
             && self.is_admitted(claim, time)
     }
 
@@ -372,24 +386,22 @@ impl Model {
         claim.cost.calls == 0 || rate.is_none_or(|log| log.owes(time, claim.cost.calls))
     }
 
-    /// Return whether no `retry_after` defers it.
+    /// Return whether no cooldown defers it.
     fn is_admitted(&self, claim: &Claim, time: u64) -> bool {
         self.path(claim.node)
             .all(|node| self.is_admitted_at(node, claim, time))
     }
 
     pub fn is_admitted_at(&self, node: usize, claim: &Claim, time: u64) -> bool {
-        let Amounts {
-            slots,
-            memory,
-            calls,
-            money,
-        } = claim.cost;
-        let asks = [true, slots > 0, memory > 0, calls > 0, money > 0];
-        let not_before = asks.into_iter().zip(self.nodes[node].not_before);
+        let not_before = claim.needs().into_iter().zip(self.nodes[node].not_before);
         not_before
             .into_iter()
-            .all(|(asks, not_before)| !asks || time >= not_before)
+            .all(|(needs, not_before)| !needs || time >= not_before)
+    }
+
+    fn is_full_at(&self, node: usize, claim: &Claim) -> bool {
+        let mut is_full = claim.needs().into_iter().zip(self.nodes[node].is_full);
+        is_full.any(|(needs, is_full)| needs && is_full)
     }
 
     /// Return the index among the waiters of its node that are not parked.

@@ -2,7 +2,7 @@
 
 use crate::model::DEPTH;
 use crate::op::{Limits, Op};
-use crate::run::{MILLI, Run};
+use crate::run::Run;
 use headrace_core::capacity::{Amount, Limit, NodeOptions, ResourceId, Weight};
 use std::time::Duration;
 
@@ -92,7 +92,7 @@ impl Run {
                 at.paused = false;
                 self.tree.resume(id).unwrap();
             }
-            Op::RetryAfter(_, millis) => {
+            Op::CoolDown(_, millis) => {
                 let which = usize::try_from(millis % 5).unwrap();
                 let limited = [
                     true,
@@ -102,12 +102,16 @@ impl Run {
                     at.money.is_some(),
                 ];
                 let resource = which.checked_sub(1).map(|which| self.resources[which]);
-                let delay = Duration::from_millis(millis);
-                let done = self.tree.retry_after(id, resource, delay);
+                let delay = (millis > 0).then(|| Duration::from_millis(millis));
+                let done = self.tree.cool_down(id, resource, delay);
                 assert_eq!(done.is_ok(), limited[which]);
-                if limited[which] {
+                if let Ok(left) = done {
+                    // The delay of the tree is known from its answer.
+                    let delay = delay.unwrap_or(left);
+                    let until = now + u64::try_from(delay.as_nanos()).unwrap();
+                    assert!(left >= delay && until > now);
                     let not_before = &mut at.not_before[which];
-                    *not_before = (*not_before).max(now + millis * MILLI);
+                    *not_before = (*not_before).max(until);
                 }
             }
             _ => {}

@@ -50,7 +50,8 @@ pub enum Op {
     Adapt(usize, u64),
     Pause(usize),
     Unpause(usize),
-    RetryAfter(usize, u64),
+    /// Cools a node or a resource of it for this many milliseconds; 0 leaves the delay to the tree.
+    CoolDown(usize, u64),
     Close(usize),
     /// Advances the time by this many milliseconds.
     Pass(u64),
@@ -170,8 +171,8 @@ impl Theme {
             some(3, Op::Unpause),
             (
                 2,
-                (pick, 1..50_u64)
-                    .prop_map(|(node, millis)| Op::RetryAfter(node, millis))
+                (pick, prop_oneof![4 => 1..50_u64, 1 => Just(0)])
+                    .prop_map(|(node, millis)| Op::CoolDown(node, millis))
                     .boxed(),
             ),
             some(1, Op::Close),

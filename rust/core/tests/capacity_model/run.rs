@@ -116,7 +116,7 @@ impl Run {
             | Op::Adapt(node, _)
             | Op::Pause(node)
             | Op::Unpause(node)
-            | Op::RetryAfter(node, _)
+            | Op::CoolDown(node, _)
             | Op::Close(node) => self.change(node % nodes, op),
             // There is no waiter or permit to select.
             _ => {}

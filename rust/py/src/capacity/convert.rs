@@ -125,6 +125,15 @@ pub(super) fn snapshot_to_python<'py>(
             usage.due,
         ),
         (usage.paused, usage.closed),
+        usage.cooldown.map(|cooldown| {
+            let resource = cooldown.resource.map(|id| tree.resource_name(id));
+            (
+                resource.map(|name| name.to_string()),
+                cooldown.left.as_secs_f64(),
+                cooldown.window,
+                cooldown.events,
+            )
+        }),
         children,
     )
         .into_pyobject(py)

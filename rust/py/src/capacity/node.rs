@@ -239,33 +239,44 @@ impl PyCapacity {
         self.change(py, Tree::resume)
     }
 
-    /// Grant nothing, here and below, for a number of seconds, such as the delay of a server's `Retry-After`. A later call may
-    /// extend it, and never shortens it.
+    /// Grant nothing, here and below, for a number of seconds, such as the delay of a server's `Retry-After`; then ramp up.
+    ///
+    /// Siblings continue, waiters keep their places, and leases stay valid. Calls of one moment are one event, whose latest
+    /// deadline counts. Afterwards one lease is granted. The number that may be held doubles in each mean hold up to half of
+    /// the number held at the event, and then each second, until the limit is reached. If the node is cooled down
+    /// again before that, the ramp restarts with half of what was held then, and takes up to four seconds for a doubling.
     ///
     /// Args:
-    ///     seconds: The duration, from 0, on the clock of the tree.
+    ///     seconds: The duration on the clock of the tree. 0 changes nothing. `None` if the server gives none: then it is 0.5 s,
+    ///         doubled by each cooldown that starts before the ramp of the last one has ended, up to 64 s.
     ///     resource: Delay only requests for this resource; by default all requests.
     ///
+    /// Returns:
+    ///     The seconds until the node grants again.
+    ///
     /// Raises:
-    ///     TypeError: `seconds` is no number, or `resource` no string.
+    ///     TypeError: `seconds` is neither a number nor `None`, or `resource` no string.
     ///     ValueError: `seconds` is negative or not finite, or the node does not limit that resource.
     ///     ClosedError: The node is closed.
-    #[pyo3(signature = (seconds, *, resource = None))]
-    fn retry_after(
+    #[pyo3(signature = (seconds, resource = None))]
+    fn cool_down(
         &self,
         py: Python<'_>,
-        seconds: &Bound<'_, PyAny>,
+        seconds: Option<&Bound<'_, PyAny>>,
         resource: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
-        let delay = blocking_wait::seconds("seconds", seconds)?;
-        if delay.is_infinite() {
-            return Err(PyValueError::new_err(format!(
-                "seconds must be finite, got {}; pause() grants nothing until resume()",
-                errors::describe(seconds)
-            )));
-        }
-        // A duration that overflows is longer than the life of any process.
-        let delay = Duration::try_from_secs_f64(delay).unwrap_or(Duration::MAX);
+    ) -> PyResult<f64> {
+        let delay = seconds.map(|seconds| {
+            let delay = blocking_wait::seconds("seconds", seconds)?;
+            if delay.is_infinite() {
+                return Err(PyValueError::new_err(format!(
+                    "seconds must be finite, got {}; pause() grants nothing until resume()",
+                    errors::describe(seconds)
+                )));
+            }
+            // A duration that overflows is longer than the life of any process.
+            Ok(Duration::try_from_secs_f64(delay).unwrap_or(Duration::MAX))
+        });
+        let delay = delay.transpose()?;
         let (tree, node) = self.enter(py)?;
         let resource = arguments::text("resource", resource)?
             .map(|name| {
@@ -275,7 +286,8 @@ impl PyCapacity {
                 })
             })
             .transpose()?;
-        self.change(py, |tree, node| tree.retry_after(node, resource, delay))
+        let left = self.change(py, |tree, node| tree.cool_down(node, resource, delay))?;
+        Ok(left.as_secs_f64())
     }
 
     /// Close this node and all below: waiting and later requests raise `ClosedError`. Leases stay valid. Idempotent.
@@ -297,6 +309,12 @@ impl PyCapacity {
     #[getter]
     fn paused(&self, py: Python<'_>) -> PyResult<bool> {
         Ok(self.usage(py)?.paused)
+    }
+
+    /// Return the seconds until this node, or one above it, is no longer cooled down. 0 if none is.
+    #[getter]
+    fn cooling(&self, py: Python<'_>) -> PyResult<f64> {
+        Ok(self.cooled(py)?.left)
     }
 
     /// Return the number of waiting requests, here and below.

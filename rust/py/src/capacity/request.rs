@@ -16,6 +16,15 @@ use super::node::{Initialized, PyCapacity};
 use super::tree::{PyTreeRef, TreeHandle};
 use super::{arguments, core_error};
 
+/// The cooldowns along the path of a node, in seconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cooled {
+    /// The time for which its nodes were cooled down until now.
+    pub(crate) total: f64,
+    /// The time until all of them are open.
+    pub(crate) left: f64,
+}
+
 impl PyCapacity {
     #[inline]
     pub(super) fn initialized(&self) -> PyResult<&Initialized> {
@@ -47,12 +56,22 @@ impl PyCapacity {
             .ok_or_else(|| core_error::closed(py, tree, node))
     }
 
+    /// Return the cooldowns of the node and of those above it.
+    pub(crate) fn cooled(&self, py: Python<'_>) -> PyResult<Cooled> {
+        let (tree, node) = self.enter(py)?;
+        let (total, left) = tree.cooled(node);
+        Ok(Cooled {
+            total: total.as_secs_f64(),
+            left: left.as_secs_f64(),
+        })
+    }
+
     /// Change the node, and convert the error.
-    pub(super) fn change(
+    pub(super) fn change<T>(
         &self,
         py: Python<'_>,
-        change: impl FnOnce(&Tree, NodeId) -> Result<(), NodeError>,
-    ) -> PyResult<()> {
+        change: impl FnOnce(&Tree, NodeId) -> Result<T, NodeError>,
+    ) -> PyResult<T> {
         let (tree, node) = self.enter(py)?;
         change(tree, node).map_err(|error| core_error::node_error(py, tree, Some(node), error))
     }

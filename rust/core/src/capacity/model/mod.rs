@@ -6,6 +6,7 @@ pub(in crate::capacity) mod ids;
 pub(in crate::capacity) mod low_water_marks;
 pub(in crate::capacity) mod node;
 pub(in crate::capacity) mod permit_record;
+pub(in crate::capacity) mod ramp;
 pub(in crate::capacity) mod rate;
 pub(in crate::capacity) mod resource;
 pub(in crate::capacity) mod share;

@@ -2,6 +2,7 @@
 //! `reconfigure.rs` adds and removes them, and `policy/` reads and changes them.
 
 use super::floor::{Floor, Floors};
+use super::ramp::{Cooled, Ramp};
 use super::resource::{Resource, ResourceKind, Resources};
 use super::share::Share;
 use super::wait_queue::WaitQueue;
@@ -33,9 +34,15 @@ pub(in crate::capacity) struct Node {
     pub(in crate::capacity) name: Option<Arc<str>>,
     pub(in crate::capacity) paused: bool,
     pub(in crate::capacity) life: Life,
-    /// No request is admitted before this time.
+    /// Nothing is granted before this time.
     pub(in crate::capacity) not_before: Time,
-    /// The time of its entry in the tree's timers.
+    /// Nothing is granted while it holds this many permits. No bound without a ramp of the whole node.
+    pub(in crate::capacity) most: usize,
+    /// From its cooldown until it is in full use again. Boxed, as few nodes have one.
+    pub(in crate::capacity) ramp: Option<Box<Ramp>>,
+    /// Its cooldowns until now. Boxed, too.
+    pub(in crate::capacity) cooled: Option<Box<Cooled>>,
+    /// The time of its entry in the tree's timers: the next step of its ramp.
     pub(in crate::capacity) timer: Option<Time>,
     pub(in crate::capacity) resources: Resources,
     /// Its share of its parent.
@@ -88,6 +95,9 @@ impl Node {
             paused: false,
             life: Life::Open,
             not_before: Time::ZERO,
+            most: usize::MAX,
+            ramp: None,
+            cooled: None,
             timer: None,
             resources: Resources::default(),
             share,
@@ -174,6 +184,6 @@ impl Node {
     /// Return whether it rejects every cost at this time.
     #[inline]
     pub(in crate::capacity) fn is_held_off(&self, now: Time) -> bool {
-        self.paused || now < self.not_before
+        self.paused || now < self.not_before || self.permits >= self.most
     }
 }

@@ -82,8 +82,10 @@ pub(in crate::capacity) struct Resource {
     pub(in crate::capacity) demand: Demand,
     /// The amount reserved for starved waiters.
     reserved_sum: u64,
-    /// No request is admitted before this time.
+    /// No request for it is granted before this time.
     pub(in crate::capacity) not_before: Time,
+    /// Nor while its node holds this many permits. No bound without a ramp of this resource.
+    pub(in crate::capacity) most: usize,
     /// Of a rate: the waiter that takes the next quota. All others are behind it.
     pub(in crate::capacity) head: Option<u32>,
     /// The time of its entry in the tree's timers.
@@ -122,6 +124,7 @@ impl Resource {
             demand: Demand::default(),
             reserved_sum: 0,
             not_before: Time::ZERO,
+            most: usize::MAX,
             head: None,
             timer: None,
             contended: false,
@@ -151,6 +154,7 @@ impl Resource {
             // A later limit starts afresh.
             self.ceiling = None;
             self.not_before = Time::ZERO;
+            self.most = usize::MAX;
         }
     }
 
@@ -345,14 +349,19 @@ impl Resource {
 
     /// Return whether no waiter that needs at least `least` can have it now, so none needs to be visited.
     #[inline]
-    pub(in crate::capacity) fn is_blocked(&self, least: u64, now: Time) -> bool {
+    pub(in crate::capacity) fn is_blocked(&self, least: u64, now: Time, permits: usize) -> bool {
         match &self.limit {
             LimitState::None => false,
-            LimitState::Slots(_) | LimitState::Budget { .. } => {
-                self.unreserved() < least || now < self.not_before
-            }
+            _ if self.is_held_off(now, permits) => true,
+            LimitState::Slots(_) | LimitState::Budget { .. } => self.unreserved() < least,
             LimitState::Rate(rate) => self.head.is_some() || rate.largest() < least,
         }
+    }
+
+    /// Return whether it rejects every cost at this time, if its node holds this many permits.
+    #[inline]
+    pub(in crate::capacity) fn is_held_off(&self, now: Time, permits: usize) -> bool {
+        now < self.not_before || permits >= self.most
     }
 
     /// Count a change of whether a child [uses](Self::is_used) it.
@@ -378,11 +387,11 @@ impl Resource {
         self.own_held > 0 || self.own_wanting > 0
     }
 
-    /// Return when a rate can give `amount`, including the times at which it is held off.
+    /// Return when a rate can give `amount`.
     #[inline]
     pub(in crate::capacity) fn ready_at(&self, amount: u64, now: Time) -> Time {
         match &self.limit {
-            LimitState::Rate(rate) => rate.ready_at(amount, now).max(self.not_before),
+            LimitState::Rate(rate) => rate.ready_at(amount, now),
             _ => now,
         }
     }

@@ -43,6 +43,10 @@ pub(in crate::capacity) struct State {
     pub(in crate::capacity) kinds: Vec<Option<ResourceKind>>,
     /// The number of waiters in the whole tree. Without one there is no order to respect and nothing to share.
     pub(in crate::capacity) waiting: usize,
+    /// The number of nodes with a ramp.
+    pub(in crate::capacity) ramps: usize,
+    /// The sum of these two. Without any, the fast path applies.
+    pub(in crate::capacity) busy: usize,
     /// Since when the tree has a waiter, and since when it has none.
     pub(in crate::capacity) busy_since: Time,
     pub(in crate::capacity) calm_since: Time,
@@ -88,6 +92,8 @@ impl State {
             names: vec![Arc::from("slots")],
             kinds: vec![None],
             waiting: 0,
+            ramps: 0,
+            busy: 0,
             busy_since: Time::ZERO,
             calm_since: Time::ZERO,
             next_ticket: 0,

@@ -148,10 +148,11 @@ impl State {
         let here = self.nodes.at(node);
         let is_first = here.queue.has_offers() || !here.ready.is_empty();
         let now = self.now;
-        let lacks = |resource: &Resource| {
-            resource.demand.len() > 0 && resource.is_blocked(resource.demand.least(), now)
+        let lacks = |resource: &Resource, permits| {
+            resource.demand.len() > 0 && resource.is_blocked(resource.demand.least(), now, permits)
         };
-        if !is_first || !here.resource(id).is_some_and(lacks) {
+        let lacks_here = |resource: &Resource| lacks(resource, here.permits);
+        if !is_first || !here.resource(id).is_some_and(lacks_here) {
             return false;
         }
         // Nothing else of the path may hold all waiters back. An adaptive limit above does not count: each of two full ones would
@@ -162,7 +163,7 @@ impl State {
                 || above.resources.iter().any(|resource| {
                     resource.controller().is_none()
                         && resource.demand.len() == above.offered
-                        && lacks(resource)
+                        && lacks(resource, above.permits)
                 })
         })
     }

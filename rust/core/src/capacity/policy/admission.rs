@@ -93,7 +93,12 @@ impl State {
     fn queue(&mut self, node: u32, request: &AcquireRequest, wakes: &mut WakeList) -> u32 {
         // Earlier waiters come first for quota that has become ready.
         self.dispatch(wakes);
-        let rank = self.next_rank(request.priority);
+        let mut rank = self.next_rank(request.priority);
+        if let Some(order) = request.front {
+            // Below any time, and in order up to 2^62.
+            let order = i64::try_from(order).map_or(i64::MAX / 2, |order| order.min(i64::MAX / 2));
+            rank.due = i64::MIN + order;
+        }
         let (cost, wants) = (request.cost.clone(), Wants::New(request.owner));
         let waiter = self.join(Waiter::new(
             node,

@@ -202,6 +202,9 @@ impl State {
             node.permits -= usize::from(holds_slots);
             node.granted -= u64::from(is_annulled);
         });
+        if holds_slots {
+            self.count_for_ramps(node, key.ticket(), false);
+        }
         if self.waiting > 0 {
             self.changed(node, &cost, wakes);
         }
@@ -308,6 +311,11 @@ impl State {
             }
         }
         self.for_path(node, |node| node.permits -= 1);
+        self.count_for_ramps(node, self.permits.key_at(permit).ticket(), false);
+        if self.ramps > 0 {
+            // A permit without slots makes room in a window, too.
+            self.refresh(node);
+        }
     }
 
     /// Take the slots of a suspended permit again, which fit.
@@ -319,6 +327,7 @@ impl State {
             });
         }
         self.for_path(node, |node| node.permits += 1);
+        self.count_for_ramps(node, self.permits.key_at(permit).ticket(), true);
         self.permits.at_mut(permit).held = held;
         if self.waiting > 0 {
             self.charge(permit, self.now, true);

@@ -19,7 +19,7 @@ pub(in crate::capacity) enum FitResult {
     Quota,
     /// Only quota is missing, and another waiter is the head.
     BehindHead,
-    /// A pause, or a limit below the cost.
+    /// A pause, a cooldown, a full window after one, or a limit below the cost.
     Parked,
     /// No node of the path limits a resource of the cost of a new request.
     Unknown,
@@ -68,11 +68,10 @@ impl State {
                     && let Some(largest) = resource.largest()
                 {
                     is_known = true;
-                    if amount > largest {
+                    if amount > largest || resource.is_held_off(now, here.permits) {
                         return FitResult::Parked;
                     }
                     match self.fit_resource(resource, amount, waiter, rank) {
-                        FitResult::Parked => return FitResult::Parked,
                         FitResult::Short(..) if !matches!(fit, FitResult::Short(..)) => {
                             fit = FitResult::Short(at, id);
                         }
@@ -109,9 +108,6 @@ impl State {
                 _ => FitResult::Fits,
             };
         }
-        if now < resource.not_before {
-            return FitResult::Parked;
-        }
         let free = rank.map_or_else(|| resource.unreserved(), |rank| resource.free_for(rank));
         if amount > free {
             return FitResult::Short(NIL, resource.id);
@@ -128,10 +124,13 @@ impl State {
 
     /// Grant all that can be granted. Afterwards no offered waiter fits the capacity that is free and not reserved for others.
     pub(in crate::capacity) fn dispatch(&mut self, wakes: &mut WakeList) {
-        if self.waiting == 0 {
+        if self.busy == 0 {
             return;
         }
         self.fire_timers(wakes);
+        if self.waiting == 0 {
+            return;
+        }
         self.recharge();
         let mut skipped = Skipped::default();
         while self.waiting > 0 {

@@ -16,11 +16,12 @@ impl State {
     fn is_blocked(&mut self, node: u32) -> bool {
         let now = self.now;
         let node = self.nodes.at_mut(node);
-        let offered = node.offered;
+        let (offered, permits) = (node.offered, node.permits);
         let mut is_blocked = node.is_held_off(now);
         for resource in node.resources.iter_mut() {
             // A waiter that does not need the resource gets past it.
-            if resource.demand.len() == offered && resource.is_blocked(resource.demand.least(), now)
+            if resource.demand.len() == offered
+                && resource.is_blocked(resource.demand.least(), now, permits)
             {
                 resource.contended = true;
                 is_blocked = true;

@@ -20,6 +20,7 @@ impl State {
             self.busy_since = self.now;
         }
         self.waiting += 1;
+        self.busy += 1;
         if let Some(record) = alarm.and_then(|alarm| self.alarms.get_mut(alarm)) {
             record.waiting += 1;
             // Its alarm may have had no waiter, and thus no deadline.
@@ -142,6 +143,7 @@ impl State {
             record.waiting -= 1;
         }
         self.waiting -= 1;
+        self.busy -= 1;
         if self.waiting == 0 {
             self.calm_since = self.now;
         }

@@ -316,7 +316,7 @@ impl State {
         }
     }
 
-    /// Grant the waiters whose time has come, and refresh nodes that were held off.
+    /// Grant the waiters whose time has come, and open or ramp up nodes that were cooled down.
     pub(in crate::capacity) fn fire_timers(&mut self, wakes: &mut WakeList) {
         while let Some((due, node, id)) = self.timers.first()
             && due <= self.now
@@ -327,6 +327,9 @@ impl State {
                 Some((resource.head?, id))
             });
             let Some((waiter, id)) = head else {
+                if id.is_none() {
+                    self.ramp_up(node, due);
+                }
                 self.refresh(node);
                 continue;
             };

@@ -1,8 +1,8 @@
-//! The fast path while the tree has no waiter: a request that fits is counted, and a permit that ends is removed, in
+//! The fast path while the tree has no waiter and no ramp: a request that fits is counted, and a permit that ends is removed, in
 //! one walk up the path each. `acquire.rs` and `Tree::try_take` try the former first, and `Tree::release` the latter.
 //!
-//! There is no order to respect and nothing to share. This covers one part, of slots, without a pending timer. Other costs and
-//! times take the general path of [`fit`](State::fit), [`take`](State::take) and [`end`](State::end). The models test both.
+//! There is no order to respect and nothing to share. This covers one part, of slots. Other costs
+//! take the general path of [`fit`](State::fit), [`take`](State::take) and [`end`](State::end). The models test both.
 
 use super::dispatch::FitResult;
 use crate::capacity::clock::nanos;
@@ -15,27 +15,26 @@ use crate::capacity::{AcquireRequest, Amount, Cost, OwnerId, ResourceId};
 use crate::sync::Key;
 
 impl State {
-    /// Grant a request at once if the tree has no waiter and it fits.
+    /// Grant a request at once if the tree is not busy and it fits.
     #[inline]
     pub(in crate::capacity) fn submit_uncontended(
         &mut self,
         request: &AcquireRequest,
     ) -> Option<Key> {
-        if self.waiting > 0 {
+        if self.busy > 0 {
             return None;
         }
         let node = self.find_node(request.node.key)?;
         if self.nodes.at(node).is_closed() {
             return None;
         }
-        // Without a waiter, time matters only to rates and to nodes that are held off.
-        if self.timers.is_empty()
-            && let &[(id, amount)] = request.cost.parts()
+        // Without a waiter or a ramp, time matters only to rates.
+        if let &[(id, amount)] = request.cost.parts()
             && self.kind(id) == Some(ResourceKind::Slots)
         {
             return self.take_uncontended(node, id, amount, request.owner);
         }
-        if self.has_rate(&request.cost) || !self.timers.is_empty() {
+        if self.has_rate(&request.cost) {
             self.read_clock();
         }
         if self.fit(node, &request.cost, None, None) != FitResult::Fits {
@@ -44,7 +43,7 @@ impl State {
         Some(self.take(node, request.cost.clone(), request.owner))
     }
 
-    /// Take slots, if they fit. No node is held off for a time, as that would be among the timers.
+    /// Take slots, if they fit. No node is cooled down, as it would have a ramp.
     #[inline]
     fn take_uncontended(
         &mut self,
@@ -87,10 +86,10 @@ impl State {
         Some(self.open(node, Cost::part(id, amount), since, owner))
     }
 
-    /// End a permit that holds only slots, if the tree has no waiter. Returns whether it did.
+    /// End a permit that holds only slots, if the tree is not busy. Returns whether it did.
     #[inline]
     pub(in crate::capacity) fn release_uncontended(&mut self, key: Key) -> bool {
-        if self.waiting > 0 {
+        if self.busy > 0 {
             return false;
         }
         let Some(record) = self.permits.get(key) else {
