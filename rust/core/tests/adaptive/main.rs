@@ -7,6 +7,7 @@
 
 mod controller;
 #[path = "../common/dice.rs"]
+#[allow(dead_code)] // other tests use the rest
 mod dice;
 mod rivals;
 mod server;
