@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ from headrace import (
     SourceIterObj,
     Task,
     WorkerLost,
+    WrongLoopError,
     current_lease,
 )
 from headrace.pool import CancelSupport, LoopExecutor, ThreadExecutor
@@ -258,6 +260,26 @@ async def test_thread_executor_keeps_its_threads_between_runs() -> None:
     assert any(thread.name.startswith("mill") for thread in threading.enumerate())
     await executor.aclose()
     assert not any(thread.name.startswith("mill") for thread in threading.enumerate())
+
+
+def test_executor_belongs_to_one_loop_at_a_time() -> None:
+    executor = RemoteExecutor()
+    executor.is_prompt = False
+
+    async def first() -> list[Any]:
+        running = asyncio.ensure_future(pool([Task(double, 1)], executor=executor).run())
+        await until(lambda: executor.queue)
+        with pytest.raises(WrongLoopError, match="another event loop"):
+            await asyncio.to_thread(asyncio.run, second())
+        executor.begin()
+        return await has_ended(running)
+
+    async def second() -> list[Any]:
+        return await pool([Task(double, 2)], executor=executor).run()
+
+    assert asyncio.run(first()) == [2]
+    executor.is_prompt = True
+    assert asyncio.run(second()) == [4]
 
 
 async def test_executor_that_cannot_start_ends_the_run() -> None:
@@ -523,10 +545,14 @@ async def test_stream_is_at_most_a_window_ahead(window: int) -> None:
             yielded.append(value)
             yield value
 
+    def has_yielded(count: int) -> bool:
+        return len(yielded) >= count
+
     await executor.start()
     work = executor.submit(Task(values))
     for read in range(10):
-        await eventually(lambda read=read: len(yielded) >= min(read + window, 20))
+        expected = min(read + window, 20)
+        await eventually(partial(has_yielded, expected))
         await quiet()
         # The worker holds no more values than the window besides those that were read.
         assert len(yielded) <= read + window
