@@ -409,6 +409,10 @@ class Run:
         """Take back the items whose tasks were not called, for the next run of the runner."""
         self._unstarted.update(self.engine.give_back())
 
+    def keep(self, task_id: int, item: object) -> None:
+        """Keep an item whose task was not called for the next run."""
+        self._unstarted[task_id] = item
+
     def keep_unstarted(self) -> None:
         """Store the items whose tasks were not called with the runner."""
         self.config.unstarted.extendleft(
