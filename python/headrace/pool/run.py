@@ -369,7 +369,7 @@ class Run:
                 await gate
             elif (is_given := engine.needs_executor()) is not None:
                 use = self.given if is_given and self.given is not None else self.threads
-                await use.start(self.loop, self.context, self._on_slots)
+                await use.start(self.loop, self.context, engine.on_slots)
                 engine.set_executor_started(is_given)
             else:
                 try:
@@ -477,11 +477,6 @@ class Run:
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
         self._release_inner()
-
-    def _on_slots(self) -> None:
-        """Note that a slot of the executor may be free."""
-        if self._engine is not None:
-            self._engine.on_slots()
 
     def failed(self, error: BaseException) -> None:
         """Note that a task ended with an error."""
