@@ -236,6 +236,7 @@ impl PyEngine {
     /// Cancel all tasks.
     fn cancel_all(slf: &Bound<'_, Self>) -> PyResult<()> {
         for id in slf.get().registry.ids(slf.py()) {
+            slf.get().recall(slf.py(), id);
             Self::cancel_task(slf, id)?;
         }
         Ok(())

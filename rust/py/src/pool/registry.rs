@@ -44,6 +44,8 @@ pub(super) struct Submitted {
     pub(super) record: TaskRecord,
     /// `None` until `submit` has returned.
     pub(super) handle: Option<Py<PyAny>>,
+    /// Whether the end of the run cancelled the task before it was called. If it is never called, the next run gets it.
+    pub(super) is_recalled: bool,
 }
 
 traverse!(Submitted { record, handle });
