@@ -28,7 +28,7 @@ UNTRIED = {
     "perf": "a profiler, which may not be installed",
     "py-spy": "a profiler, which may not be installed",
     "kill": "tests/test_cli_explain.py sends the signals",
-  "valgrind": "may not be installed, and takes minutes",
+    "valgrind": "may not be installed, and takes minutes",
     "cargo": "measures for minutes",
     ".venvs/peers-3.13/bin/python": "measures for minutes beside libraries that no test needs",
 }
