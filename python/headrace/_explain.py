@@ -285,8 +285,8 @@ class _Explanation:
             trees.setdefault(id(tree), _TreeTasks(tree))
         for tasks in trees.values():
             listing = TreeListing.of(tasks.tree)
-            for node in listing.nodes.values():
-                yield from self.node(listing, node, tasks)
+            for listed in listing.nodes.values():
+                yield from self.node(listing, listed, tasks)
 
     def node(self, listing: TreeListing, node: ListedNode, tasks: _TreeTasks) -> Iterator[str]:
         """Describe a node that is in use."""

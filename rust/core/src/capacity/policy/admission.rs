@@ -98,7 +98,7 @@ impl State {
         let waiter = self.join(Waiter::new(
             node,
             rank,
-            self.now,
+            request.priority,
             cost,
             wants,
             request.alarm,
@@ -166,7 +166,7 @@ impl State {
         let waiter = self.join(Waiter::new(
             node,
             rank,
-            self.now,
+            0,
             cost,
             Wants::Again(permit),
             alarm,
