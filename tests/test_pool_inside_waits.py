@@ -175,7 +175,7 @@ KINDS = {
 
 
 def is_free(capacity: CapacitySource) -> bool:
-    return capacity.held == 0
+    return bool(capacity.held == 0)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
