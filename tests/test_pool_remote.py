@@ -274,7 +274,8 @@ def test_executor_belongs_to_one_loop_at_a_time() -> None:
         with pytest.raises(WrongLoopError, match="another event loop"):
             await asyncio.to_thread(asyncio.run, second())
         executor.begin()
-        return await has_ended(running)
+        found: list[Any] = await has_ended(running)
+        return found
 
     async def second() -> list[Any]:
         return await pool([Task(double, 2)], executor=executor).run()
