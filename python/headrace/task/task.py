@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVarTuple, cast
 
-from headrace._core import TaskBase
+from headrace._core import TaskBase, set_lease_variable
 from headrace._internal.reprs import ReprMixin, callable_name, describe_value, short_repr
 from headrace._internal.validate import check_callable_or_none, check_flag, check_time_limit
+from headrace.task._current_lease import variable as lease_variable
 from headrace.task.retry import Retry, as_retry
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from headrace.capacity.limits import Cost
 
 Arguments = TypeVarTuple("Arguments")
+
+set_lease_variable(lease_variable)
 
 
 class Task(TaskBase, ReprMixin):

@@ -68,6 +68,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     concurrent_map::register(module)?;
     module.add_class::<graph::PyGraphCore>()?;
     module.add_class::<task::PyTaskBase>()?;
+    module.add_function(wrap_pyfunction!(task::set_lease_variable, module)?)?;
     module.add_class::<object::iterator_result::PyIteratorResult>()?;
     module.add_class::<pull::link::PyPullLink>()?;
     module.add_class::<source::PyDequeSource>()?;

@@ -314,7 +314,8 @@ impl Given {
             }
             _ => {}
         }
-        let (is_valid, of): (bool, fn(&mut Options) -> &mut Option<Py<PyAny>>) = match name {
+        type Of = fn(&mut Options) -> &mut Option<Py<PyAny>>;
+        let (is_valid, of): (bool, Of) = match name {
             "timeout" => (is_time_limit(&value), |options| &mut options.timeout),
             "queue_timeout" => (is_time_limit(&value), |options| &mut options.queue_timeout),
             "retry" => (false, |options| &mut options.retry),
@@ -401,11 +402,24 @@ fn is_plain_function(hook: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(flags & ffi::CO_COROUTINE == 0 && !is_marked)
 }
 
+/// The context variable of `current_lease()`.
+static LEASE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+/// Store the context variable of `current_lease()`. The module of `Task` calls this when it is imported.
+///
+/// The constructor must not import it: a signal handler that creates a task would wait for an import of its own thread.
+#[pyfunction]
+pub(crate) fn set_lease_variable(variable: &Bound<'_, PyAny>) {
+    LEASE.get_or_init(variable.py(), || variable.clone().unbind());
+}
+
 /// Return a copy of the current context without a lease, for work that gets its own.
 #[inline]
 fn context_without_lease(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    static LEASE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let variable = LEASE.import(py, "headrace.task._current_lease", "variable")?;
+    let Some(variable) = LEASE.get(py).map(|variable| variable.bind(py)) else {
+        // SAFETY: attached; the result is an owned reference, or null.
+        return unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) };
+    };
     // SAFETY: attached, and a live context variable, whose default is None; the results are owned references.
     let (lease, context) = unsafe {
         let mut lease = std::ptr::null_mut();
