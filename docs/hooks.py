@@ -33,7 +33,7 @@ REFERENCE = {
     "push": ("Push streams", ("push",), ()),
     "bridge": ("Between pull and push", ("buffer", "bridge", "signal"), ()),
     "capacity": ("Capacity", ("capacity",), ("Lease",)),
-    "pool": ("The pool", ("task", "graph", "pool"), ("TaskProgressEnvelope",)),
+    "pool": ("The pool", ("task", "graph", "pool", "_explain"), ("TaskProgressEnvelope",)),
     "errors": ("Errors", ("errors",), ()),
 }
 OTHERS = {

@@ -192,6 +192,12 @@ class LaterError(Exception):
         self.retry_after = retry_after
 
 
+class RefusedError(Exception):
+    """Has the status of a refused key."""
+
+    status_code = 401
+
+
 tries = Counter()
 
 
@@ -226,6 +232,10 @@ async def hopeless(kind):
         raise LaterError("soon")
     if kind == "cancel":
         raise asyncio.CancelledError
+    if kind == "key":
+        raise RefusedError("no such key")
+    if kind == "bug":
+        undefined
     raise LaterError(0)
 
 

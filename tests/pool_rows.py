@@ -17,6 +17,7 @@ from headrace import (
     SourceObj,
     Task,
 )
+from headrace.pool import CancelSupport, Capabilities, LoopExecutor
 from tests.pairwise import Row, pairwise_rows
 from tests.pool_support import ERROR, FINAL, INTERMEDIATE
 
@@ -46,6 +47,7 @@ OPTIONS: dict[str, Sequence[Any]] = {
     "key": [False, True],
     "hooks": [False, True],
     "on_error": ["continue", "stop"],
+    "executor": [None, "loop", "slots"],
 }
 """The values of each option. `Program` gives them their meaning."""
 
@@ -103,6 +105,14 @@ class Items(OutcomeListener, SourceObj[Any]):
         self.outcomes[self._numbers[id(item)]] += 1
 
 
+class OneSlot(LoopExecutor):
+    """An executor that takes one task at a time."""
+
+    capabilities = Capabilities(
+        cancel_support=CancelSupport.COOPERATIVE, streaming=True, remote=False, slots=1
+    )
+
+
 class Program:
     """One runner and a task of each ending, under the options of a row."""
 
@@ -133,6 +143,8 @@ class Program:
             options["retry"] = self._retry
         if row["timeout"] == "runner":
             options["timeout"] = LONG
+        if row["executor"]:
+            options["executor"] = LoopExecutor() if row["executor"] == "loop" else OneSlot()
         source = (
             self.items
             if row["source"] == "list"

@@ -429,6 +429,8 @@ async def test_task_may_report_a_call_that_it_survives() -> None:
 
     async def call() -> None:
         await asyncio.sleep(1)
+        # Results are reported by the pool alone, at the end of the task.
+        current_lease().report(headers={"x-ratelimit-remaining-requests": "3"})
         current_lease().report(error=Throttled())
 
     async with HierarchicalTaskPoolRunner(

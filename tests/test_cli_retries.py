@@ -63,15 +63,24 @@ def test_records_run_out_of_retries(tmp_path: Path, files: Files) -> None:
 
 
 def test_permanent_errors_are_not_retried(tmp_path: Path, files: Files) -> None:
-    files("exit", "set", "cancel", "other")
+    files("exit", "set", "cancel", "other", "key", "bug")
     done = run(tmp_path, "work:hopeless", "--retries", "3", *OFF, limit=1)
     assert done.returncode == 1
-    for kind, calls in (("exit", 1), ("set", 1), ("cancel", 1), ("other", 4)):
+    for kind, calls in (
+        ("exit", 1),
+        ("set", 1),
+        ("cancel", 1),
+        ("other", 4),
+        ("key", 1),
+        ("bug", 1),
+    ):
         assert done.stderr.count(f"called with {kind} ") == calls
     assert "record 1 failed: SystemExit: 3 (work.py:" in done.stderr
     assert "record 2 failed: TypeError: Object of type set is not JSON" in done.stderr
     assert "record 3 failed: CancelledError" in done.stderr
     assert "record 4 failed: LaterError: not yet" in done.stderr
+    assert "record 5 failed: RefusedError: no such key" in done.stderr
+    assert "record 6 failed: NameError" in done.stderr
 
 
 def test_invalid_retry_after_is_ignored(tmp_path: Path, files: Files) -> None:

@@ -19,6 +19,7 @@ import headrace.queue
 import headrace.testing
 from headrace import (
     SKIP,
+    AdaptiveLimit,
     AsyncIteratorCombiner,
     BrokenError,
     Budget,
@@ -200,6 +201,7 @@ VALUES: dict[type, Value] = {
     IteratorResult: Value(lambda: IteratorResult([1], True)),
     PoolSnapshot: Value(snapshot),
     NodeUse: Value(lambda: snapshot().capacity[0]),
+    AdaptiveLimit: Value(lambda: AdaptiveLimit(10, 1, 100)),
     Rate: Value(lambda: Rate(3, 2.0, burst=5)),
     Retry: Value(
         lambda: Retry(

@@ -27,6 +27,7 @@ UNTRIED = {
     "pip": "builds headrace again, for minutes; tests/test_wheel.py installs it",
     "perf": "a profiler, which may not be installed",
     "py-spy": "a profiler, which may not be installed",
+    "kill": "tests/test_cli_explain.py sends the signals",
     "valgrind": "may not be installed, and takes minutes",
     "cargo": "measures for minutes",
     ".venvs/peers-3.13/bin/python": "measures for minutes beside libraries that no test needs",

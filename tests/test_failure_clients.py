@@ -7,26 +7,33 @@ import os
 import pickle
 import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace import classify
-from tests.answers import ANSWERS, Recorded
+from headrace import Verdict, classify
+from tests.answers import ANSWERS
+from tests.recorded import raised_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from tests.recorded import Recorded
+
 BY_NAME = {answer.name: answer for answer in ANSWERS}
 
-STREAM = (
+ANTHROPIC_STREAM = (
     'event: message_start\ndata: {"type": "message_start", "message": {"id": "msg_1", "type": "message", "role": "assistant", '
     '"content": [], "model": "claude", "stop_reason": null, "stop_sequence": null, "usage": {"input_tokens": 1, "output_tokens": 1}}}\n\n'
     'event: error\ndata: {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}\n\n'
 )
+OPENAI_STREAM = (
+    'data: {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o", "choices": []}\n\n'
+    'data: {"error": {"message": "Rate limit reached. Please try again in 1.5s.", "type": "tokens", "code": "rate_limit_exceeded"}}\n\n'
+)
+STREAMS = {"anthropic-stream": ANTHROPIC_STREAM, "openai-stream": OPENAI_STREAM}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -35,8 +42,8 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", 0)))
         name = self.path.split("/")[1].partition("?")[0]
-        if name == "stream":
-            self.reply(200, [("content-type", "text/event-stream")], STREAM)
+        if name in STREAMS:
+            self.reply(200, [("content-type", "text/event-stream")], STREAMS[name])
             return
         found = BY_NAME[name]
         self.reply(found.status, found.pairs(), found.body)
@@ -66,14 +73,6 @@ def server() -> Iterator[str]:
         finally:
             http.shutdown()
             thread.join()
-
-
-def raised_by(call: Callable[[], object]) -> BaseException:
-    try:
-        call()
-    except Exception as error:
-        return error
-    raise AssertionError("the client raised nothing")
 
 
 # One function for each client: it raises the client's error for the answer at a URL.
@@ -239,12 +238,30 @@ def test_answer_through_its_client(
     assert str(answer.status) in verdict.reason or answer.status < 400
 
 
-def test_error_in_the_middle_of_a_stream(server: str) -> None:
+def test_error_in_a_stream_of_openai(server: str) -> None:
+    openai = pytest.importorskip("openai")
+
+    def read() -> None:
+        with (
+            openai.OpenAI(api_key="x", base_url=f"{server}/openai-stream", max_retries=0) as client,
+            client.chat.completions.create(
+                model="gpt-4o", messages=MESSAGES, stream=True
+            ) as chunks,
+        ):
+            for _ in chunks:
+                pass
+
+    assert classify(raised_by(read)) == Verdict("throttled", 1.5, "openai, rate_limit_exceeded")
+
+
+def test_error_in_a_stream_of_anthropic(server: str) -> None:
     anthropic = pytest.importorskip("anthropic")
 
     def read() -> None:
         with (
-            anthropic.Anthropic(api_key="x", base_url=f"{server}/stream", max_retries=0) as client,
+            anthropic.Anthropic(
+                api_key="x", base_url=f"{server}/anthropic-stream", max_retries=0
+            ) as client,
             client.messages.create(
                 model="claude", max_tokens=9, messages=MESSAGES, stream=True
             ) as events,
@@ -379,101 +396,3 @@ def test_unpickled_error_has_the_same_verdict(
     except Exception as refused:
         pytest.skip(f"this version's error cannot be pickled: {refused!r}")
     assert classify(other) == classify(error)
-
-
-# (name of the code, kind, delay, details)
-PER_DAY = "GenerateRequestsPerDayPerProject"
-QUOTA = {"violations": [{"subject": "project:1", "description": "Quota", "quota_id": PER_DAY}]}
-ERROR_INFO = {"reason": "RATE_LIMIT_EXCEEDED", "metadata": {"quota_limit": PER_DAY}}
-RPCS: list[tuple[str, str, float | None, list[tuple[str, dict[str, Any]]]]] = [
-    ("RESOURCE_EXHAUSTED", "throttled", 13.25, [("RetryInfo", {"retry_delay": {"seconds": 13, "nanos": 250_000_000}})]),
-    ("RESOURCE_EXHAUSTED", "throttled", None, []),
-    ("RESOURCE_EXHAUSTED", "fatal", None, [("QuotaFailure", QUOTA), ("RetryInfo", {"retry_delay": {"seconds": 1}})]),
-    ("RESOURCE_EXHAUSTED", "fatal", None, [("ErrorInfo", ERROR_INFO)]),
-    ("UNAVAILABLE", "throttled", 2.0, [("RetryInfo", {"retry_delay": {"seconds": 2}})]),
-    *[(name, "transient", None, []) for name in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "INTERNAL", "UNKNOWN", "CANCELLED")],
-    *[(name, "permanent", None, []) for name in ("INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION")],
-    *[(name, "permanent", None, []) for name in ("OUT_OF_RANGE", "UNIMPLEMENTED", "DATA_LOSS")],
-    *[(name, "fatal", None, []) for name in ("UNAUTHENTICATED", "PERMISSION_DENIED")],
-]  # fmt: skip
-
-
-def packed_status(code: int, details: list[tuple[str, dict[str, Any]]]) -> bytes:
-    """Return a `google.rpc.Status` as bytes."""
-    rpc: Any = pytest.importorskip("google.rpc.error_details_pb2")
-    statuses: Any = pytest.importorskip("google.rpc.status_pb2")
-    status = statuses.Status(code=code, message="no")
-    for name, fields in details:
-        status.details.add().Pack(getattr(rpc, name)(**fields))
-    packed: bytes = status.SerializeToString()
-    return packed
-
-
-@pytest.fixture(scope="module")
-def rpc_server() -> Iterator[str]:
-    """A server of RPCs whose method N fails as the N-th row of `RPCS` says."""
-    grpc = pytest.importorskip("grpc")
-
-    def fail(request: bytes, context: Any) -> bytes:
-        name, _, _, details = RPCS[int(request)]
-        code = grpc.StatusCode[name]
-        if details:
-            packed = packed_status(code.value[0], details)
-            context.set_trailing_metadata((("grpc-status-details-bin", packed),))
-        context.abort(code, "no")
-        raise AssertionError("abort raises")
-
-    handlers = grpc.method_handlers_generic_handler(
-        "test.Service", {"Fail": grpc.unary_unary_rpc_method_handler(fail)}
-    )
-    server = grpc.server(ThreadPoolExecutor(1))
-    server.add_generic_rpc_handlers((handlers,))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield f"127.0.0.1:{port}"
-    server.stop(None).wait()
-
-
-def use_grpc(address: str, number: int) -> None:
-    grpc = pytest.importorskip("grpc")
-    with grpc.insecure_channel(address) as channel:
-        channel.unary_unary("/test.Service/Fail")(b"%d" % number)
-
-
-def use_grpc_async(address: str, number: int) -> None:
-    grpc = pytest.importorskip("grpc")
-
-    async def call() -> None:
-        async with grpc.aio.insecure_channel(address) as channel:
-            await channel.unary_unary("/test.Service/Fail")(b"%d" % number)
-
-    asyncio.run(call())
-
-
-def use_google_api_core_rpc(address: str, number: int) -> None:
-    helpers = pytest.importorskip("google.api_core.grpc_helpers")
-    grpc = pytest.importorskip("grpc")
-    with grpc.insecure_channel(address) as channel:
-        helpers.wrap_errors(channel.unary_unary("/test.Service/Fail"))(b"%d" % number)
-
-
-@pytest.mark.parametrize("client", [use_grpc, use_grpc_async, use_google_api_core_rpc])
-@pytest.mark.parametrize("number", range(len(RPCS)), ids=lambda number: RPCS[number][0])
-def test_rpc_through_its_client(
-    rpc_server: str, client: Callable[[str, int], None], number: int
-) -> None:
-    name, kind, delay, details = RPCS[number]
-    error = raised_by(lambda: client(rpc_server, number))
-    verdict = classify(error)
-    assert (verdict.kind, verdict.delay) == (kind, delay), (verdict, repr(error))
-    assert details or name in verdict.reason
-
-
-def test_retry_error_of_google_has_the_verdict_of_its_cause() -> None:
-    exceptions = pytest.importorskip("google.api_core.exceptions")
-    cause = exceptions.PermissionDenied("no")
-
-    def fail() -> None:
-        raise exceptions.RetryError("gave up", cause) from cause
-
-    assert classify(raised_by(fail)).kind == "fatal"

@@ -16,7 +16,7 @@ from tests.support import eventually
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from headrace import HierarchicalTaskPoolRunner
+    from headrace import CapacitySource, HierarchicalTaskPoolRunner
     from headrace.pool import TaskRun
 
 
@@ -174,8 +174,8 @@ KINDS = {
 }
 
 
-def holds_nothing(runner: HierarchicalTaskPoolRunner) -> bool:
-    return bool(runner.capacity.held == 0)
+def is_free(capacity: CapacitySource) -> bool:
+    return bool(capacity.held == 0)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -204,7 +204,8 @@ async def test_law_4_task_ending_its_run_never_hangs(kind: str, ending: str) -> 
             reading.cancel()
             pytest.fail(f"the run hangs: {name}")
         # A thread that was left running holds its capacity until it ends.
-        await eventually(partial(holds_nothing, case.runner))
+        capacity = case.runner.capacity
+        await eventually(partial(is_free, capacity))
         assert case.runner.snapshot().running == 0, name
         # The consumer's pull may have been waiting when the run was closed.
         error = reading.exception()

@@ -15,6 +15,7 @@ import headrace
 import headrace.queue
 from headrace import (
     SKIP,
+    AdaptiveLimit,
     AsyncIteratorCombiner,
     Budget,
     CapacitySource,
@@ -155,6 +156,10 @@ ROWS: dict[str, tuple[Callable[[], Any], str]] = {
     "AsyncIteratorCombiner": (
         lambda: AsyncIteratorCombiner([1], [2]),
         "<AsyncIteratorCombiner: 2 sources, idle>",
+    ),
+    "AdaptiveLimit": (
+        lambda: AdaptiveLimit(10, 1, 100),
+        "AdaptiveLimit(start=10, minimum=1, maximum=100)",
     ),
     "Budget": (lambda: Budget(5), "Budget(amount=5)"),
     "CapacitySource": (capacity, "<CapacitySource 'fetches': 0 of 3 slots, open>"),

@@ -11,6 +11,7 @@ import asyncio
 import gc
 import os
 import sys
+import threading
 import time
 from dataclasses import replace
 from functools import partial
@@ -185,13 +186,14 @@ class _Explanation:
         return "\n".join(lines)
 
     def blocked_loops(self) -> Iterator[str]:
-        """Describe the event loops that execute a task now."""
-        for run in self.runs:
+        """Describe the event loops of other threads that execute a task now."""
+        loops = {id(run.loop): run for run in self.runs if run.thread != threading.get_ident()}
+        for run in loops.values():
             task = _current(run.loop)
             frame = self.frames.get(run.thread)
             if task is not None and frame is not None:
-                where = position(thread_frames(frame))
-                yield f"event loop of run {run.config.name}: executes {task.get_name()!r} now, at {where}"
+                name, where = task.get_name(), position(thread_frames(frame))
+                yield f"event loop of run {run.config.name}: executes {name!r} now, at {where}"
 
     def all_runs(self) -> Iterator[str]:
         """Describe the runs."""
@@ -283,8 +285,8 @@ class _Explanation:
             trees.setdefault(id(tree), _TreeTasks(tree))
         for tasks in trees.values():
             listing = TreeListing.of(tasks.tree)
-            for node in listing.nodes.values():
-                yield from self.node(listing, node, tasks)
+            for listed in listing.nodes.values():
+                yield from self.node(listing, listed, tasks)
 
     def node(self, listing: TreeListing, node: ListedNode, tasks: _TreeTasks) -> Iterator[str]:
         """Describe a node that is in use."""
@@ -438,9 +440,9 @@ def _sorted_out(*kinds: type) -> list[list[Any]]:
         for base, found in zip(kinds, lists, strict=True)
         if base in kind.__mro__
     }
-    for one in objects:
-        if (found := wanted.get(type(one))) is not None:
-            found.append(one)
+    for one, kind in zip(objects, map(type, objects), strict=True):
+        if kind in wanted:
+            wanted[kind].append(one)
     return lists
 
 

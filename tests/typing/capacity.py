@@ -6,6 +6,7 @@ import time
 from typing import assert_type
 
 from headrace import (
+    AdaptiveLimit,
     Budget,
     CapacitySnapshot,
     CapacitySource,
@@ -43,6 +44,7 @@ def trees() -> None:
     """Limits of every kind."""
     root = CapacitySource(64, name="machine", clock=time.monotonic)
     CapacitySource(Rate(500), root, weight=2.5)
+    CapacitySource(AdaptiveLimit(10, 1, 100), root)
     CapacitySource({"slots": 1, "tokens": Rate(90_000, per=60), "dollars": Budget(5)}, root)
     QuotaCapacitySource({"tokens": Rate(90_000), "dollars": Budget(5)}, root)
     assert_type(root.children, tuple[CapacitySource, ...])

@@ -20,7 +20,7 @@ from headrace import (
     current_lease,
 )
 from headrace.http import observe
-from headrace.pool import PullMapPoolObj
+from headrace.pool import Executor, LoopExecutor, PullMapPoolObj, ThreadExecutor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +55,14 @@ async def runner() -> None:
     assert_type(pool.cancel(1), bool)
     assert_type(pool.snapshot(), PoolSnapshot)
     assert_type(current_lease(), Lease)
+
+
+async def elsewhere(other: Executor) -> None:
+    for executor in (other, LoopExecutor(), ThreadExecutor(), None):
+        pool = HierarchicalTaskPoolRunner([], CapacitySource(2), executor=executor)
+        assert_type(await pool.run(), list[Any])
+    doubled = SourceIterObj(["a"]).map_pool(length, CapacitySource(1), executor=other)
+    assert_type(await doubled.collect(), list[int])
 
 
 async def mapped() -> None:

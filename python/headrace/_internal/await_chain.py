@@ -114,13 +114,15 @@ def thread_frames(frame: FrameType | None) -> list[FrameType]:
 
 
 def position(frames: list[FrameType]) -> str:
-    """Describe the top of a stack: the innermost frame of user code and, if another one is above it, that one too."""
+    """Describe the top of a stack: the innermost frame of user code and, if the standard library is above it, that top too."""
     if not frames:
         return ""
-    top = frames[-1]
     users = [frame for frame in frames if not _is_ours(frame)]
-    shown = [top] if not users or users[-1] is top else [users[-1], top]
-    return " > ".join(map(_line, shown))
+    top = frames[-1]
+    if not users:
+        return _line(top)
+    is_library = _is_ours(top) and not top.f_code.co_filename.startswith(_PACKAGE)
+    return f"{_line(users[-1])} > {_line(top)}" if is_library else _line(users[-1])
 
 
 def _is_ours(frame: FrameType) -> bool:

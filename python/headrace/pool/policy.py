@@ -50,6 +50,10 @@ class PolicyOwner(Protocol):
         """Note that only as many tasks are left as the engine watches for."""
         ...
 
+    def keep(self, task_id: int, item: object) -> None:
+        """Keep an item whose task was not called for the next run."""
+        ...
+
     def failed(self, error: BaseException) -> None:
         """Note that a task ended with an error."""
         ...
@@ -76,6 +80,7 @@ class Policy:
         self.idle: Callable[[], None] = run.idle
         self.failed: Callable[[BaseException], None] = run.failed
         self.interrupt: Callable[[BaseException], None] = run.interrupt
+        self.keep: Callable[[int, object], None] = run.keep
         self.requests: set[asyncio.Task[None]] = set()
         """The asyncio tasks that wait for capacity; the event loop holds only weak references to them."""
 

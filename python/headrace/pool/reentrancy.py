@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING
 from weakref import ref
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextvars import Context
+
+
+def _no_engine() -> None:
+    """Return the engine of a run that has not started."""
 
 
 class Inside:
@@ -23,9 +28,11 @@ class Inside:
     It is created where the run is created, and refers to the marker of the run around that code, if there is one.
     """
 
-    __slots__ = ("__weakref__", "_outer")
+    __slots__ = ("__weakref__", "_outer", "engine")
 
     def __init__(self) -> None:
+        # Returns the engine of the run, while it exists.
+        self.engine: Callable[[], object] = _no_engine
         outer = variable.get()
         # A weak reference: runs that start one another, and end, would make an endless chain.
         self._outer = None if outer is None else ref(outer)
@@ -63,6 +70,7 @@ class _InsideTask(Inside):
     def __init__(self, run: Inside, task_id: int) -> None:
         self._run = run
         self._outer = run._outer
+        self.engine = run.engine
         self.task_id = task_id
 
     @property

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from typing import TYPE_CHECKING
+from weakref import ref
 
 import headrace.pool._live as live
 import headrace.pool.reentrancy as reentrancy
@@ -35,7 +36,6 @@ from headrace.pool.shutdown import End
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Context
-    from weakref import ref
 
     from headrace._core import TreeRef
     from headrace.pool._stall import StallWatch
@@ -201,6 +201,7 @@ class Run:
             cools_down=config.max_cooldown is not None,
             debug=self.loop.get_debug(),
         )
+        self.end.inside.engine = ref(self._engine)
         self._set_state()
         self.end.begin(self.loop)
         self.events.unread.begin(self.loop)
@@ -413,7 +414,7 @@ class Run:
                 self.blocked = None
             elif (is_given := engine.needs_executor()) is not None:
                 use = self.given if is_given and self.given is not None else self.threads
-                await use.start(self.loop, self.context, self._on_slots)
+                await use.start(self.loop, self.context, engine.on_slots)
                 engine.set_executor_started(is_given)
             else:
                 try:
@@ -452,6 +453,10 @@ class Run:
     def _give_back(self) -> None:
         """Take back the items whose tasks were not called, for the next run of the runner."""
         self._unstarted.update(self.engine.give_back())
+
+    def keep(self, task_id: int, item: object) -> None:
+        """Keep an item whose task was not called for the next run."""
+        self._unstarted[task_id] = item
 
     def keep_unstarted(self) -> None:
         """Store the items whose tasks were not called with the runner."""
@@ -521,11 +526,6 @@ class Run:
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
         self._release_inner()
-
-    def _on_slots(self) -> None:
-        """Note that a slot of the executor may be free."""
-        if self._engine is not None:
-            self._engine.on_slots()
 
     def failed(self, error: BaseException) -> None:
         """Note that a task ended with an error."""

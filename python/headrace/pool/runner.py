@@ -228,8 +228,8 @@ class HierarchicalTaskPoolRunner(Uncopied):
             WrongLoopError: The run was started on another event loop.
 
         An asyncio task started by a task of the run may drain the run, and the task may wait for it, as in
-        `asyncio.gather(runner.drain())`. The call waits for the other tasks only. A call made by the code of that asyncio
-        task does not know the task of the run, and waits until one task is left.
+        `asyncio.gather(runner.drain())`. The call waits for the other tasks only. A call by other code inside the run, such
+        as a helper in that asyncio task, or a callback, does not know the task, and waits until one task is left.
 
         Cancel safety: the run continues to drain, and tasks that were not called stay with the runner.
         """
@@ -267,7 +267,8 @@ class HierarchicalTaskPoolRunner(Uncopied):
 
         Cancel safety: a cancellation is raised only after everything has stopped or the consumer leaves. It is raised at
             once in an asyncio task started by a task of the run, because that task may wait for it. Code that ends its own
-            run by `wait_for(runner.abort(), 5)` is therefore cancelled with the rest.
+            run by `wait_for(runner.abort(), 5)` is therefore cancelled with the rest. A task in a thread, and one that is
+            cancelled already, may wait for a call that it has started: the call returns when only such tasks are left.
         """
         run = self._config.run
         return () if run is None else await run.abort(wait=wait)

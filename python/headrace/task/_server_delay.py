@@ -56,7 +56,8 @@ def limit_reset(headers: Mapping[str, str]) -> float | None:
         if "ratelimit" not in name or "reset" not in name:
             continue
         delay = _delay(text, headers)
-        if delay is None:
+        if not delay:
+            # A limit that is reset already is not the one that refused the call.
             continue
         if _number(headers.get(name.replace("reset", "remaining"), "")) == 0:
             exhausted.append(delay)

@@ -163,7 +163,7 @@ def _judge(answer: Answer, source: str) -> Verdict | None:
             code = code or (answer.codes[0] if answer.codes else "")
         kind = _by_status(status, answer)
     if kind is None:
-        if answer.delay is None or status:
+        if answer.delay is None or answer.status is not None:
             return None
         # An error with nothing but a delay, such as an attribute `retry_after`.
         kind = "throttled"

@@ -117,3 +117,37 @@ fn owner_is_known_without_waiting() {
     assert!(world.tree.permits_of(US).is_empty());
     world.tree.check();
 }
+
+/// A permit may get its owner later, while the tree has no waiter, while it has one, and while the permit is suspended.
+#[test]
+fn adopted_permit_counts_as_its_owners() {
+    for (is_busy, is_suspended) in [(false, false), (true, false), (true, true)] {
+        let (world, root) = World::slots(1);
+        let permit = world.take(root, 1);
+        let busy = is_busy.then(|| world.waits(root, 1));
+        if is_suspended {
+            drop(busy);
+            permit.suspend().unwrap();
+        }
+        world.tree.own(permit.id(), US);
+        // Another owner does not take it over.
+        world.tree.own(permit.id(), OwnerId(8));
+        world.tree.check();
+        assert_eq!(world.tree.permits_of(US), [permit.id()]);
+        assert_eq!(world.tree.permits_of(OwnerId(8)), []);
+        let mut task = Task::new((world.tree).acquire(AcquireRequest::slots(root, 1).owner(US)));
+        if is_suspended {
+            drop(granted(&mut task));
+        } else {
+            assert!(matches!(
+                failed(&mut task),
+                AcquireError::WouldDeadlock { .. }
+            ));
+        }
+        let id = permit.id();
+        world.release(permit);
+        assert_eq!(world.tree.permits_of(US), []);
+        world.tree.own(id, US);
+        world.tree.check();
+    }
+}

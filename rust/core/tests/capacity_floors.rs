@@ -8,6 +8,7 @@ mod common;
 use common::clocked::{self, SLOTS, granted, units};
 use common::rig::{Rig, Spot};
 use common::world::{Hold, World, jain};
+use headrace_core::capacity::adaptive::Outcome;
 use headrace_core::capacity::{
     AcquireRequest, Amount, Cost, Limit, NodeError, NodeId, NodeOptions, Weight,
 };
@@ -404,6 +405,28 @@ fn adaptation_scales_floors_instead_of_refusing() {
     let resized = world.tree.resize(root, &[(SLOTS, Limit::Slots(units(7)))]);
     assert!(matches!(resized, Err(NodeError::Floors { .. })));
     drop((tasks, held));
+    world.tree.check();
+}
+
+#[test]
+fn adaptive_limit_scales_floors() {
+    let (world, root) = clocked::World::slots(8);
+    let limit = Limit::Adaptive {
+        start: units(8),
+        minimum: units(1),
+        maximum: units(8),
+    };
+    world.tree.resize(root, &[(SLOTS, limit)]).unwrap();
+    let nodes = [floored(&world, root, 4), floored(&world, root, 4)];
+    for _ in 0..20 {
+        let call = world.take(nodes[0], 1);
+        call.report(Outcome::Throttled);
+        world.tree.check();
+        world.release(call);
+    }
+    // All calls were throttled, so the limit is at its minimum, far below the sum of the floors.
+    let lowered = world.tree.snapshot(root).unwrap().usage.resources[0].limit;
+    assert!(matches!(lowered, Limit::Adaptive { start, .. } if start < units(2)));
     world.tree.check();
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from headrace.errors import WrongLoopError
 from headrace.pool.executor.executor import CancelSupport
 
 if TYPE_CHECKING:
@@ -50,12 +51,20 @@ class ExecutorUse:
             loop: The event loop of the run.
             context: The context of the run.
             freed: Called in that context when a slot may be free, after `take_slot` has returned False.
+
+        Raises:
+            WrongLoopError: Runs of another event loop use the executor.
         """
+        slots = _shared.get(id(self.executor))
+        # A run whose event loop was closed never leaves.
+        if slots is None or slots.loop.is_closed():
+            slots = _SharedSlots(self.executor, loop)
+        elif slots.loop is not loop:
+            raise WrongLoopError(f"{self.executor!r}: runs of another event loop use this executor")
         self._loop, self._context, self._freed = loop, context, freed
+        self._slots = slots
+        slots.join()
         await self.executor.start()
-        if self._slots is None:
-            self._slots = _shared.get(id(self.executor)) or _SharedSlots(self.executor)
-            self._slots.join()
 
     async def aclose(self) -> None:
         """Close the executor if the run has created it; otherwise leave it to its owner."""
@@ -114,9 +123,10 @@ _shared: dict[int, _SharedSlots] = {}
 class _SharedSlots:
     """The slots of one executor, for all runs that use it."""
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, loop: AbstractEventLoop) -> None:
         # A reference: while it exists, no other object has this identity.
         self._executor = executor
+        self.loop = loop
         self.used = 0
         self._users = 0
         # The uses that wait for a slot, in FIFO order.
@@ -163,8 +173,8 @@ class _SharedSlots:
         if not self._users and self._unwatch is not None:
             unwatch, self._unwatch = self._unwatch, None
             unwatch()
-        if not self._users and not self.used:
-            _shared.pop(id(self._executor), None)
+        if not self._users and not self.used and _shared.get(id(self._executor)) is self:
+            del _shared[id(self._executor)]
 
     def _wake_next(self) -> None:
         if self._waiting:

@@ -6,8 +6,8 @@
 use super::index::NIL;
 use super::model::permit_record::Held;
 use super::model::state::State;
-use super::model::waiter::{WaiterState, Wants};
-use super::{Cost, NodeId, OwnerId, PermitId, ResourceId, Tree};
+use super::model::waiter::{Waiter, WaiterState, Wants};
+use super::{Cost, NodeId, OwnerId, PermitId, ResourceId, Time, Tree};
 use std::time::Duration;
 
 /// The number of entries of a page.
@@ -88,7 +88,7 @@ impl Tree {
         page(waiting, |_, waiter| WaitingRequest {
             node: state.id_of(waiter.node),
             cost: waiter.cost.clone(),
-            waited: now.since(waiter.since),
+            waited: now.since(state.queued_at(waiter)),
             owner: owner(&state, waiter.wants),
             is_parked: matches!(waiter.state, WaiterState::Parked),
         })
@@ -110,6 +110,15 @@ impl Tree {
                 remaining: until.since(now),
             })
             .collect()
+    }
+}
+
+impl State {
+    /// Return the time at which a waiter was queued, from its rank.
+    fn queued_at(&self, waiter: &Waiter) -> Time {
+        let ahead = i64::from(waiter.priority).saturating_mul(self.ageing);
+        let queued = waiter.rank.due.saturating_add(ahead);
+        Time::from_nanos(u64::try_from(queued).unwrap_or_default())
     }
 }
 

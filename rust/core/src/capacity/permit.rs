@@ -188,7 +188,7 @@ impl Tree {
     /// Report the outcome of the work that a permit was acquired for to the adaptive limits that it is held at. Call it before the
     /// release. Does nothing after that, or without such a limit.
     ///
-    /// The first report tells the duration, from the grant on. Later ones count only if they are of congestion.
+    /// The first result tells the duration, from the grant on. After it only congestion counts.
     pub fn report(&self, permit: PermitId, outcome: Outcome) {
         // As in `release`.
         let Some(mut state) = self.lock_unless_broken() else {

@@ -314,6 +314,11 @@ impl Tree {
             .collect()
     }
 
+    /// Assign a permit without an owner to `owner`, as if it had been acquired so. Does nothing for another permit.
+    pub fn own(&self, permit: PermitId, owner: OwnerId) {
+        self.lock().own(permit.0, owner);
+    }
+
     /// Create an [`Alarm`], which tells a timer when to call [`tick`](Self::tick).
     pub fn alarm(self: &Arc<Self>) -> Alarm {
         Alarm::new(Arc::clone(self))

@@ -1,6 +1,6 @@
 //! Servers and a client in virtual time: a client keeps as many calls running as an algorithm allows.
 
-use crate::common::dice::Dice;
+use crate::dice::Dice;
 use crate::rivals::{Algorithm, Call};
 use headrace_core::capacity::adaptive::Outcome;
 use std::cmp::Ordering;

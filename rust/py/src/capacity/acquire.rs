@@ -22,6 +22,7 @@ use super::arguments::current_owner;
 use super::lease::PyLease;
 use super::node::PyCapacity;
 use super::queued::Queued;
+use super::task_holding;
 use super::timer::LoopTimer;
 use super::tree::TreeHandle;
 use crate::coroutine::async_context;
@@ -246,6 +247,7 @@ impl AcquireAwaitable {
             // Raises the error of a missing event loop.
             None => asyncio::running_loop(py)?,
         };
+        task_holding::adopt(py, handle, &request)?;
         capacity.get().watch(&event_loop)?;
         let timer = handle.loop_timer(&event_loop)?;
         let parked = Parked::on(&event_loop)?;

@@ -14,11 +14,11 @@ use pyo3::exceptions::{
     PyBaseException, PyResourceWarning, PyRuntimeError, PyTypeError, PyValueError,
 };
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyMapping, PyString, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::arguments::current_owner;
 use super::node::PyCapacity;
-use super::outcome::outcome_of;
+use super::outcome::{check_headers, is_current, outcome_of};
 use super::queued::Queued;
 use super::timer::LoopTimer;
 use super::tree::{PyTreeRef, TreeHandle};
@@ -140,9 +140,9 @@ impl PyLease {
     }
 
     /// Report the outcome of a call that was made under this lease, for the `AdaptiveLimit`s of its path. Without one it does nothing.
-    /// A pool reports the outcomes of its tasks by itself.
+    /// A pool reports the results and errors of its tasks by itself; there, only errors that the task handles need a report.
     ///
-    /// The first report tells how long the call took, from the grant on. Further reports count if their error means congestion.
+    /// The first result tells how long the call took, from the grant on. After it only errors that mean congestion count.
     ///
     /// Args:
     ///     error: The error of the call; `None` if it returned a result.
@@ -153,11 +153,11 @@ impl PyLease {
     ///     RuntimeError: The lease was released.
     #[pyo3(signature = (*, error = None, headers = None))]
     fn report(
-        &self,
-        py: Python<'_>,
+        slf: &Bound<'_, Self>,
         error: Option<&Bound<'_, PyAny>>,
         headers: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
+        let py = slf.py();
         if let Some(error) = error
             && !error.is_instance_of::<PyBaseException>()
         {
@@ -166,14 +166,17 @@ impl PyLease {
         if let Some(headers) = headers {
             check_headers(headers)?;
         }
-        if self.is_released() {
+        if slf.get().is_released() {
             return Err(PyRuntimeError::new_err("this lease was released"));
         }
+        let this = slf.get();
         let outcome = match error {
             Some(error) => outcome_of(py, error)?,
+            // A task may make several calls; the pool reports its result at its end.
+            None if is_current(slf)? => return Ok(()),
             None => Outcome::Done,
         };
-        self.report_outcome(py, outcome)
+        this.report_outcome(py, outcome)
     }
 
     /// Suspend the lease for a block: return its slots, and acquire them again at the end of the block, queued like any
@@ -319,24 +322,6 @@ impl Drop for PyLease {
             warn();
         }
     }
-}
-
-/// Refuse headers that are no mapping of strings.
-fn check_headers(headers: &Bound<'_, PyAny>) -> PyResult<()> {
-    let Ok(mapping) = headers.cast::<PyMapping>() else {
-        return Err(errors::wrong_type(
-            "headers",
-            "mapping of names to values, or None",
-            headers,
-        ));
-    };
-    for name in mapping.try_iter()? {
-        let name = name?;
-        if !name.is_instance_of::<PyString>() {
-            return Err(errors::wrong_type("the names of headers", "string", &name));
-        }
-    }
-    Ok(())
 }
 
 /// Warn about a lease that was not released. The warning runs Python code, which must not see an exception that is

@@ -33,6 +33,7 @@ mod permit;
 mod prefetch;
 mod queued;
 mod request;
+mod task_holding;
 mod timer;
 mod tree;
 mod watch;
@@ -43,6 +44,7 @@ pub(crate) use node::PyCapacity;
 pub(crate) use outcome::outcome_of;
 pub(crate) use permit::{CapacityClient, Next, TaskPermit, is_number};
 pub(crate) use prefetch::{PyPermitPrefetch, RunUsage};
+pub(crate) use task_holding::{TaskHolding, register_finder};
 
 use crate::coroutine::Native;
 use crate::coroutine::operation::Ready;

@@ -5,6 +5,10 @@ use pyo3::exceptions::{PyException, PyTimeoutError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
+use pyo3::types::{PyMapping, PyString};
+
+use super::lease::PyLease;
+use crate::errors;
 
 /// Return the outcome of work that raised an error. `headrace.task` classifies it; a cancellation and other errors that are no
 /// `Exception` say nothing about a server.
@@ -23,4 +27,29 @@ pub(crate) fn outcome_of(py: Python<'_>, error: &Bound<'_, PyAny>) -> PyResult<O
         "timed_out" => Outcome::TimedOut,
         _ => Outcome::Failed,
     })
+}
+
+/// Return whether a lease is that of the current task of a pool.
+pub(super) fn is_current(lease: &Bound<'_, PyLease>) -> PyResult<bool> {
+    let py = lease.py();
+    let module = py.import(intern!(py, "headrace.task._outcome"))?;
+    (module.call_method1(intern!(py, "is_current"), (lease,))?).is_truthy()
+}
+
+/// Refuse headers that are no mapping of strings.
+pub(super) fn check_headers(headers: &Bound<'_, PyAny>) -> PyResult<()> {
+    let Ok(mapping) = headers.cast::<PyMapping>() else {
+        return Err(errors::wrong_type(
+            "headers",
+            "mapping of names to values, or None",
+            headers,
+        ));
+    };
+    for name in mapping.try_iter()? {
+        let name = name?;
+        if !name.is_instance_of::<PyString>() {
+            return Err(errors::wrong_type("the names of headers", "string", &name));
+        }
+    }
+    Ok(())
 }

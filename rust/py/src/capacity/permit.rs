@@ -271,6 +271,17 @@ impl TaskPermit {
         }
     }
 
+    /// Return the id of the permit in its tree; `None` for a lease of another class.
+    #[inline]
+    pub(crate) fn id(&self, py: Python<'_>) -> Option<PermitId> {
+        match self {
+            Self::Native(permit) => Some(permit.id),
+            Self::Lease(lease) => {
+                (lease.bind(py).cast::<PyLease>().ok()).map(|lease| lease.get().id())
+            }
+        }
+    }
+
     /// Return the lease, if it is one.
     pub(crate) fn lease(&self) -> Option<&Py<PyAny>> {
         match self {

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use pyo3::exceptions::PyException;
 use pyo3::intern;
@@ -15,6 +15,7 @@ use super::event_queue::PyEventQueue;
 use super::feeder::Feeder;
 use super::readiness::State;
 use super::registry::Registry;
+use super::self_wait;
 use super::task_ids::PyTaskIds;
 use super::task_record::{Target, TaskRecord, TimeLimit};
 use super::task_spec::{Defaults, TaskSpec};
@@ -29,7 +30,7 @@ use crate::pull::source_pull::PulledSource;
 use crate::runtime::clock::Clock;
 
 /// The engine of one run: see the [module](super).
-#[pyclass(name = "Engine", frozen, module = "headrace._core")]
+#[pyclass(name = "Engine", frozen, weakref, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct PyEngine {
     /// The decisions that are left to Python: see `headrace.pool.policy`.
@@ -61,6 +62,8 @@ pub(crate) struct PyEngine {
     /// Whether a throttled answer cools the capacity down.
     pub(super) cools_down: bool,
     pub(super) factory: TaskFactory,
+    /// Whether a task had a cost of its own.
+    pub(super) has_costs: AtomicBool,
     /// Whether each step of a task is timed.
     pub(super) is_debug: bool,
     pub(super) registry: Registry,
@@ -103,6 +106,7 @@ impl PyEngine {
         cools_down: bool,
         debug: bool,
     ) -> PyResult<Self> {
+        self_wait::set_variable(inside_variable.bind(py));
         let prefetch = Bound::new(py, PyPermitPrefetch::new(capacity.clone().unbind()))?.unbind();
         Ok(Self {
             policy,
@@ -130,6 +134,7 @@ impl PyEngine {
             most_backing_off,
             cools_down,
             factory: TaskFactory::new(event_loop),
+            has_costs: AtomicBool::new(false),
             is_debug: debug,
             registry: Registry::default(),
             timers: GilCell::default(),
@@ -231,6 +236,7 @@ impl PyEngine {
     /// Cancel all tasks.
     fn cancel_all(slf: &Bound<'_, Self>) -> PyResult<()> {
         for id in slf.get().registry.ids(slf.py()) {
+            slf.get().recall(slf.py(), id);
             Self::cancel_task(slf, id)?;
         }
         Ok(())

@@ -44,6 +44,7 @@ mod listing;
 mod readiness;
 mod registry;
 mod request;
+mod self_wait;
 mod start;
 mod submitted;
 mod task_body;
@@ -61,6 +62,7 @@ use crate::object::freelist;
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    crate::capacity::register_finder(self_wait::find);
     Native::<event_queue::Take>::register(py)?;
     Native::<feeder::Feeder>::register(py)?;
     Native::<TaskCoroutine<task_body::TaskBody>>::register(py)?;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use headrace_core::capacity::PermitId;
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -19,6 +20,8 @@ pub(super) struct Running {
     pub(super) task: Option<Py<PyAny>>,
     /// The work that an executor runs. The record of any other task is in its coroutine.
     pub(super) submitted: Option<Box<Submitted>>,
+    /// The permit of its capacity; `None` for work of an executor.
+    pub(super) permit: Option<PermitId>,
     /// Whether the task was cancelled, which also disables its retries.
     pub(super) cancel_requested: bool,
     /// Whether the cancellation reached work that had not ended by itself.
@@ -41,6 +44,8 @@ pub(super) struct Submitted {
     pub(super) record: TaskRecord,
     /// `None` until `submit` has returned.
     pub(super) handle: Option<Py<PyAny>>,
+    /// Whether the end of the run cancelled the task before it was called. If it is never called, the next run gets it.
+    pub(super) is_recalled: bool,
 }
 
 traverse!(Submitted { record, handle });
@@ -134,6 +139,19 @@ impl Registry {
     pub(super) fn running(&self, py: Python<'_>) -> usize {
         let tasks = self.0.borrow(py);
         tasks.entries.len() - tasks.queued - tasks.backing_off
+    }
+
+    /// Call `look` with all running tasks.
+    pub(super) fn look_at_running<T>(
+        &self,
+        py: Python<'_>,
+        look: impl FnOnce(&mut dyn Iterator<Item = &Running>) -> T,
+    ) -> T {
+        let tasks = self.0.borrow(py);
+        look(&mut tasks.entries.values().filter_map(|entry| match entry {
+            Entry::Running(running) => Some(running),
+            Entry::Waiting(_) => None,
+        }))
     }
 
     /// Return the number of tasks that were never called.

@@ -1,6 +1,8 @@
 //! The path from an item of the source to the first step of its task.
 //! `feeder.rs` and `request.rs` call these methods of `Engine`.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -199,7 +201,10 @@ impl PyEngine {
             unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_Copy(context.as_ptr()))? };
         let mut call = spec.call;
         // A lease whose cost is a bare number has nothing to settle, so the task avoids the cost of the context variable.
-        call.has_lease = spec.cost.as_ref().is_some_and(|cost| !is_number(cost));
+        call.has_lease = spec.cost.as_ref().is_some_and(|cost| {
+            this.has_costs.store(true, Relaxed);
+            !is_number(cost)
+        });
         let now = match now {
             Some(now) => now,
             None => this.now(py)?,
@@ -224,6 +229,7 @@ impl PyEngine {
         let py = slf.py();
         let id = record.id;
         let running = Running {
+            permit: record.grant.as_ref().and_then(|grant| grant.id(py)),
             since: record.started.unwrap_or_default(),
             ..Running::default()
         };

@@ -22,6 +22,7 @@ use super::task_record::{Target, TaskRecord};
 use super::timers::Expiry;
 use crate::capacity::{TaskPermit, is_number};
 use crate::object::gil_cell::GilCell;
+use crate::runtime::asyncio::is_cancelled_error;
 
 /// The listener of one attempt of a task. Notifications have no effect after the attempt has ended or its work was detached.
 #[pyclass(name = "Listener", frozen, module = "headrace._core")]
@@ -72,7 +73,7 @@ impl PyListener {
 
     fn returned(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let engine = self.engine.bind(py);
-        let Some((mut record, running)) = self.take(py, None)? else {
+        let Some((mut record, running, _)) = self.take(py, None)? else {
             return Ok(());
         };
         engine.get().free(py, &mut record)?;
@@ -87,12 +88,19 @@ impl PyListener {
     fn raised(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
         let engine = self.engine.bind(py);
         let error = PyErr::from_value(error);
-        let Some((mut record, running)) = self.take(py, Some(&error))? else {
+        let Some((mut record, running, is_recalled)) = self.take(py, Some(&error))? else {
             return Ok(());
         };
         let never_began = (engine.get().policy.bind(py))
             .call_method1(intern!(py, "never_began"), (error.value(py),))?
             .is_truthy()?;
+        let is_uncalled = record.attempt == 0 || (never_began && record.attempt == 1);
+        if is_recalled && is_uncalled && (never_began || is_cancelled_error(py, &error)) {
+            engine.get().free(py, &mut record)?;
+            let arguments = (record.id, &record.item);
+            (engine.get().policy.bind(py)).call_method1(intern!(py, "keep"), arguments)?;
+            return engine.get().end(py, &mut record);
+        }
         if never_began {
             engine.get().free(py, &mut record)?;
             if self.emitter.borrow(py).is_some() {
@@ -158,11 +166,13 @@ impl PyListener {
     }
 
     /// Take the record and the state of work that has stopped. It still holds its capacity and its slot.
+    ///
+    /// The last value is whether the work was recalled.
     fn take(
         &self,
         py: Python<'_>,
         error: Option<&PyErr>,
-    ) -> PyResult<Option<(TaskRecord, Running)>> {
+    ) -> PyResult<Option<(TaskRecord, Running, bool)>> {
         let engine = self.engine.get();
         if self.has_ended.swap(true, Relaxed) {
             return Ok(None);
@@ -179,12 +189,13 @@ impl PyListener {
         let Some(work) = running.submitted.take() else {
             return Ok(None);
         };
+        let is_recalled = work.is_recalled;
         let mut record = work.record;
         engine.clear_timer(py, &mut record);
         if engine.client.is_adaptive() {
             engine.report(py, &mut record, error, running.timed_out)?;
         }
-        Ok(Some((record, running)))
+        Ok(Some((record, running, is_recalled)))
     }
 }
 
@@ -238,6 +249,7 @@ impl PyEngine {
             submitted: Some(Box::new(Submitted {
                 record,
                 handle: None,
+                is_recalled: false,
             })),
             ..Running::default()
         };
@@ -261,6 +273,15 @@ impl PyEngine {
                 .get()
                 .raised(py, error.into_value(py).into_bound(py).into_any()),
         }
+    }
+
+    /// Mark a task that was submitted and not called, before the end of the run cancels it.
+    pub(super) fn recall(&self, py: Python<'_>, id: u64) {
+        self.registry.with_running(py, id, |running| {
+            if let Some(work) = &mut running.submitted {
+                work.is_recalled = work.record.attempt == 0 && !running.cancel_requested;
+            }
+        });
     }
 
     /// Submit work that was lost before it began again.

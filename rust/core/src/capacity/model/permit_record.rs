@@ -25,7 +25,7 @@ pub(in crate::capacity) struct PermitRecord {
     pub(in crate::capacity) owner: Option<OwnerId>,
     /// Whether it is in the list of its owner's permits. Uncharged permits are searched instead.
     pub(in crate::capacity) is_listed: bool,
-    /// Whether its duration was reported to adaptive limits.
+    /// Whether a result was reported to adaptive limits.
     pub(in crate::capacity) is_reported: bool,
     /// Its neighbours in that list.
     pub(in crate::capacity) older: u32,

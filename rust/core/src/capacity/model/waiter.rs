@@ -2,7 +2,7 @@
 //! `policy/dispatch.rs` grants it.
 
 use crate::capacity::index::run_list::{Linked, Links};
-use crate::capacity::{AcquireError, AlarmId, Cost, OwnerId, Time};
+use crate::capacity::{AcquireError, AlarmId, Cost, OwnerId};
 use crate::sync::Key;
 use std::task::Waker;
 
@@ -22,8 +22,8 @@ pub(in crate::capacity) struct Rank {
 pub(in crate::capacity) struct Waiter {
     pub(in crate::capacity) node: u32,
     pub(in crate::capacity) rank: Rank,
-    /// The time at which it was queued.
-    pub(in crate::capacity) since: Time,
+    /// The rank is earlier than the arrival by as many steps.
+    pub(in crate::capacity) priority: i32,
     pub(in crate::capacity) cost: Cost,
     pub(in crate::capacity) wants: Wants,
     pub(in crate::capacity) alarm: Option<Key>,
@@ -37,8 +37,8 @@ pub(in crate::capacity) struct Waiter {
     pub(in crate::capacity) was_next: bool,
     /// The number of its reservations.
     pub(in crate::capacity) reserved: u32,
-    /// The number of rates whose head it is.
-    pub(in crate::capacity) rates_headed: u32,
+    /// The number of rates whose head it is: at most the depth of the tree times the rates of its cost.
+    pub(in crate::capacity) rates_headed: u16,
     /// Its neighbours in its run, if it is behind the offered waiters.
     pub(in crate::capacity) links: Links,
 }
@@ -57,7 +57,7 @@ impl Waiter {
     pub(in crate::capacity) fn new(
         node: u32,
         rank: Rank,
-        since: Time,
+        priority: i32,
         cost: Cost,
         wants: Wants,
         alarm: Option<AlarmId>,
@@ -65,7 +65,7 @@ impl Waiter {
         Self {
             node,
             rank,
-            since,
+            priority,
             cost,
             wants,
             alarm: alarm.map(|alarm| alarm.0),

@@ -87,9 +87,12 @@ impl State {
         let Some(record) = self.permits.get_mut(key) else {
             return;
         };
-        let is_first = !std::mem::replace(&mut record.is_reported, true);
-        if !is_first && outcome == Outcome::Done {
-            return;
+        let is_first = !record.is_reported;
+        if outcome == Outcome::Done {
+            if !is_first {
+                return;
+            }
+            record.is_reported = true;
         }
         let (node, since, cost) = (record.node, record.since, record.cost.clone());
         let now = self.read_clock();
@@ -137,6 +140,7 @@ impl State {
         if let Some(resource) = self.nodes.at_mut(node).resource_mut(id) {
             resource.apply_controller(now);
         }
+        self.rescale_floors(node);
     }
 
     /// Return whether a waiter would be granted if the limit of this resource, which is adaptive, were higher.
@@ -147,7 +151,9 @@ impl State {
         let lacks = |resource: &Resource, permits| {
             resource.demand.len() > 0 && resource.is_blocked(resource.demand.least(), now, permits)
         };
-        let lacks_here = |resource: &Resource| lacks(resource, here.permits);
+        let lacks_here = |resource: &Resource| {
+            lacks(resource, here.permits) && !resource.is_held_off(now, here.permits)
+        };
         if !is_first || !here.resource(id).is_some_and(lacks_here) {
             return false;
         }
@@ -157,7 +163,8 @@ impl State {
             let above = self.nodes.at(at);
             above.is_held_off(now)
                 || above.resources.iter().any(|resource| {
-                    resource.controller().is_none()
+                    let is_fixed = resource.controller().is_none();
+                    (is_fixed || resource.is_held_off(now, above.permits))
                         && resource.demand.len() == above.offered
                         && lacks(resource, above.permits)
                 })

@@ -103,7 +103,7 @@ impl State {
         let waiter = self.join(Waiter::new(
             node,
             rank,
-            self.now,
+            request.priority,
             cost,
             wants,
             request.alarm,
@@ -171,7 +171,7 @@ impl State {
         let waiter = self.join(Waiter::new(
             node,
             rank,
-            self.now,
+            0,
             cost,
             Wants::Again(permit),
             alarm,

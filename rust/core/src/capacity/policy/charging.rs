@@ -373,6 +373,21 @@ impl State {
         }
     }
 
+    /// Assign a permit without an owner to `owner`.
+    pub(in crate::capacity) fn own(&mut self, key: Key, owner: OwnerId) {
+        let Some(record) = self.permits.get_mut(key) else {
+            return;
+        };
+        if record.owner.is_some() {
+            return;
+        }
+        record.owner = Some(owner);
+        // An uncharged permit is listed when it is charged.
+        if !record.is_uncharged() {
+            self.list(key.index());
+        }
+    }
+
     fn unlist(&mut self, permit: u32) {
         let record = self.permits.at(permit);
         let Some(owner) = record.owner else {

@@ -48,8 +48,13 @@ type Found = Result<u32, usize>;
 /// Return the ceiling of slots of a node after a change of its limits. A limit of 0 pauses, and keeps the last one.
 fn new_ceiling(limits: &[(ResourceId, Limit)], last: Option<u64>) -> Option<u64> {
     limits.iter().find_map(|&(id, limit)| match limit {
-        Limit::Slots(slots) if id == ResourceId::SLOTS && slots.is_zero() => last,
-        Limit::Slots(slots) if id == ResourceId::SLOTS => Some(slots.as_micros()),
+        Limit::Slots(most) | Limit::Adaptive { maximum: most, .. } if id == ResourceId::SLOTS => {
+            if most.is_zero() {
+                last
+            } else {
+                Some(most.as_micros())
+            }
+        }
         _ => None,
     })
 }
