@@ -379,7 +379,8 @@ async def test_weights_hold_while_the_limit_adapts() -> None:
                 yield Task(call, number)
 
         source = SourceIterObj(calls())
-        async with HierarchicalTaskPoolRunner(source, children[number]).run_tasks() as events:
+        runner = HierarchicalTaskPoolRunner(source, children[number], cooldown=False)
+        async with runner.run_tasks() as events:
             async for _ in events:
                 pass
 

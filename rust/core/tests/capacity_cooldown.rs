@@ -20,8 +20,8 @@ fn queue(world: &World, node: NodeId) -> Task<Acquire> {
     Task::new(world.tree.acquire(AcquireRequest::slots(node, 1)))
 }
 
-fn seconds(seconds: f64) -> Option<Duration> {
-    Some(Duration::from_secs_f64(seconds))
+fn seconds(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
 }
 
 fn cooldown(world: &World, node: NodeId) -> Option<Cooldown> {
@@ -44,7 +44,7 @@ fn nothing_is_granted_below_a_cooled_node_and_siblings_continue() {
     let (world, one, other) = siblings();
     let leaf = world.add(one, 40);
     assert_eq!(
-        world.tree.cool_down(one, None, seconds(7.0)),
+        world.tree.cool_down(one, None, Some(seconds(7.0))),
         Ok(Duration::from_secs(7))
     );
     let mut waiters = [world.waits(one, 1), world.waits(leaf, 1)];
@@ -79,7 +79,7 @@ fn cooled_resource_delays_only_the_requests_that_need_it() {
     let both = world.tree.add(root, NodeOptions::new(limits)).unwrap();
     world
         .tree
-        .cool_down(both, Some(memory), seconds(1.0))
+        .cool_down(both, Some(memory), Some(seconds(1.0)))
         .unwrap();
     let cost = Cost::of(memory, units(1)).unwrap();
     let mut waiter = world.waits_ask(AcquireRequest::new(both, cost));
@@ -93,15 +93,15 @@ fn calls_of_one_moment_are_one_event_and_the_latest_deadline_counts() {
     let (world, one, _) = siblings();
     let held: Vec<_> = (0..40).map(|_| world.take(one, 1)).collect();
     for permit in held {
-        world.tree.cool_down(one, None, seconds(1.0)).unwrap();
+        world.tree.cool_down(one, None, Some(seconds(1.0))).unwrap();
         world.release(permit);
     }
     assert_eq!(
-        world.tree.cool_down(one, None, seconds(2.0)),
+        world.tree.cool_down(one, None, Some(seconds(2.0))),
         Ok(Duration::from_secs(2))
     );
     assert_eq!(
-        world.tree.cool_down(one, None, seconds(0.5)),
+        world.tree.cool_down(one, None, Some(seconds(0.5))),
         Ok(Duration::from_secs(2))
     );
     assert_eq!(
@@ -113,7 +113,7 @@ fn calls_of_one_moment_are_one_event_and_the_latest_deadline_counts() {
     // A late answer to a call from before is of this event, too.
     world.pass(2.0);
     world.pass(1.0);
-    world.tree.cool_down(one, None, seconds(1.0)).unwrap();
+    world.tree.cool_down(one, None, Some(seconds(1.0))).unwrap();
     assert_eq!(cooldown(&world, one).unwrap().events, 2);
 }
 
@@ -187,7 +187,7 @@ fn ramp_doubles_to_half_of_what_was_held_and_then_each_second() {
         (before.remove(0), before)
     };
     for permit in before {
-        world.tree.cool_down(one, None, seconds(1.0)).unwrap();
+        world.tree.cool_down(one, None, Some(seconds(1.0))).unwrap();
         world.release(permit);
     }
     // One permit from before is held all the time, and does not count.
@@ -214,7 +214,7 @@ fn ramp_doubles_to_half_of_what_was_held_and_then_each_second() {
 #[test]
 fn ramp_ends_by_time_alone() {
     let (world, one, _) = siblings();
-    world.tree.cool_down(one, None, seconds(1.0)).unwrap();
+    world.tree.cool_down(one, None, Some(seconds(1.0))).unwrap();
     world.clock.advance(Duration::from_secs(1));
     assert_eq!(cooldown(&world, one).unwrap().window, Some(1));
     world.clock.advance(Duration::from_secs(6));
@@ -227,8 +227,11 @@ fn ramp_ends_by_time_alone() {
 #[test]
 fn resize_and_close_during_a_cooldown() {
     let (world, one, other) = siblings();
-    world.tree.cool_down(one, None, seconds(1.0)).unwrap();
-    world.tree.cool_down(other, None, seconds(1.0)).unwrap();
+    world.tree.cool_down(one, None, Some(seconds(1.0))).unwrap();
+    world
+        .tree
+        .cool_down(other, None, Some(seconds(1.0)))
+        .unwrap();
     let mut waiters: Vec<_> = (0..4).map(|_| world.waits(one, 1)).collect();
     let mut failing = world.waits(other, 1);
     world
@@ -237,7 +240,12 @@ fn resize_and_close_during_a_cooldown() {
         .unwrap();
     world.tree.close(other);
     assert!(matches!(failing.poll(), Poll::Ready(Err(_))));
-    assert!(world.tree.cool_down(other, None, seconds(1.0)).is_err());
+    assert!(
+        world
+            .tree
+            .cool_down(other, None, Some(seconds(1.0)))
+            .is_err()
+    );
     assert!(waiters.iter_mut().all(|waiter| waiter.wakes() == 0));
     world.pass(1.0);
     let first = granted(&mut waiters[0]);
@@ -267,7 +275,7 @@ fn cooled_node_neither_saves_up_a_share_nor_loses_one() {
         }
     };
     (0..200).for_each(|_| round(&mut waiters, &mut counts));
-    world.tree.cool_down(one, None, seconds(5.0)).unwrap();
+    world.tree.cool_down(one, None, Some(seconds(5.0))).unwrap();
     counts = [0, 0];
     while world.tree.now() < at(15.0) {
         let before = world.tree.now();
@@ -304,9 +312,9 @@ fn request_in_front_keeps_its_place() {
 fn time_of_cooldowns_is_counted_once_where_they_overlap() {
     let (world, one, _) = siblings();
     assert_eq!(world.tree.cooled(one), (Duration::ZERO, Duration::ZERO));
-    world.tree.cool_down(one, None, seconds(2.0)).unwrap();
+    world.tree.cool_down(one, None, Some(seconds(2.0))).unwrap();
     world.pass(1.0);
-    world.tree.cool_down(one, None, seconds(2.0)).unwrap();
+    world.tree.cool_down(one, None, Some(seconds(2.0))).unwrap();
     assert_eq!(
         world.tree.cooled(one),
         (Duration::from_secs(1), Duration::from_secs(2))

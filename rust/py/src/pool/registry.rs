@@ -15,6 +15,7 @@ use crate::runtime::asyncio;
 
 /// The state of a task that was called and has not stopped.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent")]
 pub(super) struct Running {
     /// The asyncio task in which the task runs; `None` during its first step, and for work of an executor.
     pub(super) task: Option<Py<PyAny>>,
