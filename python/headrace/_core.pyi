@@ -138,7 +138,9 @@ class MapKernel:
 
 class ConcurrentCalls:
     is_ended: bool
-    def __new__(cls, kernel: MapKernel, operator: str, *args: Any, ordered: bool) -> Self: ...
+    def __new__(
+        cls, kernel: MapKernel, operator: str, *_args: Any, ordered: bool, **_kwargs: Any
+    ) -> Self: ...
     def pull(self) -> Coroutine[Any, Any, Any]: ...
     def feed(
         self, source: AsyncIterator[Any], event_loop: AbstractEventLoop

@@ -101,7 +101,8 @@ class CapacitySource(Uncopied, _core.Capacity):
         if parent is not None and any(node is self for node in _path(parent)):
             raise ValueError(f"parent must not be the capacity itself or below it, got {parent!r}")
         super().__init__(to_core(limits), parent, weight, name, clock)
-        self.floor = floor
+        if type(floor) is not int or floor:
+            self.floor = floor
         # A list of one element: the core replaces the element in the same atomic step as its own limits.
         self._current: list[Mapping[str, Limit]] = [MappingProxyType(limits)]
         self._is_adaptive = any(isinstance(one, AdaptiveLimit) for one in limits.values())

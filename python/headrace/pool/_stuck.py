@@ -202,7 +202,8 @@ class _Look:
                 return f"waits for run {run.config.name}" if is_waiting else None
         if last is None or not isinstance(last, asyncio.Future):
             return None
-        awaited = _tasks_behind(last, loop)
+        # Without the object, checkers do not know its result type.
+        awaited = _tasks_behind(cast("Any", last), loop)
         if awaited and all(self._wait(one, node, permits, seen) for one in awaited):
             return f"waits for task {awaited[0].get_name()!r}"
         return None

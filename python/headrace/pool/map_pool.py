@@ -175,7 +175,7 @@ class _Calls(Generic[OUT]):
     async def _first_result(self) -> OUT:
         if self._run is None:
             self._run = self.runner.run_tasks(close_source=True)
-        self._events = self._run._begin()
+        self._events = self._run._begin()  # pyright: ignore[reportPrivateUsage]
         result: OUT = await self._events.take_result(self._as_error)
         return result
 
