@@ -273,6 +273,9 @@ impl Options {
     }
 }
 
+/// Selects one of the options.
+type Selector = fn(&mut Options) -> &mut Option<Py<PyAny>>;
+
 /// The options that the caller passed.
 #[derive(Default)]
 struct Given {
@@ -314,8 +317,7 @@ impl Given {
             }
             _ => {}
         }
-        type Of = fn(&mut Options) -> &mut Option<Py<PyAny>>;
-        let (is_valid, of): (bool, Of) = match name {
+        let (is_valid, of): (bool, Selector) = match name {
             "timeout" => (is_time_limit(&value), |options| &mut options.timeout),
             "queue_timeout" => (is_time_limit(&value), |options| &mut options.queue_timeout),
             "retry" => (false, |options| &mut options.retry),
