@@ -43,7 +43,7 @@ async def result_of(run: Any) -> Any:
 
 @pytest.mark.parametrize("work", TIMED)
 def test_headrace_and_hand_written_code_agree(work: Any) -> None:
-    with work.runner() as runner:
+    with asyncio.Runner(loop_factory=work.loop) as runner:
         found = runner.run(result_of(work.libraries["headrace"]))
         assert found == runner.run(result_of(work.by_hand))
 

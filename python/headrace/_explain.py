@@ -433,16 +433,17 @@ def _sorted_out(*kinds: type) -> list[list[Any]]:
     objects = gc.get_objects()
     # By their types, not by `isinstance`, which may call `__class__` of a foreign object.
     lists: list[list[Any]] = [[] for _ in kinds]
-    types: set[type] = set(map(type, objects))
+    # By their ids: a class may be unhashable.
+    types: dict[int, type] = {id(type(one)): type(one) for one in objects}
     wanted = {
-        kind: found
-        for kind in types
+        number: found
+        for number, kind in types.items()
         for base, found in zip(kinds, lists, strict=True)
-        if base in kind.__mro__
+        if any(one is base for one in kind.__mro__)
     }
-    for one, kind in zip(objects, map(type, objects), strict=True):
-        if kind in wanted:
-            wanted[kind].append(one)
+    for one in objects:
+        if (found := wanted.get(id(type(one)))) is not None:
+            found.append(one)
     return lists
 
 

@@ -3,9 +3,9 @@
 The usual cause is a task of a pool that starts another pool under its own capacity, and waits for it. When all slots are held by such
 tasks, none of their inner runs can call a task, and no slot is ever released.
 
-A tree is watched only while it has waiters. Its first waiter starts a timer of its event loop, which ends when there are none. At each
-call the watch looks for a node whose slots are all held by tasks that wait for the node. It warns if two looks in succession find the
-same one, since a look may fall between the release of a slot and its next grant.
+A tree is watched only while it has waiters. Its first waiter starts the timer of its event loop, which ends when no tree there has any.
+At each call the watch looks for a node whose slots are all held by tasks that wait for the node. It warns if two looks in succession find
+the same one, since a look may fall between the release of a slot and its next grant.
 
 A task *waits for a node* if one of these holds:
 
@@ -25,6 +25,7 @@ import gc
 import warnings
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from weakref import WeakKeyDictionary
 
 from headrace._core import known_tasks, tree_activity, tree_unwatched
 from headrace._internal.await_chain import chain_of, foreign_objects
@@ -52,48 +53,69 @@ Episode: TypeAlias = tuple[int, frozenset[int]]
 """A node that is stuck, and the permits that hold its slots."""
 
 
+class LoopWatch:
+    """Looks at the trees of one event loop that have waiters. It refers neither to the trees nor to the loop."""
+
+    def __init__(self) -> None:
+        self._watches: WeakKeyDictionary[TreeRef, Watch] = WeakKeyDictionary()
+        self._has_timer = False
+
+    def add(self, tree: TreeRef, loop: asyncio.AbstractEventLoop) -> None:
+        """Watch a tree."""
+        self._watches[tree] = Watch()
+        self._set_timer(loop)
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._has_timer:
+            self._has_timer = True
+            call_later_idle(loop, INTERVAL, self._look)
+
+    def _look(self) -> None:
+        self._has_timer = False
+        stuck: list[Stuck] = []
+        for tree, watch in list(self._watches.items()):
+            try:
+                found = watch.look(tree)
+            except HeadraceError:
+                # The tree belongs to the parent of this process, or is broken.
+                del self._watches[tree]
+                continue
+            if not watch.is_over:
+                stuck += [] if found is None else [found]
+                continue
+            del self._watches[tree]
+            tree_unwatched(tree)
+        if self._watches:
+            self._set_timer(asyncio.get_running_loop())
+        for one in stuck:
+            # The warning may be turned into an error, which the event loop reports.
+            warnings.warn(str(one), DeadlockWarning, stacklevel=2)
+
+
 class Watch:
-    """Looks at a tree while it has waiters.
+    """The looks at one tree."""
 
-    Args:
-        tree: A weak reference to the tree.
-        loop: The event loop of its first waiter.
-    """
-
-    def __init__(self, tree: ref[TreeRef], loop: asyncio.AbstractEventLoop) -> None:
-        self._tree = tree
-        self._loop = loop
+    def __init__(self) -> None:
+        self.is_over: bool = False
+        """Whether the tree has no waiter left."""
         self._granted = -1
         # The episode of the last look, and the one that was warned of.
         self._found: Episode | None = None
         self._warned: Episode | None = None
-        self._set_timer()
 
-    def _set_timer(self) -> None:
-        call_later_idle(self._loop, INTERVAL, self._look)
-
-    def _look(self) -> None:
-        tree = self._tree()
-        if tree is None:
-            return
-        try:
-            granted, waiting = tree_activity(tree)
-        except HeadraceError:
-            # The tree belongs to the parent of this process, or is broken.
-            return
-        if not waiting:
-            tree_unwatched(tree)
-            return
-        self._set_timer()
+    def look(self, tree: TreeRef) -> Stuck | None:
+        """Return a node to warn of."""
+        granted, waiting = tree_activity(tree)
+        self.is_over = not waiting
         is_idle, self._granted = granted == self._granted, granted
-        if not is_idle and waiting > MOST:
-            return
+        if self.is_over or (not is_idle and waiting > MOST):
+            return None
         stuck = Stuck.find(tree)
         before, self._found = self._found, None if stuck is None else stuck.episode
-        if stuck is not None and before == stuck.episode != self._warned:
-            self._warned = stuck.episode
-            # The warning may be turned into an error, which the event loop reports.
-            warnings.warn(str(stuck), DeadlockWarning, stacklevel=2)
+        if stuck is None or before != stuck.episode or stuck.episode == self._warned:
+            return None
+        self._warned = stuck.episode
+        return stuck
 
 
 class Stuck:
@@ -263,4 +285,9 @@ def _leads_to(task: asyncio.Task[Any], future: asyncio.Future[Any]) -> bool:
 
 def watch(tree: ref[TreeRef], loop: asyncio.AbstractEventLoop) -> None:
     """Watch a tree that gets its first waiter."""
-    Watch(tree, loop)
+    referent = tree()
+    if referent is not None:
+        _watches.setdefault(loop, LoopWatch()).add(referent, loop)
+
+
+_watches: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopWatch] = WeakKeyDictionary()
