@@ -24,6 +24,7 @@ impl<T> Default for SortedSet<T> {
 }
 
 impl<T: Copy + Ord> SortedSet<T> {
+    #[cfg(debug_assertions)]
     #[inline]
     pub(in crate::capacity) fn is_empty(&self) -> bool {
         self.few.is_empty() && self.many.is_empty()
