@@ -2,6 +2,7 @@
 //! `policy/admission.rs` answers it.
 
 use super::{AlarmId, Cost, NodeId, OwnerId};
+use std::num::NonZeroU32;
 
 /// A request for a cost at a node.
 #[derive(Clone, Debug)]
@@ -13,7 +14,7 @@ pub struct AcquireRequest {
     /// Each step counts as an arrival [`Settings::ageing`](super::Settings::ageing) earlier. Default: 0.
     pub priority: i32,
     /// Its place in front of all requests of the queue that have none, whatever their priority; the lowest is first. Default: none.
-    pub front: Option<u64>,
+    pub front: Option<NonZeroU32>,
     /// The owner, whose permits decide whether the request would wait for itself. Default: none.
     pub owner: Option<OwnerId>,
     /// The alarm whose timer serves the waiter. Default: none; then another one has to call [`Tree::tick`](super::Tree::tick).
@@ -51,11 +52,13 @@ impl AcquireRequest {
         self
     }
 
-    /// Put it in front of the wait queue, for a caller that was granted before and keeps its place. The lowest `order` is first.
+    /// Put it in front of the wait queue, for a caller that was granted before and keeps its place. The lowest `order` is first; 0 and
+    /// 1 are equal, and so are all from 2^32 - 1 on, which keeps a request small.
     #[must_use]
     #[inline]
     pub fn in_front(mut self, order: u64) -> Self {
-        self.front = Some(order);
+        let order = u32::try_from(order).unwrap_or(u32::MAX);
+        self.front = Some(NonZeroU32::new(order).unwrap_or(NonZeroU32::MIN));
         self
     }
 

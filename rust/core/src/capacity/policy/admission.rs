@@ -95,8 +95,8 @@ impl State {
         self.dispatch(wakes);
         let mut rank = self.next_rank(request.priority);
         if let Some(order) = request.front {
-            // Below any time, and in order up to 2^62.
-            let order = i64::try_from(order).map_or(i64::MAX / 2, |order| order.min(i64::MAX / 2));
+            // Below any time.
+            let order = i64::from(order.get());
             rank.due = i64::MIN + order;
         }
         let (cost, wants) = (request.cost.clone(), Wants::New(request.owner));
