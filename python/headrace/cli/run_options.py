@@ -1,4 +1,7 @@
-"""`RunOptions`: the limits, the cost of a call, the retries and the timeout of a run, for `map`, `groups` and the report."""
+"""`RunOptions`: the limits, the cost of a call, the retries and the timeout of `headrace map`. `main` creates it.
+
+`map` makes the capacity, the options of the runners and the rates of the report from it. `groups` calls only `get_field`.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +29,15 @@ class RunOptions:
     """Options that concern the capacity and the runners."""
 
     limit: int
-    """How many calls may run at once."""
+    """The maximum number of running calls."""
     rate: Rate | None
-    """How many calls may start in a period; None for no limit."""
+    """The maximum number of calls that start in a period; None for no limit."""
     tokens: str | None
     """The field with the number of tokens that a call uses; None if tokens are not counted."""
     token_rate: Rate | None
-    """How many tokens may be used in a period."""
+    """The maximum number of tokens that are used in a period."""
     retries: int
-    """How many times a failed record is retried."""
+    """The maximum number of retries of a failed record."""
     timeout: float | None
     """The seconds that a call may take; None for no limit."""
     stall_after: float | None = 60.0

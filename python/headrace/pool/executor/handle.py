@@ -1,6 +1,7 @@
 """`Handle` and `Listener`: the protocols between an executor and a pool for one piece of submitted work.
 
-`ThreadExecutor`, `LoopExecutor` and `Submission` use them.
+Executors return a `Handle` and call a `Listener`; `Submission` is both. The engine (`rust/py/src/pool/submitted.rs`) calls the `Handle`
+and implements the `Listener`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""`LoopExecutor`: runs each task on the event loop, as its own `asyncio.Task`.
+"""`LoopExecutor`: runs each task on the event loop, as its own `asyncio.Task`. A runner with `executor=LoopExecutor()` uses it.
 
-A run without an executor does not use the class: its engine calls the tasks natively, and `drive` for results that are not
-coroutines. The class is the reference implementation of the protocol, and runs the same functions. `Policy` calls `drive` and `call`.
-`Run` calls `error_of`.
+It is the reference implementation of the protocol. A run without an executor uses only functions of this module: `Policy` calls `call`
+and `drive`, and `Run` calls `error_of`.
 
-`asyncio.current_task()`, `asyncio.timeout`, cancellation and done-callbacks therefore work as usual in it. From CPython
+`asyncio.current_task()`, `asyncio.timeout`, cancellation and done-callbacks work as usual in a task. From CPython
 3.12 on, the asyncio task is started eagerly: a task that never waits costs no event-loop iteration.
 """
 

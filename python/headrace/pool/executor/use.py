@@ -1,7 +1,7 @@
 """`ExecutorUse`: the use of an executor by one run. `Run` has one for its threads and one for the executor that the user has passed.
 
-Runs may share an executor. Its slots are therefore counted for all of them, in `_SharedSlots`, and a run that has found no free slot is
-notified in FIFO order when one is returned or when the capabilities change.
+Runs may share an executor. `_SharedSlots` counts its slots for all of them. It notifies the runs that wait for a slot in FIFO order: one
+run when a slot is returned, all when the capabilities change.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ExecutorUse:
 
     def __init__(self, executor: Executor, *, is_owned: bool) -> None:
         self.executor = executor
-        # Until the run has ended, since it refers to the run.
+        # None after the run, to which it refers.
         self._freed: Callable[[], object] | None = None
         self._is_owned = is_owned
         self._slots: _SharedSlots | None = None

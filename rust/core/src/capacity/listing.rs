@@ -1,7 +1,8 @@
-//! `Holder`, `WaitingRequest` and `HeldOff`: what a tree holds and what waits for it, one by one. For displays that explain a wait.
+//! `Holder`, `WaitingRequest` and `HeldOff`: the permits, the waiting requests and the hold-offs of a tree, one by one.
+//! `rust/py/src/capacity/listing.rs` reads them for `headrace.explain()` and the warning of stuck trees.
 //!
-//! The lists are read in pages, each under the lock for a short time. So the pages are of different moments, and an entry that is
-//! added or removed meanwhile may be missing.
+//! The lists are read in pages, each under the lock for a short time. The pages show different moments. An entry that is added or
+//! removed in between may be missing.
 
 use super::index::NIL;
 use super::model::permit_record::Held;

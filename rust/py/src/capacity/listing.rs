@@ -1,6 +1,6 @@
-//! Lists what a tree of capacities holds and what waits for it, for `headrace.explain()` and the warning of stuck trees.
+//! The nodes, permits and waiters of a tree of capacities, as Python tuples, for `headrace.explain()` and the warning of stuck trees.
 //!
-//! The lists are read in pages, each under the lock of the tree for a short time. Python objects are made between them.
+//! The lists are read in pages, each under the lock of the tree for a short time. Python objects are made between two pages.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `dedupe`: emits each item once.
+//! `dedupe`: drops repeated items.
 //! The `dedupe` classes in `headrace/pull/transform.py` and `headrace/push/transform.py` use it.
 
 use pyo3::prelude::*;

@@ -1,5 +1,5 @@
 //! `PyEmitter`: the object through which a task that yields values reports them.
-//! `task_body.rs` and `submitted.rs` make it.
+//! `task_body.rs` and `submitted.rs` make it. `stream` in `executor/loop.py` calls it.
 
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -1,9 +1,9 @@
 //! The timers of a run: timeouts, delays before retries and queue timeouts, with one handle on the event loop.
-//! `Engine` holds them; `start.rs`, `completion.rs` and `submitted.rs` set and clear them.
+//! `PyEngine` holds them. `start.rs`, `completion.rs` and `submitted.rs` set and clear them; `request.rs` clears them.
 //!
 //! A task has at most one timer at a time. The queue is sorted by deadline. Adding or removing a timer is O(log n) in the number of
-//! timers. Removing a timer does not change the handle; a handle that fires too early is set again. So many tasks with the same long
-//! timeout add no work to the event loop.
+//! timers. Removing a timer does not change the handle; a handle that fires too early is set again. Therefore tasks with the same
+//! long timeout add no work to the event loop.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::OccupiedEntry;
