@@ -434,15 +434,15 @@ def _sorted_out(*kinds: type) -> list[list[Any]]:
     # By their types, not by `isinstance`, which may call `__class__` of a foreign object.
     lists: list[list[Any]] = [[] for _ in kinds]
     # By their ids: a class may be unhashable.
-    types: dict[int, type] = {id(type(one)): type(one) for one in objects}
+    types: list[type[Any]] = list(map(type, objects))
     wanted = {
         number: found
-        for number, kind in types.items()
+        for number, kind in {id(kind): kind for kind in types}.items()
         for base, found in zip(kinds, lists, strict=True)
         if any(one is base for one in kind.__mro__)
     }
-    for one in objects:
-        if (found := wanted.get(id(type(one)))) is not None:
+    for one, kind in zip(objects, types, strict=True):
+        if (found := wanted.get(id(kind))) is not None:
             found.append(one)
     return lists
 
