@@ -31,8 +31,8 @@ class InnerWait:
     __slots__ = ("cancels", "released", "task_id")
 
     def __init__(self, loop: AbstractEventLoop, task_id: int | None, *, cancels: bool) -> None:
-        self.task_id = task_id
-        self.cancels = cancels
+        self.task_id: int | None = task_id
+        self.cancels: bool = cancels
         self.released: Future[None] = loop.create_future()
 
 

@@ -99,12 +99,12 @@ class Run:
         self._clock: Callable[[], float]
         self._feeder: asyncio.Task[None] | None = None
         # Whether the feeder pulls the source.
-        self.is_feeding = False
+        self.is_feeding: bool = False
         self._stall_watch: StallWatch | None = None
         # The reason for which the feeder calls no task, if it is not the source or the capacity, and since when.
         self.blocked: tuple[str, float] | None = None
         # The thread of the event loop; set when the run starts.
-        self.thread = 0
+        self.thread: int = 0
         # Whether the run itself cancelled the feeder.
         self._stopped = False
         self._idle: asyncio.Future[None] | None = None
