@@ -94,9 +94,12 @@ __all__ = [
     "drop_push",
     "end_closing",
     "end_push",
+    "engine_stalled",
+    "engine_tasks",
     "flush_push",
     "for_each",
     "install_native_anext",
+    "known_tasks",
     "link_status",
     "pin_to_loop",
     "private_layouts",
@@ -104,9 +107,14 @@ __all__ = [
     "restart",
     "return_item",
     "set_lease_variable",
+    "set_tree_watcher",
     "set_yield_budget",
     "settle_push",
     "stock",
+    "tree_activity",
+    "tree_listing",
+    "tree_of",
+    "tree_unwatched",
     "unpin",
     "upstream",
 ]
@@ -136,6 +144,7 @@ class MapKernel:
     def __new__(cls, transform: Callable[[Any], Any], raw: bool = False) -> MapKernel: ...
     transform: Callable[[Any], Any]
 
+@disjoint_base
 class ConcurrentCalls:
     is_ended: bool
     def __new__(
@@ -598,6 +607,7 @@ class Lease:
         self, _kind: object = None, _error: object = None, _traceback: object = None, /
     ) -> None: ...
 
+@type_check_only
 @final
 class TreeRef: ...
 
@@ -644,10 +654,24 @@ def reduce(
 @disjoint_base
 class TaskBase:
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
-    def __init__(self, fn: Callable[..., object], /, *args: Any, **options: Any) -> None: ...
-    def _restore(
+    def __init__(
         self,
         fn: Callable[..., object],
+        /,
+        *args: Any,
+        key: Hashable = None,
+        cost: Cost = 1,
+        priority: int = 0,
+        thread: bool = False,
+        timeout: float | None = None,
+        queue_timeout: float | None = None,
+        retry: Retry | int | None = None,
+        on_complete: Callable[[Any], object] | None = None,
+        on_error: Callable[[BaseException], object] | None = None,
+    ) -> None: ...
+    def _restore(
+        self,
+        fn_: Callable[..., object],
         args: tuple[Any, ...],
         options: dict[str, Any],
         context: Context | None,
