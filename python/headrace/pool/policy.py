@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -37,13 +36,15 @@ class PolicyOwner(Protocol):
     loop: asyncio.AbstractEventLoop
     events: EventQueue
     context: Context
-    threads: ExecutorUse
-    given: ExecutorUse | None
     end: End
 
     @property
     def engine(self) -> Engine:
         """The engine."""
+        ...
+
+    def executor_use(self, is_given: bool) -> ExecutorUse:
+        """Return the use of the user's executor, or of the threads of the run."""
         ...
 
     def idle(self) -> None:
@@ -211,25 +212,25 @@ class Policy:
 
     def can_cancel(self, is_given: bool) -> bool:
         """Return whether an executor can cancel work: that of the user, or the threads of the run."""
-        return self._use(is_given).can_cancel
+        return self._run.executor_use(is_given).can_cancel
 
     def take_slot(self) -> bool:
         """Take a slot of the user's executor. If none is free, the engine is notified when one may be."""
-        return self._use(True).take_slot()
+        return self._run.executor_use(True).take_slot()
 
     def return_slot(self) -> None:
         """Return a slot to the user's executor."""
-        self._use(True).return_slot()
+        self._run.executor_use(True).return_slot()
 
     def slot_returner(self) -> Callable[[], None]:
         """Return a function that returns a slot, from any thread and also after the end of the run."""
-        return self._use(True).slot_returner()
+        return self._run.executor_use(True).slot_returner()
 
     def submit(
         self, is_given: bool, task_id: int, item: Any, lease: Lease | None, listener: Listener
     ) -> Handle:
         """Submit a task to an executor."""
-        executor = self._use(is_given).executor
+        executor = self._run.executor_use(is_given).executor
         task, context = (
             (item, item.context) if isinstance(item, Task) else (Task(item), self._run.context)
         )
@@ -242,10 +243,6 @@ class Policy:
     def never_began(self, error: BaseException) -> bool:
         """Return whether work was lost before it began."""
         return isinstance(error, WorkerLost) and not error.started
-
-    def _use(self, is_given: bool) -> ExecutorUse:
-        given = self._run.given
-        return given if is_given and given is not None else self._run.threads
 
     def left_running(self, name: str) -> HeadraceError:
         """Return the error of a task that was detached."""

@@ -336,6 +336,10 @@ class Run:
             self._set_state()
             self._feeder.cancel()
 
+    def executor_use(self, is_given: bool) -> ExecutorUse:
+        """Return the use of the user's executor, or of the threads of the run."""
+        return self.given if is_given and self.given is not None else self.threads
+
     def busy_threads(self) -> list[tuple[int, str]]:
         """Return the identifier of each thread that runs work of an executor, and the name of the work. Any thread may call it."""
         uses = [self.threads] if self.given is None else [self.threads, self.given]
@@ -413,7 +417,7 @@ class Run:
                 await gate
                 self.blocked = None
             elif (is_given := engine.needs_executor()) is not None:
-                use = self.given if is_given and self.given is not None else self.threads
+                use = self.executor_use(is_given)
                 await use.start(self.loop, self.context, engine.on_slots)
                 engine.set_executor_started(is_given)
             else:

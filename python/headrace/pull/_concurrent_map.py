@@ -1,8 +1,8 @@
 """Concurrent calls: the Python part of `map` with a `concurrency`. `PullMapObj` creates a `ConcurrentMap`.
 
 Its native base pulls the source, makes the calls and delivers their results; the essay in
-`rust/py/src/concurrent_map/mod.rs` describes that. This class starts the task that does so, the driver, and closes the
-stream. The driver closes the source, too. Context variables and task groups that a source holds open across its `yield`s
+`rust/py/src/concurrent_map/mod.rs` describes them. This class starts the driver, the task that pulls the source, and closes
+the stream. The driver closes the source, too. Context variables and task groups that a source holds open across its `yield`s
 therefore work as if it ran alone.
 """
 
