@@ -14,13 +14,17 @@
 //! | [`buffer`], [`signal`], [`capacity`] | the types of `headrace-core` for Python |
 //! | [`graph`] | nodes that depend on each other, and their states |
 //! | [`line_writer`] | writing lines to a file |
-//! | [`pool`] | the fast path of the task pool |
+//! | [`task`] | a callable with its arguments and options |
+//! | [`asyncio_task`] | the asyncio tasks of calls, for `pool` and `concurrent_map` |
+//! | [`pool`] | the engine of the task pool |
+//! | [`concurrent_map`] | the calls of a `map` with a concurrency |
 //! | [`errors`] | exceptions |
 //!
 //! Unsafe code is in `coroutine/{type_object,type_slots,async_context,stop_iteration,delegate,future,self_test}`, in
 //! `source/{mod,async_gen,async_iter,iter,deque,lines/codec}`, in `kernel/{callable,pending_batch}`, in `merge/task_context`, in
-//! `pool/{envelope,event_queue,start,task_body,task_spec}`, in `object/{fast_attr,freelist,iterative_drop,gil_cell}`, in
-//! `runtime/{asyncio,clock,interpreter,private_layout,stack_limit}`, in `pull/control` and in `capacity/lease`. Each block states its reason.
+//! `pool/{envelope,event_queue,self_wait,start,task_body}`, in `object/{fast_attr,freelist,iterative_drop,gil_cell}`, in
+//! `runtime/{asyncio,clock,interpreter,private_layout,stack_limit}`, in `pull/control`, in `task` and in `capacity/lease`. Each
+//! block states its reason.
 
 mod asyncio_task;
 mod buffer;

@@ -1,5 +1,5 @@
 //! An attribute that C keeps in an object, read without a look-up of its name.
-//! The task pool uses it, in `task_spec.rs`, `completion.rs` and `event_queue.rs`.
+//! `runtime/asyncio.rs` and `pool/event_queue.rs` use it.
 
 use pyo3::ffi;
 use pyo3::prelude::*;
