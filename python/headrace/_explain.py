@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from headrace.pool._live import LiveRun, LiveTask
 
 T = TypeVar("T")
+E = TypeVar("E", "ListedLease", "ListedWaiter")
 
 MOST = 20
 """The number of entries of one kind that are listed; the others are counted."""
@@ -213,28 +214,30 @@ class _Explanation:
             for state in _STATES
             if (number := sum(one.state == state for one in tasks))
         )
+        counts = counts or "no tasks"
         config = run.config
         unread = f"{len(run.events)} unread events"
-        what = counts or "no tasks"
         if run.ending:
-            return f"{what}; is ending, and waits for its tasks"
+            return f"{counts}; is ending, and waits for its tasks"
         if run.draining:
-            return f"{what}; is draining, and waits for its tasks"
+            return f"{counts}; is draining, and waits for its tasks"
         if config.paused:
-            return f"{what}; is paused: call resume(){_since(config.paused_at, time.monotonic())}"
+            return f"{counts}; is paused: call resume(){_since(config.paused_at, time.monotonic())}"
         if run.blocked is not None:
             reason, since = run.blocked
             if reason == "gate":
                 reason = self.gate(run, tasks)
             else:
                 reason = f"space for events: {unread}, of max_buffered={config.max_buffered}; no consumer reads them"
-            return f"{what}; waits for {reason}{_since(since, now)}"
+            return f"{counts}; waits for {reason}{_since(since, now)}"
         if any(one.state == "requesting" for one in tasks):
-            return f"{what}; {unread}; waits for {self.labels.get(id(config.capacity), 'its capacity')}"
+            return f"{counts}; {unread}; waits for {self.labels.get(id(config.capacity), 'its capacity')}"
         if not run.is_feeding:
-            return f"{what}; {unread}; its source has ended, and it waits for its tasks"
+            return f"{counts}; {unread}; its source has ended, and it waits for its tasks"
         chain = chain_of(run.feeder)
-        return f"{what}; {unread}; waits for its source, {self.suspended(chain, frames_of(chain))}"
+        return (
+            f"{counts}; {unread}; waits for its source, {self.suspended(chain, frames_of(chain))}"
+        )
 
     def gate(self, run: LiveRun, tasks: list[LiveTask]) -> str:
         """Return the reason for which no task may be called."""
@@ -285,15 +288,23 @@ class _Explanation:
             trees.setdefault(id(tree), _TreeTasks(tree))
         for tasks in trees.values():
             listing = TreeListing.of(tasks.tree)
-            for listed in listing.nodes.values():
-                yield from self.node(listing, listed, tasks)
+            held, waiting = _by_node(listing.leases), _by_node(listing.waiters)
+            oldest = max((waiter.waited for waiter in listing.waiters), default=0.0)
+            for number, node in listing.nodes.items():
+                leases, waiters = held.get(number, []), waiting.get(number, [])
+                if leases or waiters or node.paused or node.held_off:
+                    yield from self.node(listing, node, tasks, leases, waiters, oldest)
 
-    def node(self, listing: TreeListing, node: ListedNode, tasks: _TreeTasks) -> Iterator[str]:
-        """Describe a node that is in use."""
-        held = [lease for lease in listing.leases if lease.node == node.number]
-        waiting = [waiter for waiter in listing.waiters if waiter.node == node.number]
-        if not (held or waiting or node.paused or node.held_off):
-            return
+    def node(
+        self,
+        listing: TreeListing,
+        node: ListedNode,
+        tasks: _TreeTasks,
+        held: list[ListedLease],
+        waiting: list[ListedWaiter],
+        oldest: float,
+    ) -> Iterator[str]:
+        """Describe a node that is in use, with its leases and waiters. `oldest` is the longest wait in the tree."""
         states = ["paused"] * node.paused + ["closed"] * node.closed
         states += [
             f"grants nothing{'' if resource is None else f' of {resource}'} for {left:.1f} s"
@@ -301,7 +312,6 @@ class _Explanation:
         ]
         uses = "; ".join(describe_use(node, resource) for resource in node.limits)
         yield "; ".join([f"{node.label}: {uses}", *states])
-        oldest = max((waiter.waited for waiter in listing.waiters), default=0.0)
         stepping = iter(tasks.stepping.get(node.number, ()))
         requesting = iter(tasks.requesting.get(node.number, ()))
 
@@ -445,6 +455,14 @@ def _sorted_out(*kinds: type) -> list[list[Any]]:
         if (found := wanted.get(id(kind))) is not None:
             found.append(one)
     return lists
+
+
+def _by_node(entries: Iterable[E]) -> dict[int, list[E]]:
+    """Return the leases or the waiters of each node."""
+    found: dict[int, list[E]] = {}
+    for entry in entries:
+        found.setdefault(entry.node, []).append(entry)
+    return found
 
 
 def _current(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any] | None:

@@ -19,18 +19,6 @@ class _Response(Protocol):
     headers: Mapping[str, str]
 
 
-class _Reporting(Protocol):
-    """A lease."""
-
-    is_released: bool
-
-    def report(
-        self, *, error: BaseException | None = None, headers: Mapping[str, str] | None = None
-    ) -> None:
-        """Report the outcome of a call."""
-        ...
-
-
 __all__ = ["observe"]
 
 Client = TypeVar("Client")
@@ -76,7 +64,7 @@ def observe(client: Client) -> Client:
 
 
 def _report(response: _Response) -> None:
-    lease = cast("_Reporting | None", variable.get())
+    lease = variable.get()
     if lease is None or lease.is_released:
         return
     error = _StatusError(response) if response.status_code >= 400 else None

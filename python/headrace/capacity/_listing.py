@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headrace._core import tree_listing
@@ -68,7 +68,6 @@ class TreeListing:
     nodes: dict[int, ListedNode]
     leases: list[ListedLease]
     waiters: list[ListedWaiter]
-    children: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
 
     @classmethod
     def of(cls, tree: TreeRef) -> TreeListing:
