@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -295,3 +296,35 @@ def test_no_module_has_the_name_of_the_function() -> None:
 
 def test_without_anything() -> None:
     assert explain().startswith("headrace: process ")
+
+
+@pytest.mark.loops("asyncio")
+async def test_cost_grows_with_the_nodes_in_use() -> None:
+    def lines_run(count: int) -> int:
+        root = CapacitySource(count)
+        leaves = [CapacitySource(1, root) for _ in range(count)]
+        leases = [leaf.acquire_nowait() for leaf in leaves]
+        lines = 0
+
+        def trace(frame: Any, event: str, _: object) -> Any:
+            nonlocal lines
+            if not frame.f_code.co_qualname.startswith(
+                ("_Explanation.node", "_Explanation.all_cap")
+            ):
+                return None
+            lines += event == "line"
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            text = explain()
+        finally:
+            sys.settrace(before)
+        assert text.count("1 of 1 held") == count
+        for lease in leases:
+            assert lease is not None
+            lease.release()
+        return lines
+
+    assert lines_run(400) < 5 * lines_run(100)
