@@ -1,6 +1,8 @@
 //! Regression tests: failures that arbitrary operations have found.
 
-use crate::op::Op::{self, Acquire, Add, Cancel, Pass, Pause, Poll, Release, Resize, Unpause};
+use crate::op::Op::{
+    self, Acquire, Add, Cancel, CoolDown, Floor, Pass, Pause, Poll, Release, Resize, Unpause,
+};
 use crate::op::{Amounts, Limits, Quota};
 use crate::run::Run;
 
@@ -117,4 +119,31 @@ fn reservation_after_a_pause_covers_both_resources() {
             Unpause(0),
         ]);
     }
+}
+
+/// The ramp of a rate held up the first waiter, while others took the slots. The model counted them as passes, since it compared
+/// the window with the permits of the last operation.
+#[test]
+fn full_window_holds_up_its_waiters() {
+    let limits = |slots, calls| Limits {
+        slots: Some(slots),
+        calls: Some(Quota {
+            calls,
+            millis: 7,
+            burst: Some(2),
+        }),
+        ..NOTHING
+    };
+    Run::new((0, 1), vec![(0, NOTHING, 1), (0, limits(0, 0), 1)]).play(&[
+        acquire(1, 1, 0, 0),
+        acquire(1, 1, 0, 0),
+        Add(1, NOTHING, 1),
+        Floor(2, 1),
+        Pause(0),
+        acquire(2, 1, 0, 0),
+        Resize(1, limits(5, 1), false),
+        acquire(1, 5, 1, 1),
+        CoolDown(1, 3),
+        Pass(3),
+    ]);
 }

@@ -9,6 +9,13 @@ use std::task::Poll;
 impl Run {
     /// Record the effect of the operation on the waiters, and check everything.
     pub fn check(&mut self) {
+        // An operation may move a window before any of its grants or after it, so the lower one counts for the waiters it passes.
+        let windows = self.windows();
+        for (node, windows) in self.model.nodes.iter_mut().zip(&windows) {
+            for (old, &new) in node.windows.iter_mut().zip(windows) {
+                *old = new.min(*old);
+            }
+        }
         let woken = std::mem::take(&mut *self.log.lock().unwrap());
         for name in woken {
             let index = self
@@ -45,13 +52,35 @@ impl Run {
                 self.model.waiters[index].state = WaiterState::Granted;
             }
         }
+        for (node, windows) in self.model.nodes.iter_mut().zip(windows) {
+            node.windows = windows;
+        }
         self.compare();
+    }
+
+    /// Return the permits at which the ramp of each node rejects the costs of each kind.
+    fn windows(&self) -> Vec<[usize; 5]> {
+        let nodes = self.model.nodes.iter();
+        let windows = nodes.map(|node| {
+            let mut windows = [usize::MAX; 5];
+            let ramp = self.tree.usage(node.id).and_then(|usage| usage.cooldown);
+            if let Some(ramp) = ramp
+                && let Some(window) = ramp.window
+            {
+                let number = |id| self.resources.iter().position(|known| *known == id);
+                let number = ramp.resource.map_or(0, |id| number(id).unwrap() + 1);
+                windows[number] = window + ramp.before;
+            }
+            windows
+        });
+        windows.collect()
     }
 
     fn compare(&mut self) {
         self.tree.check();
         self.compare_floors();
         let totals = self.model.totals();
+        self.model.count_full(&totals);
         let [slots, memory, _, money] = self.resources;
         for (node, totals) in self.model.nodes.iter_mut().zip(&totals) {
             let Some(usage) = self.tree.usage(node.id) else {
@@ -68,14 +97,6 @@ impl Run {
                 (usage.waiting, usage.permits),
                 (totals.waiting, totals.permits)
             );
-            node.is_full = [false; 5];
-            if let Some(ramp) = usage.cooldown
-                && let Some(window) = ramp.window
-            {
-                let number = |id| self.resources.iter().position(|known| *known == id);
-                let number = ramp.resource.map_or(0, |id| number(id).unwrap() + 1);
-                node.is_full[number] = usage.permits >= window + ramp.before;
-            }
             for here in &usage.resources {
                 if here.resource == money {
                     assert_eq!(here.held, Amount::units(totals.money));

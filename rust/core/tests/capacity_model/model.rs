@@ -30,7 +30,9 @@ pub struct Node {
     pub money: Option<Money>,
     /// The earliest admission of any cost, and of costs that include slots, memory, calls, money.
     pub not_before: [u64; 5],
-    /// Whether a ramp rejects these at the moment. The model takes it from the tree, and `invariants.rs` verifies it.
+    /// The permits at which a ramp rejects these. The model takes them from the tree, and `invariants.rs` verifies them.
+    pub windows: [usize; 5],
+    /// Whether a ramp rejects these at the moment.
     pub is_full: [bool; 5],
 }
 
@@ -232,6 +234,7 @@ impl Model {
             calls: limits.calls.map(|quota| Log::new(quota, self.now)),
             money: limits.money.map(|amount| Money { amount, spent: 0 }),
             not_before: [0; 5],
+            windows: [usize::MAX; 5],
             is_full: [false; 5],
         });
     }
@@ -335,6 +338,13 @@ impl Model {
             }
         };
         limit.map_or(u64::MAX, |limit| limit.saturating_sub(held))
+    }
+
+    /// Compare the permits of each node with the windows of its ramp.
+    pub fn count_full(&mut self, totals: &[Totals]) {
+        for (node, totals) in self.nodes.iter_mut().zip(totals) {
+            node.is_full = node.windows.map(|window| totals.permits >= window);
+        }
     }
 
     /// Return whether it exceeds a current limit, so that no release can make it fit.

@@ -122,6 +122,7 @@ impl Model {
     /// Check a grant before it is recorded: it must fit, and its order must be right.
     pub fn watch_grant(&mut self, claim: &Claim, tried: bool) {
         let totals = self.totals();
+        self.count_full(&totals);
         let lacks = self.lacks(&totals, claim);
         assert!(
             lacks.is_empty(),
