@@ -101,7 +101,7 @@ class Combination(Generic[T]):
         return self.merge.sources()
 
     @property
-    def labelled(self) -> dict[Any, Source[T]]:
+    def sources_by_label(self) -> dict[Any, Source[T]]:
         """The sources that have not ended, by label."""
         return dict(zip(self.merge.labels(), self.merge.sources(), strict=True))
 
@@ -121,7 +121,7 @@ class Combination(Generic[T]):
             if len(self._added) > self._most_added:
                 self._tidy()
 
-    def labelled_as(self, label: Any) -> Source[T]:
+    def source_by_label(self, label: Any) -> Source[T]:
         """Return the source with this label.
 
         Raises:

@@ -50,14 +50,14 @@ class ConcurrentMap(ConcurrentCalls, Generic[OUT]):
         self._driver: asyncio.Task[Any] | None = None
         self.is_driven: bool = False
         """Whether the driver or a call runs."""
-        self._ending: Callable[[], Coroutine[Any, Any, Any]] = source.aclose
-        """The function that closes the source."""
-        self._is_ending = False
-        self._closer: asyncio.Task[Any] | None = None
+        self._end_source: Callable[[], Coroutine[Any, Any, Any]] = source.aclose
+        """The function that ends the source: its `aclose`, `return_` or `throw`."""
+        self._is_ending_source = False
+        self._closing_task: asyncio.Task[Any] | None = None
         """The task that closes the source if the driver cannot."""
         # The error of the pull that was cancelled in order to close the source.
         self._close_error: BaseException | None = None
-        self._closers = 0
+        self._waiting_closes = 0
         """The number of tasks that wait in `close`."""
 
     def __repr__(self) -> str:
@@ -153,27 +153,28 @@ class ConcurrentMap(ConcurrentCalls, Generic[OUT]):
         try:
             await self.feed(self.source, loop)
             if not self.is_closing:
-                # The end of the source, which stays open; or a restart.
+                # The source has ended, and stays open; or the stream was restarted.
                 return None
         except asyncio.CancelledError as cancellation:
             if not self.is_closing:
                 self.put_error(self._source_cancelled(cancellation))
-        self._is_ending = True
+        self._is_ending_source = True
         if me is not None and me.cancelling():
             # The cancellation was delivered: the source is closed in a task without a pending cancellation.
             me.uncancel()
-        # First the calls: they may use resources that the source holds open.
+        # Wait for the calls first: they may use resources that the source holds open.
         await wait_until_done(*self.tasks)
-        return await self._ending()
+        return await self._end_source()
 
     def _driver_ended(self, driver: asyncio.Task[Any]) -> None:
+        """Deliver the error that ended the driver, if any, and wake the consumer."""
         if self._driver is not driver:
-            # The driver of an earlier cycle.
+            # The stream was restarted: this driver belongs to the time before.
             return
         self.is_ended = True
         if not self.is_closing:
             if driver.cancelled():
-                # Before its first step.
+                # It was cancelled before its first step, so that `_drive` could not deliver the error.
                 self.put_error(self._source_cancelled(asyncio.CancelledError()))
             elif (error := driver.exception()) is not None:
                 self.put_error(error)
@@ -183,29 +184,29 @@ class ConcurrentMap(ConcurrentCalls, Generic[OUT]):
 
     # Closing.
 
-    async def close(self, ending: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        """Cancel the calls, wait for them, then end the source by `ending()`, and return its result."""
+    async def close(self, end_source: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """Cancel the calls, wait for them, then end the source by `end_source()`, and return its result."""
         loop = asyncio.get_running_loop()
         if self.is_driven:
             self._check(loop)
         is_first = not self.is_closing
         if is_first:
-            self._ending = ending
+            self._end_source = end_source
         running = self._cancel_all()
-        self._closers += 1
+        self._waiting_closes += 1
         driver = self._driver
         cancellation = await wait_until_done(*self.tasks, *(() if driver is None else (driver,)))
-        if not self._is_ending:
+        if not self._is_ending_source:
             # No task drives the source: it was never pulled, or has ended. It is closed in a new task, because a long
             # chain of such streams would otherwise be closed by recursion.
-            self._is_ending = True
-            self._closer = asyncio.Task(
-                ending(), loop=loop, name=f"the closing of {self._operator}"
+            self._is_ending_source = True
+            self._closing_task = asyncio.Task(
+                end_source(), loop=loop, name=f"the closing of {self._operator}"
             )
-        closer = self._closer or driver
-        if closer is not None:
-            cancellation = await wait_until_done(closer) or cancellation
-        self._closers -= 1
+        closing_task = self._closing_task or driver
+        if closing_task is not None:
+            cancellation = await wait_until_done(closing_task) or cancellation
+        self._waiting_closes -= 1
         self.is_ended = True
         self.wake_consumer()
         errors = [
@@ -218,8 +219,8 @@ class ConcurrentMap(ConcurrentCalls, Generic[OUT]):
             self._close_error = None
         result = None
         try:
-            if closer is not None and is_first:
-                result = closer.result()
+            if closing_task is not None and is_first:
+                result = closing_task.result()
         except asyncio.CancelledError as cancelled:
             cancellation = cancellation or cancelled
         except BaseException as failure:
@@ -235,7 +236,7 @@ class ConcurrentMap(ConcurrentCalls, Generic[OUT]):
         self.begin_closing()
         for task in running:
             task.cancel()
-        if self._driver is not None and not self._is_ending:
+        if self._driver is not None and not self._is_ending_source:
             self._driver.cancel()
         return running
 
@@ -255,18 +256,18 @@ class ConcurrentMap(ConcurrentCalls, Generic[OUT]):
         """
         driver = self._driver
         is_idle = driver is None or driver.done() or self.is_full
-        if self.running or not is_idle or self.is_awaited or self._closers:
+        if self.running or not is_idle or self.is_awaited or self._waiting_closes:
             raise RuntimeError(
                 f"cannot restart while calls of {self._operator} run ahead, or it is being closed; close it first"
             )
         yield self.source
         self._on_idle()
         # A driver that waits for space finds that the stream was restarted, and ends.
-        self._driver = self._closer = None
+        self._driver = self._closing_task = None
         self.reset()
         self._loop = None
-        self._ending = self.source.aclose
-        self._is_ending = False
+        self._end_source = self.source.aclose
+        self._is_ending_source = False
 
     # Errors.
 

@@ -167,10 +167,10 @@ class MergeMethods(PullLink[T_co]):
             TypeError: `others` is not a mapping; or as the class does.
             ValueError: `label` is one of `others` too; or as the class does.
         """
-        from headrace.pull.labeled import PullLabeledZipObj, beside
+        from headrace.pull.labeled import PullLabeledZipObj, prepend_labeled
 
         return PullLabeledZipObj(
-            beside(label, self, others),
+            prepend_labeled(label, self, others),
             strict=strict,
             longest=longest,
             fill=fill,
@@ -195,10 +195,10 @@ class MergeMethods(PullLink[T_co]):
             TypeError: `others` is not a mapping; or as the class does.
             ValueError: `label` is one of `others` too; or as the class does.
         """
-        from headrace.pull.labeled import PullLabeledRoundRobinObj, beside
+        from headrace.pull.labeled import PullLabeledRoundRobinObj, prepend_labeled
 
         return PullLabeledRoundRobinObj(
-            beside(label, self, others), prefetch=prefetch, errors=errors
+            prepend_labeled(label, self, others), prefetch=prefetch, errors=errors
         )
 
     @overload
@@ -247,9 +247,13 @@ class MergeMethods(PullLink[T_co]):
             TypeError: `others` is not a mapping; or as the class does.
             ValueError: `label` is one of `others` too; or as the class does.
         """
-        from headrace.pull.labeled import PullLabeledRaceObj, PullLabeledRaceRobinObj, beside
+        from headrace.pull.labeled import (
+            PullLabeledRaceObj,
+            PullLabeledRaceRobinObj,
+            prepend_labeled,
+        )
 
-        sources = beside(label, self, others)
+        sources = prepend_labeled(label, self, others)
         if fair:
             return PullLabeledRaceRobinObj(sources, prefetch=prefetch, errors=errors)
         return PullLabeledRaceObj(sources, prefetch=prefetch, errors=errors)

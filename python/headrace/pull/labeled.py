@@ -24,15 +24,15 @@ U = TypeVar("U")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class _Labelled(OwnSources[T_co], Generic[K, T, T_co], stock=True):
-    """A stream with a live mapping of sources."""
+class _LabeledSources(OwnSources[T_co], Generic[K, T, T_co], stock=True):
+    """A stream that combines a live mapping of labels to sources."""
 
     def __init__(
         self, sources: Mapping[K, Source[T]], *, prefetch: int = 1, errors: ErrorPolicy = "raise"
     ) -> None:
-        self._combine_labelled(sources, prefetch=prefetch, errors=errors)
+        self._combine_labeled(sources, prefetch=prefetch, errors=errors)
 
-    def _combine_labelled(
+    def _combine_labeled(
         self,
         sources: Mapping[K, Source[T]],
         *,
@@ -57,7 +57,7 @@ class _Labelled(OwnSources[T_co], Generic[K, T, T_co], stock=True):
     @property
     def sources(self) -> dict[K, Source[T]]:
         """The sources that have not ended, by label; see `add` and `remove`."""
-        return self._combination.labelled
+        return self._combination.sources_by_label
 
     def add(self, label: K, source: Source[T]) -> None:
         """Add a source. It is pulled from the next pull on.
@@ -79,10 +79,10 @@ class _Labelled(OwnSources[T_co], Generic[K, T, T_co], stock=True):
             KeyError: No source has this label.
             BaseException: The error that the source raised when it was closed.
         """
-        await self._combination.remove(self._combination.labelled_as(label))
+        await self._combination.remove(self._combination.source_by_label(label))
 
 
-class PullLabeledZipObj(_Labelled[K, T, "tuple[tuple[K, T], ...]"], stock=True):
+class PullLabeledZipObj(_LabeledSources[K, T, "tuple[tuple[K, T], ...]"], stock=True):
     """Tuples of one `(label, item)` pair per source: `dict(row)` has the items by label.
 
     Law: the rows of `PullZipObj(*sources.values())`, with each item as a pair with the label of its source.
@@ -115,10 +115,10 @@ class PullLabeledZipObj(_Labelled[K, T, "tuple[tuple[K, T], ...]"], stock=True):
         errors: ErrorPolicy = "raise",
     ) -> None:
         policy = zip_policy(strict=strict, longest=longest, fill=fill)
-        self._combine_labelled(sources, policy=policy, prefetch=prefetch, errors=errors, fill=fill)
+        self._combine_labeled(sources, policy=policy, prefetch=prefetch, errors=errors, fill=fill)
 
 
-class PullLabeledRoundRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
+class PullLabeledRoundRobinObj(_LabeledSources[K, T, "tuple[K, T]"], stock=True):
     """One `(label, item)` of each source in turn; ended sources are skipped.
 
     Law: the items of `PullRoundRobinObj(*sources.values())`, each with the label of its source.
@@ -140,7 +140,7 @@ class PullLabeledRoundRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
     _policy = "round_robin"
 
 
-class PullLabeledRaceObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
+class PullLabeledRaceObj(_LabeledSources[K, T, "tuple[K, T]"], stock=True):
     """`(label, item)` for the items of all sources, in the order of arrival.
 
     Law: the items of `PullRaceObj(*sources.values())`, each with the label of its source.
@@ -163,7 +163,7 @@ class PullLabeledRaceObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
     _policy = "merge"
 
 
-class PullLabeledRaceRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
+class PullLabeledRaceRobinObj(_LabeledSources[K, T, "tuple[K, T]"], stock=True):
     """`(label, item)` for the items of all sources in rounds, the fastest first in each.
 
     Law: the items of `PullRaceRobinObj(*sources.values())`, each with the label of its source.
@@ -185,10 +185,10 @@ class PullLabeledRaceRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
     _policy = "merge_fair"
 
 
-def beside(
+def prepend_labeled(
     label: K, stream: PullLink[T], others: Mapping[K, Source[U]]
 ) -> dict[K, Source[T] | Source[U]]:
-    """Return the sources of a labelled operator: a stream under its label, before the others.
+    """Return a mapping with `stream` under `label` first, followed by `others`.
 
     Raises:
         TypeError: `others` is not a mapping, or `label` is not hashable.

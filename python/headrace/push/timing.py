@@ -74,7 +74,7 @@ class PushWindowTimeoutObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
     async def next_impl(self, item: T) -> IteratorResult[Any]:
         """Accept one item, and deliver the lists that are due."""
         window = self._window
-        window.raise_left()
+        window.raise_delivery_errors()
         window.add(item, self.size)
         if window.is_due:
             try:
@@ -94,7 +94,7 @@ class PushWindowTimeoutObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
         """
         window = self._window
         refuse_after_end(self, item)
-        window.raise_left()
+        window.raise_delivery_errors()
         if window.lists and len(window.filling) + 1 >= self.size:
             raise WouldBlock(
                 "the item cannot be accepted without waiting for a list to be delivered; await next(item)",
@@ -117,7 +117,7 @@ class PushWindowTimeoutObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
             except BaseException as error:
                 errors.append(error)
         await window.settle()
-        errors += window.take_left()
+        errors += window.take_delivery_errors()
         try:
             await self._sink.return_(value)
         except (asyncio.CancelledError, GeneratorExit):
@@ -157,7 +157,7 @@ class _Window(Generic[T]):
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._left: list[BaseException] = []
+        self._delivery_errors: list[BaseException] = []
 
     def parts(self, size: int) -> Iterator[str]:
         """Describe the state, for `repr`."""
@@ -232,14 +232,14 @@ class _Window(Generic[T]):
                 # The last two end the program: kept for the next push, they might never be raised.
                 raise
             except BaseException as error:
-                self._left.append(error)
+                self._delivery_errors.append(error)
 
-    def raise_left(self) -> None:
-        raise_all(self.take_left(), "several lists were not delivered")
+    def raise_delivery_errors(self) -> None:
+        raise_all(self.take_delivery_errors(), "several lists were not delivered")
 
-    def take_left(self) -> list[BaseException]:
-        left, self._left = self._left, []
-        return left
+    def take_delivery_errors(self) -> list[BaseException]:
+        errors, self._delivery_errors = self._delivery_errors, []
+        return errors
 
     async def settle(self) -> None:
         if self._task is not None and (cancellation := await wait_until_done(self._task)):
