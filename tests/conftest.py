@@ -25,9 +25,15 @@ from hypothesis import HealthCheck, settings
 from headrace._core import set_yield_budget
 from headrace.pool.config import Config
 from headrace.testing import VirtualClock
+from tests.command import Files, files_in
+from tests.line_files import numbered_lines, write_file
+from tests.pool_executors import EXECUTORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from headrace.pool import Executor
 
 # Deadlines of examples would only measure how busy the machine is. All other profiles are based on this one.
 settings.register_profile(
@@ -109,6 +115,44 @@ def loop_kind(request: pytest.FixtureRequest) -> str:
     """The kind of event loop of this test."""
     kind: str = request.param
     return kind
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    """Write programs for the command, and return a function that writes its input."""
+    return files_in(tmp_path)
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A file of 100,000 lines."""
+    return write_file(tmp_path / "large.txt", numbered_lines(100_000))
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    """A named pipe."""
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no named pipes")
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def sweep_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A directory for the files of the sources of `SOURCES`."""
+    from tests.sweep_sources import DIRECTORY
+
+    DIRECTORY.append(tmp_path_factory.mktemp("lines"))
+    yield
+    DIRECTORY.clear()
+
+
+@pytest.fixture(params=EXECUTORS)
+def executor(request: pytest.FixtureRequest) -> Executor:
+    """A new executor of each kind."""
+    return EXECUTORS[request.param]()
 
 
 @pytest.fixture(params=["plain", "timed"])

@@ -26,8 +26,8 @@ from headrace import (
     SourceIterObj,
 )
 from tests.support import yield_to_loop
+from tests.sweep_tables import ROWS
 from tests.test_push_operators import STAGES
-from tests.test_sweep import ROWS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

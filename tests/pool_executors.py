@@ -17,8 +17,10 @@ from headrace.pool import (
     CancelResult,
     CancelSupport,
     Capabilities,
+    LoopExecutor,
     RemoteLease,
     Submission,
+    ThreadExecutor,
     carried,
 )
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from contextvars import ContextVar
 
     from headrace import Task
-    from headrace.pool import Listener
+    from headrace.pool import Executor, Listener
 
 
 class RemoteExecutor:
@@ -199,3 +201,22 @@ class RemoteHandle:
             self.credits.release()
 
         self.emitting = self.executor.loop.create_task(emitting())
+
+
+EXECUTORS: dict[str, Callable[[], Executor]] = {
+    "loop": LoopExecutor,
+    "thread": ThreadExecutor,
+    "remote": RemoteExecutor,
+    "local": lambda: RemoteExecutor(remote=False),
+}
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+async def has_ended(task: asyncio.Future[Any]) -> Any:
+    """Return the result of a task that must end soon."""
+    await asyncio.wait([task], timeout=10)
+    assert task.done()
+    return task.result()

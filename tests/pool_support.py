@@ -13,6 +13,8 @@ __all__ = [
     "INTERMEDIATE",
     "Envelope",
     "envelopes",
+    "fail",
+    "hang",
     "one",
     "pool",
     "quiet",
@@ -49,3 +51,11 @@ async def one() -> int:
 def summarize(found: list[Envelope]) -> list[Any]:
     """Return the values of envelopes, with the class names of errors."""
     return [type(e.error).__name__ if e.type is ERROR else e.value for e in found]
+
+
+async def fail() -> None:
+    raise ValueError("no")
+
+
+async def hang() -> None:
+    await asyncio.Event().wait()

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 import headrace
-from headrace import PullObj, PushObj, SourceObj, WrongLoopError
+from headrace import Budget, CapacitySource, PullObj, PushObj, SourceObj, WrongLoopError
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 __all__ = [
     "EXPORTED",
@@ -26,10 +26,12 @@ __all__ = [
     "Heart",
     "Sources",
     "assert_bound_to_loop",
+    "budget_capacity",
     "cancel_repeatedly",
     "collect",
     "collect_with_cancellations",
     "eventually",
+    "generate",
     "quiet",
     "step_into",
     "until",
@@ -247,3 +249,13 @@ class Failing(SourceObj[int]):
     async def aclose(self) -> None:
         await asyncio.sleep(0)
         raise ValueError(self.name)
+
+
+def budget_capacity(dollars: float, **limits: Any) -> CapacitySource:
+    return CapacitySource({"dollars": Budget(dollars), **limits})
+
+
+async def generate(items: Iterable[Any]) -> AsyncIterator[Any]:
+    for item in items:
+        await asyncio.sleep(0)
+        yield item

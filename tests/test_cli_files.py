@@ -15,26 +15,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from headrace.cli.output import Output
-from tests.command import (
-    Files,
-    command,
-    files_in,
-    interrupt,
-    listing,
-    results,
-    run,
-    running,
-    wait_for_line,
-)
+from tests.command import Files, command, interrupt, listing, results, run, running, wait_for_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return files_in(tmp_path)
 
 
 @pytest.fixture

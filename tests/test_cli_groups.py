@@ -14,17 +14,12 @@ import pytest
 from headrace import CapacitySource
 from headrace.cli.groups import Groups, group_name
 from headrace.task import Task
-from tests.command import Files, assert_one_line_error, files_in, results, run
+from tests.command import Files, assert_one_line_error, results, run
 from tests.support import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
     from pathlib import Path
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return files_in(tmp_path)
 
 
 async def as_source(tasks: Iterable[tuple[str, Task]]) -> AsyncIterator[tuple[str, Task]]:

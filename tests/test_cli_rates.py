@@ -21,16 +21,11 @@ from headrace.cli.arguments import (
 from headrace.cli.groups import Groups
 from headrace.cli.run_options import RunOptions
 from headrace.task import Task
-from tests.command import Files, assert_one_line_error, files_in, results, run
+from tests.command import Files, assert_one_line_error, results, run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return files_in(tmp_path)
 
 
 # Option values

@@ -7,15 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from headrace.cli.records import CHUNK, RecordReader
-from tests.command import Files, assert_one_line_error, files_in, results, run, run_and_measure
+from tests.command import Files, assert_one_line_error, results, run, run_and_measure
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return files_in(tmp_path)
 
 
 async def read(path: Path, most: int, *, text: bool = True) -> tuple[list[str], str | None]:

@@ -18,15 +18,7 @@ from headrace.cli.report.report import Report
 from headrace.cli.report.series import RateSeries, Series, SeriesFamily
 from headrace.cli.report.summary import Summary
 from tests.browser import browser
-from tests.command import (
-    Files,
-    files_in,
-    interrupt,
-    listing,
-    run,
-    running,
-    wait_for_line,
-)
+from tests.command import Files, interrupt, listing, run, running, wait_for_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,11 +26,6 @@ if TYPE_CHECKING:
 EVIL = '</code></td><script>document.title = "hacked"</script><img src=x onerror=alert(1)>"\'&amp;\x00\u202e'
 
 VOID = {"meta"}
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return files_in(tmp_path)
 
 
 class Page(HTMLParser):

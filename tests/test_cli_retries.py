@@ -9,7 +9,6 @@ import pytest
 from tests.command import (
     Files,
     assert_one_line_error,
-    files_in,
     interrupt,
     results,
     run,
@@ -22,11 +21,6 @@ if TYPE_CHECKING:
 
 OFF = ("--no-cooldown",)
 """The errors of `tests.command` have an attribute `retry_after`, so they are throttled answers."""
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return files_in(tmp_path)
 
 
 @pytest.mark.parametrize("function", ["work:third_time", "work:third_time_in_a_thread"])

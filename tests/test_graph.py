@@ -10,41 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace import (
-    ClosedError,
-    CycleError,
-    DependencyGraph,
-    DependencyNode,
-    DependencyState,
-    OutcomeListener,
-    Task,
+from headrace import ClosedError, CycleError, DependencyGraph, DependencyNode, OutcomeListener, Task
+from tests.graph_support import (
+    ABORTED,
+    COMPLETED,
+    DEPTH,
+    FAILED,
+    PENDING,
+    READY,
+    RUNNING,
+    chain,
+    diamond,
+    states,
 )
 from tests.support import wrong
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
-
-PENDING, READY, RUNNING, COMPLETED, FAILED, ABORTED = DependencyState
-DEPTH = 10_000
-
-
-def states(graph: DependencyGraph) -> dict[Any, DependencyState]:
-    return {node.key: node.state for node in graph.nodes()}
-
-
-def diamond() -> DependencyGraph:
-    """Return a graph where `b` and `c` depend on `a`, and `d` depends on both."""
-    graph = DependencyGraph()
-    graph.add("a")
-    graph.add("b", depends_on=["a"])
-    graph.add("c", depends_on=["a"])
-    graph.add("d", depends_on=["b", "c"])
-    return graph
-
-
-def chain(graph: DependencyGraph, length: int = DEPTH) -> None:
-    """Add nodes from 0, each dependent on the one before, in the worst order."""
-    graph.add_all([(n, n, [n - 1] if n else []) for n in reversed(range(length))])
 
 
 def test_node_is_ready_once_all_dependencies_complete() -> None:
@@ -237,75 +219,6 @@ def test_cost_is_linear_in_nodes_and_edges() -> None:
     assert steps(20, 10) <= 26 * steps(4, 10)
 
 
-def test_dependency_can_be_added_until_node_is_taken() -> None:
-    graph = DependencyGraph()
-    notified: list[Hashable] = []
-    graph.on_ready(notified.append)
-    graph.add("report")
-    graph.add("done")
-    graph.complete("done")
-    graph.depend("report", "done")
-    assert graph["report"].state is READY
-    for page in range(3):
-        graph.add(page)
-    graph.depend("report", 0, 1, 0)
-    graph.depend("report", 1, 2)
-    assert graph["report"] == DependencyNode(
-        "report", "report", ("done", 0, 1, 2), PENDING, None, None, None
-    )
-    assert graph.take("report", None) is None
-    for page in range(3):
-        assert graph["report"].state is PENDING
-        graph.complete(page)
-    assert notified == ["report", "done", 0, 1, 2, "report"]
-    assert graph.take("report") == "report"
-    graph.add("late")
-    with pytest.raises(RuntimeError, match="'report' is running: only one that was not taken yet"):
-        graph.depend("report", "late")
-
-
-def test_dependency_on_an_aborted_node_aborts() -> None:
-    graph = DependencyGraph()
-    graph.add_all([("a", 1), ("b", 1, ["a"]), ("dead", 1)])
-    graph.abort("dead")
-    graph.depend("a", "dead")
-    assert states(graph) == {"a": ABORTED, "b": ABORTED, "dead": ABORTED}
-    assert graph["b"].caused_by == "dead"
-    assert graph.finished
-
-
-def test_aborted_node_accepts_no_dependency() -> None:
-    graph = DependencyGraph()
-    graph.add_all([("page", 1), ("link", 2), ("report", 3, ["page", "link"])])
-    assert graph.depend("report", "page")
-    graph.fail("link", ValueError())
-    graph.add("found by the page")
-    assert not graph.depend("report", "found by the page")
-    assert graph["report"].depends_on == ("page", "link")
-    assert graph["report"].caused_by == "link"
-
-
-@pytest.mark.parametrize(
-    ("key", "needs", "error", "message"),
-    [
-        ("a", ["a"], CycleError, "'a' -> 'a', where each"),
-        ("a", ["e", "c"], CycleError, "'a' -> 'c' -> 'b' -> 'a', where each"),
-        ("a", ["e", "x"], ValueError, "depends_on of node 'a' names 'x', which is no node"),
-        ("x", ["e"], ValueError, r"key must be that of a node of this graph, got 'x' \(str\)"),
-        ("a", ["e", []], TypeError, r"depends_on: .* must be hashable, got \[\] \(list\)"),
-    ],
-)
-def test_invalid_dependency_changes_nothing(
-    key: str, needs: Any, error: type[Exception], message: str
-) -> None:
-    graph = DependencyGraph()
-    graph.add_all([("a", 1), ("b", 1, ["a"]), ("c", 1, ["b"]), ("d", 1, ["c"]), ("e", 1)])
-    before = graph.nodes()
-    with pytest.raises(error, match=message):
-        graph.depend(key, *needs)
-    assert graph.nodes() == before
-
-
 @pytest.mark.parametrize(
     ("use", "error", "message"),
     [
@@ -420,70 +333,6 @@ def test_finalizer_may_use_the_graph() -> None:
     graph.complete("a")
     graph.forget()
     assert notified == [0, 0]
-
-
-def test_callbacks_run_in_order_of_readiness() -> None:
-    graph = diamond()
-    notified: list[tuple[str, Any]] = []
-    stop = graph.on_ready(lambda key: notified.append(("first", key)))
-    graph.on_finished(lambda: notified.append(("over", None)))
-    graph.complete("a")
-    graph.on_ready(lambda key: notified.append(("second", key)))
-    stop()
-    stop()
-    graph.complete("c")
-    graph.complete("b")
-    assert notified == [
-        ("first", "a"),
-        ("first", "b"),
-        ("first", "c"),
-        ("second", "b"),
-        ("second", "c"),
-        ("second", "d"),
-    ]
-    graph.complete("d")
-    graph.add("e")
-    graph.abort("e")
-    assert notified[6:] == [("over", None), ("second", "e"), ("over", None)]
-
-
-def test_callback_may_change_the_graph() -> None:
-    graph = DependencyGraph()
-    notified: list[int] = []
-
-    def grow(key: Any) -> None:
-        notified.append(key)
-        if key < 100:
-            graph.add_all([(key * 2, 0, [key]), (key * 2 + 1, 0, [key])])
-        graph.complete(key)
-        assert graph[key].state is COMPLETED
-
-    graph.on_ready(grow)
-    graph.add(1)
-    assert notified == list(range(1, 200))
-    assert graph.finished
-
-
-def test_callback_errors_are_raised_after_all_callbacks() -> None:
-    graph = diamond()
-    errors = [ValueError("b"), OSError("c")]
-    notified: list[Hashable] = []
-
-    def fail(key: Hashable) -> None:
-        if key in ("b", "c"):
-            raise errors["bc".index(str(key))]
-
-    graph.on_ready(fail)
-    graph.on_ready(notified.append)
-    with pytest.raises(ExceptionGroup) as caught:
-        graph.complete("a")
-    assert caught.value.exceptions == tuple(errors)
-    assert errors[0].__notes__ == ["raised by a callback of DependencyGraph"]
-    assert notified == ["a", "b", "c"]
-    assert graph["a"].state is COMPLETED
-    graph.complete("b")
-    graph.complete("c")
-    assert notified == ["a", "b", "c", "d"]
 
 
 def test_closed_graph_refuses_nodes_and_finishes() -> None:

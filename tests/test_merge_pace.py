@@ -11,13 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace import PullObj, PullRaceObj, PullRaceRobinObj, PullRoundRobinObj, PullZipObj
-from tests.support import collect, quiet, yield_to_loop
+from headrace import (
+    PullObj,
+    PullRaceObj,
+    PullRaceRobinObj,
+    PullRoundRobinObj,
+    PullZipObj,
+    SourceIterObj,
+)
+from tests.merge_sources import MERGES, ready
+from tests.support import Heart, collect, quiet, yield_to_loop
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
-MERGES = [PullRaceObj, PullRaceRobinObj, PullRoundRobinObj]
+ROTATING = [PullRaceObj, PullRaceRobinObj, PullRoundRobinObj]
 
 
 async def yielding(name: Any, count: int) -> AsyncIterator[Any]:
@@ -50,7 +58,7 @@ def extra_iterations(begun: float) -> int:
 
 
 @pytest.mark.parametrize("m", [1, 2, 10, 300])
-@pytest.mark.parametrize("make", [*MERGES, PullZipObj])
+@pytest.mark.parametrize("make", [*ROTATING, PullZipObj])
 async def test_yielding_sources_give_an_item_per_iteration(
     make: Callable[..., PullObj[Any]], m: int
 ) -> None:
@@ -130,7 +138,7 @@ async def test_error_of_a_source_does_not_delay_the_others() -> None:
     assert Counter(outcomes) == {"x": 1, "y": 1, "a": 2, "b": 2}
 
 
-@pytest.mark.parametrize("make", MERGES)
+@pytest.mark.parametrize("make", ROTATING)
 async def test_waiting_source_is_resumed_by_the_next_pull(
     make: Callable[..., PullObj[Any]],
 ) -> None:
@@ -155,3 +163,85 @@ async def test_waiting_source_is_resumed_by_the_next_pull(
             # The next pull after its item was received resumes the source.
             assert pulled in (before, before + 1) if taken > before else pulled == taken + 1
     assert taken == 20
+
+
+async def by_a_bare_yield() -> None:
+    await asyncio.sleep(0)
+
+
+async def by_a_future() -> None:
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    loop.call_soon(future.set_result, None)
+    await future
+
+
+async def by_a_task() -> None:
+    await asyncio.ensure_future(asyncio.sleep(0))
+
+
+# The iterations needed: one for a bare yield; one for the callback that resolves the future and one for asyncio's call_soon
+# of its waiter; two for the steps of the other task and one for that call_soon. An eager task takes its first step at once.
+@pytest.mark.parametrize(
+    ("needs", "least"), [(by_a_bare_yield, 1), (by_a_future, 2), (by_a_task, 3)]
+)
+@pytest.mark.parametrize("make", [PullRaceObj, PullRaceRobinObj, PullRoundRobinObj])
+async def test_law_16_ready_source_starves_no_other(
+    make: Callable[..., PullObj[Any]],
+    needs: Callable[[], Awaitable[None]],
+    least: int,
+    loop_kind: str,
+) -> None:
+    least -= needs is by_a_task and loop_kind == "eager"
+    beats = 0
+    iterations: list[int] = []
+
+    async def needs_the_loop() -> AsyncIterator[int]:
+        while True:
+            started = beats
+            await needs()
+            iterations.append(beats - started)
+            yield beats
+
+    async def beat() -> None:
+        nonlocal beats
+        while True:
+            beats += 1
+            await asyncio.sleep(0)
+
+    # It counts iterations, starting before the first pull.
+    heart = asyncio.ensure_future(beat())
+    await asyncio.sleep(0)
+    late: list[int] = []
+    async with make(itertools.repeat("fast"), needs_the_loop()) as stream:
+        async for item in stream:
+            if item != "fast":
+                late.append(beats - item)
+            if len(late) == 20:
+                break
+    heart.cancel()
+    await asyncio.wait([heart])
+    # The source continues as soon as its own task would. Its item is received in the same iteration by a consumer that
+    # keeps pulling, and in the next one by a waiting pull, which asyncio wakes with another call_soon.
+    assert set(iterations) == {least}
+    assert max(late) <= 1
+
+
+@pytest.mark.parametrize("make", MERGES)
+async def test_law_16_merge_of_ready_sources_yields(
+    make: Callable[..., PullObj[Any]],
+) -> None:
+    async with Heart() as heart:
+        await collect(
+            make(*(ready(range(20_000)) for _ in range(4)), SourceIterObj(range(20_000)).map(str))
+        )
+    assert heart.beats > 5
+
+
+async def test_law_16_source_without_items_yields() -> None:
+    never = SourceIterObj(itertools.count()).filter(lambda _: False)
+    async with PullRaceObj(never, [1]) as race:
+        assert await anext(race) == 1
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await anext(race)

@@ -18,21 +18,13 @@ from headrace import (
     Task,
     WrongLoopError,
 )
-from tests.pool_support import ERROR, envelopes, one, pool, quiet, summarize
-from tests.support import eventually, until, wrong
+from tests.pool_support import ERROR, envelopes, fail, hang, one, pool, quiet, summarize
+from tests.support import eventually, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.usefixtures("task_path")
-
-
-async def fail() -> None:
-    raise ValueError("no")
-
-
-async def hang() -> None:
-    await asyncio.Event().wait()
 
 
 def waits(runner: HierarchicalTaskPoolRunner) -> bool:
@@ -313,69 +305,6 @@ def test_run_can_be_ended_only_on_its_loop() -> None:
     loop.close()
 
 
-# Cancelling one
-
-
-async def test_cancel_stops_running_and_queued_tasks() -> None:
-    gate = asyncio.Event()
-    called: list[int] = []
-
-    async def work(index: int) -> int:
-        called.append(index)
-        await gate.wait()
-        return index
-
-    runner = pool([Task(work, index) for index in (1, 2, 3, 4)], 2, lookahead=2)
-    async with runner.run_tasks() as progress:
-        await until(lambda: runner.capacity.waiting == 2)
-        assert runner.cancel(1)
-        assert runner.cancel(4)
-        assert not runner.cancel(17)
-        cancelled = [await anext(progress) for _ in range(2)]
-        assert {envelope.task_id: envelope.attempt for envelope in cancelled} == {4: 0, 1: 1}
-        assert not runner.cancel(1)
-        assert not runner.cancel(4)
-        gate.set()
-        assert sorted(summarize([envelope async for envelope in progress])) == [2, 3]
-    assert not runner.cancel(2)
-    assert called == [1, 2, 3]
-
-
-@pytest.mark.virtual
-async def test_cancel_ends_a_back_off() -> None:
-    runner = pool([fail], retry=Retry(backoff=60))
-    async with runner.run_tasks() as progress:
-        await until(lambda: runner.snapshot().backing_off)
-        assert runner.cancel(1)
-        [found] = [envelope async for envelope in progress]
-    assert (type(found.error), found.attempt) == (asyncio.CancelledError, 1)
-
-
-async def test_cancelled_task_is_not_retried() -> None:
-    async def work() -> None:
-        try:
-            await hang()
-        finally:
-            raise ValueError
-
-    runner = pool([work], retry=Retry(backoff=0))
-    async with runner.run_tasks() as progress:
-        await until(lambda: runner.capacity.held)
-        await quiet()
-        assert runner.cancel(1)
-        [found] = [envelope async for envelope in progress]
-    assert (type(found.error), found.attempt) == (ValueError, 1)
-
-
-async def test_task_can_cancel_itself_by_id() -> None:
-    async def work() -> None:
-        assert runner.cancel(1)
-        await asyncio.sleep(0)
-
-    runner = pool([work])
-    assert summarize(await envelopes(runner)) == ["CancelledError"]
-
-
 # Pausing and resuming
 
 
@@ -424,24 +353,6 @@ async def test_paused_runner_retries_nothing() -> None:
         runner.resume()
         assert summarize([envelope async for envelope in progress]) == ["ValueError"]
     assert calls[1] - calls[0] == pytest.approx(10)
-
-
-async def test_cancel_needs_the_id_of_a_task() -> None:
-    runner = pool([hang, Task(hang, timeout=3600)])
-
-    def check() -> None:
-        for other in (-1, 0, 3, 2**63, 2**64, -(2**64), 10**400):
-            assert runner.cancel(other) is False
-        for odd in (None, "1", 1.0, True):
-            with pytest.raises(TypeError, match="task_id must be an integer, not"):
-                runner.cancel(wrong(odd))
-
-    check()
-    async with runner.run_tasks():
-        await until(lambda: runner.snapshot().running == 2)
-        check()
-        assert runner.snapshot().running == 2
-    check()
 
 
 async def test_paused_run_can_be_left_and_aborted() -> None:

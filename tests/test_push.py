@@ -10,28 +10,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import (
-    CapacitySource,
     ClosedError,
     IteratorResult,
-    PushCallbackObj,
     PushDedupeObj,
     PushDistributeObj,
     PushFilterObj,
     PushForkObj,
     PushMapObj,
-    PushObj,
     PushObj1To1Link,
-    PushPullBufferObj,
     PushReduceObj,
     PushSerialObj,
-    PushSignalObj,
-    PushWindowObj,
-    SinkCapacityObj,
     SinkCollectObj,
-    SinkNullObj,
     SinkObj,
-    WaitObject,
-    WouldBlock,
 )
 from tests.support import Heart, wrong
 
@@ -195,26 +185,6 @@ async def test_law_17_ten_thousand_stages_run_and_end() -> None:
     await pipeline.return_()
     assert sink.buffer == [10_000]
     assert sink.closed
-
-
-async def test_next_nowait_delivers_or_returns_item() -> None:
-    sink: SinkCollectObj[Any] = SinkCollectObj()
-    assert PushMapObj(sink, str).next_nowait(1) == IteratorResult(None, False)
-    assert sink.buffer == ["1"]
-    buffer: PushPullBufferObj[Any] = PushPullBufferObj(1)
-    pipeline = PushMapObj(buffer.sink, str)
-    pipeline.next_nowait(1)
-    item = object()
-    with pytest.raises(WouldBlock) as caught:
-        pipeline.next_nowait(item)
-    assert caught.value.item is item
-
-    async def asynchronous(n: Any) -> Any:
-        return n
-
-    with pytest.raises(WouldBlock):
-        PushMapObj(sink, asynchronous).next_nowait(item)
-    assert sink.buffer == ["1"]
 
 
 async def test_fork_delivers_concurrently() -> None:
@@ -481,47 +451,3 @@ async def test_law_2_dedupe_forgets_cancelled_item() -> None:
     await pipeline.next(1)
     await pipeline.next(1)
     assert sink.buffer == [1]
-
-
-class Appending(SinkObj[Any]):
-    """A user-defined sink whose `next_nowait` returns a given value."""
-
-    def __init__(self, returns: Any) -> None:
-        super().__init__()
-        self.items: list[Any] = []
-        self._returns = returns
-
-    def next_nowait(self, item: Any) -> Any:
-        self.items.append(item)
-        return self._returns
-
-
-PIPELINES: dict[str, Callable[[Any], PushObj[Any]]] = {
-    "map": lambda sink: PushMapObj(sink, lambda item: item),
-    "window": lambda sink: PushWindowObj(sink, 1),
-    "fork": lambda sink: PushForkObj([SinkNullObj(), sink]),
-    "distribute": lambda sink: PushDistributeObj([sink], lambda _: 0),
-    "serial": PushSerialObj,
-    "callback": lambda sink: PushCallbackObj(sink, before=lambda item: item),
-    "signal": lambda sink: PushSignalObj(sink, WaitObject()),
-    "capacity": lambda sink: SinkCapacityObj(sink, CapacitySource(1)),
-}
-
-
-@pytest.mark.parametrize("pipeline", PIPELINES)
-def test_next_nowait_returning_none_accepts_item(pipeline: str) -> None:
-    """`next_nowait` may return None, as `next` may."""
-    sink = Appending(None)
-    assert PIPELINES[pipeline](sink).next_nowait(1) == IteratorResult(None, False)
-    assert len(sink.items) == 1
-
-
-@pytest.mark.parametrize("pipeline", PIPELINES)
-def test_next_nowait_returning_other_value_raises(pipeline: str) -> None:
-    sink = Appending(5)
-    message = r"next_nowait of Appending must be None or an IteratorResult, got 5 \(int\)"
-    with pytest.raises(TypeError, match=message) as caught:
-        PIPELINES[pipeline](sink).next_nowait(1)
-    assert len(sink.items) == 1
-    if pipeline not in ("fork", "distribute"):
-        assert getattr(caught.value, "accepted_by", ()) == (sink,)

@@ -9,9 +9,6 @@ from __future__ import annotations
 import asyncio
 import operator
 import random
-import types
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -37,91 +34,26 @@ from headrace import (
     PushTakeObj,
     PushWindowObj,
     PushWindowTimeoutObj,
-    SinkCallbackObj,
     SinkCapacityObj,
     SinkCollectObj,
-    SinkObj,
     SourceIterObj,
     WaitObject,
+)
+from tests.push_injections import (
+    Inject,
+    Pipeline,
+    Slow,
+    accepted_by,
+    after_turns,
+    at_suspension,
+    delayed,
+    injections,
+    push_uncancelled,
 )
 from tests.support import yield_to_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
-
-@types.coroutine
-def cancel_at(awaitable: Awaitable[Any], at: int) -> Generator[Any, Any, Any]:
-    """Await, and cancel the current task at suspension number `at`."""
-    inner: Any = awaitable.__await__()
-    suspensions = 0
-    step: Callable[[Any], Any] = inner.send
-    sent: Any = None
-    while True:
-        try:
-            yielded = step(sent)
-        except StopIteration as stop:
-            return stop.value
-        suspensions += 1
-        if suspensions == at:
-            task = asyncio.current_task()
-            assert task is not None
-            task.cancel()
-        try:
-            step, sent = inner.send, (yield yielded)
-        except BaseException as error:
-            step, sent = inner.throw, error
-
-
-def accepted_by(cancelled: asyncio.CancelledError) -> tuple[Any, ...]:
-    """Return the sinks that accepted the item despite the cancellation."""
-    names: tuple[Any, ...] = getattr(cancelled, "accepted_by", ())
-    return names
-
-
-Inject = Callable[["Awaitable[Any]", int], "Awaitable[asyncio.CancelledError | None]"]
-
-
-async def at_suspension(awaitable: Awaitable[Any], at: int) -> asyncio.CancelledError | None:
-    """Return the cancellation, or None if the awaitable ended before that suspension."""
-    return await asyncio.create_task(run(cancel_at(awaitable, at)))
-
-
-async def after_turns(awaitable: Awaitable[Any], at: int) -> asyncio.CancelledError | None:
-    """Cancel from outside, after `at` event-loop iterations."""
-    task = asyncio.create_task(run(awaitable))
-    if at > 0:
-        await yield_to_loop(at)
-        task.cancel()
-    return await task
-
-
-async def run(awaitable: Awaitable[Any]) -> asyncio.CancelledError | None:
-    try:
-        await awaitable
-    except asyncio.CancelledError as error:
-        return error
-    return None
-
-
-injections = pytest.mark.parametrize("inject", [at_suspension, after_turns])
-
-
-class Slow(SinkObj[Any]):
-    """Needs two event-loop iterations to accept an item."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.items: list[Any] = []
-
-    async def next_impl(self, item: Any) -> None:
-        await yield_to_loop(2)
-        self.items.append(item)
-
-
-async def delayed(n: Any) -> Any:
-    await yield_to_loop(1)
-    return n
+    from collections.abc import Callable
 
 
 async def is_even(n: int) -> bool:
@@ -141,25 +73,6 @@ async def add(a: int, b: int) -> int:
 def stream(n: int) -> Any:
     """Return an async iterable that survives a cancellation."""
     return SourceIterObj([n, n, n]).map(delayed)
-
-
-@dataclass
-class Pipeline:
-    """A pipeline, its sinks, and for each sink the push objects between it and a fork."""
-
-    top: Any
-    ends: list[Any]
-    above: list[list[Any]] = field(default_factory=list)
-    items: list[Any] = field(default_factory=lambda: list(range(6)))
-
-    def lacking(self, names: tuple[Any, ...]) -> list[Any]:
-        """Return the sinks that are covered neither by their own name nor by that of an object above them."""
-        covers = self.above or [[] for _ in self.ends]
-        return [
-            end
-            for end, above in zip(self.ends, covers, strict=True)
-            if not any(name is one for name in names for one in (end, *above))
-        ]
 
 
 def single(make: Callable[[Any], Any], items: list[Any] | None = None) -> Callable[[], Pipeline]:
@@ -225,14 +138,6 @@ SINGLE: dict[str, Callable[[], Pipeline]] = {
 }
 
 
-async def push_uncancelled(build: Callable[[], Pipeline]) -> list[list[Any]]:
-    pipeline = build()
-    for item in pipeline.items:
-        await pipeline.top.next(item)
-    await pipeline.top.return_()
-    return [end.items for end in pipeline.ends]
-
-
 async def push_all(pipeline: Pipeline, victim: int, at: int, inject: Inject) -> bool:
     """Push all items, cancelling the push of item `victim`; return whether it was cancelled."""
     was_cancelled = False
@@ -291,83 +196,6 @@ async def test_law_2_cancelled_return_can_be_repeated(name: str, inject: Inject)
         assert at < 100
 
 
-def fork_of(*makes: Callable[[Any], Any], concurrent: bool = True) -> Callable[[], Pipeline]:
-    def build() -> Pipeline:
-        ends = [Slow() for _ in makes]
-        branches = [make(end) for make, end in zip(makes, ends, strict=True)]
-        above = [[branch, getattr(branch, "sink", None)] for branch in branches]
-        return Pipeline(PushForkObj(branches, concurrent=concurrent), list(ends), above)
-
-    return build
-
-
-def identity(end: Any) -> Any:
-    return end
-
-
-def nested() -> Pipeline:
-    ends = [Slow() for _ in range(4)]
-    maps = [PushMapObj(end, delayed) for end in ends[2:]]
-    inner = PushForkObj([ends[1], maps[0]])
-    outer = PushForkObj([ends[0], inner, maps[1]])
-    return Pipeline(outer, list(ends), [[], [inner], [inner, maps[0]], [maps[1]]])
-
-
-def with_ready_sinks() -> Pipeline:
-    end = Slow()
-    collected: SinkCollectObj[Any] = SinkCollectObj()
-    called: list[Any] = []
-    callback: SinkCallbackObj[Any] = SinkCallbackObj(called.append)
-    fork = PushForkObj([collected, end, callback])
-    vars(collected)["items"] = collected.buffer
-    vars(callback)["items"] = called
-    return Pipeline(fork, [collected, end, callback])
-
-
-FORKS: dict[str, Callable[[], Pipeline]] = {
-    "two": fork_of(identity, identity),
-    "one after the other": fork_of(identity, identity, identity, concurrent=False),
-    "maps": fork_of(
-        lambda end: PushMapObj(end, delayed), identity, lambda end: PushMapObj(end, str)
-    ),
-    "maps, one after the other": fork_of(
-        lambda end: PushMapObj(end, delayed), lambda end: PushMapObj(end, delayed), concurrent=False
-    ),
-    "nested": nested,
-    "beside ready ones": with_ready_sinks,
-}
-
-
-@injections
-@pytest.mark.parametrize("name", FORKS)
-async def test_law_2_cancelled_fork_names_accepting_branches(name: str, inject: Inject) -> None:
-    expected = await push_uncancelled(FORKS[name])
-    partial = 0
-    for victim in (0, 3):
-        at, was_cancelled = 0, True
-        while was_cancelled:
-            at += 1
-            pipeline = FORKS[name]()
-            for item in pipeline.items[:victim]:
-                await pipeline.top.next(item)
-            cancelled = await inject(pipeline.top.next(pipeline.items[victim]), at)
-            was_cancelled = cancelled is not None
-            if cancelled is not None:
-                lacking = pipeline.lacking(accepted_by(cancelled))
-                item = pipeline.items[victim]
-                for end, complete in zip(pipeline.ends, expected, strict=True):
-                    has_it = end.items[victim:] == complete[victim : victim + 1]
-                    assert has_it == (end not in lacking), (at, end, accepted_by(cancelled))
-                partial += 0 < len(lacking) < len(pipeline.ends)
-                if lacking:
-                    notes = getattr(cancelled, "__notes__", [])
-                    assert bool(notes) == (len(lacking) < len(pipeline.ends))
-            await pipeline.top.return_()
-        assert at < 100
-    if inject is after_turns and name != "two":
-        assert partial, "no push was delivered to only some of the branches"
-
-
 ENDS: dict[str, Callable[[Any], PushObj[Any]]] = {
     "map": lambda end: PushMapObj(end, str),
     "filter, then map": lambda end: PushFilterObj(PushMapObj(end, str), lambda _: True),
@@ -398,75 +226,6 @@ async def test_law_2_push_cancelled_at_yield_names_no_sink(
     assert len(end.buffer) == number
     await pipeline.next(number)
     assert len(end.buffer) == number + 1
-
-
-def batch_then(*makes: Callable[[Any], Any], concurrent: bool = True) -> Callable[[], Pipeline]:
-    def build() -> Pipeline:
-        pipeline = fork_of(*makes, concurrent=concurrent)()
-        return Pipeline(PushWindowObj(pipeline.top, 2), pipeline.ends)
-
-    return build
-
-
-def batches_in_branches() -> Pipeline:
-    ends = [Slow(), Slow(), Slow()]
-    batches = [PushWindowObj(ends[0], 2), PushWindowObj(PushMapObj(ends[1], delayed), 3)]
-    return Pipeline(PushForkObj([*batches, ends[2]]), list(ends), [[batches[0]], [batches[1]], []])
-
-
-HELD: dict[str, Callable[[], Pipeline]] = {
-    "window, then fork": batch_then(identity, identity),
-    "window, then maps": batch_then(
-        lambda end: PushMapObj(end, delayed), identity, lambda end: PushMapObj(end, str)
-    ),
-    "window, then one after the other": batch_then(identity, identity, concurrent=False),
-    "windows in branches": batches_in_branches,
-}
-
-
-@injections
-@pytest.mark.parametrize("name", HELD)
-async def test_law_2_batch_reaches_each_branch_once(name: str, inject: Inject) -> None:
-    expected = await push_uncancelled(HELD[name])
-    for victim in range(6):
-        at, was_cancelled = 0, True
-        while was_cancelled:
-            at += 1
-            pipeline = HELD[name]()
-            if name == "windows in branches":
-                was_cancelled = await push_to_missing_branches(pipeline, victim, at, inject)
-            else:
-                was_cancelled = False
-                for number, item in enumerate(pipeline.items):
-                    cancelled = await inject(
-                        pipeline.top.next(item), at if number == victim else -1
-                    )
-                    if cancelled is not None:
-                        was_cancelled = True
-                        # Named is the batch, or all branches if the cancellation came too late. Nothing is named if the push
-                        # # was cancelled while it yielded to the event loop on a slow machine: the producer pushes the item again.
-                        if not (names := accepted_by(cancelled)):
-                            await pipeline.top.next(item)
-                        else:
-                            assert pipeline.top in names or len(names) == len(pipeline.ends)
-            await pipeline.top.return_()
-            assert [end.items for end in pipeline.ends] == expected, (victim, at)
-        assert at < 100
-
-
-async def push_to_missing_branches(
-    pipeline: Pipeline, victim: int, at: int, inject: Inject
-) -> bool:
-    was_cancelled = False
-    for number, item in enumerate(pipeline.items):
-        cancelled = await inject(pipeline.top.next(item), at if number == victim else -1)
-        if cancelled is None:
-            continue
-        was_cancelled = True
-        for branch in pipeline.top.sinks:
-            if branch not in accepted_by(cancelled):
-                await branch.next(item)
-    return was_cancelled
 
 
 @pytest.mark.parametrize("seed", range(20))

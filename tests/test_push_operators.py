@@ -21,7 +21,6 @@ from headrace import (
     PushFlattenObj,
     PushMapObj,
     PushObj,
-    PushPullBufferObj,
     PushReduceObj,
     PushSerialObj,
     PushTakeObj,
@@ -33,18 +32,15 @@ from headrace import (
     SinkObj,
     WouldBlock,
 )
+from tests.push_support import push_all
 from tests.support import Heart, wrong
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable
 
 
 def is_open(sink: PushObj[Any]) -> bool:
     return not sink.closed
-
-
-async def push_all(pipeline: PushObj[Any], items: Iterable[Any]) -> list[bool]:
-    return [(await pipeline.next(item)).done for item in items]
 
 
 class Failing(SinkObj[Any]):
@@ -270,121 +266,6 @@ async def test_refused_batch_is_in_the_error() -> None:
     with pytest.raises(ClosedError) as closed:
         await pipeline.next(item)
     assert closed.value.item is item
-
-
-async def test_nowait_item_is_refused_or_held_by_batch() -> None:
-    buffer: PushPullBufferObj[Any] = PushPullBufferObj(1)
-    pipeline = PushMapObj[int, int](PushWindowObj(PushMapObj(buffer.sink, tuple), 2), int)
-    for n in range(4):
-        assert pipeline.next_nowait(n) == IteratorResult(None, False)
-    # The second list waits in the batch stage, which accepts no third one.
-    with pytest.raises(WouldBlock) as caught:
-        pipeline.next_nowait(4)
-    assert caught.value.item == 4
-    assert await anext(buffer.source) == (0, 1)
-    pipeline.next_nowait(4)
-    assert await anext(buffer.source) == (2, 3)
-    await pipeline.return_()
-    assert await anext(buffer.source) == (4,)
-
-
-async def test_nowait_dedupe_and_flatten_lose_nothing() -> None:
-    buffer: PushPullBufferObj[int] = PushPullBufferObj(2)
-    pipeline = PushFlattenObj[int](PushDedupeObj(buffer.sink))
-    pulled: list[int] = []
-    for items in ([1, 2, 1, 3], [3, 4], [5]):
-        while True:
-            try:
-                pipeline.next_nowait(items)
-                break
-            except WouldBlock:
-                pulled.append(await anext(buffer.source))
-    ending = asyncio.create_task(pipeline.return_())
-    pulled += [item async for item in buffer.source]
-    await ending
-    assert pulled == [1, 2, 3, 4, 5]
-
-
-async def test_nowait_with_async_callable_changes_nothing() -> None:
-    sink: SinkCollectObj[Any] = SinkCollectObj()
-
-    async def later(n: int) -> AsyncIterator[int]:
-        yield n
-
-    async def delayed(n: int) -> int:
-        return n
-
-    pipelines: list[PushObj[Any]] = [
-        PushFlatMapObj(sink, later),
-        PushReduceObj(sink, wrong(lambda _, n: delayed(n)), 0),
-        PushCallbackObj(sink, before=delayed),
-        PushCallbackObj(sink, after=delayed),
-        SinkCallbackObj(delayed),
-    ]
-    for pipeline in pipelines:
-        with pytest.raises(WouldBlock) as caught:
-            pipeline.next_nowait(7)
-        assert caught.value.item == 7
-    assert sink.buffer == []
-    await pipelines[0].return_()
-    assert sink.buffer == []
-
-    class Async(SinkObj[int]):
-        async def next_impl(self, item: int) -> None:
-            pass
-
-    with pytest.raises(RuntimeError, match="async next_impl"):
-        Async().next_nowait(1)
-
-
-async def test_collect_with_maxsize_is_done_and_drops_rest() -> None:
-    sink: SinkCollectObj[int] = SinkCollectObj(2)
-    assert sink.maxsize == 2
-    assert await push_all(sink, range(4)) == [False, True, True, True]
-    assert sink.buffer == [0, 1]
-    assert sink.next_nowait(5).done
-    assert SinkCollectObj[int]().maxsize is None
-
-
-async def test_callbacks_are_called_in_order_and_live() -> None:
-    calls: list[tuple[str, int]] = []
-
-    async def slow(n: int) -> None:
-        await asyncio.sleep(0)
-        calls.append(("slow", n))
-
-    def fast(n: int) -> None:
-        calls.append(("fast", n))
-
-    sink: SinkCallbackObj[int] = SinkCallbackObj(slow, fast, slow)
-    await push_all(PushMapObj(sink, int), [1])
-    assert calls == [("slow", 1), ("fast", 1), ("slow", 1)]
-    sink.callbacks = (fast,)
-    calls.clear()
-    await sink.next(2)
-    sink.next_nowait(3)
-    assert calls == [("fast", 2), ("fast", 3)]
-    assert sink.callbacks == (fast,)
-
-    def bad(n: int) -> None:
-        raise OSError(n)
-
-    sink.callbacks = (fast, bad)
-    with pytest.raises(OSError, match="4") as caught:
-        await sink.next(4)
-    assert caught.value.__notes__ == ["raised by callbacks of SinkCallbackObj"]
-    await sink.return_()
-    with pytest.raises(ClosedError):
-        await sink.next(5)
-
-
-async def test_null_sink_accepts_everything() -> None:
-    sink: SinkNullObj[int] = SinkNullObj()
-    assert await push_all(PushMapObj(sink, int), range(3)) == [False] * 3
-    assert sink.next_nowait(1) == IteratorResult(None, False)
-    await sink.return_()
-    with pytest.raises(ClosedError):
-        sink.next_nowait(1)
 
 
 async def test_tap_calls_before_and_after_delivery() -> None:
