@@ -203,7 +203,7 @@ class _Explanation:
             now = run.clock()
             yield f"run {run.config.name}: {self.feeding(run, tasks, now)}"
             yield from _listed(tasks, partial(self.task, run, now))
-            for thread, name in run.busy_threads():
+            for thread, name in run.executors.busy_threads():
                 where = position(thread_frames(self.frames.get(thread)))
                 yield f"  thread of {name}: at {where}"
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from headrace._core import Engine, TreeRef
     from headrace.pool.config import Config
     from headrace.pool.event_queue import EventQueue
+    from headrace.pool.executor.use import RunExecutors
 
 
 class LiveRun(Protocol):
@@ -24,6 +25,7 @@ class LiveRun(Protocol):
     loop: asyncio.AbstractEventLoop
     thread: int
     events: EventQueue
+    executors: RunExecutors
     blocked: tuple[str, float] | None
     is_feeding: bool
     draining: bool
@@ -42,10 +44,6 @@ class LiveRun(Protocol):
     @property
     def running(self) -> bool:
         """Whether the run has started and not ended."""
-        ...
-
-    def busy_threads(self) -> list[tuple[int, str]]:
-        """Return the identifier of each thread that runs work, and the name of the work."""
         ...
 
     def clock(self) -> float:

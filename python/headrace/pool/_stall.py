@@ -46,7 +46,7 @@ class StallWatch:
         if not run.running:
             return
         self._set_timer()
-        threads = {name: thread for thread, name in run.busy_threads()}
+        threads = {name: thread for thread, name in run.executors.busy_threads()}
         for facts in engine_stalled(run.engine, self._seconds):
             one = LiveTask(*facts)
             name = run.config.name_of(one.id, one.key)

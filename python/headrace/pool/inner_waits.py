@@ -13,13 +13,30 @@ that cannot be cancelled is left out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future
+    from asyncio import AbstractEventLoop, Future, Task
+
+    from headrace._core import Engine
+    from headrace.pool.shutdown import End
 
 
-class InnerWait:
+class AwaitedRun(Protocol):
+    """The parts of a `Run` that are used here."""
+
+    loop: AbstractEventLoop
+    end: End
+    is_feeding: bool
+
+    @property
+    def engine(self) -> Engine:
+        """The engine."""
+        ...
+
+
+class _Wait:
     """One call that waits.
 
     Args:
@@ -42,21 +59,54 @@ class InnerWaits:
     __slots__ = ("_waits",)
 
     def __init__(self) -> None:
-        self._waits: list[InnerWait] = []
+        self._waits: list[_Wait] = []
 
     def __len__(self) -> int:
         return len(self._waits)
 
-    def add(self, wait: InnerWait) -> None:
-        """Add a call."""
+    async def wait(
+        self,
+        run: AwaitedRun,
+        feeder: Task[None],
+        caller: int | None = None,
+        *,
+        cancels: bool = False,
+        timeout: float | None = None,
+    ) -> bool:
+        """Wait inside a run until its feeder has ended or only tasks are left that may wait for this call.
+
+        Args:
+            run: The run.
+            feeder: Its feeder.
+            caller: The task that made the call, if that is known already.
+            cancels: Whether the tasks that are left are about to be cancelled.
+            timeout: The maximum time in seconds; None for no limit.
+
+        Returns:
+            False after the timeout.
+        """
+        wait = _Wait(run.loop, caller or run.end.inside.task_here(), cancels=cancels)
         self._waits.append(wait)
+        try:
+            self.release(run)
+            await asyncio.wait(
+                [feeder, wait.released], timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            self._waits.remove(wait)
+        return feeder.done() or wait.released.done()
 
-    def remove(self, wait: InnerWait) -> None:
-        """Remove a call that waits no longer."""
-        self._waits.remove(wait)
+    def release(self, run: AwaitedRun) -> None:
+        """Release the calls that may wait only for tasks that wait for them."""
+        if not self._waits:
+            return
+        run.engine.watch(len(self._waits))
+        # The source may still return an item.
+        if not run.is_feeding:
+            self._release(run.engine.tasks_left())
 
-    def release(self, left: list[tuple[int, bool]]) -> None:
-        """Release the calls that may wait only for tasks that wait for them.
+    def _release(self, left: list[tuple[int, bool]]) -> None:
+        """Release the calls that may be all that is left.
 
         Args:
             left: The ids of all tasks that have not ended, each with whether it can be cancelled.

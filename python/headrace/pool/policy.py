@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from headrace.pool.event_queue import EventQueue
     from headrace.pool.executor.handle import Handle, Listener
     from headrace.pool.executor.loop import Yields
-    from headrace.pool.executor.use import ExecutorUse
+    from headrace.pool.executor.use import RunExecutors
     from headrace.pool.shutdown import End
     from headrace.task.retry import Retry
 
@@ -35,16 +35,13 @@ class PolicyOwner(Protocol):
     config: Config[Any]
     loop: asyncio.AbstractEventLoop
     events: EventQueue
+    executors: RunExecutors
     context: Context
     end: End
 
     @property
     def engine(self) -> Engine:
         """The engine."""
-        ...
-
-    def executor_use(self, is_given: bool) -> ExecutorUse:
-        """Return the use of the user's executor, or of the threads of the run."""
         ...
 
     def idle(self) -> None:
@@ -212,25 +209,25 @@ class Policy:
 
     def can_cancel(self, is_given: bool) -> bool:
         """Return whether an executor can cancel work: that of the user, or the threads of the run."""
-        return self._run.executor_use(is_given).can_cancel
+        return self._run.executors.use(is_given).can_cancel
 
     def take_slot(self) -> bool:
         """Take a slot of the user's executor. If none is free, the engine is notified when one may be."""
-        return self._run.executor_use(True).take_slot()
+        return self._run.executors.use(True).take_slot()
 
     def return_slot(self) -> None:
         """Return a slot to the user's executor."""
-        self._run.executor_use(True).return_slot()
+        self._run.executors.use(True).return_slot()
 
     def slot_returner(self) -> Callable[[], None]:
         """Return a function that returns a slot, from any thread and also after the end of the run."""
-        return self._run.executor_use(True).slot_returner()
+        return self._run.executors.use(True).slot_returner()
 
     def submit(
         self, is_given: bool, task_id: int, item: Any, lease: Lease | None, listener: Listener
     ) -> Handle:
         """Submit a task to an executor."""
-        executor = self._run.executor_use(is_given).executor
+        executor = self._run.executors.use(is_given).executor
         task, context = (
             (item, item.context) if isinstance(item, Task) else (Task(item), self._run.context)
         )

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from headrace._core import TaskProgressEnvelope, install_native_anext
 from headrace._internal.reprs import short_repr
 from headrace._internal.tasks import warn_unclosed
-from headrace.pool.run import FirstError, Run
+from headrace.pool.first_error import FirstError
+from headrace.pool.run import Run
 from headrace.pull.source import SourceObj
 
 if TYPE_CHECKING:

@@ -14,22 +14,20 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING
 from weakref import ref
 
 import headrace.pool._live as live
-import headrace.pool.reentrancy as reentrancy
 import headrace.task._current_lease as current_lease
-from headrace._core import Engine, pin_to_loop, set_tree_watcher, unpin
+from headrace._core import pin_to_loop, set_tree_watcher, unpin
 from headrace._internal.error_notes import add_note_once
 from headrace._internal.tasks import wait_until_done
 from headrace.errors import SourceCancelledError, WrongLoopError
+from headrace.pool.engine import clock_of, make_engine
 from headrace.pool.event_queue import EventQueue, Failure
 from headrace.pool.executor.loop import error_of
-from headrace.pool.executor.thread import ThreadExecutor
-from headrace.pool.executor.use import ExecutorUse
-from headrace.pool.inner_waits import InnerWait, InnerWaits
+from headrace.pool.executor.use import RunExecutors
+from headrace.pool.inner_waits import InnerWaits
 from headrace.pool.policy import Policy
 from headrace.pool.shutdown import End
 
@@ -37,9 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Context
 
-    from headrace._core import TreeRef
+    from headrace._core import Engine, TreeRef
     from headrace.pool._stall import StallWatch
     from headrace.pool.config import Config
+    from headrace.pool.first_error import FirstError
 
 
 def _watch_tree(tree: ref[TreeRef], loop: asyncio.AbstractEventLoop) -> None:
@@ -50,19 +49,6 @@ def _watch_tree(tree: ref[TreeRef], loop: asyncio.AbstractEventLoop) -> None:
 
 
 set_tree_watcher(_watch_tree)
-
-
-class FirstError:
-    """The error of the first task of a run that failed.
-
-    A run that has ended does not refer to this object. The traceback of an error that a task raised in its first step may refer to the
-    frames of its caller, and so to the run.
-    """
-
-    __slots__ = ("error",)
-
-    def __init__(self) -> None:
-        self.error: BaseException | None = None
 
 
 class Run:
@@ -87,11 +73,7 @@ class Run:
         self.ending: bool = False
         # Whether no new task is called any more.
         self.draining: bool = False
-        # The executor of the tasks that need a thread, and that of all others, if the user has passed one.
-        self.threads: ExecutorUse = ExecutorUse(ThreadExecutor(config.name), is_owned=True)
-        self.given: ExecutorUse | None = None
-        if config.executor is not None:
-            self.given = ExecutorUse(config.executor, is_owned=False)
+        self.executors: RunExecutors = RunExecutors(config.name, config.executor)
         # The items whose tasks were not called, by task id.
         self._unstarted: dict[int, object] = {}
         self._engine: Engine | None = None
@@ -173,34 +155,9 @@ class Run:
             return
         config.check_idle()
         self.loop = asyncio.get_running_loop()
-        # The `time` method of asyncio's own event loops calls `time.monotonic`.
-        own = type(self.loop).time is asyncio.BaseEventLoop.time
-        self._clock = time.monotonic if own else self.loop.time
+        self._clock = clock_of(self.loop)
         self._policy = Policy(self)
-        self._engine = Engine(
-            self._policy,
-            name=config.name,
-            source=config.source,
-            has_executor=self.given is not None,
-            outcome_listener=config.outcome_listener,
-            capacity=config.capacity,
-            event_loop=self.loop,
-            clock=self._clock,
-            context=self.context,
-            inside_variable=reentrancy.variable,
-            inside=self.end.inside,
-            lease_variable=current_lease.variable,
-            events=self.events.unread,
-            ids=config.ids,
-            throughput=config.throughput,
-            timeout=config.timeout,
-            retry=config.retry,
-            # In the core these are sizes of memory, which no run reaches.
-            lookahead=min(config.lookahead, sys.maxsize),
-            most_backing_off=min(config.max_buffered, sys.maxsize),
-            cools_down=config.max_cooldown is not None,
-            debug=self.loop.get_debug(),
-        )
+        self._engine = make_engine(self, self._policy, self._clock)
         self.end.inside.engine = ref(self._engine)
         self._set_state()
         self.end.begin(self.loop)
@@ -257,7 +214,7 @@ class Run:
             await asyncio.wait([self._feeder], timeout=timeout)
             is_over = self._feeder.done()
         else:
-            is_over = await self._wait_inside(self._feeder, caller, timeout=timeout)
+            is_over = await self._inner.wait(self, self._feeder, caller, timeout=timeout)
         if not is_over:
             await self.abort(wait=True)
 
@@ -267,46 +224,13 @@ class Run:
         is_here = self._engine is not None and asyncio._get_running_loop() is self.loop
         return self.engine.caller() if is_here else None
 
-    async def _wait_inside(
-        self,
-        feeder: asyncio.Task[None],
-        caller: int | None = None,
-        *,
-        cancels: bool = False,
-        timeout: float | None = None,
-    ) -> bool:
-        """Wait inside the run until it has ended or only tasks are left that may wait for this call; see `InnerWaits`.
-
-        Returns:
-            False after the timeout.
-        """
-        wait = InnerWait(self.loop, caller or self.end.inside.task_here(), cancels=cancels)
-        self._inner.add(wait)
-        try:
-            self._release_inner()
-            await asyncio.wait(
-                [feeder, wait.released], timeout=timeout, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            self._inner.remove(wait)
-        return feeder.done() or wait.released.done()
-
-    def _release_inner(self) -> None:
-        """Release the calls inside the run that wait for its end, if only their tasks may be left."""
-        if not self._inner or self._engine is None:
-            return
-        self._engine.watch(len(self._inner))
-        # The source may still return an item.
-        if not self.is_feeding:
-            self._inner.release(self._engine.tasks_left())
-
     async def _wait_for_end(self, *, leaving: bool) -> None:
         if self._feeder is None:
             return
         cancellation = None
         if self.end.inside.is_here():
             if not self._feeder.done():
-                await self._wait_inside(self._feeder, cancels=not self._is_cancelled)
+                await self._inner.wait(self, self._feeder, cancels=not self._is_cancelled)
         else:
             cancellation = await self.end.wait(self._feeder, leaving=leaving)
         if self._feeder.done():
@@ -335,16 +259,6 @@ class Run:
             self.ending = self._stopped = True
             self._set_state()
             self._feeder.cancel()
-
-    def executor_use(self, is_given: bool) -> ExecutorUse:
-        """Return the use of the user's executor, or of the threads of the run."""
-        return self.given if is_given and self.given is not None else self.threads
-
-    def busy_threads(self) -> list[tuple[int, str]]:
-        """Return the identifier of each thread that runs work of an executor, and the name of the work. Any thread may call it."""
-        uses = [self.threads] if self.given is None else [self.threads, self.given]
-        executors = [use.executor for use in uses if isinstance(use.executor, ThreadExecutor)]
-        return [busy for executor in executors for busy in executor.busy()]
 
     def abandon(self) -> None:
         """End a run whose stream was dropped. May be called by a finaliser, in any thread."""
@@ -417,7 +331,7 @@ class Run:
                 await gate
                 self.blocked = None
             elif (is_given := engine.needs_executor()) is not None:
-                use = self.executor_use(is_given)
+                use = self.executors.use(is_given)
                 await use.start(self.loop, self.context, engine.on_slots)
                 engine.set_executor_started(is_given)
             else:
@@ -447,7 +361,7 @@ class Run:
     async def _wait_for_tasks(self, *, shielded: bool = False) -> None:
         """Wait until no task is left; with `shielded`, also while the feeder is cancelled."""
         while self.engine.watch(len(self._inner)):
-            self._release_inner()
+            self._inner.release(self)
             self._idle = self.loop.create_future()
             if shielded:
                 await wait_until_done(self._idle)
@@ -482,9 +396,7 @@ class Run:
             iteration: asyncio.Future[None] = self.loop.create_future()
             self.loop.call_soon(iteration.set_result, None)
             await wait_until_done(iteration)
-        await self.threads.aclose()
-        if self.given is not None:
-            await self.given.aclose()
+        await self.executors.aclose()
         self.keep_unstarted()
         if self._closes_source and (self._stopped or self.events.closed):
             # Last, because tasks may use resources of the source. The feeder must not appear cancelled while it closes the source.
@@ -529,7 +441,7 @@ class Run:
         """Note that only as many tasks are left as the engine watches for."""
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
-        self._release_inner()
+        self._inner.release(self)
 
     def failed(self, error: BaseException) -> None:
         """Note that a task ended with an error."""

@@ -1,4 +1,4 @@
-"""`ExecutorUse`: the use of an executor by one run. `Run` has one for its threads and one for the executor that the user has passed.
+"""`RunExecutors`: the executors of a run, which `Run` makes, and `ExecutorUse`: the use of one of them.
 
 Runs may share an executor. `_SharedSlots` counts its slots for all of them. It notifies the runs that wait for a slot in FIFO order: one
 run when a slot is returned, all when the capabilities change.
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from headrace.errors import WrongLoopError
 from headrace.pool.executor.executor import CancelSupport
+from headrace.pool.executor.thread import ThreadExecutor
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -17,6 +18,37 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from headrace.pool.executor.executor import Executor
+
+
+class RunExecutors:
+    """The executors of a run: its own threads, and the executor that the user has passed.
+
+    Args:
+        name: The name of the runner.
+        given: The executor of all tasks that need no thread; None for the event loop.
+    """
+
+    __slots__ = ("_given", "_threads")
+
+    def __init__(self, name: str, given: Executor | None) -> None:
+        self._threads = ExecutorUse(ThreadExecutor(name), is_owned=True)
+        self._given = None if given is None else ExecutorUse(given, is_owned=False)
+
+    def use(self, is_given: bool) -> ExecutorUse:
+        """Return the use of the user's executor, or of the threads of the run."""
+        return self._given if is_given and self._given is not None else self._threads
+
+    def busy_threads(self) -> list[tuple[int, str]]:
+        """Return the identifier of each thread that runs work, and the name of the work. Any thread may call it."""
+        uses = [self._threads] if self._given is None else [self._threads, self._given]
+        executors = [use.executor for use in uses if isinstance(use.executor, ThreadExecutor)]
+        return [busy for executor in executors for busy in executor.busy()]
+
+    async def aclose(self) -> None:
+        """Close the threads, and leave the executor of the user."""
+        await self._threads.aclose()
+        if self._given is not None:
+            await self._given.aclose()
 
 
 class ExecutorUse:
