@@ -371,7 +371,7 @@ async def test_clock_is_read_once_per_state_change(
     if task_path == "timed":
         pytest.skip("the event loop calls its timers by another clock")
     clock = Clock()
-    monkeypatch.setattr("headrace.pool.run.time", clock)
+    monkeypatch.setattr("headrace.pool.engine.time", clock)
     await envelopes(pool([one] * 100))
     # Queued and called, which is one reading, and ended.
     assert clock.reads == 100 * 2

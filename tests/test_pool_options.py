@@ -420,7 +420,10 @@ async def test_blocking_task_is_named_in_debug_mode(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"on_error": "ignore"}, "on_error must be 'continue' or 'stop', not 'ignore'"),
+        (
+            {"on_error": "ignore"},
+            "on_error must be 'stop_if_fatal', 'continue' or 'stop', not 'ignore'",
+        ),
         ({"ordered": 1}, "ordered must be True or False, got 1"),
         ({"ordered": True, "window": 0}, "window must be at least 1, got 0"),
         ({"window": 3}, "window needs ordered=True, got window=3"),

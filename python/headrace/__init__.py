@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         ForkError as ForkError,
         HeadraceError as HeadraceError,
         OrderError as OrderError,
+        RunStopped as RunStopped,
         SourceCancelledError as SourceCancelledError,
         StallWarning as StallWarning,
         ThrottledError as ThrottledError,

@@ -3,7 +3,7 @@
 One word for each situation: *would block* (retry, or wait), *closed* (the object was ended), *broken* (an internal
 failure left it in an inconsistent state), *cancelled* at the source (items may be lost), *wrong place* (another loop, a
 forked child), *deadlock* (a task would wait for itself for ever), *exhausted* (spent permanently), *throttled* (a server
-requires too long a delay). The end of a stream is not an error.
+requires too long a delay), *stopped* (by failures, before its end). The end of a stream is not an error.
 """
 
 from __future__ import annotations
@@ -130,6 +130,13 @@ class BudgetExhausted(HeadraceError):
 
 class ThrottledError(HeadraceError):
     """A server delays a task for longer than `max_cooldown`. Its answer is the `__cause__`."""
+
+
+class RunStopped(HeadraceError):
+    """A run was stopped by a fatal error or by too many failures. The failure that stopped it is the `__cause__`.
+
+    Tasks that were running have run to their end. Those that were not called stay with the runner.
+    """
 
 
 class WouldDeadlock(HeadraceError, RuntimeError):

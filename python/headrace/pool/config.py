@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from headrace._core import TaskIds, Throughput
 from headrace._internal.reprs import safe_str
 from headrace.graph.outcome_listener import OutcomeListener
+from headrace.pool.failure_limits import FailureLimits
 
 if TYPE_CHECKING:
     from headrace.capacity.node import CapacitySource
@@ -29,17 +30,23 @@ class Config(Generic[R]):
     name: str
     source: PullObj[Any]
     capacity: CapacitySource
-    on_error: Literal["continue", "stop"]
+    on_error: Literal["stop_if_fatal", "continue", "stop"]
+    max_failures: float | None
+    """The number of failed tasks (an int), or their share (a float), beyond which a run stops."""
     ordered: bool
     window: int
     lookahead: int
     max_buffered: int
     retry: Retry | None
+    retry_budget: float | None
+    """The maximum number of retries for each first call."""
     timeout: float | None
     max_cooldown: float | None
     """The maximum delay of a task after throttled answers, in seconds; None if they cool nothing down."""
     executor: Executor | None
     stall_after: float | None
+    shared_limits: FailureLimits | None = None
+    """The limits on failures that this runner shares with others."""
     outcome_listener: OutcomeListener | None = field(init=False)
     """The source, if it is notified of the outcome of its items."""
     ids: TaskIds = field(default_factory=TaskIds)
@@ -60,6 +67,14 @@ class Config(Generic[R]):
     def name_of(self, task_id: int, key: object) -> str:
         """Return the name of a task, for its asyncio task and for messages."""
         return f"{self.name}: task {task_id if key is None else safe_str(key)}"
+
+    def failure_limits(self) -> FailureLimits:
+        """Return the limits on the failures of the next run."""
+        return self.shared_limits or FailureLimits(
+            stops_if_fatal=self.on_error == "stop_if_fatal",
+            max_failures=self.max_failures,
+            retry_budget=self.retry_budget,
+        )
 
     def check_idle(self) -> None:
         """Raise RuntimeError if a run is active."""

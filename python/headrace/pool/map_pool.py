@@ -54,9 +54,11 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         priority: The priority, as in `Task`, or a function that returns the priority for an item.
         thread: Whether `fn` blocks and must run in threads.
         **options: The options of `HierarchicalTaskPoolRunner`:
-            `name`, `ordered`, `window`, `lookahead`, `max_buffered`, `retry`, `timeout`, `cooldown`, `max_cooldown`,
-            `executor`, `stall_after`,
-            and `on_error`, where `"stop"` ends the stream after the first error.
+            `name`, `ordered`, `window`, `lookahead`, `max_buffered`, `retry`, `retry_budget`, `timeout`, `cooldown`,
+            `max_cooldown`, `executor`, `stall_after`, `max_failures`,
+            and `on_error`, where `"stop"` ends the stream after the first error. After a fatal error and beyond
+            `max_failures`, the stream ends with a `RunStopped` behind the results of the running calls, and
+            `.runner.drain()` returns the tasks that were not called.
 
     Raises:
         TypeError: `fn` is not callable, an option is unknown, or a parameter is of the wrong type.

@@ -16,12 +16,14 @@ class RunnerOptions(TypedDict, total=False):
     """The keyword arguments of `HierarchicalTaskPoolRunner`; see there for their meaning."""
 
     name: str | None
-    on_error: Literal["continue", "stop"]
+    on_error: Literal["stop_if_fatal", "continue", "stop"]
+    max_failures: float | None
     ordered: bool
     window: int | None
     lookahead: int
     max_buffered: int
     retry: Retry | int | None
+    retry_budget: float | None
     timeout: float | None
     cooldown: bool | None
     max_cooldown: float

@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from headrace._internal.error_notes import wrap_iteration_error
+from headrace._internal.error_notes import add_note_once, wrap_iteration_error
 from headrace._internal.reprs import describe_value, short_repr
 from headrace.errors import ClosedError, HeadraceError, ThrottledError, WorkerLost
 from headrace.pool.executor._slow_callbacks import watched
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from headrace.pool.executor.handle import Handle, Listener
     from headrace.pool.executor.loop import Yields
     from headrace.pool.executor.use import RunExecutors
+    from headrace.pool.failure_limits import FailureLimits
     from headrace.pool.shutdown import End
+    from headrace.task.failure import Verdict
     from headrace.task.retry import Retry
 
 
@@ -38,6 +40,8 @@ class PolicyOwner(Protocol):
     executors: RunExecutors
     context: Context
     end: End
+    limits: FailureLimits
+    ending: bool
 
     @property
     def engine(self) -> Engine:
@@ -76,7 +80,8 @@ class Policy:
         self._run = run
         self.name_of: Callable[[int, Hashable], str] = run.config.name_of
         self.idle: Callable[[], None] = run.idle
-        self.failed: Callable[[BaseException], None] = run.failed
+        # The last error that was judged and is about to end its task, with the verdict; None as the verdict if `classify` raised.
+        self._judged: tuple[BaseException, Verdict | None] | None = None
         self.interrupt: Callable[[BaseException], None] = run.interrupt
         self.keep: Callable[[int, object], None] = run.keep
         self.requests: set[asyncio.Task[None]] = set()
@@ -128,18 +133,44 @@ class Policy:
         Raises:
             ThrottledError: The delay is above `max_cooldown`.
         """
+        decision = self._decide(task_id, key, retry, error, attempt, throttled, has_emitted)
+        if decision is not None:
+            # It goes on, so `failed` is not called.
+            self._judged = None
+        return decision
+
+    def _decide(
+        self,
+        task_id: int,
+        key: Hashable,
+        retry: Retry | None,
+        error: BaseException,
+        attempt: int,
+        throttled: float,
+        has_emitted: bool,
+    ) -> tuple[bool, float] | None:
+        """See `after_error`."""
         if not isinstance(error, Exception):
             return None
         longest = self._run.config.max_cooldown
         if longest is None and (retry is None or attempt > retry.retries):
             return None
+        self._judged = error, None
         verdict = classify(error) if retry is None else retry.verdict(error)
+        self._judged = error, verdict
         if longest is not None and verdict.kind == "throttled":
             name = self.name_of(task_id, key)
             throttled = self._cool_down(name, verdict.delay, throttled, longest)
             if not has_emitted:
                 return True, throttled
         if retry is None or not retry.applies(error, attempt, verdict=verdict):
+            return None
+        if not self._run.limits.allows_retry():
+            name, share = self._run.config.name, self._run.config.retry_budget
+            add_note_once(
+                error,
+                f"not called again: the retry budget of {name} ({share:.0%} of the calls) is used up",
+            )
             return None
         return False, retry.delay(error, attempt, verdict=verdict)
 
@@ -174,6 +205,26 @@ class Policy:
         ):
             self._run.report(f"{name} raised while its run was being closed", error)
         return error
+
+    def failed(
+        self, task_id: int, key: Hashable, error: BaseException, retry: Retry | None
+    ) -> None:
+        """Note that a task has ended with an error, which may stop the run."""
+        judged, self._judged = self._judged, None
+        run = self._run
+        run.failed(error)
+        if run.ending:
+            return
+        verdict = None
+        # An error that replaces another one, such as a `ThrottledError`, has that as its cause.
+        if judged is not None and (judged[0] is error or judged[0] is error.__cause__):
+            verdict = judged[1]
+        elif run.limits.stops_if_fatal:
+            try:
+                verdict = classify(error) if retry is None else retry.verdict(error)
+            except BaseException as raised:
+                run.report(f"classify raised for {self.name_of(task_id, key)}", raised)
+        run.limits.note_failure(self.name_of(task_id, key), error, verdict)
 
     def hook_raised(self, task_id: int, key: Hashable, error: BaseException) -> None:
         """Report the error of `on_complete` or `on_error`."""

@@ -63,6 +63,7 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
         Raises:
             StopAsyncIteration: All tasks have ended and all envelopes were read, or the run was closed.
             ClosedError: The run is closed during the wait.
+            RunStopped: A fatal error or `max_failures` stopped the run, and all other envelopes were read. Raised once.
             RuntimeError: Another run of the same runner is active.
             WrongLoopError: The run was started on another event loop.
             BaseException: The exception object that the source raised; the next pull continues. Or the

@@ -19,7 +19,7 @@ from weakref import ref
 
 import headrace.pool._live as live
 import headrace.task._current_lease as current_lease
-from headrace._core import pin_to_loop, set_tree_watcher, unpin
+from headrace._core import pin_to_loop, unpin
 from headrace._internal.error_notes import add_note_once
 from headrace._internal.tasks import wait_until_done
 from headrace.errors import SourceCancelledError, WrongLoopError
@@ -35,20 +35,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Context
 
-    from headrace._core import Engine, TreeRef
+    from headrace._core import Engine
+    from headrace.errors import RunStopped
     from headrace.pool._stall import StallWatch
     from headrace.pool.config import Config
+    from headrace.pool.failure_limits import FailureLimits
     from headrace.pool.first_error import FirstError
-
-
-def _watch_tree(tree: ref[TreeRef], loop: asyncio.AbstractEventLoop) -> None:
-    # Late: most programs never have a waiter.
-    from headrace.pool._stuck import watch
-
-    watch(tree, loop)
-
-
-set_tree_watcher(_watch_tree)
 
 
 class Run:
@@ -73,6 +65,11 @@ class Run:
         self.ending: bool = False
         # Whether no new task is called any more.
         self.draining: bool = False
+        # The limits on its failures; deleted at the end, because they refer to an error.
+        self.limits: FailureLimits = config.failure_limits()
+        # The error of a run that its failures have stopped.
+        self._halted: RunStopped | None = None
+        self._ended_before = 0
         self.executors: RunExecutors = RunExecutors(config.name, config.executor)
         # The items whose tasks were not called, by task id.
         self._unstarted: dict[int, object] = {}
@@ -139,6 +136,17 @@ class Run:
         """The number of tasks that will be called again."""
         return 0 if self._engine is None else self._engine.backing_off
 
+    @property
+    def tasks_under_way(self) -> int:
+        """See `LimitedRun`."""
+        return self.running_tasks + self.backing_off_tasks
+
+    @property
+    def ended_tasks(self) -> int:
+        """See `LimitedRun`."""
+        throughput = self.config.throughput
+        return throughput.done + throughput.failed - self._ended_before
+
     def clock(self) -> float:
         """Read the clock of the event loop."""
         return self._clock()
@@ -166,6 +174,7 @@ class Run:
         pin_to_loop(self.loop, self)
         self.thread = threading.get_ident()
         live.add(self)
+        self._ended_before = config.throughput.done + config.throughput.failed
         if config.stall_after is not None:
             # Late: an option that most programs do not use.
             from headrace.pool._stall import StallWatch
@@ -179,6 +188,7 @@ class Run:
             context=self.context.copy(),
         )
         self._feeder.add_done_callback(self._ended)
+        self.limits.add(self)
 
     async def close(self) -> None:
         """End the run and wait until it has ended; raise its error, if no pull has raised it."""
@@ -277,12 +287,28 @@ class Run:
     def _set_state(self) -> None:
         """Pass the state to the engine."""
         if self._engine is not None:
-            paused, ending = self.config.paused, self.ending
+            paused, ending = self.config.paused, self.ending or self._halted is not None
             self._engine.set_state(
                 not (ending or self.draining or paused),
                 not ending and (self.draining or not paused),
                 ending,
             )
+
+    def halt(self, error: RunStopped) -> None:
+        """Call no more tasks, also none again, and raise an error at the end. Running tasks continue."""
+        if self._halted is not None or self.ending:
+            return
+        self._halted, self.draining = error, True
+        self._set_state()
+        # Later: this call may be inside a step of the feeder or of the engine.
+        self.loop.call_soon(self._end_halted, context=self.context)
+
+    def _end_halted(self) -> None:
+        """Take back the tasks of a halted run that were not called, and end those that wait for another call."""
+        if self._engine is not None and not self.ending:
+            self._unstarted.update(self._engine.halt())
+            if self.is_feeding and self._feeder is not None:
+                self._feeder.cancel()
 
     # The feeder.
 
@@ -302,6 +328,8 @@ class Run:
             if self.draining:
                 # The source may have returned an item to the cancelled pull.
                 self._give_back()
+            if self._halted is not None:
+                self._end_halted()
             await self._wait_for_tasks()
         except (KeyboardInterrupt, SystemExit) as error:
             # The source raised it. asyncio would raise it out of the running event loop before the run is closed.
@@ -398,7 +426,8 @@ class Run:
             await wait_until_done(iteration)
         await self.executors.aclose()
         self.keep_unstarted()
-        if self._closes_source and (self._stopped or self.events.closed):
+        is_early = self._stopped or self._halted is not None or self.events.closed
+        if self._closes_source and is_early:
             # Last, because tasks may use resources of the source. The feeder must not appear cancelled while it closes the source.
             while self._feeder is not None and self._feeder.cancelling():
                 self._feeder.uncancel()
@@ -425,11 +454,15 @@ class Run:
         if self._fatal is not None:
             self._last = Failure(self._fatal)
             self.events.unread.put(self._last)
+        elif self._halted is not None:
+            # Not kept in `_last`: `close` must not raise it to a consumer that has left.
+            self.events.unread.put(Failure(self._halted))
         self.events.unread.finish()
         self.engine.close()
+        self.limits.remove(self)
         # Drop references that lead back to the run, so that it is freed with its stream, without a garbage collection.
-        self._engine = self._fatal = self._first = None
-        del self._policy
+        self._engine = self._fatal = self._first = self._halted = None
+        del self._policy, self.limits
 
     # Called by the policy and the runner.
 

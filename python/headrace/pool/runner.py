@@ -14,6 +14,7 @@ from headrace.capacity.node import CapacitySource
 from headrace.errors import SourceCancelledError
 from headrace.pool.config import Config
 from headrace.pool.events import EnvelopeType
+from headrace.pool.failure_limits import check_max_failures, check_retry_budget
 from headrace.pool.progress import TaskRun
 from headrace.pool.snapshot import PoolSnapshot, uses
 from headrace.pull.source import Source, as_pull
@@ -66,8 +67,16 @@ class HierarchicalTaskPoolRunner(Uncopied):
             generator of yours (see `SourceIterObj`). Add `.prefetch()` behind the generator to keep it usable.
         capacity: The capacity under which the tasks run, with all its ancestors. It can be shared with other users.
         name: The name in messages, asyncio tasks and threads; None for `"pool-1"` and so on.
-        on_error: `"continue"`, or `"stop"` to end the run at the first `ERROR`. Then no more tasks are called, running
-            tasks are cancelled and awaited, each with its own envelope, and the stream of envelopes ends.
+        on_error: `"stop_if_fatal"` stops the run at the first error that every later call would repeat, such as a refused
+            key or an exhausted quota: one that `headrace.classify`, or the `classify` of its `Retry`, finds *fatal*. Then no
+            more tasks are called, also none again. Running tasks run to their end, tasks that wait for another call end
+            with a `CancelledError`, and the stream of envelopes ends with a `RunStopped`. `"continue"` does not stop.
+            `"stop"` ends the run at the first `ERROR` of any kind: no more tasks are called, running tasks are cancelled
+            and awaited, each with its own envelope, and the stream of envelopes ends. In each case, `drain()` returns the
+            tasks that were pulled and not called; otherwise the next run calls them first.
+        max_failures: The number of failed tasks, an integer from 0, beyond which the run stops as by a fatal error; or, as a
+            float between 0 and 1, their share of the tasks that have ended, which is compared from 20 ended tasks on. A
+            task that is called again has not failed yet, and a cancelled one is not counted. None for no limit.
         ordered: Whether all envelopes of a task precede those of the tasks that were pulled after it.
         window: With `ordered`, the maximum number of tasks that run or wait for their envelopes to be read; a positive
             integer, None for `max_buffered`.
@@ -77,6 +86,10 @@ class HierarchicalTaskPoolRunner(Uncopied):
             envelopes may be larger by the number of running tasks.
         retry: Whether and when a task is called again after an error. A number `n` is short for `Retry(retries=n)`: n
             calls after the first. None for no retries. A `Task` may have its own policy.
+        retry_budget: The maximum number of retries in a run for each first call, above 0 and at most 1, and 10 more: 0.2 for
+            1.2 calls a task. At most 100 unused ones are saved, or as many as tasks are under way. A task that fails
+            when none is left ends with its error, which gets a note. Calls after a throttled answer that `cooldown`
+            handles are not counted. None for no limit.
         timeout: The maximum time of each call of a task in seconds, without the wait for capacity; None for no limit. A
             `Task` may have its own timeout.
         cooldown: Whether a throttled answer, such as a 429 (see `headrace.classify`), cools down the node of the service:
@@ -96,7 +109,7 @@ class HierarchicalTaskPoolRunner(Uncopied):
     Raises:
         TypeError: `source` cannot be iterated, `capacity` is not a `CapacitySource`, or another parameter is of the wrong
             type.
-        ValueError: A number is out of range, `on_error` is unknown, or `window` is given without `ordered`.
+        ValueError: A number or a share is out of range, `on_error` is unknown, or `window` is given without `ordered`.
     """
 
     def __init__(
@@ -105,12 +118,14 @@ class HierarchicalTaskPoolRunner(Uncopied):
         capacity: CapacitySource,
         *,
         name: str | None = None,
-        on_error: Literal["continue", "stop"] = "continue",
+        on_error: Literal["stop_if_fatal", "continue", "stop"] = "stop_if_fatal",
+        max_failures: float | None = None,
         ordered: bool = False,
         window: int | None = None,
         lookahead: int = 1,
         max_buffered: int = 1024,
         retry: Retry | int | None = None,
+        retry_budget: float | None = None,
         timeout: float | None = None,
         cooldown: bool | None = True,
         max_cooldown: float = 300.0,
@@ -129,11 +144,13 @@ class HierarchicalTaskPoolRunner(Uncopied):
             source=as_pull(source),
             capacity=capacity,
             on_error=on_error,
+            max_failures=check_max_failures(max_failures),
             ordered=ordered,
             window=max_buffered if window is None else window,
             lookahead=check_int("lookahead", 1, lookahead),
             max_buffered=max_buffered,
             retry=as_retry("retry", retry),
+            retry_budget=check_retry_budget(retry_budget),
             timeout=check_time_limit("timeout", timeout),
             max_cooldown=_checked_cooldown(cooldown, max_cooldown),
             executor=executor,
@@ -161,7 +178,7 @@ class HierarchicalTaskPoolRunner(Uncopied):
         running tasks and waits until they have stopped. A thread cannot be cancelled; the block waits until it ends.
 
         Args:
-            close_source: Whether leaving the block earlier, or stopping at an error, also closes the source. It is closed
+            close_source: Whether leaving the block earlier, or stopping at errors, also closes the source. It is closed
                 after everything has stopped, by the asyncio task that pulled it. `drain()` never closes it.
 
         Raises:
@@ -183,6 +200,7 @@ class HierarchicalTaskPoolRunner(Uncopied):
             BaseException: The exception object of the first failed task, after all tasks have ended or, with
                 `on_error="stop"`, after the running tasks were stopped. A note gives the number of errors. For a
                 cancelled task, a `SourceCancelledError`. An error of the source is raised at once.
+            RunStopped: A fatal error or `max_failures` stopped the run, and the running tasks have ended.
             RuntimeError: A run of this runner is active.
 
         Cancel safety: a cancellation stops the running tasks, as leaving `run_tasks()` does, and the values are lost.
@@ -365,6 +383,8 @@ def _check(
         raise TypeError(f"capacity must be a CapacitySource, not {describe_value(capacity)}")
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name must be a string or None, not {describe_value(name)}")
-    if on_error not in ("continue", "stop"):
-        raise ValueError(f"on_error must be 'continue' or 'stop', not {on_error!r}")
+    if on_error not in ("stop_if_fatal", "continue", "stop"):
+        raise ValueError(
+            f"on_error must be 'stop_if_fatal', 'continue' or 'stop', not {on_error!r}"
+        )
     check_flag("ordered", ordered)

@@ -268,7 +268,9 @@ impl PyEngine {
         this.throughput.get().note(py, now, true);
         this.notify(py, &record, Err(&reported))?;
         this.put_last_event(py, &record, Err(&reported), now)?;
-        policy.call_method1(intern!(py, "failed"), (&reported,))?;
+        let retry = (record.options.as_ref()).and_then(|options| options.retry.as_ref());
+        let arguments = (record.id, record.key(py), &reported, retry);
+        policy.call_method1(intern!(py, "failed"), arguments)?;
         this.end(py, &mut record)?;
         // The policy replaces an error that an asyncio task cannot raise, such as `StopIteration`.
         Ok(reported.is(&value))

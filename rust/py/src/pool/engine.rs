@@ -228,6 +228,18 @@ impl PyEngine {
         Ok(given)
     }
 
+    /// Remove the tasks that were never called, and return their ids and items. Cancel those that wait for another call.
+    fn halt(slf: &Bound<'_, Self>) -> PyResult<Vec<(u64, Py<PyAny>)>> {
+        let given = Self::give_back(slf)?;
+        let py = slf.py();
+        for id in slf.get().registry.ids(py) {
+            if slf.get().recall(py, id) || slf.get().registry.is_waiting(py, id) {
+                Self::cancel_task(slf, id)?;
+            }
+        }
+        Ok(given)
+    }
+
     /// Cancel a task. Return whether the run has it.
     fn cancel(slf: &Bound<'_, Self>, task_id: u64) -> PyResult<bool> {
         Self::cancel_task(slf, task_id)

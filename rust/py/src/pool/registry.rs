@@ -235,6 +235,11 @@ impl Registry {
         drop(old);
     }
 
+    /// Return whether a task waits.
+    pub(super) fn is_waiting(&self, py: Python<'_>, id: u64) -> bool {
+        self.0.borrow(py).waiting_mut(id).is_some()
+    }
+
     /// Call `change` with a waiting task; return `None` if the task does not wait.
     pub(super) fn with_waiting<T>(
         &self,

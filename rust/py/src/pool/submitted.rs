@@ -275,13 +275,14 @@ impl PyEngine {
         }
     }
 
-    /// Mark a task that was submitted and not called, before the end of the run cancels it.
-    pub(super) fn recall(&self, py: Python<'_>, id: u64) {
-        self.registry.with_running(py, id, |running| {
-            if let Some(work) = &mut running.submitted {
-                work.is_recalled = work.record.attempt == 0 && !running.cancel_requested;
-            }
+    /// Mark a task that was submitted and not called, before the end of the run cancels it. Return whether it is such a task.
+    pub(super) fn recall(&self, py: Python<'_>, id: u64) -> bool {
+        let recalled = self.registry.with_running(py, id, |running| {
+            let work = running.submitted.as_mut()?;
+            work.is_recalled = work.record.attempt == 0 && !running.cancel_requested;
+            Some(work.is_recalled)
         });
+        recalled.flatten().unwrap_or(false)
     }
 
     /// Submit work that was lost before it began again.
