@@ -159,9 +159,9 @@ def test_output_keeps_mode_and_link(tmp_path: Path, files: Files) -> None:
     assert real.stat().st_mode & 0o777 == 0o640
 
 
-def test_input_may_be_the_output(tmp_path: Path, files: Files) -> None:
+def test_forced_output_may_be_the_input(tmp_path: Path, files: Files) -> None:
     path = files(*range(500))
-    words = command("work:double")
+    words = command("work:double", "--force")
     words[words.index("out.jsonl")] = "in.jsonl"
     subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
     assert results(path) == [2 * n for n in range(500)]

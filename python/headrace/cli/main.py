@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import stat
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from headrace._core import __version__
@@ -150,9 +152,27 @@ def _check_files(options: argparse.Namespace) -> None:
                 f"{seen[where]} and {option} must be different files, got {path!r} for both"
             )
         seen[where] = option
-    # Results and errors may replace the input, as they derive from it.
-    if options.input != "-" and seen.get(os.path.realpath(options.input)) == "--report":
-        raise UsageError(f"--report would replace the input, {options.input!r}")
+    for option, path in named.items():
+        if path is None or not _is_input(path, options.input):
+            continue
+        if path == "-":
+            raise UsageError("standard output is the input; write to another file")
+        if option == "--report":
+            raise UsageError(f"--report would replace the input, {path!r}; name another file")
+        if not options.force:
+            raise UsageError(
+                f"{option} would replace the input, {path!r}; name another file, or add --force"
+            )
+
+
+def _is_input(path: str, input_path: str) -> bool:
+    """Whether an output is the file that is read, by any name: a link, another spelling, or a redirection."""
+    try:
+        read = os.fstat(0) if input_path == "-" else Path(input_path).stat()
+        written = os.fstat(1) if path == "-" else Path(path).stat()
+    except OSError:
+        return False  # one does not exist, or is reported when it is opened
+    return stat.S_ISREG(read.st_mode) and os.path.samestat(read, written)
 
 
 def _is_stream(path: str) -> bool:
@@ -203,6 +223,11 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         metavar="FILE",
         help="write each result as a line of JSON to FILE; - is standard output",
+    )
+    records.add_argument(
+        "--force",
+        action="store_true",
+        help="let --output or --errors replace the input, at the end of the run",
     )
     records.add_argument("--text", action="store_true", help="read plain lines instead of JSON")
     records.add_argument(
