@@ -148,9 +148,9 @@ ITEM_ROWS = [
                 r"source must be .*got 7 \(int\)",
             ),
             (
-                lambda: PullMapPoolObj([1], str, wrong(2)),
+                lambda: PullMapPoolObj([1], str, wrong("2")),
                 TypeError,
-                r"capacity must be a CapacitySource, not 2",
+                r"capacity must be a CapacitySource, such as CapacitySource\(20\), or a number of calls at once, got '2'",
             ),
         ),
         calls="exact",

@@ -358,3 +358,18 @@ async def test_all_of_peek_can_be_acquired(seed: int) -> None:
             await asyncio.sleep(dice.random())
     for lease in leases:
         lease.release()
+
+
+def test_rate_is_parsed() -> None:
+    assert Rate.parse("500/m") == Rate(500, 60)
+    assert Rate.parse("0.5/s") == Rate(1, 2)
+    for text in ("500", "500/min", "-1/s", "1e10/s"):
+        with pytest.raises(
+            ValueError, match=rf"rate must be a number above 0 per .*, got '{text}'"
+        ):
+            Rate.parse(text)
+    with pytest.raises(ValueError, match="rate must be at least one per year"):
+        Rate.parse("0.001/d")
+    number: Any = 5
+    with pytest.raises(TypeError, match=r"rate must be a string such as '500/m', got 5 \(int\)"):
+        Rate.parse(number)

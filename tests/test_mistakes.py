@@ -124,6 +124,28 @@ def test_law_14_map_pool_refuses_at_construction(
         SourceIterObj([1]).map_pool(fetch, capacity, **options)
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (20.5, r"made of this limit: CapacitySource\(limit\), .* got 20\.5 \(float\)"),
+        (Rate(5), r"made of this limit: CapacitySource\(limit\), .* got Rate\("),
+        ({"tokens": 5}, r"made of this limit: CapacitySource\(limit\), .* got {'tokens': 5}"),
+        (asyncio.Semaphore(3), r"such as CapacitySource\(20\), .* \(Semaphore\)"),
+        (-1, r"capacity must be at least 1, got -1"),
+    ],
+    ids=["float", "rate", "mapping", "semaphore", "negative"],
+)
+def test_law_14_bad_capacity_error_names_the_remedy(value: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        SourceIterObj([1]).map_pool(fetch, value)
+
+
+def test_law_14_limit_refuses_a_number() -> None:
+    value: Any = 20
+    with pytest.raises(TypeError, match=r"got 20 \(int\); for 20 slots, give CapacitySource\(20\)"):
+        SourceIterObj([1]).limit(value)
+
+
 def test_law_14_bad_limits_are_refused() -> None:
     with pytest.raises(
         TypeError,

@@ -423,7 +423,9 @@ NO_TASKS: list[Any] = []
     ("arguments", "options", "message"),
     [
         ((5, CapacitySource(1)), {}, r"source must be .*5 \(int\)"),
-        ((NO_TASKS, 3), {}, r"capacity must be a CapacitySource, not 3 \(int\)"),
+        ((NO_TASKS, "3"), {}, r"capacity must be a CapacitySource, .* got '3' \(str\)"),
+        ((NO_TASKS, 0), {}, r"capacity must be at least 1, got 0 \(int\)"),
+        ((NO_TASKS, True), {}, r"capacity must be a CapacitySource, .* got True \(bool\)"),
         (
             (NO_TASKS, CapacitySource(1)),
             {"name": 4},

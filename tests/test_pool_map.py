@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,12 @@ from headrace import (
     SourceCancelledError,
     SourceIterObj,
 )
-from headrace.pool import PullMapPoolObj
+from headrace.pool import PullMapPoolObj, RunnerOptions
 from headrace.testing import Delay, ScriptedSource
 from tests.support import Gate, quiet, until, wrong
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 pytestmark = pytest.mark.usefixtures("task_path")
 
@@ -60,6 +61,31 @@ async def test_map_pool_accepts_any_iterable_and_function() -> None:
     ends: PullMapPoolObj[Any] = PullMapPoolObj(numbers(), final, capacity, ordered=True)
     assert await ends.collect() == [1, 2]
     assert await PullMapPoolObj([1], blocks, capacity, thread=True).collect() == [2]
+
+
+async def test_number_is_short_for_a_capacity() -> None:
+    results = SourceIterObj(range(5)).map_pool(double, 2, ordered=True)
+    assert results.runner.capacity.limit == 2
+    assert await results.collect() == [0, 2, 4, 6, 8]
+    runner = HierarchicalTaskPoolRunner([lambda: 1], 3)
+    assert runner.capacity.limit == 3
+    assert await runner.run() == [1]
+
+
+@pytest.mark.virtual
+async def test_number_uses_the_clock_of_the_loop() -> None:
+    capacity = HierarchicalTaskPoolRunner([], 3).capacity
+    capacity.cool_down(10)
+    await asyncio.sleep(10)
+    assert not capacity.cooling
+
+
+@pytest.mark.parametrize("callable_", [PullMapPoolObj.__init__, SourceIterObj.map_pool])
+def test_options_are_real_parameters(callable_: Callable[..., object]) -> None:
+    parameters = inspect.signature(callable_).parameters
+    defaults = inspect.signature(HierarchicalTaskPoolRunner).parameters
+    for name in RunnerOptions.__annotations__:
+        assert parameters[name].default == defaults[name].default
 
 
 async def test_ordered_results_follow_their_items() -> None:
@@ -283,7 +309,7 @@ async def test_cancelled_pulls_lose_no_result(seed: int) -> None:
     [
         (([], 5, CapacitySource(1)), {}, r"fn must be callable, not 5 \(int\)"),
         ((5, double, CapacitySource(1)), {}, r"source must be .*5 \(int\)"),
-        (([], double, 5), {}, "capacity must be a CapacitySource"),
+        (([], double, None), {}, "capacity must be a CapacitySource"),
         (([], double, CapacitySource(1)), {"cost": 0}, "cost must be positive"),
         (([], double, CapacitySource(1)), {"thread": True}, "takes a plain function"),
         (([], double, CapacitySource(1)), {"speed": 5}, "speed"),

@@ -222,6 +222,16 @@ async def test_law_11_restart_during_a_pull_is_refused(stages_above: int) -> Non
     assert await collect(stream) == [30]
 
 
+@pytest.mark.parametrize("start", [0, 5, -2])
+async def test_enumerate_is_that_of_python(start: int) -> None:
+    stream = SourceIterObj("abc").enumerate(start)
+    assert await stream.collect() == list(enumerate("abc", start))
+    stream.restart()
+    assert await anext(stream) == (start, "a")
+    with pytest.raises(TypeError, match=r"start must be an integer, got '1' \(str\)"):
+        SourceIterObj("abc").enumerate(wrong("1"))
+
+
 async def test_law_12_pulls_are_served_in_order_of_first_step() -> None:
     async def slow(n: int) -> int:
         await yield_to_loop(3 - n % 3)

@@ -10,6 +10,7 @@ from headrace import (
     HierarchicalTaskPoolRunner,
     Lease,
     PoolSnapshot,
+    PullReduceObj,
     PushPullBufferObj,
     Retry,
     SourceIterObj,
@@ -72,13 +73,14 @@ async def mapped() -> None:
     assert_type(words.map_pool(length, capacity, thread=True, cost=len), PullMapPoolObj[int])
     assert_type(PullMapPoolObj(["a"], slow_length, capacity, ordered=True), PullMapPoolObj[int])
     assert_type(await words.map_pool(slow_length, capacity).collect(), list[int])
+    assert_type(words.map_pool(slow_length, 2).enumerate(), PullReduceObj[int, tuple[int, int]])
 
 
 def wrong() -> None:
     capacity = CapacitySource(2)
     words = SourceIterObj(["a"])
     words.map_pool(slow_length, capacity, speed=1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
-    words.map_pool(ord, 2)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    words.map_pool(ord, "2")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
     HierarchicalTaskPoolRunner([], capacity, on_error="no")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 

@@ -22,13 +22,19 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
-def check_int(parameter: str, least: int, value: object) -> int:
-    """Return an integer of at least `least`."""
+def check_integer(parameter: str, value: object) -> int:
+    """Return an integer of any size."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{parameter} must be an integer, got {describe_value(value)}")
-    if value < least:
-        raise ValueError(f"{parameter} must be at least {least}, got {describe_value(value)}")
     return value
+
+
+def check_int(parameter: str, least: int, value: object) -> int:
+    """Return an integer of at least `least`."""
+    number = check_integer(parameter, value)
+    if number < least:
+        raise ValueError(f"{parameter} must be at least {least}, got {describe_value(value)}")
+    return number
 
 
 def check_size(parameter: str, value: object) -> int:

@@ -14,6 +14,7 @@ from headrace._internal.reprs import describe_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping as MappingOf
+    from typing import Self
 
 # The range of `Rate.per`, in seconds.
 LEAST, MOST = 1e-6, 366 * 86400
@@ -76,6 +77,23 @@ class Rate:
             )
         if self.burst is not None:
             checked_amount("burst", self.burst, above=0)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the rate of a text such as `"500/m"`: a number above 0, per `s`, `m`, `h` or `d`.
+
+        An amount below 1 becomes 1 in a longer period: `"0.5/s"` is one in two seconds.
+
+        Raises:
+            TypeError: `text` is not a string.
+            ValueError: The text is not a rate, or the rate is out of range.
+        """
+        # Late: few programs need it.
+        from headrace.capacity._rate_text import parse_rate_text
+
+        if not isinstance(cast("object", text), str):
+            raise TypeError(f"rate must be a string such as '500/m', got {describe_value(text)}")
+        return cls(*parse_rate_text(text))
 
 
 @dataclass(frozen=True, slots=True)

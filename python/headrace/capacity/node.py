@@ -340,7 +340,9 @@ def checked_capacity(
     """
     given = cast("object", capacity)
     if not isinstance(given, CapacitySource):
-        raise TypeError(f"capacity must be a CapacitySource, got {describe_value(given)}")
+        raise TypeError(
+            f"capacity must be a CapacitySource, got {describe_value(given)}; for 20 slots, give CapacitySource(20)"
+        )
     capacity._check(cost, priority)
     return capacity
 

@@ -6,25 +6,16 @@ Their error messages describe a valid value; argparse adds the name of the optio
 from __future__ import annotations
 
 import argparse
-import math
 
+from headrace.capacity._rate_text import MAX_NUMBER, parse_positive
 from headrace.capacity.limits import Rate
 from headrace.cli.format import shorten
-
-MAX_NUMBER = 1_000_000_000
-"""The largest number that an option accepts. It is below the limit of a capacity tree."""
-
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-"""Units of a rate and their length in seconds."""
 
 SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 """Suffixes of a size and their factor in bytes."""
 
 MAX_SIZE = 1 << 40
 """The largest size that an option accepts: one terabyte."""
-
-MAX_INTERVAL = 365 * 86400.0
-"""The longest interval between two calls at a rate, in seconds: one year."""
 
 
 def parse_count(text: str) -> int:
@@ -37,25 +28,18 @@ def parse_count(text: str) -> int:
 
 
 def parse_rate(text: str) -> Rate:
-    """Parse a rate per second, minute, hour or day: `500/m`. `0.5/s` becomes one in two seconds."""
-    amount, slash, unit = text.partition("/")
-    number = _parse_positive(amount)
-    if slash and number is not None and number <= MAX_NUMBER and unit in UNITS:
-        if number >= 1:
-            return Rate(number, UNITS[unit])
-        # A rate whose amount is below 1 could never grant a call.
-        if (per := UNITS[unit] / number) <= MAX_INTERVAL:
-            return Rate(1, per)
-        raise argparse.ArgumentTypeError(f"must be at least one per year, got {text!r}")
-    raise argparse.ArgumentTypeError(
-        f"must be a number above 0 per s(econd), m(inute), h(our) or d(ay), such as 500/m, got {text!r}"
-    )
+    """Parse a rate per second, minute, hour or day; see `Rate.parse`."""
+    try:
+        return Rate.parse(text)
+    except ValueError as error:
+        # argparse adds the name of the option.
+        raise argparse.ArgumentTypeError(str(error).removeprefix("rate ")) from None
 
 
 def parse_weight(text: str) -> tuple[str, float]:
     """Parse a value and its weight: `acme=3`."""
     value, equals, amount = text.rpartition("=")
-    number = _parse_positive(amount)
+    number = parse_positive(amount)
     if equals and number is not None and 0.001 <= number <= 1_000_000:
         return value, number
     raise argparse.ArgumentTypeError(
@@ -85,18 +69,6 @@ def parse_size(text: str) -> int:
 
 def parse_seconds(text: str) -> float:
     """Parse a finite number of seconds above 0."""
-    if number := _parse_positive(text):
+    if number := parse_positive(text):
         return number
     raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, got {text!r}")
-
-
-def _parse_positive(text: str) -> float | None:
-    """Parse a finite number above 0 in plain decimal notation; return None for anything else."""
-    # float() also accepts "1_000", " 5 ", "nan" and digits of other scripts.
-    if not text.isascii() or not (text[:1].isdigit() or text[:1] == ".") or "_" in text:
-        return None
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if text == text.strip() and 0 < number < math.inf else None

@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from headrace.capacity._rate_text import UNITS
 from headrace.capacity.node import CapacitySource
-from headrace.cli.arguments import UNITS
 from headrace.cli.format import format_duration
 from headrace.cli.record_error import PermanentError
 from headrace.cli.report.series import RateSeries

@@ -9,6 +9,7 @@ from headrace._core import AsyncIterSource
 from headrace._internal.error_notes import add_note_once
 from headrace._internal.reprs import describe_value, format_repr
 from headrace._internal.tasks import wait_until_done
+from headrace.capacity._as_capacity import as_capacity
 from headrace.capacity.node import checked_capacity
 from headrace.errors import SourceCancelledError
 from headrace.pool.options import RunnerOptions
@@ -18,14 +19,16 @@ from headrace.pull.source import Source, as_pull
 from headrace.task.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
-    from typing import Self, Unpack
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+    from typing import Never, Self, Unpack
 
     from headrace._core import EventQueue
     from headrace.capacity.limits import Cost
     from headrace.capacity.node import CapacitySource
+    from headrace.pool.executor.executor import Executor
     from headrace.pool.progress import TaskRun
     from headrace.pull.transform import PullMapObj
+    from headrace.task.retry import Retry
 
 IN = TypeVar("IN")
 OUT = TypeVar("OUT")
@@ -49,16 +52,27 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         fn: Called with each item; an async function, or a plain function, which is called on the event loop unless
             `thread` is true. For an async generator function, the result is the value of its `Final`; other items are
             ignored.
-        capacity: The capacity under which the calls run.
+        capacity: The capacity under which the calls run; a number `n` is short for `CapacitySource(n)`.
         cost: The cost of a call, or a function that returns the cost for an item.
         priority: The priority, as in `Task`, or a function that returns the priority for an item.
         thread: Whether `fn` blocks and must run in threads.
-        **options: The options of `HierarchicalTaskPoolRunner`:
-            `name`, `ordered`, `window`, `lookahead`, `max_buffered`, `retry`, `retry_budget`, `timeout`, `cooldown`,
-            `max_cooldown`, `executor`, `stall_after`, `max_failures`,
-            and `on_error`, where `"stop"` ends the stream after the first error. After a fatal error and beyond
-            `max_failures`, the stream ends with a `RunStopped` behind the results of the running calls, and
-            `.runner.drain()` returns the tasks that were not called.
+        name: This and all others are the options of `HierarchicalTaskPoolRunner`.
+        on_error: As there. `"stop"` ends the stream after the first error. After a fatal error and beyond `max_failures`, the
+            stream ends with a `RunStopped` behind the results of the running calls, and `.runner.drain()` returns the tasks
+            that were not called.
+        max_failures: The number of failed calls beyond which no more calls begin, or their share as a float.
+        ordered: Whether the results are in the order of the items.
+        window: With `ordered`, the maximum number of calls that run or wait for their results to be pulled.
+        lookahead: The maximum number of items that are pulled and wait to be called.
+        max_buffered: The number of results that were not pulled at which no more calls begin.
+        retry: Whether and when a call is repeated after an error; a number `n` is short for `Retry(retries=n)`.
+        retry_budget: The number of repeated calls for each first call, such as 0.2; None for no limit.
+        timeout: The maximum time of each call in seconds.
+        cooldown: Whether a throttled answer, such as a 429, cools down the capacity.
+        max_cooldown: The maximum delay after throttled answers, in seconds.
+        executor: The executor that runs the calls; None for the event loop.
+        stall_after: The time in seconds after which a `StallWarning` names a call that has made no progress.
+        **unknown: Not accepted; the error lists the options.
 
     Raises:
         TypeError: `fn` is not callable, an option is unknown, or a parameter is of the wrong type.
@@ -71,7 +85,7 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         self,
         source: Source[IN],
         fn: Callable[[IN], Awaitable[OUT]],
-        capacity: CapacitySource,
+        capacity: CapacitySource | int,
         *,
         cost: Cost | Callable[[Any], Cost] = ...,
         priority: int | Callable[[Any], int] = ...,
@@ -83,7 +97,7 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         self,
         source: Source[IN],
         fn: Callable[[IN], OUT],
-        capacity: CapacitySource,
+        capacity: CapacitySource | int,
         *,
         cost: Cost | Callable[[Any], Cost] = ...,
         priority: int | Callable[[Any], int] = ...,
@@ -94,14 +108,46 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         self,
         source: Source[Any],
         fn: Callable[[Any], Any],
-        capacity: CapacitySource,
+        capacity: CapacitySource | int,
         *,
         cost: Cost | Callable[[Any], Cost] = 1,
         priority: int | Callable[[Any], int] = 0,
         thread: bool = False,
-        **options: Unpack[RunnerOptions],
+        name: str | None = None,
+        on_error: Literal["stop_if_fatal", "continue", "stop"] = "stop_if_fatal",
+        max_failures: float | None = None,
+        ordered: bool = False,
+        window: int | None = None,
+        lookahead: int = 1,
+        max_buffered: int = 1024,
+        retry: Retry | int | None = None,
+        retry_budget: float | None = None,
+        timeout: float | None = None,
+        cooldown: bool | None = True,
+        max_cooldown: float = 300.0,
+        executor: Executor | None = None,
+        stall_after: float | None = None,
+        **unknown: Never,
     ) -> None:
-        _check_options(options)
+        for option, value in cast("dict[str, object]", unknown).items():
+            raise _unknown_option(option, value)
+        options: RunnerOptions = {
+            "name": name,
+            "on_error": on_error,
+            "max_failures": max_failures,
+            "ordered": ordered,
+            "window": window,
+            "lookahead": lookahead,
+            "max_buffered": max_buffered,
+            "retry": retry,
+            "retry_budget": retry_budget,
+            "timeout": timeout,
+            "cooldown": cooldown,
+            "max_cooldown": max_cooldown,
+            "executor": executor,
+            "stall_after": stall_after,
+        }
+        capacity = as_capacity("capacity", capacity)
         call: Callable[..., Any] = fn
         cost_of = None if not callable(cost) else cost
         priority_of = None if not callable(priority) else priority
@@ -241,15 +287,13 @@ class _Results(Generic[OUT]):
         return self._calls.aclose()
 
 
-def _check_options(options: Mapping[str, object]) -> None:
-    """Raise TypeError for an unknown option. The message names `map_pool`; the runner would name itself."""
-    for name, value in options.items():
-        if name not in RunnerOptions.__annotations__:
-            known = ", ".join(["cost", "priority", "thread", *RunnerOptions.__annotations__])
-            raise TypeError(
-                f"map_pool has no parameter {name!r}, got {describe_value(value)}; it has {known}, "
-                "and its capacity says how many calls run at once"
-            )
+def _unknown_option(name: str, value: object) -> TypeError:
+    """Return the error of an unknown option. Python's own would not say how many calls run at once."""
+    known = ", ".join(["cost", "priority", "thread", *RunnerOptions.__annotations__])
+    return TypeError(
+        f"map_pool has no parameter {name!r}, got {describe_value(value)}; it has {known}, "
+        "and its capacity says how many calls run at once"
+    )
 
 
 def _as_pull_error(error: BaseException, note: str) -> BaseException:

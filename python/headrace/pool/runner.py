@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import describe_value, format_repr, short_repr
 from headrace._internal.validate import check_flag, check_int, check_positive, check_time_limit
-from headrace.capacity.node import CapacitySource
+from headrace.capacity._as_capacity import as_capacity
 from headrace.errors import SourceCancelledError
 from headrace.pool.config import Config
 from headrace.pool.events import EnvelopeType
@@ -23,6 +23,7 @@ from headrace.task.retry import Retry, as_retry
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
+    from headrace.capacity.node import CapacitySource
     from headrace.pool.executor.executor import Executor
     from headrace.pool.run import Run
     from headrace.task.task import Task
@@ -65,7 +66,8 @@ class HierarchicalTaskPoolRunner(Uncopied):
             iterable. The runner closes it only with `run_tasks(close_source=True)`; otherwise the next run continues
             where the last one stopped. Exception: leaving a run or `drain()` may cancel a pull, which ends an async
             generator of yours (see `SourceIterObj`). Add `.prefetch()` behind the generator to keep it usable.
-        capacity: The capacity under which the tasks run, with all its ancestors. It can be shared with other users.
+        capacity: The capacity under which the tasks run, with all its ancestors. It can be shared with other users. A number
+            `n` is short for `CapacitySource(n)`: `n` tasks at once.
         name: The name in messages, asyncio tasks and threads; None for `"pool-1"` and so on.
         on_error: `"stop_if_fatal"` stops the run at the first error that every later call would repeat, such as a refused
             key or an exhausted quota: one that `headrace.classify`, or the `classify` of its `Retry`, finds *fatal*. Then no
@@ -107,15 +109,15 @@ class HierarchicalTaskPoolRunner(Uncopied):
             time, with the top of the stack. The call goes on. None for no warning.
 
     Raises:
-        TypeError: `source` cannot be iterated, `capacity` is not a `CapacitySource`, or another parameter is of the wrong
-            type.
+        TypeError: `source` cannot be iterated, `capacity` is neither a `CapacitySource` nor an integer, or another parameter
+            is of the wrong type.
         ValueError: A number or a share is out of range, `on_error` is unknown, or `window` is given without `ordered`.
     """
 
     def __init__(
         self,
         source: Source[Callable[[], Any] | Task],
-        capacity: CapacitySource,
+        capacity: CapacitySource | int,
         *,
         name: str | None = None,
         on_error: Literal["stop_if_fatal", "continue", "stop"] = "stop_if_fatal",
@@ -133,7 +135,8 @@ class HierarchicalTaskPoolRunner(Uncopied):
         stall_after: float | None = None,
     ) -> None:
         _check_executor(executor)
-        _check(capacity, name, on_error, ordered)
+        _check(name, on_error, ordered)
+        capacity = as_capacity("capacity", capacity)
         check_int("max_buffered", 1, max_buffered)
         if window is not None:
             check_int("window", 1, window)
@@ -373,14 +376,11 @@ def _check_executor(executor: object) -> None:
 
 
 def _check(
-    capacity: object,
     name: object,
     on_error: object,
     ordered: object,
 ) -> None:
     """Check at run time for errors that a type checker reports, for users without one."""
-    if not isinstance(capacity, CapacitySource):
-        raise TypeError(f"capacity must be a CapacitySource, not {describe_value(capacity)}")
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name must be a string or None, not {describe_value(name)}")
     if on_error not in ("stop_if_fatal", "continue", "stop"):

@@ -11,18 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar, cast, overload
 import headrace._core as _core
 from headrace._core import PullLink
 from headrace._internal.sentinels import NOTHING
-from headrace.pull._merge_methods import MergeMethods
+from headrace.pull._pool_method import PoolMethod
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping
-    from typing import Unpack
 
     from headrace._internal.sentinels import Skip
     from headrace.abc import PushProtocol
-    from headrace.capacity.limits import Cost
     from headrace.capacity.node import CapacitySource
-    from headrace.pool.map_pool import PullMapPoolObj
-    from headrace.pool.options import RunnerOptions
     from headrace.pull.base import PullObj
     from headrace.pull.batching import PullBufferObj, PullWindowObj
     from headrace.pull.flattening import PullFlatMapObj, PullFlattenObj
@@ -47,7 +43,7 @@ T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
 
 
-class Fluent(MergeMethods[T_co]):
+class Fluent(PoolMethod[T_co]):
     """The base class that gives `PullObj` its operators; use `PullObj` itself."""
 
     @overload
@@ -118,6 +114,23 @@ class Fluent(MergeMethods[T_co]):
         from headrace.pull.transform import PullReduceObj
 
         return PullReduceObj(self, reducer, initial)
+
+    def enumerate(self, start: int = 0) -> PullReduceObj[T_co, tuple[int, T_co]]:
+        """Yield `(index, item)` for each item; see `PullReduceObj`, whose accumulator is the last pair.
+
+        Law: `list(enumerate(source, start))`. `restart()` counts from `start` again. An error has no index.
+
+        Args:
+            start: The first index, an integer.
+
+        Raises:
+            TypeError: `start` is not an integer.
+        """
+        from headrace._internal.validate import check_integer
+        from headrace.pull.transform import PullReduceObj
+
+        before: Any = (check_integer("start", start) - 1, None)
+        return PullReduceObj(self, _number, before)
 
     def dedupe(
         self,
@@ -423,35 +436,10 @@ class Fluent(MergeMethods[T_co]):
 
         return drain(self, checked_sink(sink), forward_close=forward_close)
 
-    @overload
-    def map_pool(
-        self,
-        fn: Callable[[T_co], Awaitable[U]],
-        capacity: CapacitySource,
-        *,
-        cost: Cost | Callable[[Any], Cost] = ...,
-        priority: int | Callable[[Any], int] = ...,
-        thread: Literal[False] = ...,
-        **options: Unpack[RunnerOptions],
-    ) -> PullMapPoolObj[U]: ...
-    @overload
-    def map_pool(
-        self,
-        fn: Callable[[T_co], U],
-        capacity: CapacitySource,
-        *,
-        cost: Cost | Callable[[Any], Cost] = ...,
-        priority: int | Callable[[Any], int] = ...,
-        thread: bool = ...,
-        **options: Unpack[RunnerOptions],
-    ) -> PullMapPoolObj[U]: ...
-    def map_pool(
-        self, fn: Callable[[T_co], Any], capacity: CapacitySource, **options: Any
-    ) -> PullMapPoolObj[Any]:
-        """Run `fn(item)` for each item in a task pool under a capacity; see `PullMapPoolObj`."""
-        from headrace.pool.map_pool import PullMapPoolObj
 
-        return PullMapPoolObj(self, fn, capacity, **options)
+def _number(last: tuple[int, object], item: U) -> tuple[int, U]:
+    """Return an item with the index after that of the last pair."""
+    return last[0] + 1, item
 
 
 def _native(stream: PullLink[Any]) -> PullLink[Any]:

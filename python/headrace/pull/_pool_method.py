@@ -1,0 +1,94 @@
+"""`PoolMethod`: the method `map_pool()` of `PullObj`, with the options of the pool. `Fluent` derives from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from headrace.pull._merge_methods import MergeMethods
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import Never, Unpack
+
+    from headrace.capacity.limits import Cost
+    from headrace.capacity.node import CapacitySource
+    from headrace.pool.executor.executor import Executor
+    from headrace.pool.map_pool import PullMapPoolObj
+    from headrace.pool.options import RunnerOptions
+    from headrace.task.retry import Retry
+
+T_co = TypeVar("T_co", covariant=True)
+U = TypeVar("U")
+
+
+class PoolMethod(MergeMethods[T_co]):
+    """The base class that gives `PullObj` its method `map_pool`; use `PullObj` itself."""
+
+    @overload
+    def map_pool(
+        self,
+        fn: Callable[[T_co], Awaitable[U]],
+        capacity: CapacitySource | int,
+        *,
+        cost: Cost | Callable[[Any], Cost] = ...,
+        priority: int | Callable[[Any], int] = ...,
+        thread: Literal[False] = ...,
+        **options: Unpack[RunnerOptions],
+    ) -> PullMapPoolObj[U]: ...
+    @overload
+    def map_pool(
+        self,
+        fn: Callable[[T_co], U],
+        capacity: CapacitySource | int,
+        *,
+        cost: Cost | Callable[[Any], Cost] = ...,
+        priority: int | Callable[[Any], int] = ...,
+        thread: bool = ...,
+        **options: Unpack[RunnerOptions],
+    ) -> PullMapPoolObj[U]: ...
+    def map_pool(
+        self,
+        fn: Callable[[T_co], Any],
+        capacity: CapacitySource | int,
+        *,
+        cost: Cost | Callable[[Any], Cost] = 1,
+        priority: int | Callable[[Any], int] = 0,
+        thread: bool = False,
+        name: str | None = None,
+        on_error: Literal["continue", "stop"] = "continue",
+        ordered: bool = False,
+        window: int | None = None,
+        lookahead: int = 1,
+        max_buffered: int = 1024,
+        retry: Retry | int | None = None,
+        timeout: float | None = None,
+        cooldown: bool | None = True,
+        max_cooldown: float = 300.0,
+        executor: Executor | None = None,
+        stall_after: float | None = None,
+        **unknown: Never,
+    ) -> PullMapPoolObj[Any]:
+        """Run `fn(item)` for each item in a task pool under a capacity; see `PullMapPoolObj`."""
+        from headrace.pool.map_pool import PullMapPoolObj
+
+        return PullMapPoolObj(
+            self,
+            fn,
+            capacity,
+            cost=cost,
+            priority=priority,
+            thread=thread,
+            name=name,
+            on_error=on_error,
+            ordered=ordered,
+            window=window,
+            lookahead=lookahead,
+            max_buffered=max_buffered,
+            retry=retry,
+            timeout=timeout,
+            cooldown=cooldown,
+            max_cooldown=max_cooldown,
+            executor=executor,
+            stall_after=stall_after,
+            **unknown,
+        )
