@@ -359,14 +359,14 @@ async def test_stop_while_the_source_is_idle() -> None:
 @pytest.mark.virtual
 @pytest.mark.parametrize("close", [False, True])
 async def test_stop_closes_the_source_only_if_requested(close: bool) -> None:
-    closed = []
+    closed: list[bool] = []
 
     async def tasks() -> AsyncIterator[Task]:
         try:
             for name in range(10):
                 yield Task(work, name)
         finally:
-            closed.append(1)
+            closed.append(True)
 
     work = Work(0)
     async with SourceIterObj(tasks()).prefetch(1) as source:
@@ -422,7 +422,7 @@ async def test_abort_while_the_run_stops() -> None:
 
 @pytest.mark.virtual
 async def test_graph_continues_after_the_stop() -> None:
-    graph: DependencyGraph[Any, Any] = DependencyGraph()
+    graph = DependencyGraph()
     work = Work(0)
     for name in range(6):
         graph.add(name, Task(work, name), [name - 1] if name % 3 else [])
@@ -447,11 +447,12 @@ async def test_run_raises_the_stop() -> None:
 @pytest.mark.parametrize("how", ["on_error", "classify", "of the task"])
 async def test_run_can_go_on_after_a_fatal_error(how: str) -> None:
     harmless = Retry(0, classify=lambda _: "permanent")
-    options: dict[str, Any] = {
+    by_way: dict[str, dict[str, Any]] = {
         "on_error": {"on_error": "continue"},
         "classify": {"retry": harmless},
         "of the task": {},
-    }[how]
+    }
+    options = by_way[how]
     of_task = {"retry": harmless} if how == "of the task" else {}
     found = await envelopes(pool(Work(3).tasks(9, **of_task), 2, **options))
     assert len(found) == 9

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from weakref import WeakValueDictionary
 
-from headrace._core import engine_tasks, set_tree_watcher, tree_of
+from headrace._core import engine_tasks, tree_of
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Hashable
-    from weakref import ref
 
     from headrace._core import Engine, TreeRef
     from headrace.pool.config import Config
@@ -103,13 +102,3 @@ def tasks_of(run: LiveRun) -> list[LiveTask]:
 def place_of(run: LiveRun) -> tuple[TreeRef, int]:
     """Return the tree of the capacity of a run, and the number of the node in it."""
     return tree_of(cast("Any", run.config.capacity))
-
-
-def _watch_tree(tree: ref[TreeRef], loop: asyncio.AbstractEventLoop) -> None:
-    # Late: most programs never have a waiter.
-    from headrace.pool._stuck import watch
-
-    watch(tree, loop)
-
-
-set_tree_watcher(_watch_tree)

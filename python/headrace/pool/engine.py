@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import headrace.pool.reentrancy as reentrancy
 import headrace.task._current_lease as current_lease
-from headrace._core import Engine
+from headrace._core import Engine, set_tree_watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Context
+    from weakref import ref
 
+    from headrace._core import TreeRef
     from headrace.pool.config import Config
     from headrace.pool.event_queue import EventQueue
     from headrace.pool.policy import Policy
@@ -65,3 +67,13 @@ def make_engine(run: EngineOwner, policy: Policy, clock: Callable[[], float]) ->
         cools_down=config.max_cooldown is not None,
         debug=run.loop.get_debug(),
     )
+
+
+def _watch_tree(tree: ref[TreeRef], loop: asyncio.AbstractEventLoop) -> None:
+    # Late: most programs never have a waiter.
+    from headrace.pool._stuck import watch
+
+    watch(tree, loop)
+
+
+set_tree_watcher(_watch_tree)
