@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from headrace import CapacitySource, EnvelopeType, HierarchicalTaskPoolRunner, TaskProgressEnvelope
+import pytest
+
+from headrace import (
+    CapacitySource,
+    EnvelopeType,
+    HierarchicalTaskPoolRunner,
+    RunStopped,
+    TaskProgressEnvelope,
+)
+
+if TYPE_CHECKING:
+    from headrace.pool.progress import TaskRun
 
 __all__ = [
     "ERROR",
     "FINAL",
     "INTERMEDIATE",
     "Envelope",
+    "Flaky",
+    "Refused",
     "envelopes",
     "fail",
     "hang",
     "one",
     "pool",
     "quiet",
+    "read_until_stopped",
     "summarize",
 ]
 
@@ -51,6 +65,27 @@ async def one() -> int:
 def summarize(found: list[Envelope]) -> list[Any]:
     """Return the values of envelopes, with the class names of errors."""
     return [type(e.error).__name__ if e.type is ERROR else e.value for e in found]
+
+
+class Refused(Exception):
+    """An answer that every call gets."""
+
+    status_code = 401
+
+
+class Flaky(Exception):
+    """An answer that another call may not get."""
+
+
+async def read_until_stopped(progress: TaskRun) -> tuple[list[Any], RunStopped]:
+    """Read all envelopes and the error at the end."""
+    found = []
+    with pytest.raises(RunStopped) as stopped:
+        async for envelope in progress:
+            found.append(envelope)
+    with pytest.raises(StopAsyncIteration):
+        await anext(progress)
+    return found, stopped.value
 
 
 async def fail() -> None:

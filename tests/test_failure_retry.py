@@ -27,7 +27,7 @@ async def attempts(error: Exception, retry: Retry) -> int:
     async def fail() -> None:
         raise error
 
-    [found] = await envelopes(pool([fail], retry=retry, cooldown=False))
+    [found] = await envelopes(pool([fail], retry=retry, cooldown=False, on_error="continue"))
     assert found.error is error
     return found.attempt
 
@@ -100,9 +100,17 @@ async def test_classify_is_called_once_for_each_failure() -> None:
         seen.append(failed)
         return Verdict("throttled", 1)
 
-    assert await attempts(error, Retry(2, classify=judge)) == 3
-    # The last failure is not retried in any case.
-    assert seen == [error, error]
+    async def fail() -> None:
+        raise error
+
+    # The last failure is not retried in any case, and could be fatal.
+    retry = Retry(2, classify=judge)
+    [found] = await envelopes(pool([fail], retry=retry, cooldown=False))
+    assert found.attempt == 3
+    assert seen == [error] * 3
+    # Otherwise its verdict has no use.
+    assert await attempts(error, retry) == 3
+    assert seen == [error] * 5
 
 
 @pytest.mark.parametrize(
