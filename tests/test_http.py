@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace import classify
+from headrace import (
+    AdaptiveLimit,
+    CapacitySource,
+    HierarchicalTaskPoolRunner,
+    Task,
+    classify,
+)
 from headrace.http import observe
 from headrace.task._current_lease import variable
 
@@ -113,6 +119,40 @@ def test_retries_of_an_sdk_are_reported() -> None:
     ):
         client.models.list()
     assert [kind for kind, _ in lease.reports] == ["throttled", "transient", "permanent"]
+
+
+@pytest.mark.parametrize("is_observed", [True, False])
+async def test_limit_follows_answers_that_tasks_handle(httpx: Any, is_observed: bool) -> None:
+    """A real client and a local server, which refuses the first ten calls once all of them have arrived."""
+    capacity = CapacitySource(AdaptiveLimit(10, 1, 100))
+    arrived, all_arrived = 0, asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal arrived
+        await reader.readuntil(b"\r\n\r\n")
+        arrived += 1
+        status = b"429 Too Many Requests" if arrived <= 10 else b"200 OK"
+        if arrived == 10:
+            all_arrived.set()
+        await all_arrived.wait()
+        writer.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async def fetch() -> int:
+        response = await client.get(f"http://127.0.0.1:{port}/")
+        return response.status_code
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, httpx.AsyncClient(trust_env=False) as client:
+        if is_observed:
+            observe(client)
+        tasks = [Task(fetch, cost={"slots": 1}) for _ in range(15)]
+        statuses = await HierarchicalTaskPoolRunner(tasks, capacity).run()
+    assert sorted(statuses) == [200] * 5 + [429] * 10
+    # The tasks return results, of which the pool learns no congestion.
+    assert capacity.limit == (9 if is_observed else 10)
 
 
 @pytest.mark.parametrize("client", [None, object(), "client"])
