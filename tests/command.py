@@ -127,6 +127,25 @@ def crowd_of_threads(record):
     return seen
 
 
+class BusyError(Exception):
+    status_code = 429
+
+
+refused = at_once = 0
+
+
+async def at_most_four(n):
+    """Refuse more than four calls at once, and return the number of refused calls."""
+    global refused, at_once
+    if at_once >= 4:
+        refused += 1
+        raise BusyError
+    at_once += 1
+    await asyncio.sleep(0.01)
+    at_once -= 1
+    return refused
+
+
 async def head_waits(n):
     """Let the first record wait until the fourth was called, and then long enough for any other call."""
     calls.append(n)
@@ -300,13 +319,18 @@ def files_in(folder: Path) -> Files:
     return write
 
 
-def command(function: str, *options: str, input: str = "in.jsonl", limit: int = 2) -> list[str]:  # noqa: A002
+def command(
+    function: str,
+    *options: str,
+    input: str = "in.jsonl",  # noqa: A002
+    limit: int | str = 2,
+) -> list[str]:
     where = ["--input", input, "--output", "out.jsonl", "--limit", str(limit)]
     return [sys.executable, "-m", "headrace", "map", function, *where, *options]
 
 
 def run(
-    folder: Path, function: str, *options: str, limit: int = 2, **more: Any
+    folder: Path, function: str, *options: str, limit: int | str = 2, **more: Any
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(function, *options, limit=limit),

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace import CapacitySource, Rate
+from headrace import AdaptiveLimit, CapacitySource, Rate
 from headrace.cli.arguments import (
+    most_calls,
     parse_count,
+    parse_limit,
     parse_natural,
     parse_rate,
     parse_seconds,
@@ -165,6 +167,22 @@ def test_cost_of_a_call() -> None:
     }
 
 
+def test_limit_may_follow_the_server() -> None:
+    limit = parse_limit("auto")
+    assert limit == AdaptiveLimit(10, 1, 1000)
+    assert (parse_limit("7"), most_calls(7), most_calls(limit)) == (7, 7, 1000)
+    for text in ("0", "automatic", "AUTO", ""):
+        with pytest.raises(
+            argparse.ArgumentTypeError, match=r"must be a whole number .*; or `auto`"
+        ):
+            parse_limit(text)
+    options = make_options(limit=limit, rate=Rate(500))
+    assert options.capacity().limit == {"slots": 10, "calls": Rate(500)}
+    assert make_options(limit=limit).capacity().limit == 10
+    assert options.describe()[0] == ("limit", "auto, at most 1,000")
+    assert make_options().describe()[0] == ("limit", "3")
+
+
 # Groups
 
 
@@ -204,6 +222,20 @@ def test_calls_do_not_exceed_the_rate(tmp_path: Path, files: Files) -> None:
     assert "calls started: " in page
     assert "10 in total" in page
     assert "300/m" in page
+
+
+@pytest.mark.parametrize("group", [[], ["--group-by", "group"]])
+def test_limit_auto_follows_the_server(tmp_path: Path, files: Files, group: list[str]) -> None:
+    files(*({"group": number % 2} for number in range(60)))
+    options = ["--report", "report.html", *group]
+    done = run(tmp_path, "work:at_most_four", *options, limit="auto")
+    assert done.returncode == 0, done.stderr
+    # Ten calls start at once. Then the limit falls.
+    refused = results(tmp_path / "out.jsonl")
+    assert len(refused) == 60
+    assert 6 <= max(refused) <= 30
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "auto, at most 1,000" in page
 
 
 @pytest.mark.parametrize("group", [[], ["--group-by", "group"]])

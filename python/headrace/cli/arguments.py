@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 
 from headrace.capacity._rate_text import MAX_NUMBER, parse_positive
-from headrace.capacity.limits import Rate
+from headrace.capacity.limits import AdaptiveLimit, Rate
 from headrace.cli.format import shorten
 
 SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -16,6 +16,9 @@ SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 MAX_SIZE = 1 << 40
 """The largest size that an option accepts: one terabyte."""
+
+AUTO_LIMIT = AdaptiveLimit(10, 1, 1000)
+"""The limit of `--limit auto`."""
 
 
 def parse_count(text: str) -> int:
@@ -25,6 +28,21 @@ def parse_count(text: str) -> int:
             return number
         raise argparse.ArgumentTypeError(f"must be at most {MAX_NUMBER}, got {shorten(text, 40)!r}")
     raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+
+
+def parse_limit(text: str) -> int | AdaptiveLimit:
+    """Parse a whole number of at least 1, or `auto` for a limit that follows the server."""
+    if text == "auto":
+        return AUTO_LIMIT
+    try:
+        return parse_count(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}; or `auto`") from None
+
+
+def most_calls(limit: int | AdaptiveLimit) -> int:
+    """Return the greatest number of calls that a limit may allow at once."""
+    return limit if isinstance(limit, int) else int(limit.maximum)
 
 
 def parse_rate(text: str) -> Rate:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, NoReturn
 from headrace._core import __version__
 from headrace.cli import signals
 from headrace.cli.arguments import (
+    most_calls,
     parse_count,
+    parse_limit,
     parse_natural,
     parse_rate,
     parse_seconds,
@@ -75,12 +77,13 @@ def _map(options: argparse.Namespace) -> int:
     _check_files(options)
     ordered = not options.unordered
     _check_fields(options)
+    most = most_calls(options.limit)
     group_window: int = options.group_window or 10_000
     window: int = options.window or (
-        max(1024, 4 * options.limit) + (group_window if options.group_by is not None else 0)
+        max(1024, 4 * most) + (group_window if options.group_by is not None else 0)
     )
-    if ordered and window < options.limit:
-        raise UsageError(f"--window must be at least --limit ({options.limit}), got {window}")
+    if ordered and window < most:
+        raise UsageError(f"--window must be at least --limit ({most}), got {window}")
     return run(
         MapOptions(
             name=options.function,
@@ -100,7 +103,7 @@ def _map(options: argparse.Namespace) -> int:
                 stall_after=options.stall_after,
             ),
             group_by=options.group_by,
-            group_limit=options.group_limit or options.limit,
+            group_limit=options.group_limit or most,
             group_window=group_window,
             weights=_weights(options.weight),
             text=options.text,
@@ -256,9 +259,10 @@ def _parser() -> argparse.ArgumentParser:
     limits.add_argument(
         "--limit",
         required=True,
-        type=parse_count,
-        metavar="N",
-        help="run at most N calls at once",
+        type=parse_limit,
+        metavar="N|auto",
+        help="run at most N calls at once; with `auto`, as many as the server takes, from 10 on, at most 1000: fewer "
+        "after throttled answers and timeouts, and if more calls only take longer",
     )
     limits.add_argument(
         "--rate",

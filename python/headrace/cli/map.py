@@ -363,8 +363,10 @@ class _Map:
         """Make the series of the report's time line."""
         in_flight, unsettled = self._in_flight, self._unsettled
         queue = "records read and not started"
+        limit = self._run_options.limit
+        fixed = limit if isinstance(limit, int) else None
         series = [
-            Series("calls", "Calls", "running calls", self._run_options.limit, self._running),
+            Series("calls", "Calls", "running calls", fixed, self._running),
             Series("queue", "Queue", queue, None, lambda: max(0, len(unsettled) - self._running())),
         ]
         if self._options.ordered:

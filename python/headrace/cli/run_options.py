@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from headrace.capacity._rate_text import UNITS
 from headrace.capacity.node import CapacitySource
+from headrace.cli.arguments import most_calls
 from headrace.cli.format import format_duration
 from headrace.cli.record_error import PermanentError
 from headrace.cli.report.series import RateSeries
@@ -20,7 +21,7 @@ from headrace.task.retry import Retry
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from headrace.capacity.limits import Rate
+    from headrace.capacity.limits import AdaptiveLimit, Rate
     from headrace.pool.options import RunnerOptions
 
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 class RunOptions:
     """Options that concern the capacity and the runners."""
 
-    limit: int
+    limit: int | AdaptiveLimit
     """The maximum number of running calls."""
     rate: Rate | None
     """The maximum number of calls that start in a period; None for no limit."""
@@ -94,7 +95,8 @@ class RunOptions:
 
     def describe(self) -> list[tuple[str, str]]:
         """Return the options that are set, as names and formatted values."""
-        shown = [("limit", f"{self.limit:,}")]
+        most = f"{most_calls(self.limit):,}"
+        shown = [("limit", most if isinstance(self.limit, int) else f"auto, at most {most}")]
         if self.rate is not None:
             shown.append(("rate", _format_rate(self.rate)))
         if self.tokens is not None and self.token_rate is not None:
