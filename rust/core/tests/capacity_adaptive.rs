@@ -45,11 +45,13 @@ fn invariants_hold_while_limits_adapt() {
         let clock = Arc::new(ManualClock::new());
         let tree = Tree::new(Settings::with_clock(Arc::clone(&clock) as _));
         let root = tree.root(slots(adaptive(8, 2, 24))).unwrap();
+        // The limit of the root falls below the sum of the floors.
+        let floored = slots(Limit::Slots(Amount::units(10))).floor(Amount::units(3));
         let nodes = [
             tree.add(root, slots(adaptive(5, 1, 20))).unwrap(),
-            tree.add(root, slots(Limit::Slots(Amount::units(10))))
+            tree.add(root, floored).unwrap(),
+            tree.add(root, NodeOptions::default().floor(Amount::units(1)))
                 .unwrap(),
-            tree.add(root, NodeOptions::default()).unwrap(),
         ];
         tree.check();
         let mut waiting: Vec<Task<Acquire>> = Vec::new();
@@ -79,7 +81,13 @@ fn invariants_hold_while_limits_adapt() {
                 9 => {
                     let maximum = 4 + dice.bits() % 20;
                     let limits = [(ResourceId::SLOTS, Limit::Slots(Amount::units(maximum)))];
-                    tree.resize(root, &limits).unwrap();
+                    // Fails below the sum of the floors.
+                    let done = tree.resize(root, &limits);
+                    let floors = [1, 2].map(|at| tree.usage(nodes[at]).unwrap().floor);
+                    let sum = floors[0].as_micros() + floors[1].as_micros();
+                    assert_eq!(done.is_ok(), maximum * 1_000_000 >= sum);
+                    // As does a floor that the maximum does not cover.
+                    let _ = tree.refloor(nodes[2], Amount::units(dice.bits() % 12));
                 }
                 _ => {}
             }

@@ -378,8 +378,12 @@ fn adaptation_scales_floors_instead_of_refusing() {
         floored(&world, root, 0),
     ];
     let adapt = |slots| {
-        let limits = [(SLOTS, Limit::Slots(units(slots)))];
-        world.tree.adapt(root, &limits, units(8)).unwrap();
+        let limit = Limit::Adaptive {
+            start: units(slots),
+            minimum: units(slots),
+            maximum: units(8),
+        };
+        world.tree.resize(root, &[(SLOTS, limit)]).unwrap();
         world.tree.check();
     };
     adapt(3);
@@ -401,7 +405,7 @@ fn adaptation_scales_floors_instead_of_refusing() {
     assert!(world.tree.refloor(nodes[2], units(3)).is_err());
     world.tree.refloor(nodes[2], units(2)).unwrap();
     adapt(8);
-    // A resize ends it.
+    // A resize sets the maximum, with which floors are compared.
     let resized = world.tree.resize(root, &[(SLOTS, Limit::Slots(units(7)))]);
     assert!(matches!(resized, Err(NodeError::Floors { .. })));
     drop((tasks, held));

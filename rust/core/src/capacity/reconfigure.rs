@@ -144,32 +144,6 @@ impl State {
         let node = self.live(node)?;
         self.check_limits(limits)?;
         self.check_floors(node, limits)?;
-        self.replace_limits(node, limits, wakes);
-        Ok(())
-    }
-
-    /// Replace all limits of a node; its ceiling of slots, with which floors and costs are compared, is `most`.
-    pub(super) fn adapt(
-        &mut self,
-        node: Key,
-        limits: &[(ResourceId, Limit)],
-        most: Amount,
-        wakes: &mut WakeList,
-    ) -> Result<(), NodeError> {
-        let node = self.live(node)?;
-        self.check_limits(limits)?;
-        self.check_floors(node, &[(ResourceId::SLOTS, Limit::Slots(most))])?;
-        self.replace_limits(node, limits, wakes);
-        if let Some(slots) = self.nodes.at_mut(node).resource_mut(ResourceId::SLOTS)
-            && slots.ceiling.is_some()
-        {
-            slots.ceiling = Some(most.as_micros());
-        }
-        Ok(())
-    }
-
-    /// Replace all limits of a node by others, which were checked.
-    fn replace_limits(&mut self, node: u32, limits: &[(ResourceId, Limit)], wakes: &mut WakeList) {
         self.read_clock();
         self.drop_heads_of(node);
         let gone: Vec<_> = self.nodes.at(node).resources.iter().map(|p| p.id).collect();
@@ -188,6 +162,7 @@ impl State {
             self.check_rate_heads();
             self.dispatch(wakes);
         }
+        Ok(())
     }
 
     /// Drop the heads of the rates of a node: they are chosen again under its new limits.

@@ -148,25 +148,6 @@ impl Tree {
         self.act_at(node, |state, wakes| state.resize(node.key, limits, wakes))
     }
 
-    /// Replace all limits of `node` for a while, as a control loop does: no floor is refused, although the limit may not cover it.
-    ///
-    /// `most` is the largest limit of slots that the loop may set. Costs and floors are compared with it, now and later. While the
-    /// limit does not cover the floors of the children, all of them are scaled by the same factor. [`resize`](Self::resize) ends this.
-    ///
-    /// # Errors
-    ///
-    /// As [`resize`](Self::resize).
-    pub fn adapt(
-        &self,
-        node: NodeId,
-        limits: &[(ResourceId, Limit)],
-        most: Amount,
-    ) -> Result<(), NodeError> {
-        self.act_at(node, |state, wakes| {
-            state.adapt(node.key, limits, most, wakes)
-        })
-    }
-
     /// Change the [floor](NodeOptions::floor) of `node`; zero for none.
     ///
     /// # Errors

@@ -59,27 +59,6 @@ impl Run {
                 }
             }
             Op::Floor(_, floor) => self.set_floor(node, floor),
-            Op::Adapt(_, slots) => {
-                let Some(before) = at.slots else {
-                    return;
-                };
-                let most = at.ceilings[0].max(before).max(slots);
-                let limits = at.within(Limits {
-                    slots: Some(slots),
-                    ..Limits::default()
-                });
-                let allowed = self.model.allows_bound(node, most);
-                let done = self
-                    .tree
-                    .adapt(id, &self.limits(limits), Amount::units(most));
-                assert_eq!(done.is_ok(), allowed, "{done:?} for {limits:?}");
-                if allowed {
-                    self.model.nodes[node].resize(limits, now);
-                    if self.model.nodes[node].ceilings[0] > 0 {
-                        self.model.nodes[node].ceilings[0] = most;
-                    }
-                }
-            }
             Op::Reweigh(_, weight) => {
                 let weight = Weight::from_f64(f64::from(weight)).unwrap();
                 self.tree.reweigh(id, weight).unwrap();

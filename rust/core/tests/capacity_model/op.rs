@@ -46,8 +46,6 @@ pub enum Op {
     Resize(usize, Limits, bool),
     Reweigh(usize, u32),
     Floor(usize, u64),
-    /// Another limit of slots, as a control loop sets it.
-    Adapt(usize, u64),
     Pause(usize),
     Unpause(usize),
     /// Cools a node or a resource of it for this many milliseconds; 0 leaves the delay to the tree.
@@ -194,12 +192,6 @@ impl Theme {
                 self.floors,
                 (0..64_usize, 0..5_u64)
                     .prop_map(|(node, floor)| Op::Floor(node, floor))
-                    .boxed(),
-            ));
-            all.push((
-                self.floors.div_ceil(4),
-                (0..64_usize, 0..10_u64)
-                    .prop_map(|(node, slots)| Op::Adapt(node, slots))
                     .boxed(),
             ));
         }

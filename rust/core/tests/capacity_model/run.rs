@@ -113,7 +113,6 @@ impl Run {
             | Op::Resize(node, ..)
             | Op::Reweigh(node, _)
             | Op::Floor(node, _)
-            | Op::Adapt(node, _)
             | Op::Pause(node)
             | Op::Unpause(node)
             | Op::CoolDown(node, _)

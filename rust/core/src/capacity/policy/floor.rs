@@ -25,9 +25,8 @@
 //! # Limits below the sum
 //!
 //! A floor above the limit of its own node, and a sum of floors above the limit of the parent or an ancestor, are refused. They are
-//! compared with the ceiling: the last limit above 0, as 0 pauses, or the greatest one of a control loop.
-//! [`Tree::adapt`](crate::capacity::Tree::adapt) may lower a limit below the sum. All floors there are then scaled by the same
-//! factor, in micro-slots, until it rises again ([`State::rescale_floors`]).
+//! compared with the ceiling: the last limit above 0, as 0 pauses, or the maximum of an adaptive limit. An adaptive limit may fall below
+//! the sum. All floors there are then scaled by the same factor, in micro-slots, until it rises again ([`State::rescale_floors`]).
 //!
 //! # Cost
 //!
