@@ -231,6 +231,7 @@ async def serve(
     *,
     at: dict[float, int] | None = None,
     timeout: float | None = None,
+    cooldown: bool = True,
 ) -> None:
     """Run a pool of calls until a time. Checks at each call that nothing is granted above the limit."""
     loop = asyncio.get_running_loop()
@@ -250,11 +251,11 @@ async def serve(
 
     for moment, limit in (at or {}).items():
         loop.call_at(moment, setattr, server, "limit", limit)
-    # Without a cooldown, which would hold back the calls in place of the limit.
-    runner = HierarchicalTaskPoolRunner(SourceIterObj(calls()), capacity, cooldown=False)
+    runner = HierarchicalTaskPoolRunner(SourceIterObj(calls()), capacity, cooldown=cooldown)
     async with runner.run_tasks() as events:
-        async for _ in events:
-            pass
+        async for envelope in events:
+            # An answer that cools down costs the call nothing.
+            assert not cooldown or not isinstance(envelope.error, Throttled)
 
 
 def adaptive(limit: AdaptiveLimit | None = None, **options: Any) -> CapacitySource:
@@ -262,46 +263,51 @@ def adaptive(limit: AdaptiveLimit | None = None, **options: Any) -> CapacitySour
     return CapacitySource(limit or AdaptiveLimit(10, 1, 100), clock=clock, **options)
 
 
+@pytest.fixture(params=[True, False], ids=["cooldown", "no cooldown"])
+def cooldown(request: pytest.FixtureRequest) -> bool:
+    return request.param
+
+
 @pytest.mark.virtual
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_hard_cap_is_used_with_few_throttled_calls(seed: int) -> None:
+async def test_hard_cap_is_used_with_few_throttled_calls(seed: int, cooldown: bool) -> None:
     server = Server(40, seed=seed)
-    await serve(server, adaptive(), 180)
+    await serve(server, adaptive(), 180, cooldown=cooldown)
     assert server.rate(60, 180) >= 0.9 * 40
     assert server.part_throttled(60, 180) <= 0.01
 
 
 @pytest.mark.virtual
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_queue_of_a_silent_server_stays_short(seed: int) -> None:
+async def test_queue_of_a_silent_server_stays_short(seed: int, cooldown: bool) -> None:
     server = Server(20, queues=True, seed=seed)
-    await serve(server, adaptive(), 300)
+    await serve(server, adaptive(), 300, cooldown=cooldown)
     assert server.median(60, 300) <= 1.5
     assert server.rate(60, 300) >= 0.9 * 20
 
 
 @pytest.mark.virtual
-async def test_varying_latency_is_not_taken_for_congestion() -> None:
+async def test_varying_latency_is_not_taken_for_congestion(cooldown: bool) -> None:
     server = Server(1000, sigma=1.0, seed=8)
-    await serve(server, adaptive(), 240)
+    await serve(server, adaptive(), 240, cooldown=cooldown)
     assert server.rate(120, 240) >= 0.9 * 100
 
 
 @pytest.mark.virtual
 @pytest.mark.parametrize("queues", [False, True])
-async def test_changed_capacity_is_followed_in_30_s(queues: bool) -> None:
+async def test_changed_capacity_is_followed_in_30_s(queues: bool, cooldown: bool) -> None:
     server = Server(40, queues=queues, seed=3)
-    await serve(server, adaptive(), 240, at={60: 10, 150: 80})
+    await serve(server, adaptive(), 240, at={60: 10, 150: 80}, cooldown=cooldown)
     for best, after, until in [(40, 40, 60), (10, 90, 150), (80, 180, 240)]:
         assert server.rate(after, until) >= 0.8 * best
 
 
 @pytest.mark.virtual
-async def test_errors_and_hangs_do_not_lower_the_limit() -> None:
+async def test_errors_and_hangs_do_not_lower_the_limit(cooldown: bool) -> None:
     server = Server(40, seed=4)
     server.errors, server.hangs = 0.01, 0.003
     capacity = adaptive()
-    await serve(server, capacity, 150, timeout=30)
+    await serve(server, capacity, 150, timeout=30, cooldown=cooldown)
     assert server.rate(60, 150) >= 0.85 * 40
 
 
@@ -347,20 +353,20 @@ async def test_limit_does_not_rise_while_something_else_holds_work_back() -> Non
 
 
 @pytest.mark.virtual
-async def test_idle_phase_keeps_the_limit() -> None:
+async def test_idle_phase_keeps_the_limit(cooldown: bool) -> None:
     server = Server(40, seed=6)
     capacity = adaptive()
-    await serve(server, capacity, 60)
+    await serve(server, capacity, 60, cooldown=cooldown)
     learned = capacity.limit
     await asyncio.sleep(1000)
     assert capacity.limit == learned
-    await serve(server, capacity, asyncio.get_running_loop().time() + 60)
+    await serve(server, capacity, asyncio.get_running_loop().time() + 60, cooldown=cooldown)
     now = asyncio.get_running_loop().time()
     assert server.rate(now - 50, now - 5) >= 0.9 * 40
 
 
 @pytest.mark.virtual
-async def test_weights_hold_while_the_limit_adapts() -> None:
+async def test_weights_hold_while_the_limit_adapts(cooldown: bool) -> None:
     server = Server(40, seed=7)
     root = adaptive()
     weights = (1, 2, 3)
@@ -379,7 +385,7 @@ async def test_weights_hold_while_the_limit_adapts() -> None:
                 yield Task(call, number)
 
         source = SourceIterObj(calls())
-        runner = HierarchicalTaskPoolRunner(source, children[number], cooldown=False)
+        runner = HierarchicalTaskPoolRunner(source, children[number], cooldown=cooldown)
         async with runner.run_tasks() as events:
             async for _ in events:
                 pass
@@ -393,7 +399,7 @@ async def test_weights_hold_while_the_limit_adapts() -> None:
 
 @pytest.mark.virtual
 @pytest.mark.parametrize("cost", [1, 2, {"slots": 1}])
-async def test_every_kind_of_cost_is_learned_from(cost: Any) -> None:
+async def test_every_kind_of_cost_is_learned_from(cost: Any, cooldown: bool) -> None:
     capacity = adaptive()
 
     async def call() -> None:
@@ -402,14 +408,14 @@ async def test_every_kind_of_cost_is_learned_from(cost: Any) -> None:
 
     tasks = SourceIterObj([Task(call, cost=cost) for _ in range(20)])
     # All calls are throttled, for ever.
-    runner = HierarchicalTaskPoolRunner(tasks, capacity, cooldown=False)
+    runner = HierarchicalTaskPoolRunner(tasks, capacity, cooldown=cooldown)
     async with runner.run_tasks() as events:
-        async for _ in events:
-            pass
+        errors = [type(event.error).__name__ async for event in events]
+    assert errors == ["ThrottledError" if cooldown else "Throttled"] * 20
     assert capacity.limit < 10
 
 
-async def test_task_of_a_thread_is_learned_from() -> None:
+async def test_task_of_a_thread_is_learned_from(cooldown: bool) -> None:
     capacity = CapacitySource(AdaptiveLimit(10, 1, 100))
 
     def call() -> None:
@@ -417,11 +423,27 @@ async def test_task_of_a_thread_is_learned_from() -> None:
 
     tasks = SourceIterObj([Task(call, thread=True) for _ in range(3)])
     # All calls are throttled, for ever.
-    runner = HierarchicalTaskPoolRunner(tasks, capacity, cooldown=False)
+    runner = HierarchicalTaskPoolRunner(tasks, capacity, cooldown=cooldown, max_cooldown=0.1)
     async with runner.run_tasks() as events:
         async for _ in events:
             pass
     assert capacity.limit < 10
+
+
+@pytest.mark.virtual
+async def test_limit_below_the_cooled_node_answers_too() -> None:
+    loop = asyncio.get_running_loop()
+    provider = CapacitySource(1000, clock=loop.time, cooldown=True)
+    model, other = CapacitySource(AdaptiveLimit(10, 1, 100), provider), CapacitySource(5, provider)
+    server = Server(40, seed=9)
+    await serve(server, model, 120)
+    assert server.rate(60, 120) >= 0.9 * 40
+    # A call at a node without one cools the provider down, and so does a delay of the server.
+    assert provider.cool_down(None) == 0.5
+    await asyncio.sleep(100)
+    with other.acquire_sync(owner=None) as lease:
+        lease.report(error=Throttled())
+        assert provider._back_off(other) == 0.5
 
 
 @pytest.mark.virtual

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import (
+    AdaptiveLimit,
     CapacitySource,
     ClosedError,
     HierarchicalTaskPoolRunner,
@@ -30,6 +31,12 @@ class Busy(Exception):
     def __init__(self, delay: float | None = None) -> None:
         super().__init__("429")
         self.delay = delay
+
+
+class Throttled(Exception):
+    """A throttled answer that `headrace.classify` knows."""
+
+    status_code = 429
 
 
 def verdict(error: Exception) -> Verdict:
@@ -157,7 +164,30 @@ async def test_law_19_too_long_a_delay_ends_the_task() -> None:
     assert isinstance(error, ThrottledError)
     assert isinstance(error.__cause__, Busy)
     assert "task 1: the server requires a delay of 86400 s, above max_cooldown=300" in str(error)
-    assert now() - start < 1
+    ended = next(envelope.finished for envelope in found if envelope.task_id == 1)
+    assert ended - start < 1
+    # Others wait for as long as they may.
+    assert service.times(1) == [300]
+    assert capacity.held == 0
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("slots", [1, 4])
+async def test_law_19_server_that_stays_closed_ends_the_run(slots: int) -> None:
+    capacity = CapacitySource(slots, clock=asyncio.get_running_loop().time)
+    start, calls = now(), list[float]()
+
+    async def work() -> None:
+        calls.append(now() - start)
+        await asyncio.sleep(0.1)
+        raise Busy(86_400 - (now() - start))
+
+    found = await envelopes(make_runner([work] * 50, capacity))
+    assert [type(envelope.error) for envelope in found] == [ThrottledError] * 50
+    # A cooldown of `max_cooldown`, and then only one call for each task that is left.
+    assert len(calls) == 50
+    assert sum(call < 300 for call in calls) == slots
+    assert now() - start <= 310
     assert capacity.held == 0
 
 
@@ -376,6 +406,54 @@ async def test_rate_limited_service_is_hardly_called_in_vain() -> None:
     assert sorted(summarize(found)) == list(range(600))
     assert rejected <= 30
     assert loop.time() - start <= 54 / 0.9
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize(("start", "minimum"), [(10, 1), (100, 1), (20, 20)])
+async def test_server_that_throttles_each_call_is_left_alone(start: int, minimum: int) -> None:
+    loop = asyncio.get_running_loop()
+    capacity = CapacitySource(AdaptiveLimit(start, minimum, 100), clock=loop.time)
+    calls: list[float] = []
+
+    async def call() -> None:
+        calls.append(now())
+        await asyncio.sleep(0.005)
+        raise Throttled
+
+    began = now()
+    tasks = SourceIterObj([Task(call) for _ in range(200)])
+    async with HierarchicalTaskPoolRunner(tasks, capacity).run_tasks() as events:
+        first = await anext(events)
+        seconds_to_first = now() - began
+        assert type(first.error).__name__ == "ThrottledError"
+        assert first.attempt == 1
+    # First the limit falls, a tenth for each event. Then the node backs off, longer each time.
+    assert capacity.limit == minimum
+    seconds = [round(call - began) for call in calls]
+    assert sum(second <= 5 for second in seconds) <= 11 * start
+    assert sum(second > 5 for second in seconds) <= 20 + 2 * minimum
+    assert seconds_to_first <= 300
+
+
+@pytest.mark.virtual
+async def test_delay_of_the_server_cools_down_also_with_an_adaptive_limit() -> None:
+    class Later(Throttled):
+        retry_after = 7
+
+    capacity = CapacitySource(AdaptiveLimit(10, 1, 100), clock=asyncio.get_running_loop().time)
+    start, calls = now(), list[float]()
+
+    async def call() -> None:
+        calls.append(now() - start)
+        is_first = len(calls) == 1
+        await asyncio.sleep(0.1)
+        if is_first:
+            raise Later
+
+    async with HierarchicalTaskPoolRunner([call] * 50, capacity).run_tasks() as events:
+        assert [event.attempt async for event in events] == [1] * 50
+    assert [time for time in calls if 0.11 < time < 7] == []
+    assert capacity.limit == 9
 
 
 @pytest.mark.parametrize(

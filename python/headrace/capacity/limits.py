@@ -131,6 +131,8 @@ class AdaptiveLimit:
     It falls by a tenth when a call is throttled (see `classify`), or when a tenth of the calls time out. Calls that began before a
     decrease cause no other one. It also falls if the median duration of calls rises with the limit, so that a higher limit brings
     no throughput: then calls only queue in the server. Other errors do not change it.
+    A throttled answer that lowers it and has no delay only pauses the node, for one mean duration of a call at most, in place of a
+    cooldown (see `HierarchicalTaskPoolRunner`). At the minimum the node is cooled down.
     Bound: at most 256 durations.
     Cost: a lock and some arithmetic for each report; nothing for other limits.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from headrace._core import Engine, Lease, TaskProgressEnvelope
+    from headrace.capacity.node import CapacitySource
     from headrace.pool.config import Config
     from headrace.pool.event_queue import EventQueue
     from headrace.pool.executor.handle import Handle, Listener
@@ -29,6 +32,10 @@ if TYPE_CHECKING:
     from headrace.pool.shutdown import End
     from headrace.task.failure import Verdict
     from headrace.task.retry import Retry
+
+
+_LEAST_DELAY = 0.5
+"""The seconds that a throttled answer without a delay counts at least, so that a task that is always throttled ends."""
 
 
 class PolicyOwner(Protocol):
@@ -84,6 +91,8 @@ class Policy:
         self._judged: tuple[BaseException, Verdict | None] | None = None
         self.interrupt: Callable[[BaseException], None] = run.interrupt
         self.keep: Callable[[int, object], None] = run.keep
+        # The time until which the server delays calls, if that is too long.
+        self._refused_until = -math.inf
         self.requests: set[asyncio.Task[None]] = set()
         """The asyncio tasks that wait for capacity; the event loop holds only weak references to them."""
 
@@ -176,13 +185,18 @@ class Policy:
 
     def _cool_down(self, name: str, delay: float | None, throttled: float, longest: float) -> float:
         """Cool the capacity down, and return the sum of the delays of a task."""
+        capacity = self._run.config.capacity
+        node = capacity.cooldown_node
         if delay is not None and delay > longest:
+            self._cool_down_in_part(node, delay, longest)
             raise ThrottledError(
                 f"{name}: the server requires a delay of {delay:g} s, above max_cooldown={longest:g}"
             )
         try:
             # A delay of 0 would be no delay, and the server has just refused a call.
-            throttled += self._run.config.capacity.cooldown_node.cool_down(delay or None)
+            throttled += (
+                node.cool_down(delay) if delay else max(node._back_off(capacity), _LEAST_DELAY)
+            )
         except ClosedError:
             # The next request of the task raises it.
             return throttled
@@ -191,6 +205,18 @@ class Policy:
                 f"{name}: throttled for {throttled:g} s in sum, above max_cooldown={longest:g}"
             )
         return throttled
+
+    def _cool_down_in_part(self, node: CapacitySource, delay: float, longest: float) -> None:
+        """Cool a node down for the maximum time, once for each delay of the server that is longer.
+
+        If the server still refuses calls afterwards, the rest of the tasks would spend that time one by one.
+        """
+        now = self._run.loop.time()
+        if now < self._refused_until:
+            return
+        self._refused_until = now + delay
+        with suppress(ClosedError):
+            node.cool_down(longest)
 
     def describe_error(
         self, task_id: int, key: Hashable, error: BaseException, is_disturbed: bool

@@ -96,12 +96,15 @@ class HierarchicalTaskPoolRunner(Uncopied):
             `Task` may have its own timeout.
         cooldown: Whether a throttled answer, such as a 429 (see `headrace.classify`), cools down the node of the service:
             `capacity.cooldown_node`. Nothing is called there before the delay that the server requires is over, or a
-            back-off of the node from 0.5 to 64 s if it requires none; see `CapacitySource.cool_down`. The task is then
+            back-off of the node from 0.5 to 64 s if it requires none; see `CapacitySource.cool_down`. If the answer lowers
+            an `AdaptiveLimit` of the path instead, the node pauses for at most one mean duration of a call. The task is then
             called again before all that were pulled after it. The answer costs it no attempt, also without `retry`.
             A `queue_timeout` does not run meanwhile. A task that has yielded values is called again only if its `Retry`
             says so, as another attempt. False or None treats the answer as any other error.
         max_cooldown: The maximum delay in seconds that a server may require, and the maximum sum of the delays of a task, a
-            positive number. Beyond it the task ends with a `ThrottledError`. A longer single delay cools nothing down.
+            positive number. Beyond it the task ends with a `ThrottledError`. An answer without a delay counts as half a second
+            or more. A longer single delay cools the node down for this time, once; calls that the server refuses with the rest
+            of that delay end their tasks at once.
         executor: The executor that runs the tasks, except those with `thread=True`; None for the event loop. It is
             started by the first task, and not closed: it may serve several runners at a time, on one event loop.
         stall_after: The time in seconds after which a `StallWarning` names a call that has made no progress: that was not

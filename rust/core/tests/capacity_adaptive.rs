@@ -14,6 +14,7 @@ use headrace_core::capacity::{
 };
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 fn adaptive(start: u64, minimum: u64, maximum: u64) -> Limit {
     Limit::Adaptive {
@@ -165,5 +166,51 @@ fn lowered_limit_does_not_strand_a_large_cost() {
     assert_eq!(
         permit.cost().unwrap().get(ResourceId::SLOTS),
         Amount::units(4)
+    );
+}
+
+#[test]
+fn throttled_call_that_lowers_the_limit_only_pauses_the_node() {
+    let clock = Arc::new(ManualClock::new());
+    let tree = Tree::new(Settings {
+        estimate: Duration::from_millis(1),
+        ..Settings::with_clock(Arc::clone(&clock) as _)
+    });
+    let root = tree.root(NodeOptions::slots(100)).unwrap();
+    let leaf = tree.add(root, slots(adaptive(5, 3, 9))).unwrap();
+    let plain = tree.add(root, NodeOptions::slots(9)).unwrap();
+    let throttle = |leaf, permit: Permit| {
+        permit.report(Outcome::Throttled);
+        tree.check();
+        let pause = tree.back_off(root, leaf).unwrap();
+        permit.release();
+        tree.check();
+        pause.as_micros()
+    };
+    let take = |node| tree.try_acquire(AcquireRequest::slots(node, 1)).unwrap();
+    // Both of them began before the limit fell. The pace is the least one.
+    let (first, second) = (take(leaf).unwrap(), take(leaf).unwrap());
+    assert_eq!(throttle(leaf, first), 6_250);
+    assert_eq!(throttle(leaf, second), 6_250);
+    assert_eq!(limit(&tree, leaf), 4);
+    assert!(take(leaf).is_none(), "the root pauses");
+    clock.advance(Duration::from_micros(6_250));
+    // The next decrease in a row doubles the pause, and there is no ramp.
+    assert!(tree.usage(root).unwrap().cooldown.is_none());
+    let all: Vec<_> = (0..4).map(|_| take(leaf).unwrap()).collect();
+    let mut all = all.into_iter();
+    assert_eq!(throttle(leaf, all.next().unwrap()), 12_500);
+    assert_eq!(limit(&tree, leaf), 3);
+    all.for_each(drop);
+    clock.advance(Duration::from_millis(13));
+    // At the minimum the limit answers nothing, so the node is cooled down.
+    assert_eq!(throttle(leaf, take(leaf).unwrap()), 500_000);
+    assert_eq!(limit(&tree, leaf), 3);
+    clock.advance(Duration::from_secs(60));
+    // Nor does an adaptive limit that is not on the path.
+    assert_eq!(throttle(plain, take(plain).unwrap()), 500_000);
+    assert_eq!(
+        tree.cool_down(leaf, None, None),
+        Ok(Duration::from_millis(500))
     );
 }

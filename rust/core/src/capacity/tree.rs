@@ -189,7 +189,8 @@ impl Tree {
     /// grants are ramped up (`policy/cooldown.rs`). Returns the time until the node opens.
     ///
     /// A later call may extend the cooldown, but never shorten it; a delay of zero changes nothing. Without a delay it is 0.5 s, doubled
-    /// by each cooldown that starts before the ramp of the last one has ended, up to 64 s.
+    /// by each cooldown that starts before the ramp of the last one has ended, up to 64 s. Without a delay and a resource, see
+    /// [`back_off`](Self::back_off), too.
     ///
     /// # Errors
     ///
@@ -200,8 +201,22 @@ impl Tree {
         resource: Option<ResourceId>,
         delay: Option<Duration>,
     ) -> Result<Duration, NodeError> {
+        self.act_at(node, |state, wakes| match (resource, delay) {
+            (None, None) => state.back_off(node.key, node.key, wakes),
+            _ => state.cool_down(node.key, resource, delay, wakes),
+        })
+    }
+
+    /// Cool down `node` after a throttled answer without a delay to a call at `leaf`, which is `node` or below it. If the call was
+    /// [reported](Self::report) and has lowered an adaptive limit on the path of `leaf`, `node` only pauses, for one mean hold at most.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError::Closed`].
+    pub fn back_off(&self, node: NodeId, leaf: NodeId) -> Result<Duration, NodeError> {
+        assert!(leaf.tree == self.id, "{FOREIGN_NODE}");
         self.act_at(node, |state, wakes| {
-            state.cool_down(node.key, resource, delay, wakes)
+            state.back_off(node.key, leaf.key, wakes)
         })
     }
 

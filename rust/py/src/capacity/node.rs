@@ -248,7 +248,8 @@ impl PyCapacity {
     ///
     /// Args:
     ///     seconds: The duration on the clock of the tree. 0 changes nothing. `None` if the server gives none: then it is 0.5 s,
-    ///         doubled by each cooldown that starts before the ramp of the last one has ended, up to 64 s.
+    ///         doubled by each cooldown that starts before the ramp of the last one has ended, up to 64 s. If a reported answer has
+    ///         lowered an `AdaptiveLimit` here or above, it is a pause of at most one mean hold, without a ramp.
     ///     resource: Delay only requests for this resource; by default all requests.
     ///
     /// Returns:
@@ -287,6 +288,13 @@ impl PyCapacity {
             })
             .transpose()?;
         let left = self.change(py, |tree, node| tree.cool_down(node, resource, delay))?;
+        Ok(left.as_secs_f64())
+    }
+
+    /// Cool this node down after a throttled answer without a delay to a call at `leaf`, which is this node or below it.
+    fn _back_off(&self, py: Python<'_>, leaf: &Bound<'_, Self>) -> PyResult<f64> {
+        let leaf = leaf.get().initialized()?.node;
+        let left = self.change(py, |tree, node| tree.back_off(node, leaf))?;
         Ok(left.as_secs_f64())
     }
 

@@ -23,6 +23,8 @@ pub(in crate::capacity) struct Ramp {
     pub(in crate::capacity) peak: usize,
     /// The number of events after the first one.
     pub(in crate::capacity) repeats: u32,
+    /// Whether it is only a pause, after which it ends.
+    pub(in crate::capacity) is_pause: bool,
     /// Whether the cooldown is over, so that the timer of the node is that of the next step.
     pub(in crate::capacity) is_open: bool,
 }

@@ -116,6 +116,14 @@ impl State {
         }
     }
 
+    /// Return the greatest number of decreases in a row that answered throttled calls, of the adaptive limits of a path.
+    pub(in crate::capacity) fn setbacks(&self, node: u32) -> u32 {
+        let nodes = self.path(node).map(|at| &self.nodes.at(at).resources);
+        let controllers =
+            nodes.flat_map(|resources| resources.iter().filter_map(Resource::controller));
+        controllers.map(Controller::setbacks).max().unwrap_or(0)
+    }
+
     fn learn(&mut self, node: u32, id: ResourceId, sample: Sample, wakes: &mut WakeList) {
         let resource = self.nodes.at_mut(node).resource_mut(id);
         let Some(controller) = resource.and_then(Resource::controller_mut) else {

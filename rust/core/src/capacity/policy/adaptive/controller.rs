@@ -68,6 +68,8 @@ pub struct Controller {
     limit: f64,
     /// Throttled calls and timeouts count from this call on.
     first_counted: u64,
+    /// The decreases after throttled calls since the last complete round of results.
+    setbacks: u32,
     /// The number of calls to ignore after a change, while calls of the old limit still end.
     skipped: f64,
     /// The calls of the current round, those of them that timed out, and whether one of them held a request back.
@@ -101,6 +103,7 @@ impl Controller {
             range,
             limit: range.start,
             first_counted: 0,
+            setbacks: 0,
             skipped: range.start,
             calls: 0.0,
             timeouts: 0.0,
@@ -130,6 +133,13 @@ impl Controller {
         self.range
     }
 
+    /// Return the number of decreases after throttled calls since the last complete round of results. 0 if the last throttled call
+    /// could not lower the limit, which was at its minimum.
+    #[must_use]
+    pub fn setbacks(&self) -> u32 {
+        self.setbacks
+    }
+
     /// Change the range; the limit is kept as far as the range allows.
     pub fn set_range(&mut self, range: AdaptiveRange) {
         let before = self.limit();
@@ -155,9 +165,7 @@ impl Controller {
         match sample.outcome {
             Outcome::Failed => return,
             Outcome::Throttled => {
-                if sample.begun >= self.first_counted {
-                    self.congested(self.limit() * DECREASE, sample.next);
-                }
+                self.throttled(sample);
                 return;
             }
             Outcome::TimedOut if sample.begun < self.first_counted => return,
@@ -185,7 +193,20 @@ impl Controller {
         }
     }
 
+    fn throttled(&mut self, sample: Sample) {
+        if sample.begun < self.first_counted {
+            // The decrease of its event was its answer.
+            self.setbacks = self.setbacks.max(1);
+            return;
+        }
+        let before = self.limit();
+        self.congested(before * DECREASE, sample.next);
+        let is_lower = self.limit() < before;
+        self.setbacks = if is_lower { self.setbacks + 1 } else { 0 };
+    }
+
     fn close_round(&mut self) {
+        self.setbacks = 0;
         let is_held_back = self.is_held_back;
         (self.calls, self.timeouts, self.is_held_back) = (0.0, 0.0, false);
         if !is_held_back {

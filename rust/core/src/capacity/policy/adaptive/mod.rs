@@ -35,6 +35,12 @@
 //!
 //! Differences count only beyond their error, which the quartiles tell: few calls decide where latencies are even, many where they vary.
 //!
+//! ## Cooldown
+//!
+//! A throttled call may also cool its node down (`cooldown.rs`). Where its answer has no delay, and it has lowered the limit or began before the last
+//! decrease, the node only pauses: [`Controller::setbacks`] counts the decreases in a row, between which no round of calls was complete. It is 0
+//! where the limit could not fall, and the node is then cooled down as one without an adaptive limit.
+//!
 //! ## Trial
 //!
 //! A limit that was too high from the start, or has become so, has no lower reference. So the limit is lowered by a quarter, for one to four
