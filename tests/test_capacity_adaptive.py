@@ -265,7 +265,7 @@ def adaptive(limit: AdaptiveLimit | None = None, **options: Any) -> CapacitySour
 
 @pytest.fixture(params=[True, False], ids=["cooldown", "no cooldown"])
 def cooldown(request: pytest.FixtureRequest) -> bool:
-    return request.param
+    return bool(request.param)
 
 
 @pytest.mark.virtual

@@ -139,7 +139,7 @@ async def test_limit_follows_answers_that_tasks_handle(httpx: Any, is_observed: 
         await writer.drain()
         writer.close()
 
-    async def fetch() -> int:
+    async def fetch() -> Any:
         response = await client.get(f"http://127.0.0.1:{port}/")
         return response.status_code
 
