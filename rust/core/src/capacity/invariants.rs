@@ -228,9 +228,24 @@ impl State {
             assert!(self.now >= here.not_before, "a cooldown has a ramp");
             return;
         };
-        let timer = here.timer.expect("a ramp has a timer");
+        if let Some(places) = ramp.probes {
+            let breaker = here.breaker.as_ref().expect("probes belong to a breaker");
+            let probes = breaker.options.probes;
+            assert!((1..=probes).contains(&places) && ramp.resource.is_none());
+            assert!(
+                here.permits - ramp.before <= probes,
+                "no more probes are held than allowed"
+            );
+        }
+        let is_probed = ramp.probes.is_some() && ramp.is_open;
+        assert_eq!(
+            here.timer.is_none(),
+            is_probed,
+            "a ramp has a timer, unless it waits for probes"
+        );
         if self.now < here.not_before {
-            assert!(timer >= here.not_before, "a closed node has a timer");
+            let has_timer = here.timer.is_some_and(|timer| timer >= here.not_before);
+            assert!(has_timer, "a closed node has a timer");
             assert!(!ramp.is_open);
         }
         let before = self.permits.entries().filter(|(index, permit)| {

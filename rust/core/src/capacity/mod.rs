@@ -135,6 +135,9 @@
 //! deadline, and then ramps it up. Its waiters keep their places, and nothing else waits for them. `policy/cooldown.rs`
 //! explains the ramp and its bound.
 //!
+//! A node may have a *breaker*, which [`Tree::report`] feeds as it does adaptive limits. After too many failures it starts such a
+//! cooldown by itself, and a few probes decide about its end (`policy/breaker.rs`).
+//!
 //! # Eligibility
 //!
 //! A dispatch must not visit every waiter. Each node counts, by resource, the demand of the waiters that are offered below it. It
@@ -240,10 +243,11 @@ pub use config::{Limit, NodeOptions, Settings};
 pub use cost::{Cost, ResourceId};
 pub use error::{AcquireError, AmountError, CostError, NodeError, PermitError};
 pub use listing::{HeldOff, Holder, WaitingRequest};
+pub use model::breaker::{BreakerOptions, Trip};
 pub use model::ids::{AlarmId, NodeId, OwnerId, PermitId};
 pub use permit::Permit;
 pub use policy::adaptive;
 pub use request::AcquireRequest;
-pub use snapshot::{Cooldown, ResourceUsage, Snapshot, Usage};
+pub use snapshot::{BreakerState, BreakerUsage, Cooldown, ResourceUsage, Snapshot, Usage};
 pub use timer::Alarm;
 pub use tree::{MAX_DEPTH, Tree};

@@ -76,7 +76,7 @@ impl Permit {
         self.tree.take_again(self.id, alarm)
     }
 
-    /// Report the outcome of the work to the adaptive limits that it is held at; see [`Tree::report`].
+    /// Report the outcome of the work to the adaptive limits and the breakers that it is held at; see [`Tree::report`].
     pub fn report(&self, outcome: Outcome) {
         self.tree.report(self.id, outcome);
     }
@@ -185,16 +185,19 @@ impl Tree {
         }
     }
 
-    /// Report the outcome of the work that a permit was acquired for to the adaptive limits that it is held at. Call it before the
-    /// release. Does nothing after that, or without such a limit.
+    /// Report the outcome of the work that a permit was acquired for to the adaptive limits and the breakers that it is held at. Call it
+    /// before the release. Does nothing after that, or without such a limit or breaker.
     ///
-    /// The first result tells the duration, from the grant on. After it only congestion counts.
+    /// For an adaptive limit the first result tells the duration, from the grant on, and after it only congestion counts. A breaker
+    /// counts each report as a call.
     pub fn report(&self, permit: PermitId, outcome: Outcome) {
         // As in `release`.
         let Some(mut state) = self.lock_unless_broken() else {
             return;
         };
         let mut wakes = WakeList::new();
+        // First the breakers: a higher limit must not grant what a breaker is about to hold off.
+        state.report_to_breakers(permit.0, outcome, &mut wakes);
         state.report(permit.0, outcome, &mut wakes);
         Self::finish(state, wakes);
     }

@@ -49,6 +49,8 @@ pub struct Usage {
     pub closed: bool,
     /// Its cooldown, from its start until the node is in full use again and has forgotten it.
     pub cooldown: Option<Cooldown>,
+    /// Its breaker, if it has one.
+    pub breaker: Option<BreakerUsage>,
 }
 
 /// The state of a node between a cooldown and full use: see [`Tree::cool_down`](super::Tree::cool_down).
@@ -65,6 +67,34 @@ pub struct Cooldown {
     pub before: usize,
     /// The number of cooldowns since the node was last in full use.
     pub events: u32,
+}
+
+/// The state of the breaker of a node: see [`Tree::set_breaker`](super::Tree::set_breaker).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BreakerUsage {
+    /// Whether it lets requests through.
+    pub state: BreakerState,
+    /// The time since it opened last; `None` while it is closed.
+    pub since: Option<Duration>,
+    /// The time until probes are granted. Zero unless it is open.
+    pub left: Duration,
+    /// The number of calls that it counts while it is closed; of consecutive failures alone, if these open it.
+    pub calls: u32,
+    /// How many of them failed.
+    pub failures: u32,
+    /// The number of probes that may be granted now. Zero unless it is half open.
+    pub probes: usize,
+}
+
+/// Whether a breaker lets requests through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BreakerState {
+    /// All of them.
+    Closed,
+    /// None.
+    Open,
+    /// Probes.
+    HalfOpen,
 }
 
 /// The usage of one resource of a node.

@@ -186,6 +186,7 @@ impl State {
             paused: self.path(node).any(|node| self.nodes.at(node).paused),
             closed: here.is_closed(),
             cooldown: self.cooldown(node),
+            breaker: self.breaker_usage(node),
         }
     }
 
@@ -194,7 +195,9 @@ impl State {
         Some(Cooldown {
             resource: ramp.resource,
             left: self.opens_at(node).since(self.now),
-            window: (ramp.window < usize::MAX).then_some(ramp.window),
+            window: ramp
+                .probes
+                .or((ramp.window < usize::MAX).then_some(ramp.window)),
             before: ramp.before,
             events: ramp.repeats + 1,
         })

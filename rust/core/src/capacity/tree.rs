@@ -4,8 +4,8 @@
 use super::index::NIL;
 use super::model::state::State;
 use super::{
-    Acquire, AcquireError, AcquireRequest, Alarm, Amount, Limit, NodeError, NodeId, NodeOptions,
-    OwnerId, Permit, PermitId, ResourceId, Settings, Snapshot, Time, Usage, Weight,
+    Acquire, AcquireError, AcquireRequest, Alarm, Amount, BreakerOptions, Limit, NodeError, NodeId,
+    NodeOptions, OwnerId, Permit, PermitId, ResourceId, Settings, Snapshot, Time, Usage, Weight,
 };
 use crate::sync::{Arc, Key, Mutex, MutexGuard, WakeList};
 use std::fmt;
@@ -217,6 +217,24 @@ impl Tree {
         assert!(leaf.tree == self.id, "{FOREIGN_NODE}");
         self.act_at(node, |state, wakes| {
             state.back_off(node.key, leaf.key, wakes)
+        })
+    }
+
+    /// Set the breaker of `node`, or remove it. The failures that are [reported](Self::report) open it: then nothing is granted at `node`
+    /// and below for a while, and after that only probes, until they succeed (`policy/breaker.rs`).
+    ///
+    /// The breaker is closed and has counted nothing, also if it replaces an open one.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError::Closed`].
+    pub fn set_breaker(
+        &self,
+        node: NodeId,
+        options: Option<BreakerOptions>,
+    ) -> Result<(), NodeError> {
+        self.act_at(node, |state, wakes| {
+            state.set_breaker(node.key, options, wakes)
         })
     }
 

@@ -1,6 +1,7 @@
 //! Records of the scheduler, and the walks over them: they know nothing of its decisions.
 
 pub(in crate::capacity) mod alarm_record;
+pub(in crate::capacity) mod breaker;
 pub(in crate::capacity) mod floor;
 pub(in crate::capacity) mod ids;
 pub(in crate::capacity) mod low_water_marks;

@@ -1,6 +1,7 @@
 //! `Node`, the record of a node: its place in the tree, resources, share and wait queue. `State` stores all nodes;
 //! `reconfigure.rs` adds and removes them, and `policy/` reads and changes them.
 
+use super::breaker::Breaker;
 use super::floor::{Floor, Floors};
 use super::ramp::{Cooled, Ramp};
 use super::resource::{Resource, ResourceKind, Resources};
@@ -40,6 +41,8 @@ pub(in crate::capacity) struct Node {
     pub(in crate::capacity) most: usize,
     /// From its cooldown until it is in full use again. Boxed, as few nodes have one.
     pub(in crate::capacity) ramp: Option<Box<Ramp>>,
+    /// Boxed, too.
+    pub(in crate::capacity) breaker: Option<Box<Breaker>>,
     /// Its cooldowns until now. Boxed, too.
     pub(in crate::capacity) cooled: Option<Box<Cooled>>,
     /// The time of its entry in the tree's timers: the next step of its ramp.
@@ -97,6 +100,7 @@ impl Node {
             not_before: Time::ZERO,
             most: usize::MAX,
             ramp: None,
+            breaker: None,
             cooled: None,
             timer: None,
             resources: Resources::default(),

@@ -17,6 +17,8 @@ pub(in crate::capacity) struct Ramp {
     pub(in crate::capacity) before: usize,
     /// The number of later permits that may be held at once; `usize::MAX` at the end, when the ramp is only remembered.
     pub(in crate::capacity) window: usize,
+    /// The places for probes while a breaker is not closed. They replace the window, which does not grow meanwhile.
+    pub(in crate::capacity) probes: Option<usize>,
     /// The window grows fast below this, and slowly from this on.
     pub(in crate::capacity) threshold: usize,
     /// The greatest number of permits held at an event.
@@ -59,6 +61,8 @@ impl Cooled {
 impl Ramp {
     /// Return the number of permits that the node may hold.
     pub(in crate::capacity) fn most(&self) -> usize {
-        self.window.saturating_add(self.before)
+        self.probes
+            .unwrap_or(self.window)
+            .saturating_add(self.before)
     }
 }

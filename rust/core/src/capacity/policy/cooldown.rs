@@ -24,6 +24,8 @@
 //!
 //! The window grows in small steps, by 1 or an eighth, since a sudden doubling would be rejected as a whole.
 //!
+//! A breaker (`breaker.rs`) holds its node off in the same way, and replaces the window until its probes have succeeded.
+//!
 //! *Reason.* The threshold and the interval are the memory of the ramp. A rate limit has its own best number of calls in flight,
 //! often 1 or 2. A window that always doubles fast passes it within a second of each deadline, with many rejections. With the
 //! memory it stays near that number, and passes it once in several seconds, by one. In a simulation of 40 slots, calls of 50 to
@@ -113,13 +115,29 @@ impl State {
         if delay != Some(Duration::ZERO) {
             let repeats = self.count_event(node, id);
             let back_off = BACK_OFF * 2_u32.pow(repeats.min(BACK_OFF_DOUBLINGS));
-            self.hold_off(node, id, now.after(delay.unwrap_or(back_off)));
-            self.dispatch(wakes);
+            self.cool_until(node, id, now.after(delay.unwrap_or(back_off)), wakes);
         }
+        Ok(self.cooldown_left(node, id))
+    }
+
+    fn cool_until(&mut self, node: u32, id: Option<ResourceId>, until: Time, wakes: &mut WakeList) {
+        let now = self.now;
+        let cooled = self.nodes.at_mut(node).cooled.get_or_insert_default();
+        cooled.note(now, until);
+        self.hold_off(node, id, until);
+        self.dispatch(wakes);
+    }
+
+    /// Return the time until the cooldown of a node or of one of its resources ends. A breaker may hold the node off for longer.
+    fn cooldown_left(&self, node: u32, id: Option<ResourceId>) -> Duration {
         let here = self.nodes.at(node);
         let resource = id.and_then(|id| here.resource(id));
         let until = resource.map_or(Time::ZERO, |resource| resource.not_before);
-        Ok(here.not_before.max(until).since(now))
+        let cooled = here
+            .cooled
+            .as_ref()
+            .map_or(Time::ZERO, |cooled| cooled.until);
+        here.not_before.max(until).min(cooled).since(self.now)
     }
 
     /// Cool down a node after a throttled answer without a delay to a call at `leaf`, which is the node or below it. Returns the time
@@ -143,9 +161,8 @@ impl State {
         self.dispatch(wakes);
         self.begin_pause(place);
         let pause = self.pace(place) / PAUSE_PART * 2_u32.pow(PAUSE_DOUBLINGS.min(setbacks - 1));
-        self.hold_off(place, None, now.after(pause));
-        self.dispatch(wakes);
-        Ok(self.nodes.at(place).not_before.since(now))
+        self.cool_until(place, None, now.after(pause), wakes);
+        Ok(self.cooldown_left(place, None))
     }
 
     fn begin_pause(&mut self, node: u32) {
@@ -161,6 +178,7 @@ impl State {
             ticket,
             before: here.permits,
             window: usize::MAX,
+            probes: None,
             threshold: usize::MAX,
             peak: here.permits,
             repeats: 0,
@@ -172,7 +190,7 @@ impl State {
     }
 
     /// Start or restart the ramp of a node, and return the number of events before this one.
-    fn count_event(&mut self, node: u32, id: Option<ResourceId>) -> u32 {
+    pub(super) fn count_event(&mut self, node: u32, id: Option<ResourceId>) -> u32 {
         if (self.nodes.at(node).ramp.as_ref()).is_some_and(|ramp| ramp.is_pause) {
             self.end_ramp(node);
         }
@@ -189,6 +207,7 @@ impl State {
                 ticket,
                 before: held,
                 window: 1,
+                probes: None,
                 threshold: 1.max(held / 2),
                 peak: held,
                 repeats: 0,
@@ -197,8 +216,11 @@ impl State {
             })
         });
         if !is_first && now >= opens.max(ramp.since.after(pace)) {
-            (ramp.since, ramp.ticket, ramp.before) = (now, ticket, held);
-            ramp.threshold = 1.max(held / 2);
+            ramp.since = now;
+            if ramp.probes.is_none() {
+                (ramp.ticket, ramp.before) = (ticket, held);
+                ramp.threshold = 1.max(held / 2);
+            }
             ramp.peak = ramp.peak.max(held);
             ramp.repeats += 1;
         }
@@ -219,7 +241,7 @@ impl State {
     }
 
     /// Move the deadline of a node, or of one of its resources, to `until`, unless it is later already.
-    fn hold_off(&mut self, node: u32, id: Option<ResourceId>, until: Time) {
+    pub(super) fn hold_off(&mut self, node: u32, id: Option<ResourceId>, until: Time) {
         let here = self.nodes.at_mut(node);
         if let Some(resource) = id.and_then(|id| here.resource_mut(id)) {
             let until = until.max(resource.not_before);
@@ -233,9 +255,6 @@ impl State {
         } else {
             here.not_before = here.not_before.max(until);
         }
-        let here = self.nodes.at_mut(node);
-        let cooled = here.cooled.get_or_insert_default();
-        cooled.note(self.now, until);
         let opens = self.opens_at(node).max(self.now);
         self.set_timer(node, None, Some(opens));
         self.count_window(node);
@@ -297,6 +316,11 @@ impl State {
         let Cooled { from, until, .. } = cooled.copied().unwrap_or_default();
         let ramp = self.nodes.at_mut(node).ramp.as_mut();
         let ramp = ramp.expect("it was found above");
+        if ramp.probes.is_some() {
+            // A breaker waits for the outcomes of its probes.
+            ramp.is_open = true;
+            return;
+        }
         if ramp.window == usize::MAX && until <= due {
             self.end_ramp(node);
             return;
@@ -339,7 +363,7 @@ impl State {
     }
 
     /// Store the number of permits that a node may hold where a search finds it.
-    fn count_window(&mut self, node: u32) {
+    pub(super) fn count_window(&mut self, node: u32) {
         let here = self.nodes.at_mut(node);
         let Some(ramp) = &here.ramp else {
             return;

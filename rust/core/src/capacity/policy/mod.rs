@@ -3,6 +3,7 @@
 pub(in crate::capacity) mod adaptation;
 pub mod adaptive;
 pub(in crate::capacity) mod admission;
+pub(in crate::capacity) mod breaker;
 pub(in crate::capacity) mod charging;
 pub(in crate::capacity) mod cooldown;
 pub(in crate::capacity) mod dispatch;

@@ -23,6 +23,8 @@ pub enum Outcome {
     Throttled,
     /// It ran longer than its timeout.
     TimedOut,
+    /// The server answered that this call is wrong, which says nothing about the load.
+    Rejected,
     /// It failed for another reason, which says nothing about the load.
     Failed,
 }
@@ -163,7 +165,7 @@ impl Controller {
     /// Learn from a call that has ended.
     pub fn sample(&mut self, sample: Sample) {
         match sample.outcome {
-            Outcome::Failed => return,
+            Outcome::Failed | Outcome::Rejected => return,
             Outcome::Throttled => {
                 self.throttled(sample);
                 return;
