@@ -292,7 +292,7 @@ class _Explanation:
             oldest = max((waiter.waited for waiter in listing.waiters), default=0.0)
             for number, node in listing.nodes.items():
                 leases, waiters = held.get(number, []), waiting.get(number, [])
-                if leases or waiters or node.paused or node.held_off:
+                if leases or waiters or node.is_held_off:
                     yield from self.node(listing, node, tasks, leases, waiters, oldest)
 
     def node(
@@ -305,13 +305,8 @@ class _Explanation:
         oldest: float,
     ) -> Iterator[str]:
         """Describe a node that is in use, with its leases and waiters. `oldest` is the longest wait in the tree."""
-        states = ["paused"] * node.paused + ["closed"] * node.closed
-        states += [
-            f"grants nothing{'' if resource is None else f' of {resource}'} for {left:.1f} s"
-            for resource, left in node.held_off.items()
-        ]
         uses = "; ".join(describe_use(node, resource) for resource in node.limits)
-        yield "; ".join([f"{node.label}: {uses}", *states])
+        yield "; ".join([f"{node.label}: {uses}", *node.states])
         stepping = iter(tasks.stepping.get(node.number, ()))
         requesting = iter(tasks.requesting.get(node.number, ()))
 

@@ -7,6 +7,7 @@ from headrace._internal.lazy_import import lazy_exports
 if TYPE_CHECKING:
     from headrace._core import Lease as Lease
     from headrace.capacity.balancer import HierarchicalBalancer as HierarchicalBalancer
+    from headrace.capacity.breaker import Breaker as Breaker, BreakerState as BreakerState
     from headrace.capacity.limits import (
         AdaptiveLimit as AdaptiveLimit,
         Budget as Budget,

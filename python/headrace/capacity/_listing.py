@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headrace._core import tree_listing
+from headrace.capacity.breaker import BreakerState
 from headrace.capacity.limits import SLOTS, Budget, Rate, from_core
 
 if TYPE_CHECKING:
@@ -29,11 +30,31 @@ class ListedNode:
     """The seconds for which it grants nothing, by resource; None for all."""
     paused: bool
     closed: bool
+    breaker: BreakerState | None
 
     @property
     def label(self) -> str:
         """The name in messages."""
         return f"capacity {self.name!r}" if self.name is not None else "an unnamed capacity"
+
+    @property
+    def is_held_off(self) -> bool:
+        """Whether something besides its limits holds requests back."""
+        breaker = self.breaker
+        breaks = breaker is not None and breaker.state != "closed"
+        return self.paused or bool(self.held_off) or breaks
+
+    @property
+    def states(self) -> list[str]:
+        """The reasons for which it grants less than its limits allow, in words."""
+        states = ["paused"] * self.paused + ["closed"] * self.closed
+        states += [
+            f"grants nothing{'' if resource is None else f' of {resource}'} for {left:.1f} s"
+            for resource, left in self.held_off.items()
+        ]
+        if self.breaker is not None and self.breaker.state != "closed":
+            states.append(str(self.breaker))
+        return states
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +118,10 @@ class TreeListing:
             for resource, amount in waiter.cost.items():
                 if node.available.get(resource, amount) < amount:
                     found.append((node, resource))
+            if node.breaker is not None and (
+                node.breaker.state == "half_open" and not node.breaker.probes
+            ):
+                found.append((node, "a probe of the breaker"))
             found += [
                 (node, "held off")
                 for resource in node.held_off
@@ -136,7 +161,7 @@ def describe_use(node: ListedNode, resource: str) -> str:
 
 
 def _node(facts: Any) -> ListedNode:
-    number, parent, name, resources, held_off, paused, closed = facts
+    number, parent, name, resources, held_off, paused, closed, breaker = facts
     return ListedNode(
         number,
         parent,
@@ -147,4 +172,5 @@ def _node(facts: Any) -> ListedNode:
         dict(held_off),
         paused,
         closed,
+        BreakerState.of(breaker),
     )

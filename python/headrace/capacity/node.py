@@ -10,18 +10,20 @@ from __future__ import annotations
 import weakref
 from itertools import islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import headrace._core as _core
 from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import describe_value, format_repr, short_repr
 from headrace._internal.validate import check_flag
+from headrace.capacity.breaker import BreakerState, breaker_to_core, checked_breaker
 from headrace.capacity.limits import SLOTS, AdaptiveLimit, Budget, Rate, checked_limits, to_core
 from headrace.capacity.snapshot import CapacitySnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from headrace.capacity.breaker import Breaker
     from headrace.capacity.limits import Amounts, Limit, Limits
 
 # The number of resources that a `repr` lists.
@@ -68,10 +70,11 @@ class CapacitySource(Uncopied, _core.Capacity):
             by default. Pass `loop.time` to run the tree on virtual time. It is called in the thread that uses the tree.
         cooldown: Whether the node stands for one service, so that a throttled answer to a call below it cools down this node.
             Without such a node the answer cools down the capacity of the pool. Can be changed at any time.
+        breaker: A `Breaker`, which stops the calls below this node while they fail. Can be changed at any time.
 
     Raises:
         TypeError: `limit` is not a limit, `parent` not a `CapacitySource`, `weight` or `floor` not a number, `name` not
-            a string, `clock` not callable, or `cooldown` not a bool.
+            a string, `clock` not callable, `cooldown` not a bool, or `breaker` not a `Breaker`.
         ValueError: A limit is negative or not finite, above 10**12, or above 0 and less than a millionth; `weight` is out of
             range; `floor` is negative, above the limit, or given for a root, or the floors of all children of `parent` are
             above its limit; a resource has another kind of limit elsewhere in the tree; both `clock` and `parent` are given; or
@@ -91,9 +94,11 @@ class CapacitySource(Uncopied, _core.Capacity):
         name: str | None = None,
         clock: Callable[[], float] | None = None,
         cooldown: bool = False,
+        breaker: Breaker | None = None,
     ) -> None:
         limits = checked_limits("limit", limit)
         self._cooldown: bool = check_flag("cooldown", cooldown)
+        self._breaker = checked_breaker(breaker)
         if parent is not None and not isinstance(cast("object", parent), CapacitySource):
             raise TypeError(
                 f"parent must be a CapacitySource or None, got {describe_value(parent)}"
@@ -103,6 +108,8 @@ class CapacitySource(Uncopied, _core.Capacity):
         super().__init__(to_core(limits), parent, weight, name, clock)
         if type(floor) is not int or floor:
             self.floor = floor
+        if breaker is not None:
+            self.breaker = breaker
         # A list of one element: the core replaces the element in the same atomic step as its own limits.
         self._current: list[Mapping[str, Limit]] = [MappingProxyType(limits)]
         self._is_adaptive = any(isinstance(one, AdaptiveLimit) for one in limits.values())
@@ -173,6 +180,30 @@ class CapacitySource(Uncopied, _core.Capacity):
         The nearest is this node itself or an ancestor.
         """
         return next((node for node in _path(self) if node._cooldown), self)
+
+    @property
+    def breaker(self) -> Breaker | None:
+        """The breaker, which stops the calls below this node while they fail; may be set at any time.
+
+        Setting it closes it, and starts its counts anew: `node.breaker = node.breaker` ends the time for which it is open.
+
+        Raises:
+            TypeError: When set: it is neither a `Breaker` nor `None`.
+            ClosedError: When set: the node is closed.
+        """
+        return self._breaker
+
+    @breaker.setter
+    def breaker(self, breaker: Breaker | None) -> None:
+        breaker = checked_breaker(breaker)
+        self._set_breaker(None if breaker is None else breaker_to_core(breaker))
+        self._breaker = breaker
+
+    @property
+    def breaker_state(self) -> Literal["closed", "open", "half_open"] | None:
+        """The state of the breaker of this node; `None` if it has none. `snapshot().breaker` has more."""
+        status = self._breaker_status()
+        return None if status is None else status[0]
 
     # State. Amounts are numbers if the node limits only slots, otherwise mappings of resource to number.
 
@@ -283,8 +314,10 @@ class CapacitySource(Uncopied, _core.Capacity):
         if self.closed or self.paused:
             yield "closed" if self.closed else "paused"
         else:
-            cooling = self.cooling
+            cooling, breaker = self.cooling, BreakerState.of(self._breaker_status())
             yield f"cooled down for {cooling:.3g} s" if cooling else "open"
+            if breaker is not None:
+                yield str(breaker)
 
 
 class QuotaCapacitySource(CapacitySource):
@@ -305,6 +338,7 @@ class QuotaCapacitySource(CapacitySource):
         name: As in `CapacitySource`.
         clock: As in `CapacitySource`.
         cooldown: As in `CapacitySource`.
+        breaker: As in `CapacitySource`.
 
     Raises:
         TypeError: As `CapacitySource`.
@@ -320,13 +354,16 @@ class QuotaCapacitySource(CapacitySource):
         name: str | None = None,
         clock: Callable[[], float] | None = None,
         cooldown: bool = False,
+        breaker: Breaker | None = None,
     ) -> None:
         for resource, one in checked_limits("limit", limit).items():
             if not isinstance(one, (Rate, Budget)):
                 raise ValueError(
                     f"limit of {resource!r} must be a Rate or a Budget, which only quotas are, got {one!r}"
                 )
-        super().__init__(limit, parent, weight=weight, name=name, clock=clock, cooldown=cooldown)
+        super().__init__(
+            limit, parent, weight=weight, name=name, clock=clock, cooldown=cooldown, breaker=breaker
+        )
 
 
 def checked_capacity(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias, TypeVar
 
+from headrace.capacity.breaker import BreakerState
 from headrace.capacity.limits import from_core
 
 if TYPE_CHECKING:
@@ -12,9 +13,9 @@ if TYPE_CHECKING:
 
     from headrace.capacity.limits import Limit
 
-CoreNode: TypeAlias = tuple[Any, Any, Any, Any, Any, Any]
-"""A node in the form that the core returns: configuration, counts, times, flags, cooldown and the children in the same
-form."""
+CoreNode: TypeAlias = tuple[Any, Any, Any, Any, Any, Any, Any]
+"""A node in the form that the core returns: configuration, counts, times, flags, cooldown, breaker and the children in the
+same form."""
 
 V = TypeVar("V")
 
@@ -47,14 +48,15 @@ class FrozenDict(dict[str, V]):
 
 @dataclass(frozen=True, slots=True)
 class Cooldown:
-    """The state of a node from the start of a cooldown until the node is in full use again."""
+    """The state of a node from the start of a cooldown, or from the time at which its breaker opened, until it is in full use again."""
 
     resource: str | None
     """The resource that was cooled down; `None` for the whole node."""
     left: float
     """The seconds until the cooldown is over; 0 while the node is ramped up."""
     window: int | None
-    """The number of leases that may be held at once of those granted since the cooldown started. `None` if there is no such bound
+    """The number of leases that may be held at once of those granted since the cooldown started: the rest of the probes until a breaker
+    has closed. `None` if there is no such bound
     any more: the cooldown is only remembered for as long again, so that the next one is longer."""
     events: int
     """The number of cooldowns since the node was last in full use. Calls of `cool_down` at one moment are one cooldown."""
@@ -106,13 +108,16 @@ class CapacitySnapshot:
     """Whether this node or an ancestor is closed."""
     cooldown: Cooldown | None
     """The cooldown of this node, until it is in full use again and has forgotten it; otherwise `None`."""
+    breaker: BreakerState | None
+    """The state of the breaker of this node; `None` if it has none."""
     children: tuple[CapacitySnapshot, ...]
     """The snapshots of the children, in order of creation."""
 
     @classmethod
     def of(cls, node: CoreNode) -> CapacitySnapshot:
         """Build a snapshot from the tuples of the core."""
-        (name, resources, (weight, floor), waiting), counts, times, flags, cooldown, children = node
+        configuration, counts, times, flags, cooldown, breaker, children = node
+        name, resources, (weight, floor), waiting = configuration
         leases, granted, bypassed = counts
         mean_hold, received, due = times
         paused, closed = flags
@@ -133,6 +138,7 @@ class CapacitySnapshot:
             paused,
             closed,
             None if cooldown is None else Cooldown(*cooldown),
+            BreakerState.of(breaker),
             tuple(cls.of(child) for child in children),
         )
 

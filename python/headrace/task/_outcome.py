@@ -1,27 +1,33 @@
-"""`outcome_of`: the outcome of a call that raised an error, as an adaptive limit counts it. The native core calls these functions."""
+"""`outcome_of`: the outcome of a call that raised an error, for adaptive limits and breakers. The native core calls these functions."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from headrace.errors import WorkerLost
 from headrace.task._current_lease import variable
 from headrace.task.failure import classify
 
 if TYPE_CHECKING:
     from headrace._core import Lease
 
-Outcome: TypeAlias = Literal["throttled", "timed_out", "failed"]
+Outcome: TypeAlias = Literal["throttled", "timed_out", "rejected", "failed", "unknown"]
 
 
 def outcome_of(error: BaseException) -> Outcome:
-    """Return whether an error means that the server refuses more calls for now, or that it did not answer in time.
+    """Return whether an error means that the server refuses more calls for now, did not answer in time, refused this call, or failed.
 
     The timeouts of clients are known by the names of their classes, such as `httpx.ReadTimeout` and `openai.APITimeoutError`.
     """
-    if classify(error).kind == "throttled":
+    if isinstance(error, WorkerLost):
+        # The end of a worker says nothing about a server.
+        return "unknown"
+    kind = classify(error).kind
+    if kind == "throttled":
         return "throttled"
-    is_timeout = any("Timeout" in base.__name__ for base in type(error).__mro__)
-    return "timed_out" if is_timeout else "failed"
+    if any("Timeout" in base.__name__ for base in type(error).__mro__):
+        return "timed_out"
+    return "rejected" if kind == "permanent" else "failed"
 
 
 def is_current(lease: Lease) -> bool:

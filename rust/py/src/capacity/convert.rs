@@ -7,8 +7,8 @@ use headrace_core::capacity::{Amount, Limit, ResourceId, Snapshot, Tree};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
-use super::arguments;
 use super::tree::TreeHandle;
+use super::{arguments, breaker};
 use crate::errors;
 
 /// Limits as Python passes them: resource, kind, amount, `per`, burst. An adaptive limit has its start, minimum and maximum there.
@@ -134,6 +134,7 @@ pub(super) fn snapshot_to_python<'py>(
                 cooldown.events,
             )
         }),
+        usage.breaker.map(breaker::status_to_python),
         children,
     )
         .into_pyobject(py)

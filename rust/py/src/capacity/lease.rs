@@ -139,10 +139,11 @@ impl PyLease {
         (tree.settle(self.id(), &actual)).map_err(|error| core_error::permit_error(tree, error))
     }
 
-    /// Report the outcome of a call that was made under this lease, for the `AdaptiveLimit`s of its path. Without one it does nothing.
-    /// A pool reports the results and errors of its tasks by itself; there, only errors that the task handles need a report.
+    /// Report the outcome of a call that was made under this lease, for the `AdaptiveLimit`s and `Breaker`s of its path. Without any it
+    /// does nothing. A pool reports the results and errors of its tasks by itself; there, only errors that the task handles need a report.
     ///
-    /// The first result tells how long the call took, from the grant on. After it only errors that mean congestion count.
+    /// For an `AdaptiveLimit` the first result tells how long the call took, from the grant on, and after it only errors that mean
+    /// congestion count. A `Breaker` counts each report as a call.
     ///
     /// Args:
     ///     error: The error of the call; `None` if it returned a result.
@@ -173,10 +174,10 @@ impl PyLease {
         let outcome = match error {
             Some(error) => outcome_of(py, error)?,
             // A task may make several calls; the pool reports its result at its end.
-            None if is_current(slf)? => return Ok(()),
-            None => Outcome::Done,
+            None if is_current(slf)? => None,
+            None => Some(Outcome::Done),
         };
-        this.report_outcome(py, outcome)
+        outcome.map_or(Ok(()), |outcome| this.report_outcome(py, outcome))
     }
 
     /// Suspend the lease for a block: return its slots, and acquire them again at the end of the block, queued like any
@@ -301,7 +302,7 @@ impl PyLease {
         }
     }
 
-    /// Report an outcome to the adaptive limits of the path.
+    /// Report an outcome to the adaptive limits and the breakers of the path.
     pub(super) fn report_outcome(&self, py: Python<'_>, outcome: Outcome) -> PyResult<()> {
         self.handle().enter(py)?.report(self.id(), outcome);
         Ok(())

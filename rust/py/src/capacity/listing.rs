@@ -10,7 +10,7 @@ use pyo3::types::{PyDict, PyList};
 
 use super::node::PyCapacity;
 use super::tree::{PyTreeRef, TreeHandle};
-use super::{arguments, convert};
+use super::{arguments, breaker, convert};
 
 /// Return the reference to the tree of a node, and the number of the node.
 #[pyfunction]
@@ -86,6 +86,7 @@ fn append_nodes(nodes: &Bound<'_, PyList>, tree: &Tree, root: &Snapshot) -> PyRe
             held_off.collect::<Vec<_>>(),
             usage.paused,
             usage.closed,
+            usage.breaker.map(breaker::status_to_python),
         ))?;
         let children = snapshot.children.iter().rev();
         left.extend(children.map(|child| (child, Some(usage.node))));

@@ -8,7 +8,7 @@
 //! | [`acquire`] | the awaitable that returns a lease, also an async context manager |
 //! | [`queued`] | a future of the core in a wait queue of the tree |
 //! | [`lease`] | `PyLease`, and suspending a lease |
-//! | [`outcome`] | the outcome of work that raised an error, for adaptive limits |
+//! | [`outcome`] | the outcome of work that raised an error, for adaptive limits and breakers |
 //! | [`permit`] | a permit without a lease, for the task pool |
 //! | [`prefetch`] | permits requested before the task that uses them is known |
 //! | [`listing`] | what a tree holds and what waits for it, as tuples |
@@ -16,6 +16,7 @@
 //! | [`watch`] | calls Python when a tree gets a waiter |
 //! | [`arguments`] | parses amounts, costs, priorities and weights |
 //! | [`convert`] | limits and snapshots as tuples |
+//! | [`breaker`] | breakers as tuples |
 //! | [`core_error`] | converts the core's errors |
 //!
 //! No Python code runs under the lock of a tree. A clock that is a Python function is read before a call, on the caller's
@@ -23,6 +24,7 @@
 
 mod acquire;
 mod arguments;
+mod breaker;
 mod convert;
 mod core_error;
 mod lease;

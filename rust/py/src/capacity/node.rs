@@ -16,7 +16,7 @@ use super::arguments::{Argument, current_owner, is_owned};
 use super::lease::PyLease;
 use super::queued::Queued;
 use super::tree::{PyGcAnchor, PyTreeRef, TreeHandle};
-use super::{arguments, convert, core_error, timer};
+use super::{arguments, breaker, convert, core_error, timer};
 use crate::errors;
 use crate::runtime::blocking_wait;
 use crate::runtime::blocking_wait::Blocking;
@@ -399,6 +399,18 @@ impl PyCapacity {
         self.change(py, |tree, node| tree.resize(node, &limits))?;
         current.set_item(0, after)?;
         Ok(true)
+    }
+
+    /// Set the breaker of the node, closed, or remove it.
+    fn _set_breaker(&self, py: Python<'_>, options: Option<breaker::Options>) -> PyResult<()> {
+        let options = options.map(breaker::options_to_core);
+        self.handle()?.report_from_now_on();
+        self.change(py, |tree, node| tree.set_breaker(node, options))
+    }
+
+    /// Return the state of the node's breaker.
+    fn _breaker_status(&self, py: Python<'_>) -> PyResult<Option<breaker::Status>> {
+        Ok(self.usage(py)?.breaker.map(breaker::status_to_python))
     }
 
     /// Return the current limit of each adaptive resource, and its maximum.

@@ -1,4 +1,4 @@
-//! Outcomes of work, for adaptive limits: `lease.rs` reports those of user code, and the pool those of its tasks.
+//! Outcomes of work, for adaptive limits and breakers: `lease.rs` reports those of user code, and the pool those of its tasks.
 
 use headrace_core::capacity::adaptive::Outcome;
 use pyo3::exceptions::{PyException, PyTimeoutError};
@@ -10,22 +10,24 @@ use pyo3::types::{PyMapping, PyString};
 use super::lease::PyLease;
 use crate::errors;
 
-/// Return the outcome of work that raised an error. `headrace.task` classifies it; a cancellation and other errors that are no
-/// `Exception` say nothing about a server.
+/// Return the outcome of work that raised an error; `None` if it says nothing about a server, as a cancellation and other errors that are
+/// no `Exception`. `headrace.task` classifies the others.
 #[cold]
-pub(crate) fn outcome_of(py: Python<'_>, error: &Bound<'_, PyAny>) -> PyResult<Outcome> {
+pub(crate) fn outcome_of(py: Python<'_>, error: &Bound<'_, PyAny>) -> PyResult<Option<Outcome>> {
     if error.is_instance_of::<PyTimeoutError>() {
-        return Ok(Outcome::TimedOut);
+        return Ok(Some(Outcome::TimedOut));
     }
     if !error.is_instance_of::<PyException>() {
-        return Ok(Outcome::Failed);
+        return Ok(None);
     }
     let module = py.import(intern!(py, "headrace.task._outcome"))?;
     let kind = module.call_method1(intern!(py, "outcome_of"), (error,))?;
     Ok(match &*kind.extract::<PyBackedStr>()? {
-        "throttled" => Outcome::Throttled,
-        "timed_out" => Outcome::TimedOut,
-        _ => Outcome::Failed,
+        "throttled" => Some(Outcome::Throttled),
+        "timed_out" => Some(Outcome::TimedOut),
+        "rejected" => Some(Outcome::Rejected),
+        "failed" => Some(Outcome::Failed),
+        _ => None,
     })
 }
 

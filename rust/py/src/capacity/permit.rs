@@ -2,6 +2,7 @@
 //! `pool/engine.rs` and `pool/request.rs` use them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use headrace_core::capacity::PermitId;
 use headrace_core::capacity::adaptive::Outcome;
@@ -27,8 +28,8 @@ pub(crate) struct CapacityClient {
     method: Py<PyAny>,
     /// Whether no subclass overrides `acquire_nowait` or `acquire`.
     is_native: bool,
-    /// Whether a limit of the path is adaptive, which never changes.
-    is_adaptive: bool,
+    /// Whether outcomes are to be reported: a limit of the path is adaptive, which never changes, or a node of the tree has a breaker.
+    reports: Arc<AtomicBool>,
 }
 
 impl CapacityClient {
@@ -42,8 +43,14 @@ impl CapacityClient {
         let (class, native) = (capacity.get_type(), py.get_type::<PyCapacity>());
         let is_native = |name| PyResult::Ok(class.getattr(name)?.is(native.getattr(name)?));
         let (tree_ref, node) = capacity.get().tree_and_node()?;
+        let handle = &tree_ref.get().0;
+        let is_adaptive = handle.peek().is_adaptive(node);
         Ok(Self {
-            is_adaptive: tree_ref.get().0.peek().is_adaptive(node),
+            reports: if is_adaptive {
+                Arc::new(AtomicBool::new(true))
+            } else {
+                Arc::clone(handle.has_breakers())
+            },
             capacity: capacity.clone().unbind(),
             prefetch,
             method: capacity.getattr(name)?.unbind(),
@@ -150,8 +157,8 @@ impl CapacityClient {
 
     /// Return whether the outcomes of tasks are to be reported.
     #[inline]
-    pub(crate) fn is_adaptive(&self) -> bool {
-        self.is_adaptive
+    pub(crate) fn reports(&self) -> bool {
+        self.reports.load(Ordering::Relaxed)
     }
 
     /// Request a permit without prefetching others.
@@ -249,7 +256,7 @@ impl TaskPermit {
         }
     }
 
-    /// Report the outcome of the task to the adaptive limits of the path.
+    /// Report the outcome of the task to the adaptive limits and the breakers of the path.
     pub(crate) fn report(&self, py: Python<'_>, outcome: Outcome) -> PyResult<()> {
         match self {
             Self::Native(permit) => permit.report(py, outcome),

@@ -47,6 +47,8 @@ pub(super) struct TreeHandle {
     pub(super) loop_timers: GilCell<Vec<Arc<LoopTimer>>>,
     /// Incremented by each change after which a valid request may have become invalid.
     revision: AtomicU64,
+    /// Whether outcomes are to be reported for a breaker, which may be set at any time.
+    has_breakers: Arc<AtomicBool>,
     /// Whether Python watches the tree while it has waiters; see `watch.rs`.
     pub(super) is_watched: AtomicBool,
 }
@@ -85,6 +87,7 @@ impl TreeHandle {
             resources: GilCell::default(),
             loop_timers: GilCell::default(),
             revision: AtomicU64::new(1),
+            has_breakers: Arc::default(),
             is_watched: AtomicBool::new(false),
         })
     }
@@ -179,6 +182,16 @@ impl TreeHandle {
     /// Record that a limit changed or a node was closed. Readers and writers hold the GIL.
     pub(super) fn bump_revision(&self) {
         self.revision.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Return the flag of [`report_from_now_on`](Self::report_from_now_on).
+    pub(super) fn has_breakers(&self) -> &Arc<AtomicBool> {
+        &self.has_breakers
+    }
+
+    /// Record that a node of the tree has got a breaker, so pools must report the outcomes of tasks. Readers and writers hold the GIL.
+    pub(super) fn report_from_now_on(&self) {
+        self.has_breakers.store(true, Ordering::Relaxed);
     }
 
     /// Return the resource of a name that a node limits; create it if it is new.

@@ -41,14 +41,14 @@ impl PyEngine {
     ) -> PyResult<Running> {
         let running = self.registry.remove_running(py, record.id);
         self.clear_timer(py, record);
-        if self.client.is_adaptive() {
+        if self.client.reports() {
             let timed_out = (running.as_ref()).is_some_and(|running| running.timed_out);
             self.report(py, record, error, timed_out)?;
         }
         Ok(running.unwrap_or_default())
     }
 
-    /// Report the outcome of an attempt to the adaptive limits of its path. Its capacity is released if that fails.
+    /// Report the outcome of an attempt to the adaptive limits and the breakers of its path. Its capacity is released if that fails.
     #[cold]
     pub(super) fn report(
         &self,

@@ -192,7 +192,7 @@ impl PyListener {
         let is_recalled = work.is_recalled;
         let mut record = work.record;
         engine.clear_timer(py, &mut record);
-        if engine.client.is_adaptive() {
+        if engine.client.reports() {
             engine.report(py, &mut record, error, running.timed_out)?;
         }
         Ok(Some((record, running, is_recalled)))

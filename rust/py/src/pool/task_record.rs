@@ -132,7 +132,7 @@ impl TaskRecord {
         (self.options.as_mut()).is_some_and(|options| std::mem::take(&mut options.has_slot))
     }
 
-    /// Report the outcome of an attempt, before its capacity is released, to the adaptive limits of the path.
+    /// Report the outcome of an attempt, before its capacity is released, to the adaptive limits and the breakers of the path.
     #[cold]
     pub(super) fn report(
         &self,
@@ -146,7 +146,10 @@ impl TaskRecord {
         let outcome = match error {
             _ if timed_out => Outcome::TimedOut,
             None => Outcome::Done,
-            Some(error) => outcome_of(py, error.value(py))?,
+            Some(error) => match outcome_of(py, error.value(py))? {
+                Some(outcome) => outcome,
+                None => return Ok(()),
+            },
         };
         grant.report(py, outcome)
     }
