@@ -20,6 +20,8 @@ VARIANTS: list[dict[str, Any]] = [
     {"concurrency": 2},
     {"concurrency": 5, "window": 5},
     {"concurrency": 3, "window": 20, "ordered": False},
+    {"concurrency": 3, "window": 8, "partition_by": lambda n: hash(n) % 2},
+    {"concurrency": 4, "ordered": False, "partition_by": lambda n: hash(n) % 3, "per_key": 2},
 ]
 
 

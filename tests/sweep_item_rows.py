@@ -130,6 +130,53 @@ ITEM_ROWS = [
         owns_tasks=True,
     ),
     Row(
+        "concurrent map by key",
+        lambda source, wrap: PullMapObj(
+            source, wrap(lambda n: n * 10), concurrency=3, partition_by=lambda n: n % 2
+        ),
+        lambda items: [n * 10 for n in items],
+        covers=(PullMapObj,),
+        identity=lambda stream: stream.map(
+            lambda n: n, concurrency=2, partition_by=lambda _: 0, per_key=2
+        ),
+        depth=2_000,
+        bad=(
+            (
+                lambda: PullMapObj([1], str, concurrency=2, partition_by=wrong(3)),
+                TypeError,
+                r"partition_by must be callable or None, got 3 \(int\)",
+            ),
+            (
+                lambda: PullMapObj([1], str, concurrency=2, partition_by=str, per_key=3),
+                ValueError,
+                r"per_key must be at most concurrency \(2\), got 3",
+            ),
+        ),
+        calls="exact",
+        restarts="at rest",
+        owns_tasks=True,
+    ),
+    Row(
+        "concurrent map by key, unordered",
+        lambda source, wrap: PullMapObj(
+            source,
+            wrap(lambda n: n * 10),
+            concurrency=3,
+            ordered=False,
+            partition_by=lambda n: n % 2,
+        ),
+        lambda items: [n * 10 for n in items],
+        covers=(PullMapObj,),
+        identity=lambda stream: stream.map(
+            lambda n: n, concurrency=2, ordered=False, partition_by=lambda n: n
+        ),
+        depth=2_000,
+        calls="exact",
+        ordered=False,
+        restarts="at rest",
+        owns_tasks=True,
+    ),
+    Row(
         "map under a capacity",
         lambda source, wrap: PullMapPoolObj(source, wrap(lambda n: n * 10), CapacitySource(3)),
         lambda items: [n * 10 for n in items],

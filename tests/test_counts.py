@@ -112,6 +112,11 @@ async def map_concurrency(n: Any) -> None:
     await read_and_close(source().map(bool, concurrency=n))
 
 
+@uses("per_key")
+async def map_per_key(n: Any) -> None:
+    await read_and_close(source().map(bool, concurrency=2**80, partition_by=hash, per_key=n))
+
+
 @uses("maxsize")
 async def dedupe(n: Any) -> None:
     if n is not None:

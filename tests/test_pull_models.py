@@ -264,6 +264,20 @@ STAGES = st.one_of(
         restarts=False,
     ),
     stage(
+        "concurrent map by key",
+        lambda k: (
+            lambda stream, wrap: stream.map(
+                wrap(lambda n: n - k),
+                concurrency=k % 3 + 2,
+                window=k + 4,
+                partition_by=lambda n: n % 3,
+                per_key=k % 2 + 1,
+            ),
+            lambda items: [n - k for n in items],
+        ),
+        restarts=False,
+    ),
+    stage(
         "map with keep",
         lambda k: (
             lambda stream, wrap: stream.map(wrap(lambda n: n - k), on_cancel="keep"),

@@ -72,6 +72,22 @@ SWAPS = [
         timed="out",
     ),
     Swap(
+        "partition_by of map",
+        lambda stream: stream.map(sleep_one, concurrency=2, window=2, partition_by=lambda _: 0),
+        "partition_by",
+        lambda n: n,
+        [(0, 1), (1, 2), (2, 3), (3, 3), (4, 4), (5, 4)],
+        timed="out",
+    ),
+    Swap(
+        "per_key of map",
+        lambda stream: stream.map(sleep_one, concurrency=2, window=2, partition_by=lambda _: 0),
+        "per_key",
+        2,
+        [(0, 1), (1, 2), (2, 3), (3, 3), (4, 4), (5, 4)],
+        timed="out",
+    ),
+    Swap(
         "predicate of filter",
         lambda stream: stream.filter(lambda n: n % 2 == 0),
         "predicate",

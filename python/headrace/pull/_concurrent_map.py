@@ -16,7 +16,7 @@ from headrace._core import ConcurrentCalls, pin_to_loop, unpin
 from headrace._internal.error_notes import add_note_once, raise_closing, wrap_iteration_error
 from headrace._internal.reprs import format_count, format_repr
 from headrace._internal.tasks import wait_until_done
-from headrace._internal.validate import check_int
+from headrace._internal.validate import check_callable_or_none, check_int
 from headrace.errors import SourceCancelledError, WrongLoopError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class ConcurrentMap(ConcurrentCalls, Generic[OUT]):
         source: PullObj[Any],
         *,
         ordered: bool,
+        partition_by: Callable[[Any], Any] | None = None,
     ) -> None:
         super().__init__()
         self.source = source
@@ -45,6 +46,7 @@ class ConcurrentMap(ConcurrentCalls, Generic[OUT]):
         self.window: int | None = None
         """The window as given; `max_held` is its effective value."""
         self.max_held: int = 0
+        self.per_key: int = 1
         self._operator = operator
         self._loop: asyncio.AbstractEventLoop | None = None
         self._driver: asyncio.Task[Any] | None = None
@@ -64,22 +66,26 @@ class ConcurrentMap(ConcurrentCalls, Generic[OUT]):
         return format_repr(self._operator, self.parts())
 
     def parts(self) -> Iterator[str]:
-        """Describe the state, for `repr`: running calls, and calls whose result was not taken yet."""
+        """Describe the state, for `repr`: running calls, waiting items, and calls whose result was not taken yet."""
         yield format_count(self.running, self.concurrency, "calls run")
+        if waiting := self.waiting:
+            yield f"{waiting} waiting for their key"
         if held := self.held:
             yield f"{held} done"
 
-    def set_limits(self, concurrency: int, window: int | None) -> None:
-        """Set the maximum number of running calls, and of calls that run or wait to be delivered.
+    def set_limits(self, concurrency: int, window: int | None, per_key: int) -> None:
+        """Set the maximum number of running calls, of items that are pulled and not delivered, and of running calls of a key.
 
         Raises:
             TypeError: One is not an integer.
-            ValueError: `concurrency` is not positive, or `window` less than it.
+            ValueError: `concurrency` or `per_key` is not positive, `window` is less than `concurrency`, or `per_key` more.
         """
         check_limits(concurrency, window)
-        self.concurrency, self.window = concurrency, window
+        check_per_key(per_key, concurrency)
+        self.concurrency, self.window, self.per_key = concurrency, window, per_key
         self.max_held = 2 * concurrency if window is None else window
-        self.resize(min(concurrency, sys.maxsize), min(self.max_held, sys.maxsize))
+        limits = (concurrency, self.max_held, per_key)
+        self.resize(*(min(limit, sys.maxsize) for limit in limits))
 
     # Called by the native base.
 
@@ -98,10 +104,10 @@ class ConcurrentMap(ConcurrentCalls, Generic[OUT]):
         )
         self._driver.add_done_callback(self._driver_ended)
 
-    def _describe(self, error: BaseException) -> BaseException:
-        """Return an error of the callable as the consumer gets it."""
-        wrapped = wrap_iteration_error(error, self.call_name)
-        return self._annotate(error) if wrapped is error else wrapped
+    def _describe(self, error: BaseException, function: str) -> BaseException:
+        """Return an error of a callable as the consumer gets it."""
+        wrapped = wrap_iteration_error(error, function)
+        return _annotate(error, function) if wrapped is error else wrapped
 
     def _source_failed(self, error: BaseException) -> bool:
         """Deliver an error of the source to the consumer, or to `close` while that cancels the pull.
@@ -210,7 +216,7 @@ class ConcurrentMap(ConcurrentCalls, Generic[OUT]):
         self.is_ended = True
         self.wake_consumer()
         errors = [
-            self._annotate(error)
+            _annotate(error, self.call_name)
             for task in running
             if not task.cancelled() and (error := task.exception()) is not None
         ]
@@ -271,18 +277,19 @@ class ConcurrentMap(ConcurrentCalls, Generic[OUT]):
 
     # Errors.
 
-    def _annotate(self, error: BaseException) -> BaseException:
-        """Return the error, with a note that names the callable."""
-        if isinstance(error, Exception):
-            add_note_once(error, f"raised by {self.call_name}")
-        return error
-
     def _source_cancelled(self, cancellation: asyncio.CancelledError) -> SourceCancelledError:
         error = SourceCancelledError(
             f"the task that pulls the source of {self._operator} was cancelled; items may be lost"
         )
         error.__cause__ = cancellation
         return error
+
+
+def _annotate(error: BaseException, function: str) -> BaseException:
+    """Return the error, with a note that names the callable."""
+    if isinstance(error, Exception):
+        add_note_once(error, f"raised by {function}")
+    return error
 
 
 def check_limits(concurrency: int, window: int | None) -> None:
@@ -298,3 +305,34 @@ def check_limits(concurrency: int, window: int | None) -> None:
     check_int("window", 1, window)
     if window < concurrency:
         raise ValueError(f"window must be at least concurrency ({concurrency}), got {window} (int)")
+
+
+def check_per_key(per_key: int, concurrency: int) -> None:
+    """Check `per_key`.
+
+    Raises:
+        TypeError: It is not an integer.
+        ValueError: It is not positive, or more than `concurrency`.
+    """
+    check_int("per_key", 1, per_key)
+    if per_key > concurrency:
+        raise ValueError(
+            f"per_key must be at most concurrency ({concurrency}), got {per_key} (int)"
+        )
+
+
+def check_partition(
+    partition_by: Callable[[Any], Any] | None, per_key: int, concurrency: int
+) -> None:
+    """Check `partition_by` and `per_key`.
+
+    Raises:
+        TypeError: `partition_by` is not callable, or `per_key` is not an integer.
+        ValueError: `per_key` is not positive, more than `concurrency`, or given without `partition_by`.
+    """
+    check_callable_or_none("partition_by", partition_by)
+    check_per_key(per_key, concurrency)
+    if partition_by is None:
+        raise ValueError(
+            f"per_key has no meaning without partition_by, got {per_key} (int); leave it out, or add partition_by"
+        )

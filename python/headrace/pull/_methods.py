@@ -14,7 +14,15 @@ from headrace._internal.sentinels import NOTHING
 from headrace.pull._pool_method import PoolMethod
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping
+    from collections.abc import (
+        AsyncIterable,
+        Awaitable,
+        Callable,
+        Coroutine,
+        Hashable,
+        Iterable,
+        Mapping,
+    )
 
     from headrace._internal.sentinels import Skip
     from headrace.abc import PushProtocol
@@ -54,6 +62,8 @@ class Fluent(PoolMethod[T_co]):
         concurrency: int = ...,
         ordered: bool = ...,
         window: int | None = ...,
+        partition_by: Callable[[T_co], Hashable] | None = ...,
+        per_key: int = ...,
         on_cancel: Literal["retry", "keep"] = ...,
         raw: Literal[False] = ...,
     ) -> PullMapObj[T_co, U]: ...
@@ -65,6 +75,8 @@ class Fluent(PoolMethod[T_co]):
         concurrency: int = ...,
         ordered: bool = ...,
         window: int | None = ...,
+        partition_by: Callable[[T_co], Hashable] | None = ...,
+        per_key: int = ...,
         on_cancel: Literal["retry", "keep"] = ...,
         raw: bool = ...,
     ) -> PullMapObj[T_co, U]: ...
@@ -75,6 +87,8 @@ class Fluent(PoolMethod[T_co]):
         concurrency: int = 1,
         ordered: bool = True,
         window: int | None = None,
+        partition_by: Callable[[T_co], Hashable] | None = None,
+        per_key: int = 1,
         on_cancel: Literal["retry", "keep"] = "retry",
         raw: bool = False,
     ) -> PullMapObj[T_co, Any]:
@@ -87,6 +101,8 @@ class Fluent(PoolMethod[T_co]):
             concurrency=concurrency,
             ordered=ordered,
             window=window,
+            partition_by=partition_by,
+            per_key=per_key,
             on_cancel=on_cancel,
             raw=raw,
         )

@@ -28,13 +28,13 @@ from headrace._internal.kernel_properties import (
     dedupe_kernel,
 )
 from headrace._internal.sentinels import NOTHING, SKIP, Skip
-from headrace.pull._concurrent_map import ConcurrentMap, check_limits
+from headrace.pull._concurrent_map import ConcurrentMap, check_limits, check_partition
 from headrace.pull._concurrent_source import ConcurrentSource
 from headrace.pull.base import PullObj
 from headrace.pull.source import Source, as_pull
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Hashable, Iterator
 
 
 IN = TypeVar("IN")
@@ -77,11 +77,13 @@ class PullMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
     """`transform(item)` for each item.
 
     Law: `[await t(x) for x in source]`, with `await` where `transform` returns an awaitable.
-    Order: the source's; with `ordered=False`, the order in which the calls end.
-    Bound: one item, while its `transform` runs. With a `concurrency` above 1, `window` items whose call runs or whose
-    result is not yet pulled; at most `concurrency` of them run.
+    Order: the source's; with `ordered=False`, the order in which the calls end. With `partition_by`, the items of one key
+    are called in the order of the source, and with a `per_key` of 1 their calls also end in it.
+    Bound: one item, while its `transform` runs. With a `concurrency` above 1, `window` items that wait for their key,
+    whose call runs, or whose result is not yet pulled; at most `concurrency` of them run. Each key of these items.
     Cost: O(1) and one call per item. With a `concurrency`, or `on_cancel="keep"`, one asyncio task for each awaited
-    call, and one that pulls the source.
+    call, and one that pulls the source. With `partition_by`, one more call, O(log `window`), and a task for each item
+    that waits for its key.
     Cancel safety: an item whose `transform` was cancelled with the pull is passed to `transform` again at the next
     pull: at least once. With `on_cancel="keep"`, and always with a `concurrency` above 1, a cancelled pull cancels no
     call: the next pull gets its result, exactly once.
@@ -93,20 +95,29 @@ class PullMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
     Dropping the stream cancels them with a `ResourceWarning`. It cannot restart while they run. A call must not wait
     for its own stream.
 
+    With `partition_by`, a free call goes to the oldest item whose key has fewer than `per_key` calls. At most `window` items
+    wait for their key; then the source is not pulled, even if items of other keys could start. An error of a call, or of
+    `partition_by`, costs that item alone, and the other items of its key go on.
+
     Args:
         source: A pull object or an iterable, sync or async.
         transform: Sync or async, called with each item.
         concurrency: The maximum number of calls that run at once, a positive integer.
         ordered: Whether results are yielded in the order of their items, or as they become available.
-        window: The maximum number of items that are called and not yet delivered, at least `concurrency`; `None` for
-            twice that. A larger window lets more calls run behind a slow one.
+        window: The maximum number of items that are pulled and not yet delivered, at least `concurrency`; `None` for
+            twice that. A larger window lets more calls run behind a slow one, or behind a busy key.
+        partition_by: Called with each item, as it is pulled; returns its key, a hashable object. Not async. With a
+            `concurrency` of 1, and without `on_cancel="keep"`, it is not called: the calls are in order without it.
+        per_key: The maximum number of calls of one key that run at once, a positive integer up to `concurrency`.
         on_cancel: The effect of a cancelled pull on its call at `concurrency` 1: `"retry"` cancels the call and repeats
             it; `"keep"` lets it finish in a task of its own.
         raw: Whether the return value of `transform` is the result even if it is awaitable.
 
     Raises:
-        TypeError: `source` is not iterable, `transform` not callable, or `concurrency` or `window` is not an integer.
-        ValueError: `concurrency` is not positive, `window` less than it, or `on_cancel` is neither of the two.
+        TypeError: `source` is not iterable, `transform` or `partition_by` not callable, or `concurrency`, `window` or
+            `per_key` is not an integer; at a pull: a key is not hashable, or an awaitable.
+        ValueError: `concurrency` or `per_key` is not positive, `window` less than `concurrency`, `per_key` more than it or
+            given without `partition_by`, or `on_cancel` is neither of the two.
     """
 
     _calls: ConcurrentMap[OUT] | None = None
@@ -120,6 +131,8 @@ class PullMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
         concurrency: int = ...,
         ordered: bool = ...,
         window: int | None = ...,
+        partition_by: Callable[[IN], Hashable] | None = ...,
+        per_key: int = ...,
         on_cancel: Literal["retry", "keep"] = ...,
         raw: Literal[False] = ...,
     ) -> None: ...
@@ -132,6 +145,8 @@ class PullMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
         concurrency: int = ...,
         ordered: bool = ...,
         window: int | None = ...,
+        partition_by: Callable[[IN], Hashable] | None = ...,
+        per_key: int = ...,
         on_cancel: Literal["retry", "keep"] = ...,
         raw: bool = ...,
     ) -> None: ...
@@ -143,12 +158,16 @@ class PullMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
         concurrency: int = 1,
         ordered: bool = True,
         window: int | None = None,
+        partition_by: Callable[[IN], Hashable] | None = None,
+        per_key: int = 1,
         on_cancel: Literal["retry", "keep"] = "retry",
         raw: bool = False,
     ) -> None:
         kernel = MapKernel(transform, raw)
         if type(concurrency) is not int or concurrency != 1 or window is not None:
             check_limits(concurrency, window)
+        if partition_by is not None or type(per_key) is not int or per_key != 1:
+            check_partition(partition_by, per_key, concurrency)
         if on_cancel != "keep":
             if on_cancel != "retry":
                 raise ValueError(f'on_cancel must be "retry" or "keep", got {on_cancel!r}')
@@ -156,8 +175,10 @@ class PullMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
                 super().__init__(source, kernel)
                 return
         pulled = as_pull(source)
-        self._calls = ConcurrentMap(kernel, type(self).__name__, pulled, ordered=ordered)
-        self._calls.set_limits(concurrency, window)
+        self._calls = ConcurrentMap(
+            kernel, type(self).__name__, pulled, ordered=ordered, partition_by=partition_by
+        )
+        self._calls.set_limits(concurrency, window, per_key)
         # The source has called `transform` already: all items pass.
         super().__init__(cast("Any", ConcurrentSource(self._calls)), SkipKernel(0))
         # The configuration is that of the calls and their source.
@@ -171,17 +192,36 @@ class PullMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
     @concurrency.setter
     def concurrency(self, concurrency: int) -> None:
         calls = self._concurrent()
-        calls.set_limits(concurrency, calls.window)
+        calls.set_limits(concurrency, calls.window, calls.per_key)
 
     @property
     def window_size(self) -> int:
-        """The maximum number of items called and not yet delivered; live where `concurrency` is."""
+        """The maximum number of items pulled and not yet delivered; live where `concurrency` is."""
         return 1 if self._calls is None else self._calls.max_held
 
     @window_size.setter
     def window_size(self, window: int | None) -> None:
         calls = self._concurrent()
-        calls.set_limits(calls.concurrency, window)
+        calls.set_limits(calls.concurrency, window, calls.per_key)
+
+    @property
+    def partition_by(self) -> Callable[[IN], Hashable] | None:
+        """The callable that returns the key of an item, live where `concurrency` is: a new one applies from the next item."""
+        return None if self._calls is None else self._calls.partition_by
+
+    @partition_by.setter
+    def partition_by(self, partition_by: Callable[[IN], Hashable]) -> None:
+        self._partitioned().partition_by = partition_by
+
+    @property
+    def per_key(self) -> int:
+        """The maximum number of running calls of a key; live where `partition_by` is."""
+        return 1 if self._calls is None else self._calls.per_key
+
+    @per_key.setter
+    def per_key(self, per_key: int) -> None:
+        calls = self._partitioned()
+        calls.set_limits(calls.concurrency, calls.window, per_key)
 
     def _repr_parts(self) -> Iterator[str]:
         if self._calls is not None:
@@ -195,6 +235,12 @@ class PullMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
                 'or with on_cancel="keep"'
             )
         return self._calls
+
+    def _partitioned(self) -> ConcurrentMap[OUT]:
+        calls = self._concurrent()
+        if calls.partition_by is None:
+            raise AttributeError("this stream has no keys; make it with partition_by")
+        return calls
 
 
 class PullFilterObj(PullObj1To1Link[T, T], HasPredicate[T], stock=True):

@@ -6,13 +6,18 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use super::calls::PyConcurrentCalls;
+use super::partitions::Claim;
 use crate::asyncio_task::Body;
-use crate::coroutine::{Inner, Step, own_class};
+use crate::coroutine::{Inner, Parked, Step, own_class};
+use crate::errors::RaisedError;
+use crate::kernel::{Kernel, Output};
 use crate::object::gc::traverse;
 
 /// The progress of a call.
 #[derive(Debug)]
-enum Progress {
+pub(super) enum Progress {
+    /// The item waits for its key, and was not passed to the callable.
+    Waiting(Box<Waiting>),
     New(Py<PyAny>),
     Running(Inner),
     /// The end was reported.
@@ -21,30 +26,50 @@ enum Progress {
 
 traverse!(
     enum Progress {
+        Waiting(waiting),
         New(awaitable),
         Running(inner),
         Ended,
     }
 );
 
+/// An item that waits for its key.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    item: Py<PyAny>,
+    parked: Option<Parked>,
+}
+
+traverse!(Waiting { item, parked });
+
+impl Progress {
+    pub(super) fn waiting(item: Py<PyAny>) -> Self {
+        Self::Waiting(Box::new(Waiting { item, parked: None }))
+    }
+}
+
 /// The call. It reports its end just before it returns or raises.
 #[derive(Debug)]
 pub(crate) struct CallBody {
     calls: Py<PyConcurrentCalls>,
     slot: Option<u64>,
+    /// With a `partition_by`, the claim on the key.
+    claim: Option<Claim>,
     progress: Progress,
 }
 
 impl CallBody {
     pub(super) fn new(
         calls: Py<PyConcurrentCalls>,
-        awaitable: Py<PyAny>,
+        progress: Progress,
         slot: Option<u64>,
+        claim: Option<Claim>,
     ) -> Self {
         Self {
             calls,
             slot,
-            progress: Progress::New(awaitable),
+            claim,
+            progress,
         }
     }
 
@@ -52,15 +77,49 @@ impl CallBody {
     #[inline]
     fn begin<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         match std::mem::replace(&mut self.progress, Progress::Ended) {
-            Progress::New(awaitable) => {
-                let inner = Inner::of(awaitable.into_bound(value.py()))?;
-                let stepped = inner.send(value);
-                self.progress = Progress::Running(inner);
-                stepped
-            }
+            Progress::New(awaitable) => self.run(awaitable.into_bound(value.py()), value),
+            Progress::Waiting(waiting) => self.wait(waiting, value),
             Progress::Running(_) | Progress::Ended => {
                 Err(PyRuntimeError::new_err("a call was stepped after its end"))
             }
+        }
+    }
+
+    /// Take the first step of the awaitable.
+    #[inline]
+    fn run<'py>(
+        &mut self,
+        awaitable: Bound<'py, PyAny>,
+        value: &Bound<'py, PyAny>,
+    ) -> PyResult<Step<'py>> {
+        let inner = Inner::of(awaitable)?;
+        let stepped = inner.send(value);
+        self.progress = Progress::Running(inner);
+        stepped
+    }
+
+    /// Wait until the key has a call for the item, then call the callable.
+    #[inline(never)]
+    fn wait<'py>(
+        &mut self,
+        mut waiting: Box<Waiting>,
+        value: &Bound<'py, PyAny>,
+    ) -> PyResult<Step<'py>> {
+        let py = value.py();
+        let calls = self.calls.bind(py).get();
+        waiting.parked = None;
+        let claim = self.claim.expect("it waits for its key");
+        if let Some(parked) = calls.wait_for_key(py, claim)? {
+            let future = parked.hand_up(py)?;
+            waiting.parked = Some(parked);
+            self.progress = Progress::Waiting(waiting);
+            return Ok(Step::Yield(future));
+        }
+        let output = calls.kernel.get().process(waiting.item.bind(py));
+        match output.map_err(|raised: RaisedError| raised.fetch(py))? {
+            Output::Await(awaitable) => self.run(awaitable, py.None().bind(py)),
+            Output::Emit(value) => Ok(Step::Return(value)),
+            _ => unreachable!("map emits or awaits"),
         }
     }
 
@@ -77,7 +136,8 @@ impl CallBody {
             Err(error) => Err(error.clone_ref(py)),
         };
         self.progress = Progress::Ended;
-        PyConcurrentCalls::finish(self.calls.bind(py), self.slot, result, task)?;
+        let calls = self.calls.bind(py);
+        PyConcurrentCalls::finish(calls, self.slot, self.claim, result, task)?;
         stepped
     }
 }
@@ -95,7 +155,7 @@ impl Body for CallBody {
     ) -> PyResult<Step<'py>> {
         let stepped = match &self.progress {
             Progress::Running(inner) => inner.send(value),
-            Progress::New(_) | Progress::Ended => self.begin(value),
+            Progress::Waiting(_) | Progress::New(_) | Progress::Ended => self.begin(value),
         };
         self.finish_if_done(value.py(), stepped, task)
     }
@@ -103,7 +163,7 @@ impl Body for CallBody {
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
         let stepped = match &self.progress {
             Progress::Running(inner) => inner.throw(py, error),
-            Progress::New(_) => Err(error),
+            Progress::Waiting(_) | Progress::New(_) => Err(error),
             // Its asyncio task was cancelled before it got the stored result.
             Progress::Ended => return Err(error),
         };

@@ -1,20 +1,21 @@
 //! `ConcurrentCalls`: the state that the driver, the calls and the consumer of one stream share.
 //! `headrace/pull/_concurrent_map.py` derives from it.
 
-use pyo3::exceptions::PyBaseException;
+use std::task::Waker;
+
+use pyo3::exceptions::{PyAttributeError, PyBaseException};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PySet, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::call_body::CallBody;
 use super::driver::CallDriver;
+use super::keys::Keys;
+use super::partitions::Claim;
 use super::result_pull::ResultPull;
 use super::state::{Outcome, Space, State, Waiter};
-use crate::asyncio_task::{Options, TaskFactory};
 use crate::coroutine::{Native, Parked};
-use crate::errors::RaisedError;
-use crate::kernel::{Kernel, Output, PyMapKernel};
+use crate::kernel::PyMapKernel;
 use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
@@ -23,31 +24,37 @@ use crate::runtime::asyncio;
 #[pyclass(name = "ConcurrentCalls", frozen, subclass, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct PyConcurrentCalls {
-    kernel: Py<PyMapKernel>,
-    is_ordered: bool,
+    pub(super) kernel: Py<PyMapKernel>,
+    pub(super) is_ordered: bool,
+    /// `None` without a `partition_by`.
+    pub(super) keys: Option<Keys>,
     /// The name of the calls, in messages and of their asyncio tasks.
-    call_name: Py<PyString>,
+    pub(super) call_name: Py<PyString>,
     /// The asyncio tasks of the running calls.
-    tasks: Py<PySet>,
-    state: GilCell<State>,
+    pub(super) tasks: Py<PySet>,
+    pub(super) state: GilCell<State>,
 }
 
 #[pymethods]
 impl PyConcurrentCalls {
     /// `operator` is the name of the stream's class. Further arguments are those of the subclass.
     #[new]
-    #[pyo3(signature = (kernel, operator, *_args, ordered, **_kwargs))]
+    #[pyo3(signature = (kernel, operator, *_args, ordered, partition_by = None, **_kwargs))]
     fn new(
         py: Python<'_>,
         kernel: Py<PyMapKernel>,
         operator: &str,
         _args: &Bound<'_, PyTuple>,
         ordered: bool,
+        partition_by: Option<&Bound<'_, PyAny>>,
         _kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
         Ok(Self {
             kernel,
             is_ordered: ordered,
+            keys: partition_by
+                .map(|partition_by| Keys::new(operator, partition_by))
+                .transpose()?,
             call_name: PyString::new(py, &format!("transform of {operator}")).unbind(),
             tasks: PySet::empty(py)?.unbind(),
             state: GilCell::default(),
@@ -78,12 +85,33 @@ impl PyConcurrentCalls {
         })
     }
 
-    /// Set the maximum number of running calls, and of calls that run or wait to be delivered.
-    fn resize(&self, py: Python<'_>, concurrency: usize, max_held: usize) {
+    /// Set the maximum number of running calls, of items that are held until their result is delivered, and of running calls of a key.
+    fn resize(&self, py: Python<'_>, concurrency: usize, max_held: usize, per_key: usize) {
         let mut state = self.state.borrow(py);
         (state.concurrency, state.max_held) = (concurrency, max_held);
+        state.partitions.set_per_key(per_key);
+        let started = state.start_waiting();
         drop(state);
+        started.into_iter().for_each(Waker::wake);
         self.wake_driver(py);
+    }
+
+    #[getter]
+    fn partition_by<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.keys
+            .as_ref()
+            .and_then(|keys| keys.partition_by.get(py))
+    }
+
+    /// Replace the `partition_by`, from the next item on.
+    #[setter]
+    fn set_partition_by(&self, partition_by: &Bound<'_, PyAny>) -> PyResult<()> {
+        match &self.keys {
+            Some(keys) => keys.partition_by.set(partition_by),
+            None => Err(PyAttributeError::new_err(
+                "this stream has no partition_by that could be replaced; make it with one",
+            )),
+        }
     }
 
     /// Queue an error that is raised unchanged: it has its note already, or is not the callable's.
@@ -118,10 +146,14 @@ impl PyConcurrentCalls {
             concurrency: state.concurrency,
             max_held: state.max_held,
             cycle: state.cycle + 1,
+            partitions: state.partitions.emptied(),
             ..State::default()
         };
         let old = std::mem::replace(&mut *state, old);
         drop(state);
+        if let Some(keys) = &self.keys {
+            keys.clear(py);
+        }
         if let (Some(driver), Some(event_loop)) = (&old.driver, &old.event_loop)
             && !asyncio::is_closed(event_loop.bind(py))?
         {
@@ -145,6 +177,12 @@ impl PyConcurrentCalls {
     #[getter]
     fn running(&self, py: Python<'_>) -> usize {
         self.state.borrow(py).running
+    }
+
+    /// Return the number of items that wait for their key.
+    #[getter]
+    fn waiting(&self, py: Python<'_>) -> usize {
+        self.state.borrow(py).partitions.waiting
     }
 
     /// Return the number of results that were not taken.
@@ -196,6 +234,10 @@ impl PyConcurrentCalls {
     }
 
     fn __clear__(&self, py: Python<'_>) {
+        if let Some(keys) = &self.keys {
+            keys.partition_by.clear(py);
+            keys.clear(py);
+        }
         let state = self.state.take(py);
         drop(state);
     }
@@ -203,6 +245,7 @@ impl PyConcurrentCalls {
 
 traverse!(PyConcurrentCalls {
     kernel,
+    keys,
     tasks,
     state
 });
@@ -276,7 +319,7 @@ impl PyConcurrentCalls {
     }
 
     /// Queue a result that is no call's.
-    fn put(&self, py: Python<'_>, outcome: Outcome) {
+    pub(super) fn put(&self, py: Python<'_>, outcome: Outcome) {
         let mut state = self.state.borrow(py);
         let slot = self.is_ordered.then(|| state.slots.add());
         state.put(slot, outcome);
@@ -284,56 +327,16 @@ impl PyConcurrentCalls {
         self.wake_consumer(py);
     }
 
-    /// Call the callable with an item. Its error is the result of the item. Return whether an asyncio task was started.
-    pub(super) fn call<'py>(
-        slf: &Bound<'py, Self>,
-        item: &Bound<'py, PyAny>,
-        factory: &TaskFactory,
-    ) -> PyResult<bool> {
-        let py = slf.py();
-        let this = slf.get();
-        // A source that ignores its cancellation may yield an item that is no longer needed.
-        if this.state.borrow(py).is_closing {
-            return Ok(false);
-        }
-        let output = this.kernel.get().process(item);
-        match output.map_err(|raised: RaisedError| raised.fetch(py)) {
-            Ok(Output::Await(awaitable)) => {
-                Self::start(slf, awaitable, factory)?;
-                return Ok(true);
-            }
-            Ok(Output::Emit(value)) => this.put(py, Outcome::Value(value.unbind())),
-            Ok(_) => unreachable!("map emits or awaits"),
-            Err(error) => this.put(py, Self::described(slf, error)),
-        }
-        Ok(false)
-    }
-
-    /// Start the asyncio task of a call.
-    #[inline]
-    fn start<'py>(
-        slf: &Bound<'py, Self>,
-        awaitable: Bound<'py, PyAny>,
-        factory: &TaskFactory,
-    ) -> PyResult<()> {
-        let py = slf.py();
-        let this = slf.get();
-        let options = Options {
-            name: this.call_name.bind(py),
-            context: &asyncio::copy_context(py)?,
-        };
-        let mut state = this.state.borrow(py);
-        let slot = this.is_ordered.then(|| state.slots.add());
-        state.running += 1;
-        state.is_calling = true;
+    /// Remove an item from its key, and start the calls of items that may start now.
+    #[inline(never)]
+    fn leave(&self, py: Python<'_>, claim: Claim) {
+        let mut state = self.state.borrow(py);
+        let idle_key = state.leave(claim);
+        let started = state.start_waiting();
         drop(state);
-        let body = CallBody::new(slf.clone().unbind(), awaitable.unbind(), slot);
-        let started = factory.start(py, body, &options);
-        let is_running = std::mem::take(&mut this.state.borrow(py).is_calling);
-        match started {
-            Ok(task) if is_running => this.tasks.bind(py).add(task),
-            Ok(_) => Ok(()),
-            Err(error) => Self::finish(slf, slot, Err(error), None),
+        started.into_iter().for_each(Waker::wake);
+        if let (Some(keys), Some(key)) = (&self.keys, idle_key) {
+            keys.forget(key.bind(py));
         }
     }
 
@@ -341,6 +344,7 @@ impl PyConcurrentCalls {
     pub(super) fn finish<'py>(
         slf: &Bound<'py, Self>,
         slot: Option<u64>,
+        claim: Option<Claim>,
         result: PyResult<&Bound<'py, PyAny>>,
         task: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<()> {
@@ -358,7 +362,7 @@ impl PyConcurrentCalls {
         };
         let mut outcome = match result {
             Ok(value) => Outcome::Value(value.clone().unbind()),
-            Err(error) => Self::described(slf, error),
+            Err(error) => Self::described(slf, error, &this.call_name),
         };
         if let Some(task) = task {
             if let Outcome::Value(_) = &outcome
@@ -371,8 +375,27 @@ impl PyConcurrentCalls {
                 this.tasks.bind(py).discard(task)?;
             }
         }
-        let mut state = this.state.borrow(py);
-        state.running = state.running.saturating_sub(1);
+        Self::end(slf, slot, claim, outcome)
+    }
+
+    /// Queue the result of a call that has ended.
+    #[inline]
+    pub(super) fn end(
+        slf: &Bound<'_, Self>,
+        slot: Option<u64>,
+        claim: Option<Claim>,
+        outcome: Outcome,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let mut state = if let Some(claim) = claim {
+            this.leave(py, claim);
+            this.state.borrow(py)
+        } else {
+            let mut state = this.state.borrow(py);
+            state.running = state.running.saturating_sub(1);
+            state
+        };
         let dropped = if state.is_closing {
             Some(outcome)
         } else {
@@ -381,7 +404,7 @@ impl PyConcurrentCalls {
         };
         let consumer = state.consumer_to_wake();
         let is_full = state.driver.is_some();
-        let is_idle = state.is_ended && state.running == 0;
+        let is_idle = state.is_idle();
         drop(state);
         drop(dropped);
         if let Some(consumer) = consumer {
@@ -396,12 +419,16 @@ impl PyConcurrentCalls {
         Ok(())
     }
 
-    /// Return an error of the callable as the consumer gets it.
+    /// Return an error of a callable as the consumer gets it.
     #[cold]
-    fn described(slf: &Bound<'_, Self>, error: PyErr) -> Outcome {
+    pub(super) fn described(
+        slf: &Bound<'_, Self>,
+        error: PyErr,
+        function: &Py<PyString>,
+    ) -> Outcome {
         let py = slf.py();
         let described = slf
-            .call_method1(intern!(py, "_describe"), (error.into_value(py),))
+            .call_method1(intern!(py, "_describe"), (error.into_value(py), function))
             .and_then(|error| Ok(error.cast_into::<PyBaseException>()?.unbind()));
         described.map_or_else(|failure| Outcome::of_error(py, failure), Outcome::Error)
     }

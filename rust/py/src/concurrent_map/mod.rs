@@ -11,6 +11,21 @@
 //! 5. [`result_pull`] takes the result, or starts the driver and waits. It wakes the driver if that waits and there is space now. A
 //!    consumer that finds many results thus wakes the driver once, which then makes many calls.
 //!
+//! # Order and concurrency of a key
+//!
+//! With a `partition_by`, at most `per_key` calls of one key run at once, and its items are called in the order of the source.
+//!
+//! 1. [`start`] gets the key of an item, and [`keys`] its number. An error of either is the result of that item.
+//! 2. [`partitions`] counts the call if it may start, and the call goes on as above. Otherwise the item joins the wait queue of its key.
+//! 3. The asyncio task of an item that waits is made at once: it has the context in which the item was pulled, `tasks` has it, so closing
+//!    cancels it like any other, and the driver may wait for the source meanwhile. Its [`call_body`] waits before it calls.
+//! 4. A call that ends gives its place to the oldest item that may start, and wakes its task. That call starts in the next iteration.
+//! 5. The record of a key is removed with its last item.
+//!
+//! An item that waits is one of the `window` items that are pulled and not delivered. So one bound holds in either order, and a queue
+//! that is full of one key cannot keep the first item of the output from its call: starting it needs no space. The cost of this bound
+//! is that a busy key may fill the window; then no item of another key is pulled.
+//!
 //! # Why this is not the engine of the pool
 //!
 //! The two share the parts that do the same job: the asyncio tasks and their first step ([`crate::asyncio_task`]), the pulls of the
@@ -26,11 +41,11 @@
 //! 3. **The effect of an error.** A run turns an error into an event, and ends its stream after the last one. A `map` raises the error
 //!    object at the pull of that item, with one note, and goes on (guarantee 3). The same is true of an error of the source.
 //! 4. **The place of the call.** A run calls it in the context of the task. A `map` calls it in the driver, whose context the
-//!    source shares, and makes a task only for an awaitable: a sync callable costs no asyncio task.
+//!    source shares, and makes a task only for an awaitable: a sync callable costs no asyncio task, unless its item waits for its key.
 //! 5. **The closing of the source.** A run does not own its source. A `map` closes it after the calls, in the task that pulled it
 //!    (guarantee 4), so context variables and task groups that a source holds open across its `yield`s work as if it ran alone.
 //! 6. **The number of runs.** A run is used once. A `map` restarts, on another event loop if need be (guarantee 11), and its
-//!    `concurrency`, `window` and callable are live (guarantee 13).
+//!    `concurrency`, `window`, `per_key` and callables are live (guarantee 13).
 //!
 //! # Races
 //!
@@ -39,12 +54,17 @@
 //!   iteration than the last call was started in: the driver, which it cancels, or the task that closes the source.
 //! - A driver that waits for space may find at its wake-up that the stream was restarted and has another driver. Each start has a
 //!   number, and a driver with an old number ends.
+//! - An item may get its call before its asyncio task waits for it, or be cancelled after it got its call. A claim on a key tells both
+//!   apart: the item is in the wait queue of its key until it gets the call, and leaves with the call or without it.
 //! - The consumer stays registered between its wake-up and its next step, so that a restart in between is refused.
 
 mod call_body;
 mod calls;
 mod driver;
+mod keys;
+mod partitions;
 mod result_pull;
+mod start;
 mod state;
 
 use pyo3::prelude::*;

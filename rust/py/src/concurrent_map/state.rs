@@ -6,6 +6,7 @@ use std::task::Waker;
 use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 
+use super::partitions::{Claim, Partitions};
 use crate::coroutine::{Parked, PyFuture};
 use crate::object::gc::traverse;
 use crate::object::output_slots::OutputSlots;
@@ -78,6 +79,8 @@ pub(super) struct State {
     pub(super) slots: OutputSlots<Outcome>,
     /// The number of running calls.
     pub(super) running: usize,
+    /// The items that wait for their key. None of them waits while no call runs, except while the stream is being closed.
+    pub(super) partitions: Partitions,
     pub(super) concurrency: usize,
     pub(super) max_held: usize,
     /// The pull that waits for a result. The native link admits one pull at a time.
@@ -96,6 +99,7 @@ pub(super) struct State {
 traverse!(State {
     ready,
     slots,
+    partitions,
     consumer,
     driver,
     event_loop
@@ -110,7 +114,13 @@ impl State {
 
     #[inline]
     pub(super) fn is_over(&self) -> bool {
-        self.is_ended && self.running == 0 && self.ready.is_empty() && self.slots.len() == 0
+        self.is_idle() && self.ready.is_empty() && self.slots.len() == 0
+    }
+
+    /// Return whether the source has ended, and no call runs or will run.
+    #[inline]
+    pub(super) fn is_idle(&self) -> bool {
+        self.is_ended && self.running == 0 && self.partitions.waiting == 0
     }
 
     #[inline]
@@ -118,7 +128,7 @@ impl State {
         let called = if is_ordered {
             self.slots.len()
         } else {
-            self.running
+            self.running + self.partitions.waiting
         };
         let held = self.ready.len() + called;
         if self.concurrency == 1 {
@@ -138,6 +148,34 @@ impl State {
         } else {
             Space::Full
         }
+    }
+
+    /// Add an item of the key with this number. Return its claim, and whether its call starts at once.
+    pub(super) fn enter(&mut self, number: u64, key: &Bound<'_, PyAny>) -> (Claim, bool) {
+        let is_call_free = self.running < self.concurrency;
+        let (claim, starts) = self.partitions.enter(number, key, is_call_free);
+        self.running += usize::from(starts);
+        (claim, starts)
+    }
+
+    /// Remove an item whose call has ended, or that was cancelled before. Return its key, if it is no longer in use.
+    pub(super) fn leave(&mut self, claim: Claim) -> Option<Py<PyAny>> {
+        let left = self.partitions.leave(claim);
+        self.running = self.running.saturating_sub(usize::from(left.had_call));
+        left.idle_key
+    }
+
+    /// Give the free calls to items that wait. Return their wakers.
+    pub(super) fn start_waiting(&mut self) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        while !self.is_closing
+            && self.running < self.concurrency
+            && let Some(waker) = self.partitions.start_next()
+        {
+            self.running += 1;
+            wakers.extend(waker);
+        }
+        wakers
     }
 
     /// Put the result of a slot, or without a slot the next result.
