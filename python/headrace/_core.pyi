@@ -25,6 +25,7 @@ from typing import (
     Self,
     TypeAlias,
     TypeVar,
+    TypeVarTuple,
     final,
     type_check_only,
 )
@@ -122,6 +123,7 @@ __all__ = [
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
 _T_contra = TypeVar("_T_contra", contravariant=True)
+_Arguments = TypeVarTuple("_Arguments")
 
 __version__: Final[str]
 
@@ -677,9 +679,9 @@ class TaskBase:
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
     def __init__(
         self,
-        fn: Callable[..., object],
+        fn: Callable[[*_Arguments], object],
         /,
-        *args: Any,
+        *args: *_Arguments,
         key: Hashable = None,
         cost: Cost = 1,
         priority: int = 0,

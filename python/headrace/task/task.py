@@ -9,22 +9,18 @@ import inspect
 import math
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVarTuple, cast
+from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 from headrace._core import TaskBase, set_lease_variable
 from headrace._internal.reprs import ReprMixin, callable_name, describe_value, short_repr
 from headrace._internal.validate import check_callable_or_none, check_flag, check_time_limit
 from headrace.task._current_lease import variable as lease_variable
-from headrace.task.retry import Retry, as_retry
+from headrace.task.retry import as_retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Callable, Iterator
     from contextvars import Context
     from typing import Self
-
-    from headrace.capacity.limits import Cost
-
-Arguments = TypeVarTuple("Arguments")
 
 set_lease_variable(lease_variable)
 
@@ -66,24 +62,6 @@ class Task(TaskBase, ReprMixin):
     """
 
     __slots__ = ()
-
-    if TYPE_CHECKING:
-
-        def __init__(
-            self,
-            fn: Callable[[*Arguments], object],
-            /,
-            *args: *Arguments,
-            key: Hashable = None,
-            cost: Cost = 1,
-            priority: int = 0,
-            thread: bool = False,
-            timeout: float | None = None,
-            queue_timeout: float | None = None,
-            retry: Retry | int | None = None,
-            on_complete: Callable[[Any], object] | None = None,
-            on_error: Callable[[BaseException], object] | None = None,
-        ) -> None: ...
 
     @staticmethod
     def _check_options(fn: object, **options: Any) -> dict[str, Any]:
