@@ -33,9 +33,9 @@ from headrace.push.base import (
     checked_sink,
     checked_sinks,
     different_sinks,
+    is_done_result,
     name_acceptors,
     push_now,
-    says_done,
 )
 
 if TYPE_CHECKING:
@@ -408,7 +408,7 @@ class _Tap(Generic[T]):
                     self._errors.append(wrap_iteration_error(error, f"a sink of {self._name}"))
                     continue
                 self._accepted.append(sink)
-                if says_done(result):
+                if is_done_result(result):
                     self._done.add(id(sink))
             missing.pop(0)
 
@@ -428,6 +428,6 @@ def _checked_number(number: object, count: int, item: object) -> int:
 
 
 def _is_interruption(error: BaseException, before: int) -> bool:
-    """Return whether an error comes from cancelling or dropping the pull, not from a callable."""
+    """Return whether an error was caused by cancelling or dropping the pull, not by a callable."""
     is_closing = isinstance(error, asyncio.CancelledError) and error.args == (CLOSING,)
     return is_closing or is_cancellation(error, before)

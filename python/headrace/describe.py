@@ -187,11 +187,11 @@ def _text(first: object, nodes: dict[int, _Node]) -> str:
                 continue
             described.add(key)
             lines.append(lead + node.line)
-            stack += reversed(_beyond(node, indent, is_bridge=_is_pull(link)))
+            stack += reversed(_neighbours(node, indent, is_bridge=_is_pull(link)))
     return "\n".join(lines)
 
 
-def _beyond(node: _Node, indent: str, *, is_bridge: bool) -> list[tuple[object, str, str]]:
+def _neighbours(node: _Node, indent: str, *, is_bridge: bool) -> list[tuple[object, str, str]]:
     """Return the neighbours of a link, with the prefixes of their lines."""
     if len(node.edges) == 1 and not node.edges[0].label:
         return [(node.edges[0].link, indent, indent)]

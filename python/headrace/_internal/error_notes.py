@@ -44,7 +44,7 @@ def raise_closing(
 ) -> None:
     """Raise the result of closing: a cancellation that arrived meanwhile, with notes on the errors, or the errors.
 
-    An error that ends the program goes before the cancellation.
+    An error that ends the program takes precedence over the cancellation.
     """
     if cancellation is not None and not any(map(ends_program, errors)):
         for error in errors:

@@ -11,7 +11,7 @@ from typing import cast
 
 
 def uncalled(value: object) -> str:
-    """Return the hint where a callable is expected: a coroutine comes from calling an async function."""
+    """Return the hint where a callable is expected: a coroutine is the result of calling an async function."""
     return "; give the function itself, uncalled" if inspect.iscoroutine(value) else ""
 
 

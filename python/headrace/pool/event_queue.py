@@ -1,4 +1,4 @@
-"""`EventQueue`: the unread events of a run, and the waiters for room. `Run` makes one; the engine puts events into it.
+"""`EventQueue`: the unread events of a run, and the waiters for space. `Run` makes one; the engine puts events into it.
 
 In an unordered run an event can be read as soon as it is put. In an ordered run each task has a slot. The events of the first task that
 has not ended can be read at once; the events of all other tasks are held in their slots. The first task never waits because of held
@@ -39,7 +39,7 @@ class Failure:
 
 
 class EventQueue:
-    """The unread events of a run, and the waiters for room.
+    """The unread events of a run, and the waiters for space.
 
     Args:
         most: The number of unread events at which tasks that yield wait; in an ordered run, as many more may be held in slots.
@@ -57,7 +57,7 @@ class EventQueue:
             most=min(most, sys.maxsize),
             window=None if window is None else min(window, sys.maxsize),
         )
-        # The waiters for room in FIFO order, with their numbers: those without a slot, and those with one.
+        # The waiters for space in FIFO order, with their numbers: those without a slot, and those with one.
         self._waiting: OrderedDict[asyncio.Future[None], int] = OrderedDict()
         self._slotted: OrderedDict[asyncio.Future[None], tuple[int, int]] = OrderedDict()
         self._by_slot: dict[int, dict[asyncio.Future[None], None]] = {}
@@ -97,12 +97,12 @@ class EventQueue:
         *,
         stopping: bool,
     ) -> Awaitable[None]:
-        """Return an awaitable that puts an event of a task when there is room. See `Listener.emit`."""
+        """Return an awaitable that puts an event of a task when there is space. See `Listener.emit`."""
         if stopping:
             # The task yielded in spite of its cancellation.
             return _cancelled()
         if self.closed:
-            # A closed queue always has room. The task must suspend here until it is cancelled: it may wait for nothing else.
+            # A closed queue always has space. The task must suspend here until it is cancelled: it may wait for nothing else.
             return loop.create_future()
         return self._put_when_room(loop, event, slot)
 
@@ -118,7 +118,7 @@ class EventQueue:
         return self.unread.has_room(slot)
 
     async def room(self, loop: asyncio.AbstractEventLoop, slot: int | None = None) -> None:
-        """Wait for room, in FIFO order. The caller calls `wake_next` when it has used the room or does not need it."""
+        """Wait for space, in FIFO order. The caller calls `wake_next` when it has used the space or does not need it."""
         if self.has_room(slot):
             return
         waiter: asyncio.Future[None] = loop.create_future()
@@ -137,7 +137,7 @@ class EventQueue:
                 raise
             if self.unread.fits(slot):
                 return
-            # The last events of ended tasks took the room meanwhile: wait again, as the first in the queue.
+            # The last events of ended tasks took the space meanwhile: wait again, as the first in the queue.
             waiter = loop.create_future()
             self._front -= 1
             self._add(waiter, slot, self._front)
@@ -166,7 +166,7 @@ class EventQueue:
                 del self._by_slot[slot]
 
     def wake_next(self) -> None:
-        """Wake the longest-waiting of the waiters for which there is room."""
+        """Wake the longest-waiting of the waiters for which there is space."""
         while (entry := self._first_that_fits()) is not None:
             waiter = entry[0]
             self._remove(*entry)
@@ -188,7 +188,7 @@ class EventQueue:
             waiter = next(iter(self._by_slot[first]))
             fits.append((self._slotted[waiter][0], waiter, first))
         for waiter, (number, slot) in self._slotted.items():
-            # All others wait for the same room, so only the first of them is checked.
+            # All others wait for the same space, so only the first of them is checked.
             if slot != first:
                 if self.unread.fits(slot):
                     fits.append((number, waiter, slot))

@@ -112,7 +112,7 @@ class BackgroundPuller(Generic[IN, OUT]):
         loop = asyncio.get_running_loop()
         self._start(loop)
         self._waiter = waiter = loop.create_future()
-        # Before the timer is set: if `until` has passed already, the task still runs once.
+        # Wake the task before the timer is set, so that it runs once even if `until` has passed already.
         self._wake_task()
         timer = None if until is None else loop.call_at(until, _wake, waiter)
         try:
@@ -126,7 +126,8 @@ class BackgroundPuller(Generic[IN, OUT]):
         """Take the oldest outcome.
 
         Raises:
-            StopAsyncIteration: There is none: the end. BaseException: The outcome is an error.
+            StopAsyncIteration: The source has ended.
+            BaseException: The outcome is an error.
         """
         if not self.buffer:
             raise StopAsyncIteration
@@ -155,7 +156,7 @@ class BackgroundPuller(Generic[IN, OUT]):
         self.is_over = self._is_closing = False
 
     async def aclose(self) -> None:
-        """Make the task close the source, and wait until it has ended. Idempotent.
+        """Request the task to close the source, and wait until it has ended. Idempotent.
 
         Cancel safety: a cancellation is raised only after everything is closed.
         """

@@ -171,7 +171,7 @@ class PullObj(Fluent[T_co], DescribeMixin):
                 failure = error
             else:
                 failure = None
-                under_way.append(source._anew())
+                under_way.append(source._restart_steps())
         if failure is not None:
             raise failure
 
@@ -180,17 +180,17 @@ class PullObj(Fluent[T_co], DescribeMixin):
         chain: list[PullObj[Any]] = []
         for link in _upwards(self):
             chain.append(link)
-            if link is not self and _restarts_otherwise(link):
+            if link is not self and _overrides_restart(link):
                 break
             # Check all links before the first restarts: a pull that waits here must not find its source restarted.
             _core.check_restart(link)
         for link in reversed(chain):
-            if link is not self and _restarts_otherwise(link):
+            if link is not self and _overrides_restart(link):
                 yield link
             else:
                 _core.restart(link)
 
-    def _anew(self) -> Generator[PullObj[Any], None, None]:
+    def _restart_steps(self) -> Generator[PullObj[Any], None, None]:
         """Run the steps of `restart` for a source, in a single step if its class overrides `restart`."""
         if _has_own(self, "restart"):
             self.restart()
@@ -232,7 +232,7 @@ def _has_own(link: PullObj[Any], name: str) -> bool:
     return getattr(type(link), name) is not getattr(PullObj, name)
 
 
-def _restarts_otherwise(link: PullObj[Any]) -> bool:
+def _overrides_restart(link: PullObj[Any]) -> bool:
     """Return whether the class of a link overrides restarting, which then covers all links above it."""
     return _has_own(link, "restart") or _has_own(link, "_restarting")
 

@@ -132,7 +132,7 @@ class _Leased(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        lease = await self._acquired()
+        lease = await self._acquire()
         if self.held_back is not NOTHING:
             with lease:
                 item: T = self.held_back
@@ -141,7 +141,7 @@ class _Leased(Generic[T]):
         with ItemLease(lease):
             return await anext(self.source)
 
-    async def _acquired(self) -> Lease:
+    async def _acquire(self) -> Lease:
         while True:
             try:
                 return await self.capacity.acquire(self.cost, priority=self.priority)

@@ -278,16 +278,16 @@ class _Pace:
         if now < self._last:
             # A different loop, with its own clock.
             self._debt, self._last = 0.0, now
-        return self._go(now) if now >= self._due() else self._go_when_due()
+        return self._admit(now) if now >= self._due_time() else self._admit_when_due()
 
-    async def _go_when_due(self) -> bool:
-        await _reach(self._due())
-        return self._go(asyncio.get_running_loop().time())
+    async def _admit_when_due(self) -> bool:
+        await _sleep_until(self._due_time())
+        return self._admit(asyncio.get_running_loop().time())
 
-    def _due(self) -> float:
+    def _due_time(self) -> float:
         return self._last + (self._debt + 1 - self.burst) * self.per / self.rate
 
-    def _go(self, now: float) -> bool:
+    def _admit(self, now: float) -> bool:
         paid = (now - self._last) * self.rate / self.per
         self._debt = max(0.0, self._debt - paid) + 1
         self._last = now
@@ -356,12 +356,12 @@ class _Ticks:
             raise StopAsyncIteration
         if self._began is None:
             self._began = asyncio.get_running_loop().time()
-        await _reach(self._began + (tick + 1) * self._interval)
+        await _sleep_until(self._began + (tick + 1) * self._interval)
         self._next = tick + 1
         return tick
 
 
-async def _reach(time: float) -> None:
+async def _sleep_until(time: float) -> None:
     """Sleep until a time on the loop's clock; return immediately if it has passed."""
     loop = asyncio.get_running_loop()
     while True:

@@ -9,7 +9,7 @@ from headrace._core import Delivery
 from headrace._internal.sentinels import NOTHING
 from headrace._internal.tasks import cancelling, is_cancellation
 from headrace.errors import ClosedError, WouldBlock
-from headrace.push.base import says_done
+from headrace.push.base import is_done_result
 
 if TYPE_CHECKING:
     from headrace._core import PullLink
@@ -29,7 +29,7 @@ async def drain(stream: PullLink[Any], sink: PushProtocol[Any], *, forward_close
             ):
                 _core.return_item(stream, item)
             raise
-        if says_done(result):
+        if is_done_result(result):
             break
     if forward_close:
         await sink.return_()

@@ -218,7 +218,7 @@ def name_acceptors(error: BaseException, names: Iterable[Any], note: str | None 
             add_note_once(error, note)
 
 
-def says_done(result: Any) -> bool:
+def is_done_result(result: Any) -> bool:
     """Return whether a push returned `done`; a foreign push object may return None."""
     if result is None:
         return False
@@ -239,7 +239,7 @@ def refuse_after_end(link: PushObj[Any], item: Any) -> None:
         raise ClosedError("pushed after the end; the item is in this error's `item`", item=item)
 
 
-def pushes_now(sink: PushProtocol[T]) -> Callable[[T], IteratorResult[Any]]:
+def require_next_nowait(sink: PushProtocol[T]) -> Callable[[T], IteratorResult[Any]]:
     """Return `sink.next_nowait`.
 
     Raises:
@@ -256,7 +256,7 @@ def pushes_now(sink: PushProtocol[T]) -> Callable[[T], IteratorResult[Any]]:
 
 def push_now(sink: PushProtocol[Any], item: Any) -> IteratorResult[Any]:
     """Call `sink.next_nowait(item)` and check its result."""
-    return checked_result(sink, pushes_now(sink)(item))
+    return checked_result(sink, require_next_nowait(sink)(item))
 
 
 def checked_result(sink: PushProtocol[Any], result: Any) -> IteratorResult[Any]:

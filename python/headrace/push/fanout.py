@@ -26,8 +26,8 @@ from headrace.push.base import (
     checked_sink,
     checked_sinks,
     different_sinks,
+    is_done_result,
     name_acceptors,
-    says_done,
 )
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class _FanOut(PushObj[T], stock=True):
             if len(waiting) == 1:
                 await delivery.to(*waiting[0])
             else:
-                await _side_by_side([delivery.to(*branch) for branch in waiting])
+                await _run_concurrently([delivery.to(*branch) for branch in waiting])
             for number in later:
                 await delivery.to(number, None)
         except BaseException as error:
@@ -334,10 +334,10 @@ class _ByLabel:
     def __call__(self, item: Any) -> Any:
         label = self.selector(item)
         if inspect.isawaitable(label):
-            return self._later(label, item)
+            return self._await_number(label, item)
         return self._number(label, item)
 
-    async def _later(self, label: Awaitable[Any], item: Any) -> int | None:
+    async def _await_number(self, label: Awaitable[Any], item: Any) -> int | None:
         return self._number(await label, item)
 
     def _number(self, label: Any, item: Any) -> int | None:
@@ -400,7 +400,7 @@ class _Delivery(Generic[T]):
         else:
             self._leave(number)
             self.accepted[number] = None
-            if says_done(result):
+            if is_done_result(result):
                 self._fan.finish(number)
 
     def _leave(self, number: int) -> None:
@@ -430,11 +430,11 @@ async def _end_all(ends: list[Callable[[Any], Awaitable[Any]]], argument: Any) -
     if len(ends) == 1:
         await end(ends[0])
     else:
-        await _side_by_side([end(method) for method in ends])
+        await _run_concurrently([end(method) for method in ends])
     raise_all(errors, "several sinks failed")
 
 
-async def _side_by_side(running: list[Coroutine[Any, Any, None]]) -> None:
+async def _run_concurrently(running: list[Coroutine[Any, Any, None]]) -> None:
     """Await all, each in its own task. A cancellation cancels all tasks and waits until they have ended."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in running]
     try:

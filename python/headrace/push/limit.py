@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from headrace.capacity._item_lease import ItemLease, freeze_cost
 from headrace.capacity.node import checked_capacity, under
 from headrace.errors import WouldBlock
-from headrace.push.base import checked_result, pushes_now, refuse_after_end
+from headrace.push.base import checked_result, refuse_after_end, require_next_nowait
 from headrace.push.transform import PushObj1To1Link
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
             TypeError: The sink has no `next_nowait`.
         """
         refuse_after_end(self, item)
-        push = pushes_now(self._sink)
+        push = require_next_nowait(self._sink)
         lease = self._capacity.acquire_nowait(self._cost)
         if lease is None:
             raise WouldBlock(

@@ -18,7 +18,7 @@ from headrace._internal.reprs import format_count
 from headrace._internal.tasks import cancelling, is_cancellation, wait_until_done
 from headrace._internal.validate import check_positive
 from headrace.errors import WouldBlock
-from headrace.push.base import acceptors, name_acceptors, refuse_after_end, says_done
+from headrace.push.base import acceptors, is_done_result, name_acceptors, refuse_after_end
 from headrace.push.transform import PushObj1To1Link
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ class _Window(Generic[T]):
                 self._remove(items)
             raise
         self._remove(items)
-        self.is_done = self.is_done or says_done(result)
+        self.is_done = self.is_done or is_done_result(result)
 
     def _remove(self, items: list[T]) -> None:
         if self.lists and self.lists[0] is items:

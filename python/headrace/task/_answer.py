@@ -1,4 +1,4 @@
-"""The answer of a service, read from an error by its shape.
+"""`Answer`: the answer of a service, read from an error by its shape. `failure.classify` reads one with `read_answer`.
 
 The errors of the services' clients differ in where they keep the status, the headers and the body. `read_answer` looks for each of them at
 all these places and imports no client, so it reads errors of any version, of unknown clients, and errors that were pickled. It reads

@@ -1,4 +1,4 @@
-"""`decode_status`: the details of a `google.rpc.Status`, which grpc sends as `grpc-status-details-bin`.
+"""`decode_status`: the details of a `google.rpc.Status`, which grpc sends as `grpc-status-details-bin`. `_answer` calls it.
 
 It reads the wire format of protobuf, since the library that does may not be installed. A field is a number and a value; a value is an
 integer, some bytes, or 4 or 8 bytes that are skipped here.

@@ -1,4 +1,4 @@
-"""The delay that a server requires: all spellings of `Retry-After`, and resets of rate limits.
+"""The delay that a server requires: all spellings of `Retry-After`, and resets of rate limits. `_answer` reads it.
 
 Headers are given as a dictionary with lower-case names. A delay is in seconds, finite and not negative; None means that there is
 none, or none that can be read. A date is relative to the header `Date` of the same answer, which needs no synchronised clocks;

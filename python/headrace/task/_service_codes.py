@@ -1,4 +1,4 @@
-"""The error codes of services. Each stands for a kind of `Verdict` (`CODES`), or for an HTTP status (`STATUSES`). `failure` uses them.
+"""The error codes of services. Each maps to a kind of `Verdict` (`CODES`) or to an HTTP status (`STATUSES`). `failure` uses them.
 
 A code is compared without regard to case and separators, so `RATE_LIMIT_EXCEEDED`, `rateLimitExceeded` and `rate_limit_exceeded` are one.
 """

@@ -176,7 +176,7 @@ def _judge(answer: Answer, source: str) -> Verdict | None:
 
 
 def _by_code(answer: Answer) -> tuple[Kind | None, str]:
-    """Return the kind that a message or a code stands for, and a name for it."""
+    """Return the kind that a message or a code means, and a name for it."""
     if answer.message:
         message = answer.message[:2_000].lower()
         for part, kind, name in MESSAGES:

@@ -169,7 +169,7 @@ def _check_cost(cost: object) -> None:
 
 
 def _amounts(cost: object) -> tuple[object, ...]:
-    # The builtin type first: asking an abstract class costs more than the rest of this function.
+    # The builtin type first: a check against an abstract class costs more than the rest of this function.
     if isinstance(cost, (dict, Mapping)):
         return tuple(cast("Mapping[object, object]", cost).values())
     return (cost,)

@@ -27,12 +27,12 @@ def assert_closed(*ends: ScriptedSource | RecordingSink[Any]) -> None:
     """
     if not ends:
         raise TypeError("assert_closed: name the sources and sinks that must have been closed")
-    wrong = [f"{complaint}: {end!r}" for end in ends if (complaint := _complaint(end))]
+    wrong = [f"{complaint}: {end!r}" for end in ends if (complaint := _reason_not_closed(end))]
     if wrong:
         raise AssertionError("; ".join(wrong))
 
 
-def _complaint(end: object) -> str | None:
+def _reason_not_closed(end: object) -> str | None:
     """Return the reason why an end does not count as closed; None if it does."""
     if isinstance(end, ScriptedSource):
         if end.left_open:

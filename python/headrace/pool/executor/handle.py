@@ -40,7 +40,7 @@ class Listener(Protocol):
         """Receive a value that the task yielded.
 
         Returns:
-            None, or an awaitable that must be awaited before the next value is emitted. The awaitable waits for room, or
+            None, or an awaitable that must be awaited before the next value is emitted. The awaitable waits for space, or
             raises `CancelledError` if the task must stop. Meanwhile the work may yield more values, within the
             `window` of the executor.
         """

@@ -200,7 +200,7 @@ async def stream(values: AsyncGenerator[object, Any], listener: Yields) -> objec
             elif (room := listener.emit(value)) is not None:
                 await room
     finally:
-        # Has an effect only if the loop ended early, by a cancellation while there was no room or by the error above.
+        # Has an effect only if the loop ended early, by a cancellation while there was no space or by the error above.
         await values.aclose()
         # Otherwise the traceback of an error would hold the listener, as in `_work`.
         del listener

@@ -163,7 +163,7 @@ class _ThreadHandle:
         if listener and self._hold and self._release:
             self._release()
             # The result is discarded, but other tasks may wait for the capacity of the work.
-            stopped = partial(_both, stopped, self._hold(listener.name, left=True))
+            stopped = partial(_call_both, stopped, self._hold(listener.name, left=True))
         if self._end.setdefault("call", stopped) is stopped:
             self._threads.leave()
         elif self._outcome is not None:
@@ -182,8 +182,8 @@ class _ThreadHandle:
         # Set first, so that a `leave` that is too late finds it.
         self._outcome = outcome
         # A function, not a method of this handle: a method in `_end` would be a reference cycle.
-        end = self._end.setdefault("call", _not_left)
-        return self._send if end is _not_left else end
+        end = self._end.setdefault("call", _not_detached)
+        return self._send if end is _not_detached else end
 
     def _send(self) -> None:
         try:
@@ -205,11 +205,11 @@ class _ThreadHandle:
             listener.raised(outcome.error)
 
 
-def _not_left() -> None:
+def _not_detached() -> None:
     """Mark the end of work that was not detached."""
 
 
-def _both(first: Callable[[], object], second: Callable[[], object]) -> None:
+def _call_both(first: Callable[[], object], second: Callable[[], object]) -> None:
     first()
     second()
 

@@ -1,4 +1,5 @@
-//! Sources that yield to the event loop for one iteration. One callback resumes all of them. `pending.rs` adds to them.
+//! Methods of `PyMerge` and `SourceRef` for sources that yield to the event loop for one iteration. `pending.rs` adds a source;
+//! one callback of the loop resumes all that were added.
 
 use pyo3::prelude::*;
 
