@@ -33,9 +33,11 @@ REFERENCE = {
     "push": ("Push streams", ("push",), ()),
     "bridge": ("Between pull and push", ("buffer", "bridge", "signal"), ()),
     "capacity": ("Capacity", ("capacity",), ("Lease",)),
+    "map": ("Map with limits", ("_front", "pool.map_error"), ("map",)),
     "pool": ("The pool", ("task", "graph", "pool", "_explain"), ("TaskProgressEnvelope",)),
     "errors": ("Errors", ("errors",), ()),
 }
+ON_OTHER_PAGES = {"pool": ("Failure", "MapError")}
 OTHERS = {
     "queue": ("Queues in place of others", headrace.queue),
     "http": ("HTTP clients", headrace.http),
@@ -59,6 +61,7 @@ def reference() -> Iterator[tuple[str, str, list[str]]]:
             for module in modules
             for name in import_module("headrace").__all__
             if f"{_home(name)}.".startswith(f"headrace.{module}.")
+            and name not in ON_OTHER_PAGES.get(page, ())
         ]
         yield page, title, [f"headrace.{name}" for name in (*names, *besides)]
     for page, (title, module) in OTHERS.items():

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     # isort: split
     from headrace._core import IteratorResult as IteratorResult, __version__ as __version__
     from headrace._explain import explain as explain
+    from headrace._front import amap as amap, map as map
     from headrace._internal.sentinels import SKIP as SKIP, Skip as Skip
     from headrace.bridge import (
         PullPushBridgeObj as PullPushBridgeObj,
@@ -46,8 +47,10 @@ if TYPE_CHECKING:
     from headrace.graph import *
     from headrace.pool import (
         EnvelopeType as EnvelopeType,
+        Failure as Failure,
         Final as Final,
         HierarchicalTaskPoolRunner as HierarchicalTaskPoolRunner,
+        MapError as MapError,
         PoolSnapshot as PoolSnapshot,
         PullMapPoolObj as PullMapPoolObj,
         TaskProgressEnvelope as TaskProgressEnvelope,
@@ -55,4 +58,5 @@ if TYPE_CHECKING:
     from headrace.signal import WaitObject as WaitObject
     from headrace.task import *
 else:
-    __getattr__, __dir__ = lazy_exports(__name__)
+    # A star import must not replace the builtin.
+    __getattr__, __dir__ = lazy_exports(__name__, unlisted=("map",))

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from types import CodeType
 
 
-def lazy_exports(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def lazy_exports(
+    package: str, *, unlisted: tuple[str, ...] = ()
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return the `__getattr__` and the `__dir__` of a package with lazy exports.
 
     `__getattr__` also serves `__all__`, and the modules that the exports are imported from. A resolved name is stored in the
@@ -37,13 +39,15 @@ def lazy_exports(package: str) -> tuple[Callable[[str], Any], Callable[[], list[
 
     Args:
         package: Its `__name__`.
+        unlisted: The exports that are not in `__all__`.
     """
     _codes[package] = sys._getframe(1).f_code  # pyright: ignore[reportPrivateUsage]  # of the package's `__init__`
 
     def get(name: str) -> Any:
         table = _table(package)
         if name == "__all__":
-            value: Any = sorted(_scan(package) if table is None else table.names())
+            listed = _scan(package) if table is None else table.names()
+            value: Any = sorted(set(listed).difference(unlisted))
         elif table is None:
             if name not in (found := _scan(package)):
                 raise _missing(package, name)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from headrace.pool.executor.remote import RemoteLease as RemoteLease, carried as carried
     from headrace.pool.executor.submission import Submission as Submission
     from headrace.pool.executor.thread import ThreadExecutor as ThreadExecutor
+    from headrace.pool.map_error import Failure as Failure, MapError as MapError
     from headrace.pool.map_pool import PullMapPoolObj as PullMapPoolObj
     from headrace.pool.options import RunnerOptions as RunnerOptions
     from headrace.pool.progress import TaskRun as TaskRun

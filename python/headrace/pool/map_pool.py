@@ -169,7 +169,7 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
             )
 
         every = same.with_args if cost_of is None and priority_of is None else task
-        self._calls: _Calls[OUT] = _Calls(as_pull(source).map(every), capacity, options)
+        self._calls: Calls[OUT] = Calls(as_pull(source).map(every), capacity, options)
         if cost_of is None:
             checked_capacity(capacity, same.cost, same.priority)
         super().__init__(AsyncIterSource(self._calls))
@@ -194,8 +194,8 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         yield from self._calls.restarting()
 
 
-class _Calls(Generic[OUT]):
-    """The runs of a pool behind the stream, one for each cycle."""
+class Calls(Generic[OUT]):
+    """The runs of a pool behind the stream, one for each cycle. `amap` has a subclass."""
 
     def __init__(
         self, tasks: PullObj[Any], capacity: CapacitySource, options: RunnerOptions
@@ -221,14 +221,18 @@ class _Calls(Generic[OUT]):
         return self._first_result() if events is None else events.take_result(self._as_error)
 
     async def _first_result(self) -> OUT:
+        result: OUT = await self._begin().take_result(self._as_error)
+        return result
+
+    def _begin(self) -> EventQueue:
+        """Start the run, and return its events."""
         if self._run is None:
             self._run = self.runner.run_tasks(close_source=True)
         self._events = self._run._begin()  # pyright: ignore[reportPrivateUsage]
-        result: OUT = await self._events.take_result(self._as_error)
-        return result
+        return self._events
 
     def _as_error(self, error: BaseException) -> BaseException:
-        return _as_pull_error(error, f"raised in {self.runner.name}")
+        return as_pull_error(error, f"raised in {self.runner.name}")
 
     async def aclose(self) -> None:
         """Cancel the calls, wait for them, and close the source, in the task that pulled it if that still runs."""
@@ -274,7 +278,7 @@ class _Results(Generic[OUT]):
 
     __slots__ = ("_calls",)
 
-    def __init__(self, calls: _Calls[OUT]) -> None:
+    def __init__(self, calls: Calls[OUT]) -> None:
         self._calls = calls
 
     def __aiter__(self) -> Self:
@@ -296,7 +300,7 @@ def _unknown_option(name: str, value: object) -> TypeError:
     )
 
 
-def _as_pull_error(error: BaseException, note: str) -> BaseException:
+def as_pull_error(error: BaseException, note: str) -> BaseException:
     """Return an error as a pull raises it; a `CancelledError` would be mistaken for a cancellation of the pull."""
     if isinstance(error, asyncio.CancelledError):
         cancelled = SourceCancelledError("the call was cancelled")

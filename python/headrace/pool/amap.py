@@ -1,0 +1,487 @@
+"""`PullAmapObj`: the stream of `headrace.amap`. It is a `PullMapPoolObj` whose tasks know their item.
+
+The key of each task is a `_Call`, which the envelopes of the task carry back. So each error becomes a `Failure`, and is raised in its
+place, returned, or skipped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import inspect
+from collections import deque
+from collections.abc import Sized
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast
+
+from headrace._core import AsyncIterSource
+from headrace._internal.reprs import callable_name, describe_value, pluralize, short_repr
+from headrace._internal.validate import check_callable_or_none, check_flag
+from headrace.capacity._as_capacity import as_capacity
+from headrace.capacity.limits import Rate
+from headrace.capacity.node import CapacitySource, checked_capacity
+from headrace.errors import ClosedError
+from headrace.pool.events import EnvelopeType
+from headrace.pool.map_error import Failure, MapError
+from headrace.pool.map_pool import Calls, PullMapPoolObj, as_pull_error
+from headrace.pull.base import PullObj
+from headrace.pull.source import Source, as_pull
+from headrace.task.task import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Hashable, Sequence
+
+    from headrace._core import EventQueue, TaskProgressEnvelope
+    from headrace._internal.progress_bar import Bar
+    from headrace.capacity.limits import Cost
+    from headrace.pool.options import RunnerOptions
+    from headrace.task.retry import Retry
+
+OUT = TypeVar("OUT")
+
+Errors = Literal["raise", "return", "skip"]
+
+SOURCE_ERRORS = 100
+"""The number of errors in a row of `items` after which `collect()` pulls no more of them: some iterators raise for ever."""
+
+
+class PullAmapObj(PullMapPoolObj[OUT], stock=True):
+    """The results of `fn(item)` for each item; `headrace.amap` creates it and describes the parameters.
+
+    Law: as `PullMapPoolObj`; with `errors="return"` a `Failure` takes the place of an error, with `"skip"` nothing does.
+    Order: the order of the items, or as the calls end with `ordered=False`.
+    Bound: as `PullMapPoolObj`, and for each of these calls its item.
+    Cost: one asyncio task per item, and a few calls of Python functions.
+    Cancel safety: a cancelled pull loses nothing, and the calls continue.
+    """
+
+    _calls: _Outcomes[OUT]
+
+    def __init__(
+        self,
+        fn: Callable[[Any], Any],
+        items: Source[Any],
+        *,
+        limit: CapacitySource | int,
+        rate: Rate | str | None,
+        retry: Retry | int | None,
+        timeout: float | None,
+        ordered: bool,
+        errors: Errors,
+        progress: bool | Callable[[int, int | None], object],
+        key: Callable[[Any], Hashable] | None,
+        thread: bool | None,
+    ) -> None:
+        if errors not in ("raise", "return", "skip"):
+            raise ValueError(
+                f"errors must be 'raise', 'return' or 'skip', got {describe_value(errors)}"
+            )
+        capacity, cost = as_capacity("limit", limit), cast("Cost", 1)
+        if rate is not None:
+            # Below the limit, so that one that is shared with others has no rate of this stream.
+            capacity = CapacitySource({"calls": _as_rate(rate)}, capacity)
+            cost = {"slots": 1, "calls": 1}
+        name = f"amap({callable_name(fn)})"
+        tasks = _Tasks(fn, cost, key, thread, timeout, _as_progress(progress, name, items))
+        checked_capacity(capacity, cost, 0)
+        options: RunnerOptions = {
+            "name": name,
+            "ordered": ordered,
+            "retry": retry,
+            "timeout": timeout,
+        }
+        self._calls = _Outcomes(tasks, as_pull(items), capacity, options, errors)
+        # Not the constructor of the base, which makes its own tasks.
+        PullObj.__init__(self, AsyncIterSource(self._calls))
+
+    def collect(self) -> Coroutine[Any, Any, list[OUT]]:
+        """Collect all results in a list. Failed calls do not end it, so that no finished work is lost.
+
+        Order: the stream's. Bound: all results.
+        Cancel safety: a `collect()` ended by a cancellation returns its results to the stream: the next pull gets them first.
+
+        Raises:
+            MapError: Calls failed, with `errors="raise"`, after all others have ended. It has their results and the failures.
+                The errors that `items` raised are among its exceptions.
+        """
+        return self._collect() if self._calls.errors == "raise" else super().collect()
+
+    async def _collect(self) -> list[OUT]:
+        calls, found = self._calls, cast("list[OUT | _Raised]", [])
+        draining: asyncio.Future[list[Any]] | None = None
+        in_a_row = 0
+        calls.collecting += 1
+        try:
+            # The number of errors in a row is above this only if the stream raises although its source is not pulled.
+            while in_a_row <= SOURCE_ERRORS:
+                try:
+                    found.append(await anext(self))
+                    in_a_row = 0
+                except StopAsyncIteration:
+                    break
+                except Exception as error:
+                    failure = calls.failure_of(error)
+                    found.append(_Raised(error, failure))
+                    in_a_row = 0 if failure else in_a_row + 1
+                if in_a_row == SOURCE_ERRORS and draining is None:
+                    draining = asyncio.ensure_future(self.runner.drain())
+            if draining is not None:
+                found.extend(_not_called(task) for task in await draining)
+        except BaseException:
+            calls.keep(found)
+            raise
+        finally:
+            calls.collecting -= 1
+        group = _map_error(found, self.runner.name)
+        try:
+            if group is not None:
+                raise group
+            return cast("list[OUT]", found)
+        finally:
+            # The tracebacks of the errors refer to this frame.
+            del group, found
+
+
+def _map_error(found: list[Any], name: str) -> MapError | None:
+    """Return the error for what `collect()` has pulled, or None if nothing was raised."""
+    raised = [one for one in found if isinstance(one, _Raised)]
+    if not raised:
+        return None
+    results = [one for one in found if not isinstance(one, _Raised)]
+    failures = [one.failure for one in raised if one.failure is not None]
+    calls = pluralize(len(results) + len(failures), "call")
+    message = f"{len(failures)} of {calls} of {name} failed"
+    if others := len(raised) - len(failures):
+        message += f", and its items raised {pluralize(others, 'error')}"
+    return MapError(message, [one.error for one in raised], results, failures)
+
+
+class _Raised:
+    """An error among the results, with its failure if it is that of a call."""
+
+    __slots__ = ("error", "failure")
+
+    def __init__(self, error: Exception, failure: Failure | None) -> None:
+        self.error = error
+        self.failure = failure
+
+
+class _Call:
+    """The key of a task: its item, and the index of the item."""
+
+    __slots__ = ("index", "item")
+
+    def __init__(self, index: int, item: Any) -> None:
+        self.index = index
+        self.item = item
+
+    def __str__(self) -> str:
+        # Not the item, whose `repr` may take long: each asyncio task has this in its name.
+        return str(self.index)
+
+
+class _KeyedCall(_Call):
+    """The same with the key that the user's function returns."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, index: int, item: Any, key: Hashable) -> None:
+        super().__init__(index, item)
+        self.key = key
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _KeyedCall) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __str__(self) -> str:
+        return str(self.key)
+
+
+class _Tasks:
+    """Makes the task of each item."""
+
+    def __init__(
+        self,
+        fn: Callable[[Any], Any],
+        cost: Cost,
+        key: Callable[[Any], Hashable] | None,
+        thread: bool | None,
+        timeout: float | None,
+        progress: _Progress | None,
+    ) -> None:
+        self._cost = cost
+        self._key = check_callable_or_none("key", key)
+        self.progress = progress
+        self._count = 0
+        # Creating this task checks the function.
+        Task(cast("Any", fn), thread=thread is not None and check_flag("thread", thread))
+        self._fn = fn
+        self.threaded: _Threaded | None = None
+        self._thread = thread is True
+        if thread is None and not _is_async(fn):
+            self._fn = self.threaded = _Threaded(fn, timeout)
+
+    def of(self, item: Any) -> Task:
+        """Return the task of the next item."""
+        key = self._key
+        call = _Call(self._count, item) if key is None else _KeyedCall(self._count, item, key(item))
+        threaded, progress = self.threaded, self.progress
+        task = Task(
+            self._fn,
+            item,
+            key=call,
+            cost=self._cost,
+            thread=self._thread if threaded is None else not threaded.is_async,
+            on_complete=None if progress is None else progress.completed,
+            on_error=None if progress is None else progress.failed,
+        )
+        self._count += 1
+        return task
+
+    def begin(self) -> None:
+        """Note that a cycle has begun, on the running loop."""
+        if self.threaded is not None:
+            self.threaded.loop = asyncio.get_running_loop()
+        if self.progress is not None:
+            self.progress.open()
+
+    def end(self) -> None:
+        """End what belongs to a cycle."""
+        if self.threaded is not None:
+            self.threaded.cancel()
+        if self.progress is not None:
+            self.progress.close()
+
+    def restart(self) -> None:
+        """Count the items from 0."""
+        self._count = 0
+
+
+class _Threaded:
+    """A plain function that is called in threads. If it returns an awaitable, the event loop runs that.
+
+    Such a function only looks plain: `lambda url: fetch(url, client)` is one. Once it has returned an awaitable, the function is
+    called on the event loop. The threads of the calls that had begun before wait for their awaitables.
+    """
+
+    loop: asyncio.AbstractEventLoop
+
+    def __init__(self, fn: Callable[[Any], Any], timeout: float | None) -> None:
+        self.__name__ = callable_name(fn)
+        self._fn = fn
+        self._timeout = timeout
+        self.is_async = False
+        self._awaiting: set[asyncio.Task[Any] | None] = set()
+
+    def __call__(self, item: Any) -> Any:
+        result = self._fn(item)
+        if not inspect.isawaitable(result):
+            return result
+        self.is_async = True
+        if asyncio._get_running_loop() is not None:  # pyright: ignore[reportPrivateUsage]
+            # Called on the event loop, where the pool awaits the result.
+            return result
+        try:
+            return asyncio.run_coroutine_threadsafe(self._await(result), self.loop).result()
+        except concurrent.futures.CancelledError:
+            # The pool knows this one as a cancellation.
+            raise asyncio.CancelledError from None
+
+    async def _await(self, awaitable: Awaitable[Any]) -> Any:
+        task = asyncio.current_task()
+        self._awaiting.add(task)
+        try:
+            # The pool cannot cancel a thread.
+            async with asyncio.timeout(self._timeout):
+                return await awaitable
+        finally:
+            self._awaiting.discard(task)
+
+    def cancel(self) -> None:
+        """Cancel the awaitables, so that no thread waits for one any more."""
+        for task in self._awaiting:
+            if task is not None:
+                task.cancel()
+
+
+class _Progress:
+    """Counts the calls that have ended, and reports them."""
+
+    def __init__(
+        self, report: Callable[[int, int | None], object] | None, name: str, total: int | None
+    ) -> None:
+        self._report = report
+        self._name = name
+        self._total = total
+        self._bar: Bar | None = None
+        self._done = self._failed = 0
+
+    def open(self) -> None:
+        """Begin to count, and show the bar if there is no function to call."""
+        self._done = self._failed = 0
+        if self._report is None:
+            from headrace._internal.progress_bar import open_bar
+
+            self._bar = open_bar(self._name, self._total)
+
+    def completed(self, value: object) -> None:
+        """Count a call that has returned."""
+        self._ended()
+
+    def failed(self, error: BaseException) -> None:
+        """Count a call that has failed."""
+        self._failed += 1
+        self._ended()
+
+    def _ended(self) -> None:
+        self._done += 1
+        if self._bar is not None:
+            self._bar.update(self._done, self._failed)
+        elif self._report is not None:
+            self._report(self._done, self._total)
+
+    def close(self) -> None:
+        """Close the bar. Idempotent."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def __del__(self) -> None:
+        # A bar of rich has a thread.
+        if getattr(self, "_bar", None) is not None:
+            self.close()
+
+
+class _Outcomes(Calls[OUT]):
+    """The runs behind the stream; each failed call becomes what `errors` says."""
+
+    def __init__(
+        self,
+        tasks: _Tasks,
+        items: PullObj[Any],
+        capacity: CapacitySource,
+        options: RunnerOptions,
+        errors: Errors,
+    ) -> None:
+        super().__init__(items.map(tasks.of), capacity, options)
+        self._makes = tasks
+        self.errors: Errors = errors
+        # The number of `collect()` that run, and the last failure that was raised meanwhile.
+        self.collecting = 0
+        self._raised: Failure | None = None
+        # The results of a cancelled `collect()`.
+        self._kept: deque[Any] = deque()
+
+    def keep(self, found: Sequence[Any]) -> None:
+        """Take back what was pulled, for the next pulls."""
+        self._kept.extendleft(reversed(found))
+
+    def failure_of(self, error: BaseException) -> Failure | None:
+        """Return the failure whose error a pull has just raised, or None if `items` raised it."""
+        raised, self._raised = self._raised, None
+        return raised if raised is not None and raised.error is error else None
+
+    async def result(self) -> Any:
+        """Return the next result; raise the error of the next call that failed, or that of the source."""
+        if self._kept:
+            kept = self._kept.popleft()
+            if not isinstance(kept, _Raised):
+                return kept
+            self._raise(kept.error, kept.failure)
+        while True:
+            envelope = await self._next_event()
+            if envelope.type is EnvelopeType.FINAL:
+                return envelope.value
+            if envelope.error is None:
+                # A value on the way, of an async generator.
+                continue
+            failure = self._failure(envelope)
+            if self.errors == "return":
+                return failure
+            if self.errors == "raise":
+                self._raise(failure.error, failure)
+
+    async def _next_event(self) -> TaskProgressEnvelope[Any]:
+        events = self._events
+        try:
+            return await (self._begin() if events is None else events).take()
+        except StopAsyncIteration:
+            self._makes.end()
+            raise
+
+    def _failure(self, envelope: TaskProgressEnvelope[Any]) -> Failure:
+        call = cast("_Call", envelope.key)
+        note = f"raised in {self.runner.name}: item {call.index}, {short_repr(call.item)}"
+        error = as_pull_error(cast("BaseException", envelope.error), note)
+        return Failure(call.index, call.item, error, envelope.attempt)
+
+    def _raise(self, error: BaseException, failure: Failure | None) -> NoReturn:
+        if self.collecting:
+            self._raised = failure
+        try:
+            raise error
+        finally:
+            # The traceback refers to this frame.
+            del error, failure
+
+    def _begin(self) -> EventQueue:
+        self._makes.begin()
+        return super()._begin()
+
+    async def aclose(self) -> None:
+        """Cancel the calls, wait for them, and close the source."""
+        self._makes.end()
+        await super().aclose()
+
+    def restarting(self) -> Generator[PullObj[Any], None, None]:
+        """Begin a new cycle; yield the source, which the caller restarts."""
+        yield from super().restarting()
+        self._kept.clear()
+        self._makes.restart()
+
+
+def _is_async(fn: Callable[..., Any]) -> bool:
+    """Return whether a function is known to be async, or is an object whose `__call__` is."""
+    while isinstance(fn, partial):
+        fn = fn.func
+    return any(
+        inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one)
+        for one in (fn, type(fn).__call__)
+    )
+
+
+def _as_rate(rate: object) -> Rate:
+    if isinstance(rate, str):
+        return Rate.parse(rate)
+    if not isinstance(rate, Rate):
+        raise TypeError(
+            f"rate must be a string such as '500/m', or a Rate, got {describe_value(rate)}"
+        )
+    return rate
+
+
+def _as_progress(progress: object, name: str, items: object) -> _Progress | None:
+    if progress is False or progress is None:
+        return None
+    total = len(items) if isinstance(items, Sized) else None
+    if progress is True:
+        from headrace._internal.progress_bar import check_bar
+
+        check_bar()
+        return _Progress(None, name, total)
+    if not callable(progress):
+        raise TypeError(
+            f"progress must be True, False or a function of (done, total), got {describe_value(progress)}"
+        )
+    return _Progress(progress, name, total)
+
+
+def _not_called(task: Task) -> _Raised:
+    """Return the failure of an item whose task was not called."""
+    call = cast("_Call", task.key)
+    error = ClosedError(
+        f"item {call.index} was not called: the items raised too many errors in a row"
+    )
+    return _Raised(error, Failure(call.index, call.item, error, 0))
