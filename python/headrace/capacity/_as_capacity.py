@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+_LIMITS: tuple[type, ...] = (float, AdaptiveLimit, Rate, Budget, Mapping)
+
+
 def as_capacity(parameter: str, given: object) -> CapacitySource:
     """Return a capacity as it is; for a number, a new capacity of so many slots.
 
@@ -27,7 +30,7 @@ def as_capacity(parameter: str, given: object) -> CapacitySource:
     if isinstance(given, int) and not isinstance(given, bool):
         return CapacitySource(check_int(parameter, 1, given), clock=loop_clock())
     remedy = "such as CapacitySource(20)"
-    if isinstance(given, (float, AdaptiveLimit, Rate, Budget, Mapping)):
+    if isinstance(given, _LIMITS):
         remedy = "made of this limit: CapacitySource(limit)"
     raise TypeError(
         f"{parameter} must be a CapacitySource, {remedy}, or a number of calls at once, got {describe_value(given)}"

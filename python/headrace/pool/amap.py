@@ -24,7 +24,6 @@ from headrace.errors import ClosedError
 from headrace.pool.events import EnvelopeType
 from headrace.pool.map_error import Failure, MapError
 from headrace.pool.map_pool import Calls, PullMapPoolObj, as_pull_error
-from headrace.pull.base import PullObj
 from headrace.pull.source import Source, as_pull
 from headrace.task.task import Task
 
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from headrace._internal.progress_bar import Bar
     from headrace.capacity.limits import Cost
     from headrace.pool.options import RunnerOptions
+    from headrace.pull.base import PullObj
     from headrace.task.retry import Retry
 
 OUT = TypeVar("OUT")
@@ -54,8 +54,6 @@ class PullAmapObj(PullMapPoolObj[OUT], stock=True):
     Cost: one asyncio task per item, and a few calls of Python functions.
     Cancel safety: a cancelled pull loses nothing, and the calls continue.
     """
-
-    _calls: _Outcomes[OUT]
 
     def __init__(
         self,
@@ -90,9 +88,10 @@ class PullAmapObj(PullMapPoolObj[OUT], stock=True):
             "retry": retry,
             "timeout": timeout,
         }
-        self._calls = _Outcomes(tasks, as_pull(items), capacity, options, errors)
+        self._outcomes: _Outcomes[OUT] = _Outcomes(tasks, as_pull(items), capacity, options, errors)
+        self._calls = self._outcomes
         # Not the constructor of the base, which makes its own tasks.
-        PullObj.__init__(self, AsyncIterSource(self._calls))
+        super(PullMapPoolObj, self).__init__(AsyncIterSource(self._calls))
 
     def collect(self) -> Coroutine[Any, Any, list[OUT]]:
         """Collect all results in a list. Failed calls do not end it, so that no finished work is lost.
@@ -104,10 +103,10 @@ class PullAmapObj(PullMapPoolObj[OUT], stock=True):
             MapError: Calls failed, with `errors="raise"`, after all others have ended. It has their results and the failures.
                 The errors that `items` raised are among its exceptions.
         """
-        return self._collect() if self._calls.errors == "raise" else super().collect()
+        return self._collect() if self._outcomes.errors == "raise" else super().collect()
 
     async def _collect(self) -> list[OUT]:
-        calls, found = self._calls, cast("list[OUT | _Raised]", [])
+        calls, found = self._outcomes, cast("list[OUT | _Raised]", [])
         draining: asyncio.Future[list[Any]] | None = None
         in_a_row = 0
         calls.collecting += 1

@@ -49,7 +49,13 @@ class MapError(HeadraceError, ExceptionGroup[Exception]):
         self.failures = [] if failures is None else failures
         return self
 
-    def __init__(self, message: str, errors: Sequence[Exception], *_: object) -> None:
+    def __init__(
+        self,
+        message: str,
+        errors: Sequence[Exception],
+        results: list[Any] | None = None,
+        failures: list[Failure] | None = None,
+    ) -> None:
         # The arguments of a group are these two: it is unpickled with them, and with its attributes.
         super().__init__(message, errors)
 
