@@ -252,7 +252,10 @@ def test_record_without_group_field_fails(tmp_path: Path, files: Files) -> None:
     [
         (["--group-limit", "2"], "--group-limit needs --group-by"),
         (["--group-window", "2"], "--group-window needs --group-by"),
-        (["--group-by", "f", "--text"], "--group-by needs JSON records, got 'f' with --text"),
+        (
+            ["--group-by", "f", "--text"],
+            "--group-by needs records with fields, got 'f' with plain lines",
+        ),
         (
             ["--group-by", "f", "--group-limit", "0"],
             "argument --group-limit: must be a whole number of at least 1, got '0'",

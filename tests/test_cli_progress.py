@@ -59,19 +59,19 @@ def test_terminal_without_rich_shows_plain_lines(monkeypatch: pytest.MonkeyPatch
 def test_throughput_is_that_of_the_last_seconds() -> None:
     now = 0.0
     pace = Throughput(span=10, clock=lambda: now)
-    tally = Tally(total_bytes=1000)
+    tally = Tally(total_size=1000)
     assert pace.measure(tally) == (0.0, None)
     for now in range(1, 21):
-        tally.done, tally.settled_bytes = now, now * 10
+        tally.done, tally.settled_size = now, now * 10
         assert pace.measure(tally) == (1.0, 100 - now)
     # Ten times faster: after the span, the slow period has no effect.
     paces: list[tuple[float, float | None]] = []
     while now < 30:
         now += 1
-        tally.done, tally.settled_bytes = tally.done + 10, tally.settled_bytes + 50
+        tally.done, tally.settled_size = tally.done + 10, tally.settled_size + 50
         paces.append(pace.measure(tally))
     assert paces[-1] == (10.0, 300 / 50)
-    tally.total_bytes = None
+    tally.total_size = None
     assert pace.measure(tally)[1] is None
 
 

@@ -280,7 +280,7 @@ def test_record_without_valid_tokens_fails(tmp_path: Path, files: Files) -> None
         (["--group-by", "f", "--weight", "a"], "argument --weight: must be VALUE=WEIGHT"),
         (
             ["--tokens", "n", "--token-rate", "5/s", "--text"],
-            "--tokens needs JSON records, got 'n' with --text",
+            "--tokens needs records with fields, got 'n' with plain lines",
         ),
         (["--retries", "9999999999"], "argument --retries: must be a whole number from 0 to"),
     ],

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from headrace.cli.records import CHUNK, RecordReader
+from headrace.cli.file_format import FileFormat
+from headrace.cli.lines import CHUNK
+from headrace.cli.records import RecordReader
 from tests.command import Files, assert_one_line_error, results, run, run_and_measure
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 
 async def read(path: Path, most: int, *, text: bool = True) -> tuple[list[str], str | None]:
-    with RecordReader(str(path), text=text, max_size=most) as reader:
+    with RecordReader(str(path), FileFormat("text" if text else "jsonl"), most) as reader:
         found = [record.text async for record in reader.records()]
         return found, None if reader.problem is None else str(reader.problem)
 

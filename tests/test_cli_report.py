@@ -20,9 +20,9 @@ from headrace.cli.format import (
     shorten,
 )
 from headrace.cli.output import Output
+from headrace.cli.record import Json, Record
 from headrace.cli.record_error import RecordError
 from headrace.cli.record_task import RecordTask
-from headrace.cli.records import Record
 from headrace.cli.report.collector import Collector
 from headrace.cli.report.ddsketch import (
     BUCKETS,
@@ -319,7 +319,7 @@ async def test_collector_samples_changing_levels(tmp_path: Path) -> None:
         level = 3.0
         now = loop.time()
         record_task = RecordTask(
-            Record(7, 1, "the text", 2), 0, now, first=now, started=now, attempts=1
+            Record(7, 1, "the text", 2, Json()), 0, now, first=now, started=now, attempts=1
         )
         await asyncio.sleep(100)
         record_task.ended = loop.time()

@@ -8,10 +8,11 @@
 | `load_function` | the function named by `MODULE:FUNCTION` |
 | `map` | `headrace map`: one function, every record, under a limit |
 | `groups`, `inflight` | records in groups with their own limits; a bound on records in flight |
-| `records` | lazy reading of records |
+| `records`, `record`, `record_batches`, `lines`, `json_array`, `columnar` | lazy reading of records, in each format |
+| `file_format`, `compression`, `optional` | formats by suffix, and the packages that they need |
 | `record_task`, `record_runner`, `record_error` | a record in progress, its pool task, its error |
 | `run_options` | limits, cost and retry options |
-| `output`, `replacement` | files that appear whole or not at all |
+| `output`, `replacement`, `conversion` | files that appear whole or not at all, in each format |
 | `progress`, `stderr` | progress display and messages |
 | `report` | HTML page about a run |
 | `errors` | errors that end the command with exit code 2 |

@@ -21,6 +21,7 @@ from headrace.cli.arguments import (
     parse_weight,
 )
 from headrace.cli.errors import CommandError, UsageError
+from headrace.cli.file_format import FileFormat, parse_format
 from headrace.cli.load_function import load_function
 from headrace.cli.map import MapOptions, run
 from headrace.cli.output import is_stream, write_error
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 examples:
-  headrace map app:fetch --input urls.txt --text --output pages.jsonl --limit 20
+  headrace map app:fetch --input urls.txt --output pages.jsonl --limit 20
   producer | headrace map app:parse --input - --output - --limit 8 | consumer
 
 The output appears whole or not at all. A failed record has no line in it. The
@@ -74,6 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _map(options: argparse.Namespace) -> int:
     function = load_function(options.function)
+    # An option that names the format means its lines as they are.
+    find_failed = options.input_format is None
+    _choose_formats(options)
     _check_files(options)
     ordered = not options.unordered
     _check_fields(options)
@@ -106,13 +110,59 @@ def _map(options: argparse.Namespace) -> int:
             group_limit=options.group_limit or most,
             group_window=group_window,
             weights=_weights(options.weight),
-            text=options.text,
+            input_format=options.input_format,
+            find_failed=find_failed,
+            output_format=options.output_format,
+            errors_format=_errors_format(options.errors),
             ordered=ordered,
             window=window,
             max_record=options.max_record,
             every=options.every,
         )
     )
+
+
+def _choose_formats(options: argparse.Namespace) -> None:
+    """Choose the formats by option or by suffix, and refuse those that a file cannot have."""
+    if options.text:
+        if options.input_format is not None:
+            raise UsageError("--text and --input-format must not both be given")
+        compression = FileFormat.of(options.input).compression
+        options.input_format = FileFormat("text", compression, is_named=True)
+    is_named = options.output_format is not None
+    options.input_format = _choose_format("--input", options.input, options.input_format)
+    options.output_format = _choose_format("--output", options.output, options.output_format)
+    if not options.output_format.is_converted:
+        return
+    if options.output == "-" or _is_stream(options.output):
+        named = (
+            f"--output-format {options.output_format}"
+            if is_named
+            else f"--output {options.output!r}"
+        )
+        raise UsageError(
+            f"{named} needs a file, because the format is made of all results; "
+            "for a pipe or a device add --output-format jsonl or text"
+        )
+
+
+def _choose_format(option: str, path: str, named: FileFormat | None) -> FileFormat:
+    chosen = named or FileFormat.of(path)
+    if chosen.is_columnar and chosen.compression is not None:
+        raise UsageError(
+            f"{option}: {chosen.kind} compresses its own columns, so the file must not be "
+            f"{chosen.compression} too, got {path!r}"
+        )
+    return chosen
+
+
+def _errors_format(path: str | None) -> FileFormat:
+    chosen = FileFormat.of(path or "")
+    if chosen.kind not in {"jsonl", "text"} or (chosen.compression and path and _is_stream(path)):
+        raise UsageError(
+            f"--errors writes JSON lines, which can be the input of another run; name it .jsonl, got {path!r}"
+        )
+    return FileFormat("jsonl", chosen.compression)
 
 
 def _check_fields(options: argparse.Namespace) -> None:
@@ -128,8 +178,11 @@ def _check_fields(options: argparse.Namespace) -> None:
         if value is not None and other is None:
             raise UsageError(f"{option} needs {needed}")
     for option, field in (("--group-by", options.group_by), ("--tokens", options.tokens)):
-        if field is not None and options.text:
-            raise UsageError(f"{option} needs JSON records, got {field!r} with --text")
+        if field is not None and options.input_format.kind == "text":
+            raise UsageError(
+                f"{option} needs records with fields, got {field!r} with plain lines; "
+                "--input-format names another format"
+            )
 
 
 def _weights(pairs: list[tuple[str, float]]) -> dict[str, float]:
@@ -219,13 +272,14 @@ def _parser() -> argparse.ArgumentParser:
         "--input",
         required=True,
         metavar="FILE",
-        help="read JSON lines from FILE; - is standard input",
+        help="read records from FILE; - is standard input. The suffix names the format: .jsonl .json .csv .tsv .txt "
+        ".parquet .arrow, also with .gz or .zst; any other has JSON lines",
     )
     records.add_argument(
         "--output",
         required=True,
         metavar="FILE",
-        help="write each result as a line of JSON to FILE; - is standard output",
+        help="write the results to FILE, in the format of its suffix; - is standard output",
     )
     records.add_argument(
         "--force",
@@ -233,12 +287,20 @@ def _parser() -> argparse.ArgumentParser:
         help="let --output or --errors replace the input, at the end of the run",
     )
     records.add_argument("--text", action="store_true", help="read plain lines instead of JSON")
+    for which in ("input", "output"):
+        records.add_argument(
+            f"--{which}-format",
+            type=parse_format,
+            metavar="FORMAT",
+            help=f"the format of the {which} if its suffix does not name it: jsonl, json (an array), csv, tsv, text, "
+            "parquet or arrow, also with .gz or .zst, such as csv.gz",
+        )
     records.add_argument(
         "--max-record",
         type=parse_size,
         default=64 << 20,
         metavar="SIZE",
-        help="the longest line allowed in the input, in bytes or with suffix K, M or G; a longer one is bad input "
+        help="the longest record allowed in the input, in bytes or with suffix K, M or G; a longer one is bad input "
         "(default: 64M)",
     )
     order = records.add_mutually_exclusive_group()

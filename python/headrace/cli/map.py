@@ -45,6 +45,7 @@ from headrace.pull.source import SourceIterObj
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
+    from headrace.cli.file_format import FileFormat
     from headrace.cli.run_options import RunOptions
     from headrace.task.task import Task
 
@@ -73,7 +74,11 @@ class MapOptions:
     group_window: int
     weights: Mapping[str, float]
     """The weights of groups by name; the default is 1."""
-    text: bool
+    input_format: FileFormat
+    find_failed: bool
+    """Whether a file of failed records of an earlier run is recognised as input."""
+    output_format: FileFormat
+    errors_format: FileFormat
     ordered: bool
     window: int
     max_record: int
@@ -89,10 +94,19 @@ def run(options: MapOptions) -> int:
     """
     with signals.deferred(), ExitStack() as stack:
         reader = stack.enter_context(
-            RecordReader(options.input, text=options.text, max_size=options.max_record)
+            RecordReader(
+                options.input,
+                options.input_format,
+                options.max_record,
+                find_failed=options.find_failed,
+            )
         )
-        output = stack.enter_context(Output(options.output))
-        errors = stack.enter_context(Output(options.errors)) if options.errors else None
+        output = stack.enter_context(Output(options.output, options.output_format))
+        errors = (
+            stack.enter_context(Output(options.errors, options.errors_format))
+            if options.errors
+            else None
+        )
         report = stack.enter_context(Output(options.report)) if options.report else None
         for opened in (output, errors, report):
             if opened is not None:
@@ -117,7 +131,7 @@ class _Map:
         self._output = output
         self._errors = errors
         self._report = report
-        self._tally = Tally(total_bytes=reader.size)
+        self._tally = Tally(total_size=reader.size)
         self._display = choose_display(options.every)
         self._started = time.monotonic()
         self._started_at = datetime.now().astimezone()
@@ -139,7 +153,7 @@ class _Map:
         self._results: dict[int, bytes | None] = {}
         self._next_index = 0
         self._in_flight = InFlight(options.window)
-        self._runner = RecordRunner(options.function, reader, self)
+        self._runner = RecordRunner(options.function, self)
         self._groups = None
         if options.group_by is not None:
             self._groups = Groups(
@@ -263,7 +277,7 @@ class _Map:
     ) -> None:
         """Record the outcome of a record, and write each result that is now next in order."""
         record = self._unsettled.pop(record_task.index).record
-        self._tally.settled_bytes += record.size
+        self._tally.settled_size += record.size
         self._tally.retried += max(0, record_task.attempts - 1)
         failure = None if error is None else RecordError.of(error)
         if failure is None:
@@ -273,9 +287,7 @@ class _Map:
             if len(self._failures) < MAX_LISTED:
                 self._failures.append(f"record {record.number} failed: {failure}")
             if self._errors is not None:
-                self._write(
-                    encode_error_line(record_task, failure, text=self._options.text), self._errors
-                )
+                self._write(encode_error_line(record_task, failure), self._errors)
         if self._collector is not None:
             self._collector.add_record(record_task, failure)
         if not self._options.ordered:

@@ -4,6 +4,8 @@ Lines are written to a temporary file in the same directory, which replaces the 
 run stops early, the output is unchanged, and the finished lines become `OUTPUT.partial` (`OUTPUT.partial.2` if an
 earlier run left one). A pipe, a device or standard output is written to directly, line by line.
 
+For a format other than lines, the temporary file is converted at the end, to a second one that replaces the output.
+
 Lines are not buffered: a process that is killed leaves all finished lines in the temporary file.
 """
 
@@ -17,7 +19,9 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headrace.cli.conversion import check_packages, convert
 from headrace.cli.errors import CommandError
+from headrace.cli.file_format import FileFormat
 from headrace.cli.replacement import Leftover, Replacement, find_leftovers, write_all
 from headrace.cli.signals import interruptible
 
@@ -39,20 +43,30 @@ def encode_line(value: object) -> bytes:
         return json.dumps(value, allow_nan=False).encode() + b"\n"
 
 
+LINES = FileFormat()
+"""JSON lines."""
+
+
 class Output:
     """A file that appears whole or not at all, or a stream (`-`, a pipe, a device).
 
     Use it as a context manager. Leaving the block without `commit()` keeps the written lines as `partial`.
 
+    Args:
+        path: the file.
+        file_format: the format of the published file. A stream has lines only.
+
     Raises:
-        CommandError: the file cannot be opened or, later, written.
+        CommandError: the file cannot be opened or, later, written; or a package for its format is not installed.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, file_format: FileFormat = LINES) -> None:
         self.lines: int = 0
         self.partial: Path | None = None
         """The file with the lines of a run that stopped early."""
         self._name = "standard output" if path == "-" else path
+        self._format = file_format
+        check_packages(file_format, self._name)
         self._is_closed = False
         # Exactly one of the two is set.
         self._replacement: Replacement | None = None
@@ -86,7 +100,9 @@ class Output:
         return [] if self._replacement is None else find_leftovers(self._target)
 
     def write(self, line: bytes) -> None:
-        """Add a whole line."""
+        """Add a whole line of JSON."""
+        if self._format.kind == "text":
+            line = _as_text(line)
         try:
             if self._replacement is not None:
                 self._replacement.write(line)
@@ -100,6 +116,8 @@ class Output:
         """Publish the whole output under its name."""
         try:
             if self._replacement is not None:
+                if self._format.is_converted:
+                    self._replacement = self._convert(self._replacement)
                 self._replacement.publish()
             elif self._stream is not None:
                 self._stream.close()
@@ -110,6 +128,20 @@ class Output:
         self._is_closed = True
         if self._replacement is not None:
             self._replacement.close()
+
+    def _convert(self, lines: Replacement) -> Replacement:
+        """Convert the lines. If that fails, they are as before."""
+        converted = Replacement(self._target)
+        try:
+            with lines.open() as source, converted.open() as file:
+                convert(source, file, self._format, self._name)
+        except BaseException:
+            with converted, suppress(OSError):
+                converted.discard()
+            raise
+        with lines:
+            lines.discard()
+        return converted
 
     def keep(self) -> None:
         """Leave the output unchanged and move the lines so far, if any, to `partial`. Does nothing once closed."""
@@ -143,6 +175,14 @@ class Output:
 
     def _write_error(self, error: OSError) -> CommandError:
         return write_error(self._name, error)
+
+
+def _as_text(line: bytes) -> bytes:
+    """Return a result as plain text: text as it is, anything else as JSON."""
+    if not line.startswith(b'"'):
+        return line
+    text: str = json.loads(line)
+    return text.encode(errors="backslashreplace") + b"\n"
 
 
 def is_stream(path: str) -> bool:

@@ -2,7 +2,7 @@
 
 On a terminal with `rich` installed it is a bar, otherwise a plain line every few seconds. Both show the records that
 are done, running, waiting and failed, the throughput, and the time left. The time left is estimated from the bytes of
-the input, because the number of records is unknown until the end.
+the input, because the number of records is usually unknown until the end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Tally:
     """Counts of records by state."""
 
-    total_bytes: int | None = None
+    total_size: float | None = None
     """The size of the input; None if unknown."""
     read: int = 0
     running: int = 0
@@ -34,7 +34,7 @@ class Tally:
     failed: int = 0
     retried: int = 0
     """Retries of the records that are done or failed."""
-    settled_bytes: int = 0
+    settled_size: float = 0
     """The size of the records that are done or failed."""
 
     @property
@@ -49,12 +49,12 @@ class Throughput:
     def __init__(self, span: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._span = span
         self._clock = clock
-        self._history: deque[tuple[float, int, int]] = deque([(clock(), 0, 0)])
+        self._history: deque[tuple[float, int, float]] = deque([(clock(), 0, 0)])
 
     def measure(self, tally: Tally) -> tuple[float, float | None]:
         """Return the records settled per second, and the seconds left if they can be estimated."""
         now = self._clock()
-        self._history.append((now, tally.settled, tally.settled_bytes))
+        self._history.append((now, tally.settled, tally.settled_size))
         # Keep one entry that is at least `span` old.
         while len(self._history) > 2 and self._history[1][0] <= now - self._span:
             self._history.popleft()
@@ -62,10 +62,10 @@ class Throughput:
         if now <= then:
             return 0.0, None
         rate = (tally.settled - settled) / (now - then)
-        speed = (tally.settled_bytes - size) / (now - then)
-        if tally.total_bytes is None or not speed:
+        speed = (tally.settled_size - size) / (now - then)
+        if tally.total_size is None or not speed:
             return rate, None
-        return rate, max(0, tally.total_bytes - tally.settled_bytes) / speed
+        return rate, max(0, tally.total_size - tally.settled_size) / speed
 
 
 class Display(Protocol):
@@ -107,8 +107,8 @@ class TextDisplay:
             return
         parts = [f"{tally.done:,} done", f"{tally.failed:,} failed", f"{tally.running:,} running"]
         parts += [f"{tally.waiting:,} waiting", f"{rate:,.1f}/s"]
-        if tally.total_bytes:
-            parts.append(f"{tally.settled_bytes / tally.total_bytes:.0%}")
+        if tally.total_size:
+            parts.append(f"{tally.settled_size / tally.total_size:.0%}")
         if left is not None:
             parts.append(f"{format_clock(left)} left")
         print("headrace map:", ", ".join(parts), file=self._file, flush=True)
@@ -151,7 +151,7 @@ class BarDisplay:
         )
         # Without a total, `rich` shows a moving bar.
         self._progress.update(
-            self._task, total=tally.total_bytes, completed=tally.settled_bytes, counts=counts
+            self._task, total=tally.total_size, completed=tally.settled_size, counts=counts
         )
         self._progress.refresh()
 

@@ -5,7 +5,6 @@ Used by `map`, `record_runner` and the report.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,7 +58,7 @@ class RecordError:
         return f"{self.kind}{': ' if text else ''}{text}{where}"
 
 
-def encode_error_line(record_task: RecordTask, error: RecordError, *, text: bool) -> bytes:
+def encode_error_line(record_task: RecordTask, error: RecordError) -> bytes:
     """Encode the line of a failed record in the file of errors: the error, and the record as in the input."""
     fields = {
         "record": record_task.record.number,
@@ -69,7 +68,6 @@ def encode_error_line(record_task: RecordTask, error: RecordError, *, text: bool
         "attempts": record_task.attempts,
         "seconds": round(record_task.ended - record_task.started, 6),
     }
-    record = record_task.record.text
-    # A record in JSON is copied exactly: the function may have changed the value, and parsing loses digits.
-    value = json.dumps(record, ensure_ascii=False) if text else record.strip()
+    # The last field: `record_batches` finds it again.
+    value = record_task.record.json
     return encode_line(fields).removesuffix(b"}\n") + f', "input": {value}}}\n'.encode()

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from headrace.cli.record_task import RecordTask
-    from headrace.cli.records import RecordReader
 
 
 class RecordListener(Protocol):
@@ -39,11 +38,8 @@ class RecordRunner:
     An async function runs on the event loop, any other in a thread. The result is encoded as JSON in the same place.
     """
 
-    def __init__(
-        self, function: Callable[[Any], Any], reader: RecordReader, listener: RecordListener
-    ) -> None:
+    def __init__(self, function: Callable[[Any], Any], listener: RecordListener) -> None:
         self._function = function
-        self._reader = reader
         self._listener = listener
         self._is_async = is_async(function)
 
@@ -79,7 +75,7 @@ class RecordRunner:
     def _value(self, record_task: RecordTask) -> Any:
         """Return the argument of the function, parsed again for a retry: an earlier attempt may have changed it."""
         record = record_task.record
-        return record.value if record_task.attempts == 1 else self._reader.parse(record.text)
+        return record.value if record_task.attempts == 1 else record.copy_value()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from headrace.cli.records import Record
+    from headrace.cli.record import Record
 
 
 @dataclass(slots=True)

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Self
+    from typing import BinaryIO, Self
 
 COPY_CHUNK = 1 << 20
 """The bytes copied in one step."""
@@ -74,6 +74,12 @@ class Replacement:
             os.lseek(self._file.fileno(), self._size, os.SEEK_SET)
             raise
         self._size += len(data)
+
+    def open(self) -> BinaryIO:
+        """Open the file itself at its start, to read or to write all of it. `write()` appends no more after this."""
+        file = os.fdopen(os.dup(self._file.fileno()), "r+b")
+        file.seek(0)
+        return file
 
     def publish(self) -> None:
         """Replace the target. When this returns, the change is on disk."""
