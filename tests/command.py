@@ -342,6 +342,17 @@ def run(
     )
 
 
+def run_words(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the command with exactly these words."""
+    return subprocess.run(
+        [sys.executable, "-m", "headrace", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @contextmanager
 def running(
     folder: Path, function: str, *options: str, **more: Any

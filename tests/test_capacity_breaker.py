@@ -8,6 +8,7 @@ import math
 import random
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -322,6 +323,10 @@ async def test_law_8_cancelled_probe_frees_its_place() -> None:
     assert await cancel_everywhere(case) > 0
 
 
+def holds(capacity: CapacitySource, slots: int) -> bool:
+    return capacity.held == slots
+
+
 @pytest.mark.virtual
 async def test_cancelled_tasks_of_a_pool_have_no_outcome() -> None:
     capacity = broken(Breaker(1, open_for=1))
@@ -333,7 +338,7 @@ async def test_cancelled_tasks_of_a_pool_have_no_outcome() -> None:
         runner = HierarchicalTaskPoolRunner(SourceIterObj([forever] * 30), capacity)
         async with runner.run_tasks():
             most = 10 if state_of(capacity) == "closed" else 1
-            await until(lambda most=most: capacity.held == most)
+            await until(partial(holds, capacity, most))
             # Leaving the block cancels them.
         if state_of(capacity) == "closed":
             await report(capacity, ConnectionError())

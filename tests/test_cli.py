@@ -253,7 +253,10 @@ def test_error_with_failing_str_is_a_failure(tmp_path: Path, files: Files) -> No
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"function": "work"}, "the function must be given as MODULE:FUNCTION, got 'work'"),
+        (
+            {"function": "work"},
+            "the function must be given as MODULE:FUNCTION or FILE.py:FUNCTION, got 'work'",
+        ),
         (
             {"function": "no_such_module:f"},
             "cannot import 'no_such_module': ModuleNotFoundError: No module",

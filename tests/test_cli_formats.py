@@ -298,9 +298,9 @@ def test_array_of_large_elements_is_read_in_linear_time(monkeypatch: pytest.Monk
     parsed: list[int] = []
 
     class Counting(json.JSONDecoder):
-        def raw_decode(self, text: str, at: int = 0) -> Any:
-            parsed.append(len(text) - at)
-            return super().raw_decode(text, at)
+        def raw_decode(self, s: str, idx: int = 0) -> tuple[Any, int]:
+            parsed.append(len(s) - idx)
+            return super().raw_decode(s, idx)
 
     monkeypatch.setattr(json, "JSONDecoder", Counting)
     monkeypatch.setattr(lines, "CHUNK", 1000)

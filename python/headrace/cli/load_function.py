@@ -1,45 +1,58 @@
-"""Loading of the function named by `MODULE:FUNCTION`. `main` calls it before any file is opened."""
+"""Loading of the function named by `MODULE:FUNCTION` or `FILE.py:FUNCTION`. `main` calls it before any file is opened."""
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib
+import importlib.util
 import inspect
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.cli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
 
 def load_function(spec: str) -> Callable[[Any], Any]:
-    """Import the function named by `spec`, `package.module:function` or `module:Class.method`.
+    """Import the function named by `spec`: `package.module:function`, `path/to/file.py:function` or `module:Class.method`.
 
-    The current directory is searched first, as for `python -m`.
+    The current directory is searched first, as for `python -m`; for a file, its directory, as for `python file.py`.
 
     Raises:
-        UsageError: the module cannot be imported, has no such function, or the function is a generator.
+        UsageError: the module cannot be imported or has no such function, or the function cannot be called with a record.
     """
-    module_name, colon, path = spec.partition(":")
+    module_name, colon, path = spec.rpartition(":")
     if not (module_name and colon and path):
-        raise UsageError(f"the function must be given as MODULE:FUNCTION, got {spec!r}")
-    here = os.getcwd()  # noqa: PTH109 - sys.path holds strings
-    if here not in sys.path:
-        sys.path.insert(0, here)
+        raise UsageError(
+            f"the function must be given as MODULE:FUNCTION or FILE.py:FUNCTION, got {spec!r}"
+        )
+    is_file = module_name.endswith(".py")
     try:
-        target: Any = importlib.import_module(module_name)
+        target: Any = _import_file(module_name) if is_file else _import_module(module_name)
     # The import of a module may raise any error, `SystemExit` included.
+    except UsageError as error:
+        raise UsageError(f"cannot import {module_name!r}: {error}") from None
     except (Exception, SystemExit) as error:
-        raise UsageError(f"cannot import {module_name!r}: {_in_one_line(error)}") from error
+        hint = ""
+        if is_file and "attempted relative import" in str(error):
+            hint = "; a module of a package is named package.module:function"
+        if not is_file and "/" in module_name:
+            hint = "; a file is named with its suffix, as in path/to/file.py:function"
+        raise UsageError(f"cannot import {module_name!r}: {_in_one_line(error)}{hint}") from error
     for done, name in enumerate(names := path.split(".")):
         try:
             target = getattr(target, name)
         except AttributeError as error:
             where = ".".join([module_name, *names[:done]])
-            raise UsageError(f"{where!r} has no attribute {name!r}") from error
+            close = difflib.get_close_matches(name, dir(target), 1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise UsageError(f"{where!r} has no attribute {name!r}{hint}") from error
     if not callable(target):
         raise UsageError(f"{spec} is not callable; its type is {type(target).__name__}")
     if _matches(target, inspect.isgeneratorfunction) or _matches(
@@ -49,7 +62,55 @@ def load_function(spec: str) -> Callable[[Any], Any]:
             f"{spec} is a generator function; it must be a function that returns one result for each record"
         )
     function: Callable[[Any], Any] = target
+    _check_signature(spec, function)
     return function
+
+
+def _search(folder: str) -> None:
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+
+
+def _import_module(name: str) -> ModuleType:
+    _search(os.getcwd())  # noqa: PTH109 - sys.path holds strings
+    return importlib.import_module(name)
+
+
+def _import_file(path: str) -> ModuleType:
+    """Import a file under its own name, so that what it defines can be pickled."""
+    file = Path(path).absolute()
+    if not file.is_file():
+        raise UsageError("not a file" if file.exists() else "no such file")
+    _search(str(file.parent))
+    name = file.stem
+    specification = importlib.util.spec_from_file_location(name, file)
+    if specification is None or specification.loader is None:
+        raise ImportError(f"no loader for {file}")
+    module = importlib.util.module_from_spec(specification)
+    # A module of the same name stays imported for its other users.
+    sys.modules.setdefault(name, module)
+    specification.loader.exec_module(module)
+    return module
+
+
+def _check_signature(spec: str, function: Callable[[Any], Any]) -> None:
+    """Refuse a function that cannot be called with one positional argument."""
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError):
+        return  # a built-in function may have no signature
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        if "." in spec.rpartition(":")[2] and "self" in signature.parameters:
+            remedy = "name a function, a static method or a method of an instance"
+        elif not signature.parameters:
+            remedy = "give it a parameter for the record"
+        else:
+            remedy = "give other parameters a default value, or wrap it in a function of the record"
+        raise UsageError(
+            f"{spec}{signature} cannot be called with one argument, the record: {error}; {remedy}"
+        ) from error
 
 
 def is_async(function: Callable[[Any], Any]) -> bool:

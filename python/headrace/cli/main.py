@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 examples:
+  headrace map fetch.py:fetch --input urls.csv --limit 20 --first 3
   headrace map app:fetch --input urls.txt --output pages.jsonl --limit 20
   producer | headrace map app:parse --input - --output - --limit 8 | consumer
 
@@ -75,6 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _map(options: argparse.Namespace) -> int:
     function = load_function(options.function)
+    if options.first is not None:
+        # A trial writes no file, so that it can be given in front of the options of the whole run.
+        options.output, options.errors, options.report = "-", None, None
+        if options.output_format is None or options.output_format.is_converted:
+            options.output_format = FileFormat("jsonl", is_named=True)
+    elif options.output is None:
+        raise UsageError("--output is required, except with --first")
     # An option that names the format means its lines as they are.
     find_failed = options.input_format is None
     _choose_formats(options)
@@ -114,6 +122,7 @@ def _map(options: argparse.Namespace) -> int:
             find_failed=find_failed,
             output_format=options.output_format,
             errors_format=_errors_format(options.errors),
+            first=options.first,
             ordered=ordered,
             window=window,
             max_record=options.max_record,
@@ -264,8 +273,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     job.add_argument(
         "function",
-        metavar="MODULE:FUNCTION",
-        help="the function to call; an async function runs on the event loop, any other in threads",
+        metavar="FUNCTION",
+        help="the function to call, as MODULE:FUNCTION or FILE.py:FUNCTION; an async function runs on the event loop, "
+        "any other in threads",
     )
     records = job.add_argument_group("input and output")
     records.add_argument(
@@ -277,9 +287,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     records.add_argument(
         "--output",
-        required=True,
         metavar="FILE",
         help="write the results to FILE, in the format of its suffix; - is standard output",
+    )
+    records.add_argument(
+        "--first",
+        type=parse_count,
+        metavar="N",
+        help="try the first N records, and print their results instead of writing any file",
     )
     records.add_argument(
         "--force",

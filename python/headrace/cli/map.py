@@ -79,6 +79,8 @@ class MapOptions:
     """Whether a file of failed records of an earlier run is recognised as input."""
     output_format: FileFormat
     errors_format: FileFormat
+    first: int | None
+    """The number of records to try and print; None for all records."""
     ordered: bool
     window: int
     max_record: int
@@ -131,7 +133,7 @@ class _Map:
         self._output = output
         self._errors = errors
         self._report = report
-        self._tally = Tally(total_size=reader.size)
+        self._tally = Tally(total_size=None if options.first else reader.size)
         self._display = choose_display(options.every)
         self._started = time.monotonic()
         self._started_at = datetime.now().astimezone()
@@ -238,16 +240,17 @@ class _Map:
             record_task = self._unsettled[index] = RecordTask(record, index, time.monotonic())
             self._last_read = record.number
             index += 1
+            is_last = index == self._options.first
             try:
                 record_task.tokens = self._run_options.count_tokens(record.value)
                 group = "" if field is None else group_name(record.value, field)
             except ValueError as error:
                 self.fail(record_task, error)
-                continue
-            yield (
-                group,
-                self._runner.make_task(record_task, self._run_options.cost(record_task.tokens)),
-            )
+            else:
+                cost = self._run_options.cost(record_task.tokens)
+                yield group, self._runner.make_task(record_task, cost)
+            if is_last:
+                return
 
     # The methods of `RecordListener`, called by the runner.
 
@@ -361,6 +364,8 @@ class _Map:
             return 2, f"stopped: {error}", f"{error}{self._keep_results()}"
         seconds = time.monotonic() - self._started
         message = f"{tally.done:,} done, {tally.failed:,} failed, in {seconds:.1f} s"
+        if self._options.first is not None:
+            message += "; no file was written (--first)"
         if tally.failed:
             return 1, f"finished; {tally.failed:,} failed", message
         return 0, "finished", message

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headrace.cli.lines import Lines
 from headrace.cli.record import Json, PlainText, Record, Row
@@ -90,10 +90,11 @@ def _is_failed_record(source: str) -> bool:
     if not source.startswith('{"record": '):
         return False
     try:
-        value = json.loads(source)
+        # The quick check above leaves only objects.
+        value: dict[str, Any] = json.loads(source)
     except (ValueError, RecursionError):
         return False
-    return isinstance(value, dict) and tuple(value) == FAILED_FIELDS
+    return tuple(value) == FAILED_FIELDS
 
 
 def _failed_record(source: str) -> tuple[int, str]:
@@ -126,7 +127,8 @@ def read_table(file: BinaryIO, max_size: int, delimiter: str) -> Iterator[list[R
         rows = csv.reader(
             chain([first] if first else [], decoded), delimiter=delimiter, strict=True
         )
-        columns = next((row for row in rows if row), [])
+        no_columns: list[str] = []
+        columns = next((row for row in rows if row), no_columns)
         _check_columns(columns)
         kind = Row(columns)
         while True:

@@ -121,9 +121,10 @@ class RecordReader:
     async def records(self) -> AsyncIterator[Record]:
         """Yield the records in order. An invalid one sets `problem` and ends the iteration."""
         before = 0
+        no_records: list[Record] = []
         while True:
             try:
-                batch = await _in_daemon_thread(lambda: next(self._batches, []))
+                batch = await _in_daemon_thread(lambda: next(self._batches, no_records))
             except OSError as error:
                 self.problem = self._read_error(error)
                 return
