@@ -323,7 +323,7 @@ async def test_law_8_cancelled_probe_frees_its_place() -> None:
     assert await cancel_everywhere(case) > 0
 
 
-def holds(capacity: CapacitySource, slots: int) -> bool:
+def holds(capacity: CapacitySource, slots: int) -> object:
     return capacity.held == slots
 
 
