@@ -8,6 +8,7 @@ from headrace import (
     SKIP,
     AdaptiveLimit,
     AsyncIteratorCombiner,
+    Breaker,
     Budget,
     CapacitySource,
     DependencyGraph,
@@ -146,6 +147,10 @@ ROWS: dict[str, tuple[Callable[[], Any], str]] = {
     "AdaptiveLimit": (
         lambda: AdaptiveLimit(10, 1, 100),
         "AdaptiveLimit(start=10, minimum=1, maximum=100)",
+    ),
+    "Breaker": (
+        lambda: Breaker(3),
+        "Breaker(failures=3, minimum=20, window=30.0, open_for=30.0, probes=1)",
     ),
     "Budget": (lambda: Budget(5), "Budget(amount=5)"),
     "CapacitySource": (capacity, "<CapacitySource 'fetches': 0 of 3 slots, open>"),
@@ -372,6 +377,7 @@ ROWS: dict[str, tuple[Callable[[], Any], str]] = {
 
 # Dataclasses and exceptions that show all of their values, and classes that users do not create.
 PLAIN = {
+    "BreakerState",
     "CapacitySnapshot",
     "Cooldown",
     "DependencyNode",

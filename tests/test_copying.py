@@ -21,6 +21,8 @@ from headrace import (
     SKIP,
     AdaptiveLimit,
     AsyncIteratorCombiner,
+    Breaker,
+    BreakerState,
     BrokenError,
     Budget,
     BudgetExhausted,
@@ -204,6 +206,8 @@ VALUES: dict[type, Value] = {
     IteratorResult: Value(lambda: IteratorResult([1], True)),
     PoolSnapshot: Value(snapshot),
     NodeUse: Value(lambda: snapshot().capacity[0]),
+    Breaker: Value(lambda: Breaker(3)),
+    BreakerState: Value(lambda: BreakerState("open", 1.5, 2.5, 0, 0, 0)),
     AdaptiveLimit: Value(lambda: AdaptiveLimit(10, 1, 100)),
     Rate: Value(lambda: Rate(3, 2.0, burst=5)),
     Retry: Value(

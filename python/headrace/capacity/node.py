@@ -315,9 +315,10 @@ class CapacitySource(Uncopied, _core.Capacity):
             yield "closed" if self.closed else "paused"
         else:
             cooling, breaker = self.cooling, BreakerState.of(self._breaker_status())
-            yield f"cooled down for {cooling:.3g} s" if cooling else "open"
-            if breaker is not None:
-                yield str(breaker)
+            states = [f"cooled down for {cooling:.3g} s"] if cooling else []
+            if breaker is not None and breaker.state != "closed":
+                states.append(str(breaker))
+            yield from states or ["open"]
 
 
 class QuotaCapacitySource(CapacitySource):
