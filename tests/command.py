@@ -258,6 +258,32 @@ async def hopeless(kind):
     raise LaterError(0)
 
 
+async def refused_at_30(record):
+    """Be refused at the record 30. The record 29 fails if it is the first."""
+    number = record["number"]
+    say("called with", number, "")
+    if number == 29 and not tries:
+        tries[number] += 1
+        raise ValueError("not yet")
+    tries[number] += 1
+    await asyncio.sleep(0.001)
+    if number == 30:
+        raise RefusedError("no such key")
+    return number
+
+
+def refused_at_30_in_a_thread(record):
+    return asyncio.run(refused_at_30(record))
+
+
+async def odd(record):
+    """Fail for odd numbers."""
+    say("called with", record["number"], "")
+    if record["number"] % 2:
+        raise ValueError("odd")
+    return record["number"]
+
+
 async def later(n):
     """Retry the first record after all others are done."""
     tries[n] += 1

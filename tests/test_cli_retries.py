@@ -58,7 +58,7 @@ def test_records_run_out_of_retries(tmp_path: Path, files: Files) -> None:
 
 def test_permanent_errors_are_not_retried(tmp_path: Path, files: Files) -> None:
     files("exit", "set", "cancel", "other", "key", "bug")
-    done = run(tmp_path, "work:hopeless", "--retries", "3", *OFF, limit=1)
+    done = run(tmp_path, "work:hopeless", "--retries", "3", "--keep-going", *OFF, limit=1)
     assert done.returncode == 1
     for kind, calls in (
         ("exit", 1),

@@ -72,6 +72,33 @@ def parse_natural(text: str) -> int:
     raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {MAX_NUMBER}, got {text!r}")
 
 
+def parse_failures(text: str) -> float:
+    """Parse a number of failures, an int of at least 0, or a share of them in percent, a float: `10`, `5%`."""
+    if text.isascii() and text.isdigit() and int(text[:20]) <= MAX_NUMBER:
+        return int(text)
+    share = _parse_percent(text)
+    if share is None or share == 1:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number of at least 0, or a share above 0% and below 100%, got {text!r}"
+        )
+    return share
+
+
+def parse_share(text: str) -> float:
+    """Parse a share in percent, above 0 and at most 100: `20%`."""
+    share = _parse_percent(text)
+    if share is None:
+        raise argparse.ArgumentTypeError(
+            f"must be a share above 0% and at most 100%, such as 20%, got {text!r}"
+        )
+    return share
+
+
+def _parse_percent(text: str) -> float | None:
+    number = parse_positive(text.removesuffix("%")) if text.endswith("%") else None
+    return number / 100 if number is not None and number <= 100 else None
+
+
 def parse_size(text: str) -> int:
     """Parse a size of at least 1 byte: `4096`, `100K`, `64M`, `1G`."""
     suffix = text[-1:].upper() if text[-1:].isalpha() else ""

@@ -2,7 +2,8 @@
 
 Each active group has its own queue and its own runner, on a child of the common capacity. The capacity tree therefore
 shares the limit task by task, by the weights of the groups. A large group does not delay the others: their tasks are in
-other queues. When a group has no task left, its runner ends and its child is dropped.
+other queues. When a group has no task left, its runner ends and its child is dropped. The failures of all groups are
+counted together: if they stop one group, they stop all.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from headrace.capacity.node import CapacitySource
 from headrace.cli.format import shorten
 from headrace.cli.inflight import InFlight
 from headrace.cli.run_options import get_field
+from headrace.errors import RunStopped
 from headrace.pool.events import EnvelopeType
+from headrace.pool.failure_limits import FailureLimits
 from headrace.pool.runner import HierarchicalTaskPoolRunner
 from headrace.pull.source import SourceIterObj
 
@@ -57,7 +60,14 @@ class Groups:
         self._in_flight = InFlight(window)
         self._options = options
         self._weights = weights or {}
+        self._limits = FailureLimits(
+            stops_if_fatal=options.get("on_error") != "continue",
+            max_failures=options.get("max_failures"),
+            retry_budget=options.get("retry_budget"),
+        )
         self._groups: dict[str, _Group] = {}
+        self._reading: asyncio.Task[None] | None = None
+        self._stopped: RunStopped | None = None
         self._ended = False
 
     @property
@@ -70,24 +80,36 @@ class Groups:
         return {name: group.capacity.held for name, group in self._groups.items()}
 
     async def run(self, tasks: AsyncIterator[tuple[str, Task]]) -> None:
-        """Run each task in its group. Call it once."""
+        """Run each task in its group. Call it once.
+
+        Raises:
+            RunStopped: Failures stopped all groups, and the running calls have ended.
+        """
         async with asyncio.TaskGroup() as runs:
-            while True:
-                await self._in_flight.wait_for_space()
-                try:
-                    name, task = await anext(tasks)
-                except StopAsyncIteration:
-                    break
-                group = self._groups.get(name)
-                if group is None:
-                    group = self._add(name)
-                    runs.create_task(self._run(group), name=f"{group.title}: events")
-                group.queue.append(task)
-                group.changed.set()
-                self._in_flight.add()
-            self._ended = True
-            for group in self._groups.values():
-                group.changed.set()
+            self._reading = runs.create_task(
+                self._read(tasks, runs), name="headrace map: input of groups"
+            )
+        if self._stopped is not None:
+            raise self._stopped
+
+    async def _read(self, tasks: AsyncIterator[tuple[str, Task]], runs: asyncio.TaskGroup) -> None:
+        """Queue each task in its group, and run the groups that are not active."""
+        while True:
+            await self._in_flight.wait_for_space()
+            try:
+                name, task = await anext(tasks)
+            except StopAsyncIteration:
+                break
+            group = self._groups.get(name)
+            if group is None:
+                group = self._add(name)
+                runs.create_task(self._run(group), name=f"{group.title}: events")
+            group.queue.append(task)
+            group.changed.set()
+            self._in_flight.add()
+        self._ended = True
+        for group in self._groups.values():
+            group.changed.set()
 
     def _add(self, name: str) -> _Group:
         weight = self._weights.get(name, 1.0)
@@ -98,12 +120,18 @@ class Groups:
     async def _run(self, group: _Group) -> None:
         source = SourceIterObj(self._tasks(group))
         options: RunnerOptions = {**self._options, "name": group.title}
-        runner = HierarchicalTaskPoolRunner(source, group.capacity, **options)
+        runner = _GroupRunner(source, group.capacity, self._limits, options)
         async with source, runner.run_tasks() as progress:
-            async for envelope in progress:
-                if envelope.type is not EnvelopeType.INTERMEDIATE:
-                    group.unfinished -= 1
-                    group.changed.set()
+            try:
+                async for envelope in progress:
+                    if envelope.type is not EnvelopeType.INTERMEDIATE:
+                        group.unfinished -= 1
+                        group.changed.set()
+            except RunStopped as stopped:
+                # The runs of the other groups end by themselves: an error here would cancel them.
+                self._stopped = self._stopped or stopped
+                if self._reading is not None:
+                    self._reading.cancel()
 
     async def _tasks(self, group: _Group) -> AsyncIterator[Task]:
         """Yield the tasks of a group, until its queue is empty and none of its tasks runs."""
@@ -121,6 +149,20 @@ class Groups:
             yield group.queue.popleft()
             # The runner pulls the next task once this one has started.
             self._in_flight.remove()
+
+
+class _GroupRunner(HierarchicalTaskPoolRunner):
+    """The runner of a group, which shares the limits on failures with the other groups."""
+
+    def __init__(
+        self,
+        source: SourceIterObj[Task],
+        capacity: CapacitySource,
+        limits: FailureLimits,
+        options: RunnerOptions,
+    ) -> None:
+        super().__init__(source, capacity, **options)
+        self._config.shared_limits = limits
 
 
 class _Group:

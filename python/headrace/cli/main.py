@@ -13,10 +13,12 @@ from headrace.cli import signals
 from headrace.cli.arguments import (
     most_calls,
     parse_count,
+    parse_failures,
     parse_limit,
     parse_natural,
     parse_rate,
     parse_seconds,
+    parse_share,
     parse_size,
     parse_weight,
 )
@@ -43,7 +45,7 @@ first failures are listed at the end, by line number; --errors records them all.
 exit codes:
   0    all records are done
   1    some records failed
-  2    bad input or options, or a file cannot be written
+  2    bad input or options, a file cannot be written, or failures stopped the run
   130  interrupted by Ctrl-C (143: SIGTERM, 129: SIGHUP)
 
 With exit code 2 or an interruption, OUTPUT is unchanged and the finished
@@ -113,6 +115,9 @@ def _map(options: argparse.Namespace) -> int:
                 cooldown=options.cooldown,
                 timeout=options.timeout,
                 stall_after=options.stall_after,
+                keep_going=options.keep_going,
+                max_failures=options.max_failures,
+                retry_budget=options.retry_budget,
             ),
             group_by=options.group_by,
             group_limit=options.group_limit or most,
@@ -182,6 +187,7 @@ def _check_fields(options: argparse.Namespace) -> None:
         ("--weight", options.weight or None, "--group-by", options.group_by),
         ("--tokens", options.tokens, "--token-rate", options.token_rate),
         ("--token-rate", options.token_rate, "--tokens", options.tokens),
+        ("--retry-budget", options.retry_budget, "--retries", options.retries or None),
     )
     for option, value, needed, other in pairs:
         if value is not None and other is None:
@@ -392,6 +398,24 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="retry a failed record up to N times, after 0.5 s, 1 s, 2 s and so on, or after the seconds that the "
         "server requires; not if another call fails alike, as with a refused key (default: 0)",
+    )
+    failures.add_argument(
+        "--retry-budget",
+        type=parse_share,
+        metavar="SHARE",
+        help="retry at most this share of all records, and 10 more; then a failed record is not retried, such as 20%% "
+        "(default: no limit)",
+    )
+    failures.add_argument(
+        "--max-failures",
+        type=parse_failures,
+        metavar="N",
+        help="stop when more than N records have failed, or more than N%% of at least 20 (default: no limit)",
+    )
+    failures.add_argument(
+        "--keep-going",
+        action="store_true",
+        help="do not stop at an error that every call would get, such as a refused key or an exhausted quota",
     )
     failures.add_argument(
         "--no-cooldown",

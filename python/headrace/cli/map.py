@@ -39,6 +39,7 @@ from headrace.cli.report.collector import Collector
 from headrace.cli.report.series import Series, SeriesFamily
 from headrace.cli.report.summary import Summary
 from headrace.cli.stderr import eprint, ignore_broken_stderr, show_warnings
+from headrace.errors import RunStopped
 from headrace.pool.runner import HierarchicalTaskPoolRunner
 from headrace.pull.source import SourceIterObj
 
@@ -145,6 +146,9 @@ class _Map:
         # All records are settled, so signals are ignored.
         self._is_finishing = False
         self._problem: CommandError | None = None
+        # The error of a run that its failures have stopped.
+        self._stopped: RunStopped | None = None
+        self._is_read = False
         # Unsettled records by index: running ones and the next one.
         self._unsettled: dict[int, RecordTask] = {}
         self._last_read = 0
@@ -198,7 +202,7 @@ class _Map:
 
     async def _work(self) -> None:
         """Run until all records are settled, or until a stop is requested and all calls have ended."""
-        working = asyncio.create_task(self._run(), name="headrace map: events")
+        working = asyncio.create_task(self._run_until_stopped(), name="headrace map: events")
         stopping = asyncio.create_task(self._stop.wait(), name="headrace map: stop")
         try:
             await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -214,6 +218,13 @@ class _Map:
         self._is_finishing = True
         if not working.cancelled():
             working.result()
+
+    async def _run_until_stopped(self) -> None:
+        try:
+            await self._run()
+        except RunStopped as stopped:
+            if self._unsettled or not self._is_read:
+                self._stopped = stopped
 
     async def _run(self) -> None:
         """Process all records."""
@@ -250,7 +261,8 @@ class _Map:
                 cost = self._run_options.cost(record_task.tokens)
                 yield group, self._runner.make_task(record_task, cost)
             if is_last:
-                return
+                break
+        self._is_read = True
 
     # The methods of `RecordListener`, called by the runner.
 
@@ -270,8 +282,10 @@ class _Map:
             self._signal = self._signal or SIGINT
             self._stop.set()
             return
-        if isinstance(error, asyncio.CancelledError) and self._stop.is_set():
-            return  # cancelled by the stop, so it has not failed
+        is_stopping = self._stop.is_set() or not record_task.is_cancelled
+        if isinstance(error, asyncio.CancelledError) and is_stopping:
+            # Cancelled by the stop, perhaps while it waited for a retry, so it has not failed.
+            return
         record_task.end()
         self._settle(record_task, None, error)
 
@@ -345,17 +359,14 @@ class _Map:
         problem = self._problem or (None if self._signal else self._reader.problem)
         if problem is not None:
             return 2, f"stopped: {problem}", f"{problem}{self._keep_results()}"
+        counts = f"{tally.done:,} done, {tally.failed:,} failed"
+        left = self._not_done()
+        if self._stopped is not None:
+            message = f"{self._stopped}: {counts}{self._keep_results()}; not done: {left}"
+            return 2, f"{self._stopped}; not done: {left}", message
         if self._signal is not None:
-            unsettled = _format_records(
-                [record_task.record.number for record_task in self._unsettled.values()]
-            )
-            left = f"{unsettled + ', and ' if unsettled else ''}everything after line {self._last_read}"
-            counts = f"interrupted: {tally.done:,} done, {tally.failed:,} failed"
-            return (
-                128 + self._signal,
-                f"interrupted; not done: {left}",
-                f"{counts}{self._keep_results()}; not done: {left}",
-            )
+            message = f"interrupted: {counts}{self._keep_results()}; not done: {left}"
+            return 128 + self._signal, f"interrupted; not done: {left}", message
         try:
             self._output.commit()
             if self._errors is not None:
@@ -363,12 +374,20 @@ class _Map:
         except CommandError as error:
             return 2, f"stopped: {error}", f"{error}{self._keep_results()}"
         seconds = time.monotonic() - self._started
-        message = f"{tally.done:,} done, {tally.failed:,} failed, in {seconds:.1f} s"
+        message = f"{counts}, in {seconds:.1f} s"
         if self._options.first is not None:
             message += "; no file was written (--first)"
         if tally.failed:
             return 1, f"finished; {tally.failed:,} failed", message
         return 0, "finished", message
+
+    def _not_done(self) -> str:
+        """Describe the records that are not settled."""
+        numbers = [record_task.record.number for record_task in self._unsettled.values()]
+        parts = [_format_records(numbers)] if numbers else []
+        if not self._is_read:
+            parts.append(f"everything after line {self._last_read}")
+        return ", and ".join(parts)
 
     def _keep_results(self) -> str:
         """Keep all finished lines, out of order too, in partial files. Return a description of the files."""

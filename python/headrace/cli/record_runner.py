@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -88,6 +89,9 @@ def _attempt(record_task: RecordTask) -> Generator[None]:
         raise InterruptingError from error
     except SystemExit as error:
         raise PermanentError from error
+    except CancelledError:
+        record_task.is_cancelled = True
+        raise
     finally:
         record_task.end()
 

@@ -29,6 +29,8 @@ class RecordTask:
     """The end of the last attempt, or 0."""
     attempts: int = 0
     """The number of attempts."""
+    is_cancelled: bool = False
+    """Whether a call of it has ended with a `CancelledError`."""
     line: bytes | None = None
     """The encoded result. A thread sets it as soon as the function returns, before the event loop learns of it."""
 

@@ -45,6 +45,12 @@ class RunOptions:
     """The seconds without progress after which a call is named on standard error; None for no message."""
     cooldown: bool = True
     """Whether a throttled answer delays all calls."""
+    keep_going: bool = False
+    """Whether a fatal error stops nothing."""
+    max_failures: float | None = None
+    """The number of failed records, an int, or their share, a float, beyond which the run stops."""
+    retry_budget: float | None = None
+    """The maximum number of retries for each record, on average."""
 
     def capacity(self) -> CapacitySource:
         """Make the capacity that limits all calls."""
@@ -103,6 +109,12 @@ class RunOptions:
             shown += [("tokens", self.tokens), ("token rate", _format_rate(self.token_rate))]
         if self.retries:
             shown.append(("retries", f"{self.retries:,}"))
+        if self.retry_budget is not None:
+            shown.append(("retry budget", f"{self.retry_budget:.6g}"))
+        if self.max_failures is not None:
+            shown.append(("max failures", f"{self.max_failures:.6g}"))
+        if self.keep_going:
+            shown.append(("fatal errors", "stop nothing"))
         if not self.cooldown:
             shown.append(("cooldown", "off"))
         if self.timeout is not None:
@@ -118,6 +130,9 @@ class RunOptions:
             "name": "headrace map",
             "timeout": self.timeout,
             "retry": retry,
+            "retry_budget": self.retry_budget,
+            "on_error": "continue" if self.keep_going else "stop_if_fatal",
+            "max_failures": self.max_failures,
             "cooldown": self.cooldown,
             "stall_after": self.stall_after,
         }
