@@ -174,20 +174,25 @@ def test_failed_record_is_listed_and_has_no_line(tmp_path: Path, files: Files) -
     files(text="1\n\n0\n2\n0\n")
     done = run(tmp_path, "work:inverse")
     assert done.returncode == 1
-    assert "record 3 failed: ZeroDivisionError: division by zero (work.py:" in done.stderr
-    assert "record 5 failed: " in done.stderr
+    message = (
+        "2 records failed, the first is record 3: ZeroDivisionError: division by zero (work.py:"
+    )
+    assert message in done.stderr
     assert "2 done, 2 failed" in done.stderr
     assert "Traceback" not in done.stderr
     assert results(tmp_path / "out.jsonl") == [1.0, 0.5]
 
 
-def test_first_failures_are_listed_and_all_counted(tmp_path: Path, files: Files) -> None:
-    files(*[0] * 2033)
+def test_equal_errors_are_listed_once_and_all_counted(tmp_path: Path, files: Files) -> None:
+    files(*[0] * 2033, "x")
     done = run(tmp_path, "work:inverse", limit=1)
     assert done.returncode == 1
-    assert "record 20 failed" in done.stderr
-    assert "record 21 failed" not in done.stderr
-    assert "and 2,013 more failed" in done.stderr
+    messages = done.stderr.splitlines()
+    assert messages[0].startswith(
+        "headrace map: 2,033 records failed, the first is record 1: ZeroDivisionError: division"
+    )
+    assert messages[1].startswith("headrace map: record 2034 failed: TypeError: unsupported")
+    assert len(messages) == 3
 
 
 @pytest.mark.parametrize("function", ["work:picky", "work:picky_async"])
@@ -221,7 +226,7 @@ def test_errors_file_has_the_original_records(tmp_path: Path, files: Files) -> N
     assert found[0]["where"].startswith("work.py:")
     assert all(0 <= one["seconds"] < 10 for one in found)
     # Control characters are replaced.
-    assert "record 1 failed: RuntimeError: spoilt ␛[31m␀ (work.py:" in done.stderr
+    assert "the first is record 1: RuntimeError: spoilt ␛[31m␀ (work.py:" in done.stderr
     assert listing(tmp_path) == {"work.py", "in.jsonl", "out.jsonl", "errors.jsonl"}
 
 
@@ -242,7 +247,7 @@ def test_error_with_failing_str_is_a_failure(tmp_path: Path, files: Files) -> No
     files(1, 2)
     done = run(tmp_path, "work:mute", "--errors", "errors.jsonl")
     assert done.returncode == 1
-    assert "record 1 failed: MuteError: (its __str__ raised ZeroDivisionError)" in done.stderr
+    assert "the first is record 1: MuteError: (its __str__ raised ZeroDivisionError)" in done.stderr
     assert "0 done, 2 failed" in done.stderr
     assert "Traceback" not in done.stderr
 

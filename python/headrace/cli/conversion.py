@@ -12,6 +12,7 @@ import csv
 import io
 import json
 import shutil
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from headrace.cli.compression import compress
@@ -19,23 +20,28 @@ from headrace.cli.errors import CommandError
 from headrace.cli.optional import import_arrow, import_zstd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from headrace.cli.file_format import FileFormat
+
+    Rows = Callable[[], Iterator[dict[str, Any]]]
+    """Reads the results from the first on, each as a row of a table."""
 
 MAX_COLUMNS = 10_000
 """The most columns of a table."""
 
-MAX_ROWS, MAX_BYTES = 10_000, 16 << 20
-"""The bounds of the rows that are converted at once."""
+MAX_ROWS, MAX_SIZE = 10_000, 16 << 20
+"""The bounds of the rows that are converted at once: their number, and the length of their values."""
 
-COLUMN = "result"
-"""The column of results that are not objects."""
+NUMBER, RESULT = "record", "result"
+"""The fields of a numbered result. `RESULT` is also the column of results that are not objects."""
 
 COPY_CHUNK = 1 << 20
 
 
-def convert(lines: BinaryIO, output: BinaryIO, file_format: FileFormat, name: str) -> None:
+def convert(
+    lines: BinaryIO, output: BinaryIO, file_format: FileFormat, name: str, *, is_numbered: bool
+) -> None:
     """Write results in a format.
 
     Args:
@@ -43,18 +49,21 @@ def convert(lines: BinaryIO, output: BinaryIO, file_format: FileFormat, name: st
         output: the file to write to.
         file_format: its format.
         name: its name in messages.
+        is_numbered: whether each result has its number. In a table they are columns side by side.
 
     Raises:
         CommandError: the results do not fit the format.
         OSError: the output cannot be written.
     """
+    rows = partial(_rows, lines, is_numbered=is_numbered)
     with compress(output, file_format.compression, name) as file:
         if file_format.kind == "json":
             _write_array(lines, file)
         elif file_format.kind in {"csv", "tsv"}:
-            _write_table(lines, file, "\t" if file_format.kind == "tsv" else ",", name)
+            delimiter = "\t" if file_format.kind == "tsv" else ","
+            _write_table(rows, file, delimiter, name)
         elif file_format.is_columnar:
-            _write_columnar(lines, file, file_format.kind, name)
+            _write_columnar(rows, file, file_format.kind, name)
         else:
             shutil.copyfileobj(lines, file, COPY_CHUNK)
 
@@ -79,17 +88,23 @@ def _write_array(lines: BinaryIO, output: BinaryIO) -> None:
     output.write(b"[]\n" if separator == b"[\n" else b"\n]\n")
 
 
-def _rows(lines: BinaryIO) -> Iterator[dict[str, Any]]:
+def _rows(lines: BinaryIO, *, is_numbered: bool) -> Iterator[dict[str, Any]]:
     lines.seek(0)
     for line in lines:
         value = json.loads(line)
-        yield value if isinstance(value, dict) else {COLUMN: value}
+        number = {}
+        if is_numbered:
+            number, value = {NUMBER: value[NUMBER]}, value[RESULT]
+        row: dict[str, Any] = value if isinstance(value, dict) else {RESULT: value}
+        if is_numbered and NUMBER in row:
+            row = {f"{RESULT}.{name}" if name == NUMBER else name: row[name] for name in row}
+        yield number | row
 
 
-def _columns(lines: BinaryIO, name: str) -> list[str]:
+def _columns(rows: Rows, name: str) -> list[str]:
     """Return the columns of all results, in the order of their first value."""
     columns: dict[str, None] = {}
-    for row in _rows(lines):
+    for row in rows():
         columns.update(dict.fromkeys(row))
         if len(columns) > MAX_COLUMNS:
             raise CommandError(
@@ -99,14 +114,14 @@ def _columns(lines: BinaryIO, name: str) -> list[str]:
     return list(columns)
 
 
-def _write_table(lines: BinaryIO, output: BinaryIO, delimiter: str, name: str) -> None:
-    columns = _columns(lines, name)
+def _write_table(rows: Rows, output: BinaryIO, delimiter: str, name: str) -> None:
+    columns = _columns(rows, name)
     text = io.TextIOWrapper(output, encoding="utf-8", newline="", errors="backslashreplace")
     # A line feed is the end of a line everywhere but in the standard, and in other outputs of the command.
     writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
     if columns:
         writer.writerow(columns)
-    for row in _rows(lines):
+    for row in rows():
         writer.writerow([_cell(row.get(column)) for column in columns])
     text.flush()
     text.detach()
@@ -119,15 +134,15 @@ def _cell(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _write_columnar(lines: BinaryIO, output: BinaryIO, kind: str, name: str) -> None:
+def _write_columnar(rows: Rows, output: BinaryIO, kind: str, name: str) -> None:
     purpose = f"write {name}"
     arrow = import_arrow(purpose)
-    columns = _columns(lines, name)
+    columns = _columns(rows, name)
     column = ""
     types: dict[str, Any] = dict.fromkeys(columns, arrow.null())
     try:
         # The first rows may have nothing but nulls, or whole numbers before fractions.
-        for batch in _batches(lines):
+        for batch in _batches(rows):
             for column in columns:
                 found = arrow.infer_type([row.get(column) for row in batch])
                 types[column] = _unify(arrow, types[column], found)
@@ -139,7 +154,7 @@ def _write_columnar(lines: BinaryIO, output: BinaryIO, kind: str, name: str) -> 
             else import_arrow(purpose, "pyarrow.ipc").new_file(file, schema)
         )
         with writer:
-            for batch in _batches(lines):
+            for batch in _batches(rows):
                 arrays: list[Any] = []
                 for column in columns:
                     values = [row.get(column) for row in batch]
@@ -160,15 +175,17 @@ def _unify(arrow: Any, one: Any, other: Any) -> Any:
     return arrow.unify_schemas(schemas, promote_options="permissive").field(0).type
 
 
-def _batches(lines: BinaryIO) -> Iterator[list[dict[str, Any]]]:
+def _batches(rows: Rows) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows in batches."""
     batch: list[dict[str, Any]] = []
-    before = 0
-    for row in _rows(lines):
+    size = 0
+    for row in rows():
         batch.append(row)
-        if len(batch) >= MAX_ROWS or lines.tell() - before >= MAX_BYTES:
+        # The length of the text is most of the size of a large row.
+        size += sum(len(value) for value in row.values() if isinstance(value, (str, list)))
+        if len(batch) >= MAX_ROWS or size >= MAX_SIZE:
             yield batch
-            batch, before = [], lines.tell()
+            batch, size = [], 0
     if batch:
         yield batch
 

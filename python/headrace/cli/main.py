@@ -39,8 +39,9 @@ examples:
   headrace map app:fetch --input urls.txt --output pages.jsonl --limit 20
   producer | headrace map app:parse --input - --output - --limit 8 | consumer
 
-The output appears whole or not at all. A failed record has no line in it. The
-first failures are listed at the end, by line number; --errors records them all.
+The output appears whole or not at all. A failed record has no line in it. Equal
+errors are listed once, with a count; --errors records all failed records, and
+its file can be the input of another run.
 
 exit codes:
   0    all records are done
@@ -127,6 +128,7 @@ def _map(options: argparse.Namespace) -> int:
             find_failed=find_failed,
             output_format=options.output_format,
             errors_format=_errors_format(options.errors),
+            number=options.number,
             first=options.first,
             ordered=ordered,
             window=window,
@@ -295,6 +297,11 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         metavar="FILE",
         help="write the results to FILE, in the format of its suffix; - is standard output",
+    )
+    records.add_argument(
+        "--number",
+        action="store_true",
+        help="write each result with the number of its record in the input, as the fields record and result",
     )
     records.add_argument(
         "--first",

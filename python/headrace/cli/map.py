@@ -26,11 +26,13 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.cli import signals
 from headrace.cli.errors import CommandError
+from headrace.cli.failures import Failures
 from headrace.cli.format import format_duration
 from headrace.cli.groups import Groups, group_name
 from headrace.cli.inflight import InFlight
 from headrace.cli.output import Output
 from headrace.cli.progress import Tally, choose_display
+from headrace.cli.record import FailedJson, Row
 from headrace.cli.record_error import InterruptingError, RecordError, encode_error_line
 from headrace.cli.record_runner import RecordRunner
 from headrace.cli.record_task import RecordTask
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from headrace.cli.run_options import RunOptions
     from headrace.task.task import Task
 
-# How many failures, and how many unfinished records, a message lists.
+# How many unfinished records a message lists.
 MAX_LISTED = 20
 
 # How many files left by killed runs are listed.
@@ -80,6 +82,8 @@ class MapOptions:
     """Whether a file of failed records of an earlier run is recognised as input."""
     output_format: FileFormat
     errors_format: FileFormat
+    number: bool
+    """Whether each result has the number of its record."""
     first: int | None
     """The number of records to try and print; None for all records."""
     ordered: bool
@@ -104,7 +108,9 @@ def run(options: MapOptions) -> int:
                 find_failed=options.find_failed,
             )
         )
-        output = stack.enter_context(Output(options.output, options.output_format))
+        output = stack.enter_context(
+            Output(options.output, options.output_format, is_numbered=options.number)
+        )
         errors = (
             stack.enter_context(Output(options.errors, options.errors_format))
             if options.errors
@@ -152,14 +158,13 @@ class _Map:
         # Unsettled records by index: running ones and the next one.
         self._unsettled: dict[int, RecordTask] = {}
         self._last_read = 0
-        # The first few; the tally counts all.
-        self._failures: list[str] = []
+        self._failures = Failures()
         # In input order: finished results by index, None for a failure, until all earlier ones are written.
         # A record is in flight from reading to writing.
         self._results: dict[int, bytes | None] = {}
         self._next_index = 0
         self._in_flight = InFlight(options.window)
-        self._runner = RecordRunner(options.function, self)
+        self._runner = RecordRunner(options.function, self, number=options.number)
         self._groups = None
         if options.group_by is not None:
             self._groups = Groups(
@@ -248,12 +253,19 @@ class _Map:
                 await self._in_flight.wait_for_space()
                 self._in_flight.add()
             self._tally.read += 1
+            if isinstance(record.kind, FailedJson) and not index:
+                eprint(
+                    f"{self._reader.name} has the failed records of an earlier run, which are called again "
+                    "(--input-format jsonl takes its lines as they are)"
+                )
             record_task = self._unsettled[index] = RecordTask(record, index, time.monotonic())
             self._last_read = record.number
             index += 1
             is_last = index == self._options.first
             try:
-                record_task.tokens = self._run_options.count_tokens(record.value)
+                record_task.tokens = self._run_options.count_tokens(
+                    record.value, is_text=isinstance(record.kind, Row)
+                )
                 group = "" if field is None else group_name(record.value, field)
             except ValueError as error:
                 self.fail(record_task, error)
@@ -301,8 +313,7 @@ class _Map:
             self._tally.done += 1
         else:
             self._tally.failed += 1
-            if len(self._failures) < MAX_LISTED:
-                self._failures.append(f"record {record.number} failed: {failure}")
+            self._failures.add(record.number, failure)
             if self._errors is not None:
                 self._write(encode_error_line(record_task, failure), self._errors)
         if self._collector is not None:
@@ -345,11 +356,7 @@ class _Map:
         self._update_tally()
         with ignore_broken_stderr():
             self._display.close(self._tally)
-        for failure in self._failures:
-            eprint(failure)
-        if self._tally.failed > len(self._failures):
-            eprint(f"and {self._tally.failed - len(self._failures):,} more failed")
-        for message in messages:
+        for message in [*self._failures.messages(), *messages]:
             eprint(message)
         return code
 
@@ -386,7 +393,7 @@ class _Map:
         numbers = [record_task.record.number for record_task in self._unsettled.values()]
         parts = [_format_records(numbers)] if numbers else []
         if not self._is_read:
-            parts.append(f"everything after line {self._last_read}")
+            parts.append(f"everything after {self._reader.unit} {self._last_read}")
         return ", and ".join(parts)
 
     def _keep_results(self) -> str:

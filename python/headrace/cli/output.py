@@ -55,17 +55,21 @@ class Output:
     Args:
         path: the file.
         file_format: the format of the published file. A stream has lines only.
+        is_numbered: whether each line is a result with its number.
 
     Raises:
         CommandError: the file cannot be opened or, later, written; or a package for its format is not installed.
     """
 
-    def __init__(self, path: str, file_format: FileFormat = LINES) -> None:
+    def __init__(
+        self, path: str, file_format: FileFormat = LINES, *, is_numbered: bool = False
+    ) -> None:
         self.lines: int = 0
         self.partial: Path | None = None
         """The file with the lines of a run that stopped early."""
         self._name = "standard output" if path == "-" else path
         self._format = file_format
+        self._is_numbered = is_numbered
         check_packages(file_format, self._name)
         self._is_closed = False
         # Exactly one of the two is set.
@@ -134,7 +138,7 @@ class Output:
         converted = Replacement(self._target)
         try:
             with lines.open() as source, converted.open() as file:
-                convert(source, file, self._format, self._name)
+                convert(source, file, self._format, self._name, is_numbered=self._is_numbered)
         except BaseException:
             with converted, suppress(OSError):
                 converted.discard()

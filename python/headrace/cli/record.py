@@ -96,6 +96,10 @@ class Json:
         return source
 
 
+class FailedJson(Json):
+    """A text of JSON, out of a file of failed records."""
+
+
 class Row:
     """A row of a table of text. Its source is the row, its value a dictionary by the names of the columns."""
 

@@ -12,11 +12,13 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from headrace.cli.lines import Lines
-from headrace.cli.record import Json, PlainText, Record, Row
+from headrace.cli.record import FailedJson, Json, PlainText, Record, Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
+
+    from headrace.cli.record import RecordKind
 
 MAX_BATCH = 1000
 """The largest number of records in a batch."""
@@ -53,7 +55,7 @@ def read_lines(
         InvalidRecordError: a line is not a valid record.
     """
     lines = Lines(file, max_size)
-    plain, parsed = PlainText(), Json()
+    kind: RecordKind = PlainText() if text else Json()
     batch: list[Record] = []
     is_first, has_failed, size = True, False, 0
     try:
@@ -64,11 +66,11 @@ def read_lines(
                 continue
             source = _decode(content).removesuffix("\n").removesuffix("\r")
             if is_first:
-                has_failed = find_failed and _is_failed_record(source)
                 is_first = False
+                if find_failed and _is_failed_record(source):
+                    has_failed, kind = True, FailedJson()
             if has_failed:
                 number, source = _failed_record(source)
-            kind = plain if text and not has_failed else parsed
             batch.append(Record(number, kind.value(source), source, size, kind))
             if len(batch) >= MAX_BATCH or not lines.has_line:
                 yield batch

@@ -5,6 +5,7 @@ Used by `map`, `record_runner` and the report.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,16 @@ from headrace.cli.format import shorten
 from headrace.cli.output import encode_line
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from headrace.cli.record_task import RecordTask
+
+
+_HEADRACE = f"{Path(__file__).parents[1]}{os.sep}"
+
+# Code that is not the user's: of this package, of the standard library, and without a file. Installed packages are in
+# a directory `site-packages`.
+_LIBRARIES = (_HEADRACE, f"{Path(os.__file__).parent}{os.sep}", "<")
 
 
 class PermanentError(Exception):
@@ -33,7 +43,7 @@ class RecordError:
     message: str
     """Its message; may be empty or have many lines."""
     where: str
-    """The location that raised it, as `file.py:12`; empty if unknown."""
+    """The deepest place in the user's own code, as `file.py:12`; that of a library if there is none, empty if unknown."""
 
     @classmethod
     def of(cls, error: BaseException) -> RecordError:
@@ -44,18 +54,34 @@ class RecordError:
             message = str(error)
         except Exception as broken:
             message = f"(its __str__ raised {type(broken).__name__})"
-        step, where = error.__traceback__, ""
-        while step is not None:
-            # The module `traceback` would read the source of each frame, for each failed record.
-            where = f"{Path(step.tb_frame.f_code.co_filename).name}:{step.tb_lineno}"
-            step = step.tb_next
-        return cls(type(error).__name__, message, where)
+        return cls(type(error).__name__, message, _place(error.__traceback__))
 
     def __str__(self) -> str:
         """Return one line with the location. The message is shortened, without control characters."""
         text = shorten(self.message, 500)
         where = f" ({self.where})" if self.where else ""
         return f"{self.kind}{': ' if text else ''}{text}{where}"
+
+
+def _place(step: TracebackType | None) -> str:
+    """Return the deepest place outside libraries; that in a library if there is none."""
+    own, other = None, None
+    # The module `traceback` would read the source of each frame, for each failed record.
+    while step is not None:
+        name = step.tb_frame.f_code.co_filename
+        if (
+            not name.startswith(_LIBRARIES)
+            and "site-packages" not in name
+            and "dist-packages" not in name
+        ):
+            own = step
+        elif not name.startswith(_HEADRACE):
+            other = step
+        step = step.tb_next
+    found = own or other
+    if found is None:
+        return ""
+    return f"{Path(found.tb_frame.f_code.co_filename).name}:{found.tb_lineno}"
 
 
 def encode_error_line(record_task: RecordTask, error: RecordError) -> bytes:

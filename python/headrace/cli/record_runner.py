@@ -6,6 +6,7 @@ from asyncio import CancelledError
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from headrace.cli.conversion import NUMBER, RESULT
 from headrace.cli.load_function import is_async
 from headrace.cli.output import encode_line
 from headrace.cli.record_error import InterruptingError, PermanentError
@@ -39,9 +40,12 @@ class RecordRunner:
     An async function runs on the event loop, any other in a thread. The result is encoded as JSON in the same place.
     """
 
-    def __init__(self, function: Callable[[Any], Any], listener: RecordListener) -> None:
+    def __init__(
+        self, function: Callable[[Any], Any], listener: RecordListener, *, number: bool
+    ) -> None:
         self._function = function
         self._listener = listener
+        self._number = number
         self._is_async = is_async(function)
 
     def make_task(self, record_task: RecordTask, cost: int | Mapping[str, float]) -> Task:
@@ -62,7 +66,7 @@ class RecordRunner:
             return None  # the pool had already granted it
         with _attempt(record_task):
             value = await self._function(self._value(record_task))
-        record_task.line = _encode(value)
+        record_task.line = self._encode(record_task, value)
         return record_task.line
 
     def _in_thread(self, record_task: RecordTask) -> bytes | None:
@@ -70,8 +74,17 @@ class RecordRunner:
             return None
         with _attempt(record_task):
             value = self._function(self._value(record_task))
-        record_task.line = _encode(value)
+        record_task.line = self._encode(record_task, value)
         return record_task.line
+
+    def _encode(self, record_task: RecordTask, value: object) -> bytes:
+        try:
+            if self._number:
+                value = {NUMBER: record_task.record.number, RESULT: value}
+            return encode_line(value)
+        except Exception as error:
+            # A retry would return the same value.
+            raise PermanentError from error
 
     def _value(self, record_task: RecordTask) -> Any:
         """Return the argument of the function, parsed again for a retry: an earlier attempt may have changed it."""
@@ -94,11 +107,3 @@ def _attempt(record_task: RecordTask) -> Generator[None]:
         raise
     finally:
         record_task.end()
-
-
-def _encode(value: object) -> bytes:
-    try:
-        return encode_line(value)
-    except Exception as error:
-        # A retry would return the same value.
-        raise PermanentError from error

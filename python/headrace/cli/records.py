@@ -50,6 +50,8 @@ class RecordReader:
     ) -> None:
         self.name: str = "standard input" if path == "-" else path
         self.problem: CommandError | None = None
+        self.unit: str = "record" if file_format.kind in {"json", "parquet", "arrow"} else "line"
+        """The thing that the number of a record counts."""
         self.size: float | None = None
         """The size of the input, of which each record has a part; None if unknown."""
         self._format = file_format

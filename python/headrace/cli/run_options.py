@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -67,13 +68,17 @@ class RunOptions:
             rates["tokens"] = self.token_rate
         return rates
 
-    def count_tokens(self, value: Any) -> float:
+    def count_tokens(self, value: Any, *, is_text: bool = False) -> float:
         """Return the number of tokens that a call with this record uses; 0 if tokens are not counted.
+
+        Args:
+            value: the record.
+            is_text: whether the fields of the record are text, also its numbers.
 
         Raises:
             ValueError: the record has no valid number of tokens.
         """
-        return 0.0 if self.tokens is None else _token_count(value, self.tokens)
+        return 0.0 if self.tokens is None else _token_count(value, self.tokens, is_text=is_text)
 
     def cost(self, tokens: float) -> int | Mapping[str, float]:
         """Return the cost of one attempt that uses `tokens` tokens."""
@@ -159,8 +164,11 @@ def _format_rate(rate: Rate) -> str:
     return f"{rate.amount:,.12g} in {format_duration(rate.per)}"
 
 
-def _token_count(value: Any, field: str) -> float:
+def _token_count(value: Any, field: str, *, is_text: bool) -> float:
     tokens = get_field(value, field)
+    if is_text:
+        with suppress(ValueError):
+            tokens = float(tokens)
     if isinstance(tokens, (int, float)) and not isinstance(tokens, bool) and 0 <= tokens < math.inf:
         return tokens
     raise ValueError(
