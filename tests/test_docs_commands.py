@@ -13,6 +13,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -68,13 +69,23 @@ def check_pytest(words: list[str]) -> None:
     assert completed.returncode == 0, completed.stdout
 
 
+FAILED = '{"record": 3, "error": "E", "message": "", "where": "", "attempts": 1, "seconds": 1, "input": "%s"}\n'
+
+INPUTS = {".txt": "a\nb\n", ".csv": "url\na\nb\n", ".jsonl": FAILED % "a" + FAILED % "b"}
+"""The content of an input by its suffix. The documentation has JSON lines as failed records only."""
+
+
 def check_map(words: list[str], folder: Path) -> None:
     """Run `headrace map` with a module and an input file of the names in the command."""
     [module, function] = words[1].split(":")
-    source = f"async def {function}(url):\n    return {{'url': url}}\n"
-    (folder / f"{module}.py").write_text(source, encoding="utf-8")
-    named = {name: words[words.index(name) + 1] for name in ("--input", "--output")}
-    (folder / named["--input"]).write_text("a\nb\n", encoding="utf-8")
+    source = (
+        f"async def {function}(record):\n"
+        "    return {'url': record['url'] if isinstance(record, dict) else record}\n"
+    )
+    (folder / f"{module.removesuffix('.py')}.py").write_text(source, encoding="utf-8")
+    options = dict(pairwise(words))
+    path = folder / options["--input"]
+    path.write_text(INPUTS[path.suffix], encoding="utf-8")
     completed = subprocess.run(
         [sys.executable, "-m", "headrace", *words],
         cwd=folder,
@@ -84,8 +95,13 @@ def check_map(words: list[str], folder: Path) -> None:
         timeout=60,
     )
     assert completed.returncode == 0, completed.stderr
-    written = (folder / named["--output"]).read_text(encoding="utf-8")
-    assert [json.loads(line) for line in written.splitlines()] == [{"url": "a"}, {"url": "b"}]
+    written = completed.stdout
+    if "--first" not in words:
+        written = (folder / options["--output"]).read_text(encoding="utf-8")
+    results = [json.loads(line) for line in written.splitlines()]
+    if "--number" in words:
+        results = [result["result"] for result in results]
+    assert results == [{"url": "a"}, {"url": "b"}]
 
 
 @pytest.mark.parametrize("line", COMMANDS)

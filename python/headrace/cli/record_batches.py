@@ -177,4 +177,6 @@ def _decode(line: bytes | bytearray) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8: {error.reason} at byte {error.start + 1}") from None
+        raise ValueError(
+            f"not UTF-8: {error.reason} at byte {error.start + 1}; iconv converts the file"
+        ) from None
