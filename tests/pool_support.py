@@ -26,6 +26,7 @@ __all__ = [
     "Flaky",
     "Refused",
     "envelopes",
+    "error_of",
     "fail",
     "hang",
     "one",
@@ -94,3 +95,12 @@ async def fail() -> None:
 
 async def hang() -> None:
     await asyncio.Event().wait()
+
+
+async def error_of(task: Any, limit: int = 4) -> BaseException:
+    """Return the error of the single envelope of a task."""
+    [envelope] = await envelopes(pool([task], limit))
+    assert envelope.type is ERROR
+    assert envelope.value is None
+    assert envelope.error is not None
+    return envelope.error

@@ -23,12 +23,12 @@ from headrace import (
     PriorityDependencySourceObj,
     PrioritySourceObj,
 )
+from tests.graph_support import ABORTED, COMPLETED, FAILED, PENDING, READY, RUNNING
 from tests.test_pull_models import PROFILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PENDING, READY, RUNNING, COMPLETED, FAILED, ABORTED = DependencyState
 SETTLED = {COMPLETED, FAILED, ABORTED}
 
 

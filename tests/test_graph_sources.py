@@ -17,14 +17,22 @@ from headrace import (
     ClosedError,
     DependencyGraph,
     DependencySourceObj,
-    DependencyState,
     HierarchicalTaskPoolRunner,
     PriorityDependencySourceObj,
     PrioritySourceObj,
     Task,
 )
 from headrace.testing import sweep, sweep_endings
-from tests.graph_support import completing, layers
+from tests.graph_support import (
+    ABORTED,
+    COMPLETED,
+    FAILED,
+    PENDING,
+    READY,
+    RUNNING,
+    completing,
+    layers,
+)
 from tests.support import collect, quiet, until, wrong, yield_to_loop
 
 if TYPE_CHECKING:
@@ -32,7 +40,6 @@ if TYPE_CHECKING:
 
     from headrace import PullObj, TaskProgressEnvelope
 
-PENDING, READY, RUNNING, COMPLETED, FAILED, ABORTED = DependencyState
 KINDS = [DependencySourceObj, PriorityDependencySourceObj]
 both = pytest.mark.parametrize("kind", KINDS)
 where: ContextVar[str] = ContextVar("where", default="nowhere")

@@ -24,18 +24,11 @@ from headrace import (
     SourceIterObj,
     SourceObj,
 )
+from tests.merge_sources import MERGES
 from tests.support import Failing, Sources, cancel_repeatedly, quiet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
-
-MERGES: list[Callable[..., PullObj[Any]]] = [
-    PullConcatObj,
-    PullZipObj,
-    PullRoundRobinObj,
-    PullRaceObj,
-    PullRaceRobinObj,
-]
 
 
 @pytest.mark.parametrize("make", MERGES)

@@ -20,7 +20,7 @@ from headrace import (
     Task,
     TaskProgressEnvelope,
 )
-from tests.pool_support import ERROR, FINAL, INTERMEDIATE, envelopes, one, pool, quiet
+from tests.pool_support import FINAL, INTERMEDIATE, envelopes, error_of, one, pool, quiet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -29,15 +29,6 @@ pytestmark = pytest.mark.usefixtures("task_path")
 
 
 where: ContextVar[str] = ContextVar("where", default="nowhere")
-
-
-async def error_of(task: Any, limit: int = 4) -> BaseException:
-    """Return the error of the single envelope of a task."""
-    [envelope] = await envelopes(pool([task], limit))
-    assert envelope.type is ERROR
-    assert envelope.value is None
-    assert envelope.error is not None
-    return envelope.error
 
 
 async def value_of(task: Any) -> Any:

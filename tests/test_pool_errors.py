@@ -14,22 +14,13 @@ from headrace import (
     SourceObj,
     Task,
 )
-from tests.pool_support import ERROR, envelopes, one, pool, quiet
+from tests.pool_support import ERROR, envelopes, error_of, one, pool, quiet
 from tests.support import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
 
 pytestmark = pytest.mark.usefixtures("task_path")
-
-
-async def error_of(task: Any, limit: int = 4) -> BaseException:
-    """Return the error of the single envelope of a task."""
-    [envelope] = await envelopes(pool([task], limit))
-    assert envelope.type is ERROR
-    assert envelope.value is None
-    assert envelope.error is not None
-    return envelope.error
 
 
 async def test_error_is_the_same_object() -> None:

@@ -17,15 +17,21 @@ from headrace import (
     SourceObj,
     Task,
 )
-from tests.pool_support import ERROR, FINAL, INTERMEDIATE, envelopes, one, pool, quiet, summarize
+from tests.pool_support import (
+    ERROR,
+    FINAL,
+    INTERMEDIATE,
+    envelopes,
+    fail,
+    one,
+    pool,
+    quiet,
+    summarize,
+)
 from tests.support import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-
-async def fail() -> None:
-    raise ValueError("no")
 
 
 # on_error
