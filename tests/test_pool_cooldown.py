@@ -16,6 +16,7 @@ from headrace import (
     SourceIterObj,
     Task,
     ThrottledError,
+    classify,
 )
 from headrace.task.failure import Verdict
 from tests.pool_support import envelopes, summarize
@@ -42,6 +43,8 @@ class Throttled(Exception):
 def verdict(error: Exception) -> Verdict:
     if isinstance(error, Busy):
         return Verdict("throttled", error.delay)
+    if isinstance(error, Throttled):
+        return classify(error)
     return Verdict("transient")
 
 
@@ -383,10 +386,15 @@ async def test_capacity_with_its_own_acquire_is_cooled_down_too() -> None:
 
 
 @pytest.mark.virtual
-async def test_rate_limited_service_is_hardly_called_in_vain() -> None:
+@pytest.mark.parametrize(
+    ("limit", "delay", "most"), [(40, 1, 30), (AdaptiveLimit(10, 1, 100), None, 45)]
+)
+async def test_rate_limited_service_is_hardly_called_in_vain(
+    limit: Any, delay: float | None, most: int
+) -> None:
     """A service of 10 calls a second after a burst of 60: few calls are rejected, and its rate is used."""
     loop = asyncio.get_running_loop()
-    capacity = CapacitySource(40, clock=loop.time)
+    capacity = CapacitySource(limit, clock=loop.time)
     tokens, at, calls, rejected = 60.0, loop.time(), 0, 0
     start = at
 
@@ -397,7 +405,7 @@ async def test_rate_limited_service_is_hardly_called_in_vain() -> None:
         if tokens < 1:
             rejected += 1
             await asyncio.sleep(0.005)
-            raise Busy(1)
+            raise Throttled if delay is None else Busy(delay)
         tokens -= 1
         await asyncio.sleep(0.05 + 0.15 * (name * 7919 % 100) / 100)
         return name
@@ -405,7 +413,7 @@ async def test_rate_limited_service_is_hardly_called_in_vain() -> None:
     tasks = [Task(work, name) for name in range(600)]
     found = await envelopes(make_runner(tasks, capacity))
     assert sorted(summarize(found)) == list(range(600))
-    assert rejected <= 30
+    assert rejected <= most
     assert loop.time() - start <= 54 / 0.9
 
 

@@ -51,7 +51,7 @@
 //!
 //! *Bound.* Each event in a row lowers the limit, by a tenth and at least by 1. So a server that rejects every call is called at most
 //! about ten times the limit before the limit is at its minimum. There, no decrease answers the event, and the node is
-//! cooled down as any other, with a back-off that doubles. A node that has a ramp, or remembers one, is cooled down as well. A delay that the
+//! cooled down as any other, with a back-off that doubles. A node with a ramp that is not over is cooled down as well. A delay that the
 //! server gives always counts as a whole: it is an order, not a measurement.
 //!
 //! # Effect on waiters
@@ -64,6 +64,7 @@
 //! [`FitResult::Parked`]: super::dispatch::FitResult::Parked
 //! [`Controller::setbacks`]: super::adaptive::Controller::setbacks
 
+use super::adaptive::Controller;
 use crate::capacity::index::NIL;
 use crate::capacity::model::ramp::{Cooled, Ramp};
 use crate::capacity::model::state::State;
@@ -152,8 +153,8 @@ impl State {
     ) -> Result<Duration, NodeError> {
         let place = self.live(node)?;
         let setbacks = self.find_node(leaf).map_or(0, |leaf| self.setbacks(leaf));
-        let ramp = &self.nodes.at(place).ramp;
-        if setbacks == 0 || ramp.as_ref().is_some_and(|ramp| !ramp.is_pause) {
+        let ramp = self.nodes.at(place).ramp.as_ref();
+        if setbacks == 0 || ramp.is_some_and(|ramp| ramp.window < usize::MAX) {
             return self.cool_down(node, None, None, wakes);
         }
         let now = self.read_clock();
@@ -169,7 +170,8 @@ impl State {
         let (since, ticket) = (self.now, self.permits.next_ticket());
         let here = self.nodes.at_mut(node);
         if let Some(ramp) = &mut here.ramp {
-            ramp.is_open = false;
+            // The limit is above its minimum again: a ramp that is only remembered is forgotten after the pause.
+            (ramp.is_pause, ramp.is_open) = (true, false);
             return;
         }
         here.ramp = Some(Box::new(Ramp {
@@ -295,8 +297,10 @@ impl State {
     fn full_window(&self, node: u32, peak: usize) -> usize {
         let limits = self.path(node).filter_map(|at| {
             let slots = self.nodes.at(at).resource(ResourceId::SLOTS)?;
-            // The limit may be 0 for a while.
-            Some(slots.ceiling?.div_ceil(1_000_000))
+            // An adaptive limit bounds the calls by itself. A limit may be 0 for a while.
+            let adaptive = slots.controller().map(Controller::micros);
+            let limit = adaptive.filter(|&limit| limit > 0).or(slots.ceiling)?;
+            Some(limit.div_ceil(1_000_000))
         });
         let least = limits.min();
         let unlimited = UNLIMITED.max(peak.saturating_mul(2));
