@@ -70,13 +70,21 @@ fn invariants_hold_while_limits_adapt() {
                 }
                 4..9 if !permits.is_empty() => {
                     let permit = permits.swap_remove(dice.below(permits.len()));
-                    permit.report(match dice.below(12) {
+                    let outcome = match dice.below(12) {
                         0 => Outcome::Throttled,
                         1 => Outcome::TimedOut,
                         2 => Outcome::Failed,
                         _ => Outcome::Done,
-                    });
+                    };
+                    permit.report(outcome);
                     tree.check();
+                    if outcome == Outcome::Throttled {
+                        // At the node or above, as in a pool.
+                        let cooled = [root, permit.node()][dice.below(2)];
+                        let delay = tree.back_off(cooled, permit.node()).unwrap();
+                        assert!(delay > Duration::ZERO);
+                        tree.check();
+                    }
                     permit.release();
                 }
                 9 => {
@@ -92,6 +100,7 @@ fn invariants_hold_while_limits_adapt() {
                 }
                 _ => {}
             }
+            tree.tick();
             tree.check();
             for (node, before) in [root, nodes[0]].into_iter().zip(before) {
                 let (held, limit) = (held(&tree, node), limit(&tree, node));
@@ -113,6 +122,9 @@ fn invariants_hold_while_limits_adapt() {
         while !waiting.is_empty() {
             permits.clear();
             let before = waiting.len();
+            // Beyond the longest cooldown and its ramp.
+            clock.advance(Duration::from_secs(200));
+            tree.tick();
             waiting.retain_mut(|task| match task.poll() {
                 Poll::Ready(granted) => {
                     permits.push(granted.unwrap());

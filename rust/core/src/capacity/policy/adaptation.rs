@@ -10,7 +10,7 @@ use crate::sync::{Key, WakeList};
 
 impl Controller {
     /// Return the limit in micro-units.
-    fn micros(&self) -> u64 {
+    pub(super) fn micros(&self) -> u64 {
         amount(self.limit()).as_micros()
     }
 
@@ -95,7 +95,8 @@ impl State {
             record.is_reported = true;
         }
         let (node, since, cost) = (record.node, record.since, record.cost.clone());
-        let now = self.read_clock();
+        // Not stored: the grants that are due at a time that is stored would have to be made.
+        let now = self.time();
         let mut at = node;
         while at != NIL {
             for &(id, _) in cost.parts() {
