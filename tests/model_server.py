@@ -39,7 +39,9 @@ class ModelServer:
         self.url = ""
         self._port: Future[int] = Future()
         self._connections: set[asyncio.Task[None]] = set()
-        self._thread = threading.Thread(target=asyncio.run, args=(self._run(),), name="model server")
+        self._thread = threading.Thread(
+            target=asyncio.run, args=(self._run(),), name="model server"
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
 
@@ -115,4 +117,6 @@ def _encode(reply: Reply) -> bytes:
         "content-length": len(body.encode()),
     }
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}\r\n{lines}\r\n{body}".encode()
+    return (
+        f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}\r\n{lines}\r\n{body}".encode()
+    )
