@@ -116,15 +116,15 @@ impl Partitions {
         self.waiting_item(claim).is_some()
     }
 
-    /// Give a call to the oldest item that may start, if there is one. Return its waker.
-    pub(super) fn start_next(&mut self) -> Option<Option<Waker>> {
+    /// Give a call to the oldest item that may start, and return it, if there is one.
+    pub(super) fn start_next(&mut self) -> Option<WaitingItem> {
         let (_, number) = self.startable.pop_first()?;
         let record = self.records.get_mut(&number)?;
         let started = record.waiting.pop_front()?;
         record.running += 1;
         self.waiting -= 1;
         self.update_startable(number);
-        Some(started.waker)
+        Some(started)
     }
 
     /// Remove an item whose call has ended, or that was cancelled before.

@@ -106,8 +106,8 @@ impl PyConcurrentCalls {
 
     /// Start the asyncio task of a body.
     #[inline]
-    fn launch<'py>(
-        slf: &Bound<'py, Self>,
+    fn launch(
+        slf: &Bound<'_, Self>,
         body: CallBody,
         slot: Option<u64>,
         claim: Option<Claim>,

@@ -170,10 +170,10 @@ impl State {
         let mut wakers = Vec::new();
         while !self.is_closing
             && self.running < self.concurrency
-            && let Some(waker) = self.partitions.start_next()
+            && let Some(started) = self.partitions.start_next()
         {
             self.running += 1;
-            wakers.extend(waker);
+            wakers.extend(started.waker);
         }
         wakers
     }
