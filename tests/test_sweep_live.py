@@ -76,7 +76,8 @@ SWAPS = [
         lambda stream: stream.map(sleep_one, concurrency=2, window=2, partition_by=lambda _: 0),
         "partition_by",
         lambda n: n,
-        [(0, 1), (1, 2), (2, 3), (3, 3), (4, 4), (5, 4)],
+        # The item 3 has been pulled.
+        [(0, 1), (1, 2), (2, 3), (3, 4), (4, 4), (5, 5)],
         timed="out",
     ),
     Swap(
