@@ -575,7 +575,7 @@ def test_law_14_swapped_arguments_are_refused() -> None:
         amap(function, [1], limit=1)
     source: Any = items
     with pytest.raises(
-        TypeError, match=r"source must be an iterable .*; call it, and give what it returns"
+        TypeError, match=r"items must be an iterable .*; call it, and give what it returns"
     ):
         amap(double, source, limit=1)
 

@@ -112,7 +112,10 @@ async def test_law_3_error_costs_one_item() -> None:
 
     results = SourceIterObj(range(7)).map_pool(work, CapacitySource(1), name="mill").catch(record)
     assert await results.collect() == [0, 2, 3, 5, 6]
-    assert failed == ["1 ['raised in mill']", "4 ['raised in mill']"]
+    assert failed == [
+        "1 ['raised in mill: item 1, 1']",
+        "4 ['raised in mill: item 4, 4']",
+    ]
 
 
 async def test_cancelled_call_does_not_cancel_the_consumer() -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from headrace._internal.reprs import short_repr
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -61,6 +63,11 @@ def add_note_once(error: BaseException, note: str) -> None:
     with suppress(Exception):
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
+
+
+def item_note(name: str, index: int, item: object) -> str:
+    """Return the note on the error of a call for an item."""
+    return f"raised in {name}: item {index}, {short_repr(item)}"
 
 
 def wrap_iteration_error(error: BaseException, function: str) -> BaseException:

@@ -6,19 +6,19 @@ Imported only when such an error is raised.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Coroutine
 from typing import cast
 
 
 def uncalled(value: object) -> str:
     """Return the hint where a callable is expected: a coroutine is the result of calling an async function."""
-    return "; give the function itself, uncalled" if inspect.iscoroutine(value) else ""
+    return "; give the function itself, uncalled" if isinstance(value, Coroutine) else ""
 
 
 def for_task(value: object) -> str:
     """Return the hint where a task is expected: for a coroutine, or a function in a tuple with its arguments."""
-    if inspect.iscoroutine(value):
-        name = getattr(value, "__name__", "fn")
+    if isinstance(value, Coroutine):
+        name = getattr(cast("object", value), "__name__", "fn")
         return f"; give the function uncalled, as {name} or Task({name}, ...)"
     if isinstance(value, tuple) and value and callable(cast("object", value[0])):
         return "; arguments are given as Task(fn, *args)"
@@ -27,7 +27,7 @@ def for_task(value: object) -> str:
 
 def for_source(value: object) -> str:
     """Return the hint where a source is expected: for a value that gives one when it is called or awaited."""
-    if inspect.iscoroutine(value):
+    if isinstance(value, Coroutine):
         return "; await it, and give what it returns"
     if inspect.isfunction(value) or inspect.ismethod(value):
         return "; call it, and give what it returns"

@@ -15,7 +15,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast
 
 from headrace._core import AsyncIterSource
-from headrace._internal.reprs import callable_name, describe_value, pluralize, short_repr
+from headrace._internal.error_notes import add_note_once, item_note
+from headrace._internal.reprs import callable_name, describe_value, pluralize
 from headrace._internal.validate import check_callable_or_none, check_flag
 from headrace.capacity._as_capacity import as_capacity
 from headrace.capacity.limits import Rate
@@ -88,7 +89,9 @@ class PullAmapObj(PullMapPoolObj[OUT], stock=True):
             "retry": retry,
             "timeout": timeout,
         }
-        self._outcomes: _Outcomes[OUT] = _Outcomes(tasks, as_pull(items), capacity, options, errors)
+        self._outcomes: _Outcomes[OUT] = _Outcomes(
+            tasks, as_pull(items, "items"), capacity, options, errors
+        )
         self._calls = self._outcomes
         # Not the constructor of the base, which makes its own tasks.
         super(PullMapPoolObj, self).__init__(AsyncIterSource(self._calls))
@@ -224,10 +227,11 @@ class _Tasks:
 
     def of(self, item: Any) -> Task:
         """Return the task of the next item."""
-        key = self._key
-        call = _Call(self._count, item) if key is None else _KeyedCall(self._count, item, key(item))
+        index, key = self._count, self._key
+        self._count += 1
+        call = _Call(index, item) if key is None else _KeyedCall(index, item, key(item))
         threaded, progress = self.threaded, self.progress
-        task = Task(
+        return Task(
             self._fn,
             item,
             key=call,
@@ -236,8 +240,6 @@ class _Tasks:
             on_complete=None if progress is None else progress.completed,
             on_error=None if progress is None else progress.failed,
         )
-        self._count += 1
-        return task
 
     def begin(self) -> None:
         """Note that a cycle has begun, on the running loop."""
@@ -356,6 +358,9 @@ class _Progress:
 class _Outcomes(Calls[OUT]):
     """The runs behind the stream; each failed call becomes what `errors` says."""
 
+    # The index of the `_Call` also counts the items whose `key` raised.
+    names_items = False
+
     def __init__(
         self,
         tasks: _Tasks,
@@ -412,8 +417,8 @@ class _Outcomes(Calls[OUT]):
 
     def _failure(self, envelope: TaskProgressEnvelope[Any]) -> Failure:
         call = cast("_Call", envelope.key)
-        note = f"raised in {self.runner.name}: item {call.index}, {short_repr(call.item)}"
-        error = as_pull_error(cast("BaseException", envelope.error), note)
+        error = as_pull_error(cast("BaseException", envelope.error))
+        add_note_once(error, item_note(self.runner.name, call.index, call.item))
         return Failure(call.index, call.item, error, envelope.attempt)
 
     def _raise(self, error: BaseException, failure: Failure | None) -> NoReturn:

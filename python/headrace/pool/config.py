@@ -47,6 +47,8 @@ class Config(Generic[R]):
     stall_after: float | None
     shared_limits: FailureLimits | None = None
     """The limits on failures that this runner shares with others."""
+    names_items: bool = False
+    """Whether each task is a call for an item, which the note on its error names."""
     outcome_listener: OutcomeListener | None = field(init=False)
     """The source, if it is notified of the outcome of its items."""
     ids: TaskIds = field(default_factory=TaskIds)

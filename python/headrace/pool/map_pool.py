@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, cast, overload
 
 from headrace._core import AsyncIterSource
-from headrace._internal.error_notes import add_note_once
 from headrace._internal.reprs import describe_value, format_repr
 from headrace._internal.tasks import wait_until_done
 from headrace.capacity._as_capacity import as_capacity
@@ -197,14 +196,24 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
 class Calls(Generic[OUT]):
     """The runs of a pool behind the stream, one for each cycle. `amap` has a subclass."""
 
+    names_items: ClassVar[bool] = True
+    """Whether the pool adds the note that names the item of an error."""
+
     def __init__(
         self, tasks: PullObj[Any], capacity: CapacitySource, options: RunnerOptions
     ) -> None:
         self.tasks = tasks
-        self.runner = HierarchicalTaskPoolRunner(tasks, capacity, **options)
+        self.runner = self._make_runner(capacity, options)
         self._options: RunnerOptions = {**options, "name": self.runner.name}
         self._run: TaskRun | None = None
         self._events: EventQueue | None = None
+
+    def _make_runner(
+        self, capacity: CapacitySource, options: RunnerOptions
+    ) -> HierarchicalTaskPoolRunner:
+        runner = HierarchicalTaskPoolRunner(self.tasks, capacity, **options)
+        runner._config.names_items = self.names_items  # pyright: ignore[reportPrivateUsage]
+        return runner
 
     def __aiter__(self) -> _Results[OUT]:
         return _Results(self)
@@ -218,10 +227,10 @@ class Calls(Generic[OUT]):
                 a `SourceCancelledError`.
         """
         events = self._events
-        return self._first_result() if events is None else events.take_result(self._as_error)
+        return self._first_result() if events is None else events.take_result(as_pull_error)
 
     async def _first_result(self) -> OUT:
-        result: OUT = await self._begin().take_result(self._as_error)
+        result: OUT = await self._begin().take_result(as_pull_error)
         return result
 
     def _begin(self) -> EventQueue:
@@ -230,9 +239,6 @@ class Calls(Generic[OUT]):
             self._run = self.runner.run_tasks(close_source=True)
         self._events = self._run._begin()  # pyright: ignore[reportPrivateUsage]
         return self._events
-
-    def _as_error(self, error: BaseException) -> BaseException:
-        return as_pull_error(error, f"raised in {self.runner.name}")
 
     async def aclose(self) -> None:
         """Cancel the calls, wait for them, and close the source, in the task that pulled it if that still runs."""
@@ -258,7 +264,7 @@ class Calls(Generic[OUT]):
             )
         yield self.tasks
         # A new runner has no state of the last cycle, such as an item that was not called.
-        self.runner = HierarchicalTaskPoolRunner(self.tasks, self.runner.capacity, **self._options)
+        self.runner = self._make_runner(self.runner.capacity, self._options)
         self._run = self._events = None
 
     def facts(self) -> Iterator[str]:
@@ -300,11 +306,10 @@ def _unknown_option(name: str, value: object) -> TypeError:
     )
 
 
-def as_pull_error(error: BaseException, note: str) -> BaseException:
+def as_pull_error(error: BaseException) -> BaseException:
     """Return an error as a pull raises it; a `CancelledError` would be mistaken for a cancellation of the pull."""
     if isinstance(error, asyncio.CancelledError):
         cancelled = SourceCancelledError("the call was cancelled")
         cancelled.__cause__ = error
         return cancelled
-    add_note_once(error, note)
     return error

@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from headrace._internal.error_notes import add_note_once, wrap_iteration_error
+from headrace._internal.error_notes import add_note_once, item_note, wrap_iteration_error
 from headrace._internal.reprs import describe_value, short_repr
 from headrace.errors import ClosedError, HeadraceError, ThrottledError, WorkerLost
 from headrace.pool.executor._slow_callbacks import watched
@@ -219,11 +219,19 @@ class Policy:
             node.cool_down(longest)
 
     def describe_error(
-        self, task_id: int, key: Hashable, error: BaseException, is_disturbed: bool
+        self,
+        task_id: int,
+        key: Hashable,
+        error: BaseException,
+        is_disturbed: bool,
+        item: object,
     ) -> BaseException:
         """Return the error for the event of a task; report it if no event can be read any more."""
         name = self.name_of(task_id, key)
         error = wrap_iteration_error(error, name)
+        config = self._run.config
+        if config.names_items and isinstance(item, Task):
+            add_note_once(error, item_note(config.name, task_id - 1, item.args[0]))
         if (
             self._run.events.closed
             and is_disturbed

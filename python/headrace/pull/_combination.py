@@ -6,7 +6,7 @@ policy: round-robin, in order of arrival, or in rows.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 from headrace._core import Merge, MergeView
@@ -245,9 +245,13 @@ def check(owner: str, parameter: str, source: object) -> None:
     """
     kind = type(source)
     # Not `isinstance(..., Iterable)`: a class with `__getitem__` alone can be iterated too.
-    if not isinstance(source, AsyncIterable) and not any(
-        hasattr(kind, name) for name in ("__iter__", "__getitem__")
+    if not isinstance(source, AsyncIterable) and (
+        isinstance(source, Coroutine)
+        or not any(hasattr(kind, name) for name in ("__iter__", "__getitem__"))
     ):
+        from headrace._internal.hints import for_source
+
+        given = cast("object", source)
         raise TypeError(
-            f"{owner}: {parameter} must be an iterable or an async iterable, not {describe_value(source)}"
+            f"{owner}: {parameter} must be an iterable or an async iterable, not {describe_value(given)}{for_source(given)}"
         )

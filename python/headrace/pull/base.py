@@ -197,6 +197,15 @@ class PullObj(Fluent[T_co], DescribeMixin):
         else:
             yield from self._restarting()
 
+    if not TYPE_CHECKING:
+        # Only for the error of a plain `with`, for which Python requires both. The core does the same for a plain `for`.
+
+        def __enter__(self) -> None:
+            raise TypeError(f"{type(self).__name__} is an async stream: use `async with`")
+
+        def __exit__(self, *error: object) -> None:
+            """Never called."""
+
     async def __aenter__(self) -> Self:
         """Return the stream; it is closed at the end of the block."""
         return self

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from headrace._core import AsyncIterSource, DequeSource, IterSource, LinesSource, OnceSource, attach
@@ -196,8 +196,8 @@ class SourceLinesObj(SourceObj[str], stock=True):
         return self._path
 
 
-def as_pull(source: Source[T]) -> PullObj[T]:
-    """Return a pull object for any source: the source itself if it is one.
+def as_pull(source: Source[T], parameter: str = "source") -> PullObj[T]:
+    """Return a pull object for any source: the source itself if it is one. `parameter` is its name in messages.
 
     Raises:
         TypeError: The argument is not iterable.
@@ -207,14 +207,17 @@ def as_pull(source: Source[T]) -> PullObj[T]:
         attach(source)
         return source
     if not isinstance(source, AsyncIterable):
-        _checked(source, "source")
+        _checked(source, parameter)
     return SourceIterObj(source)
 
 
 def _checked(iterable: Iterable[T], parameter: str) -> Iterable[T]:
     # Not `isinstance(..., Iterable)`: a class with `__getitem__` alone can be iterated too.
     kind = type(cast("object", iterable))
-    if not (hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")):
+    # The coroutine of `collect()` has an `__iter__`, as all native ones.
+    if isinstance(iterable, Coroutine) or not (
+        hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")
+    ):
         from headrace._internal.hints import for_source
 
         raise TypeError(

@@ -443,4 +443,11 @@ class PullCatchObj(PullObj1To1Link[T, T | U], HasHandler, Generic[T, U], stock=T
     @overload
     def __init__(self, source: Source[T], handler: Callable[[Exception], U | Skip]) -> None: ...
     def __init__(self, source: Source[Any], handler: Callable[[Exception], Any]) -> None:
+        # Such a class would make an item of each error.
+        given = cast("object", handler)
+        if isinstance(given, type) and issubclass(given, BaseException):
+            name = given.__name__
+            raise TypeError(
+                f"handler must be a function of the error, got the exception {name}; check isinstance(error, {name}) in it"
+            )
         super().__init__(source, CatchKernel(handler, SKIP))

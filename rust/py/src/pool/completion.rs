@@ -262,7 +262,13 @@ impl PyEngine {
             policy.call_method1(intern!(py, "interrupt"), (value,))?;
             return Ok(false);
         }
-        let arguments = (record.id, record.key(py), &value, is_disturbed);
+        let arguments = (
+            record.id,
+            record.key(py),
+            &value,
+            is_disturbed,
+            &record.item,
+        );
         let reported = policy.call_method1(intern!(py, "describe_error"), arguments)?;
         let now = this.now(py)?;
         this.throughput.get().note(py, now, true);

@@ -5,7 +5,7 @@
 
 use std::mem::size_of;
 
-use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError};
+use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
@@ -60,9 +60,41 @@ pub(crate) fn as_link<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyPu
     is_native.then(|| link.clone())
 }
 
-/// Give a class the fast `anext()`, unless it has its own.
+/// Raise the error of a plain `for` over a stream: the `tp_iter` slot of the classes of streams.
+///
+/// The slot has no `__iter__` beside it, so that no class looks iterable to `isinstance`, `hasattr` or a type checker.
+///
+/// # Safety
+///
+/// CPython's contract for the slot.
+unsafe extern "C" fn refuse_iteration(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the slots of a type are called on an attached thread, with a live object.
+    let (py, stream) = unsafe {
+        let py = Python::assume_attached();
+        (py, Bound::from_borrowed_ptr(py, object))
+    };
+    let class = stream.get_type();
+    let name = class
+        .name()
+        .map_or_else(|_| "stream".to_owned(), |name| name.to_string());
+    PyTypeError::new_err(format!(
+        "'{name}' object is not iterable: it is an async stream; use `async for item in stream`, or \
+         `await stream.collect()` for a list"
+    ))
+    .restore(py);
+    std::ptr::null_mut()
+}
+
+/// Give a class the fast `anext()`, unless it has its own, and the error of a plain `for`.
 #[pyfunction]
 pub(crate) fn adopt(class_: &Bound<'_, PyType>) {
+    // SAFETY: the type is alive and has its slots filled. If it gets an `__iter__` later, CPython replaces the slot.
+    unsafe {
+        let class = class_.as_type_ptr();
+        if (*class).tp_iter.is_none() {
+            (*class).tp_iter = Some(refuse_iteration);
+        }
+    }
     if !LAYOUT.is_used() {
         return;
     }
