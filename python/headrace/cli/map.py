@@ -347,6 +347,8 @@ class _Map:
         code, outcome, message = self._close()
         messages = [message]
         if self._collector is not None:
+            for record_task in self._unsettled.values():
+                self._collector.add_unfinished(record_task)
             try:
                 self._collector.write(self._summary(outcome, whole=code < 2))
             except CommandError as problem:

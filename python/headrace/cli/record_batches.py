@@ -26,8 +26,8 @@ MAX_BATCH = 1000
 BOM = b"\xef\xbb\xbf"
 """The mark with which some programs begin a file in UTF-8."""
 
-FAILED_FIELDS = ("record", "error", "message", "where", "attempts", "seconds", "input")
-"""The fields of a line in a file of failed records, which `encode_error_line` writes."""
+FAILED_FIELDS = frozenset({"record", "error", "message", "where", "attempts", "seconds", "input"})
+"""Fields of each line in a file of failed records, which `encode_error_line` writes. It begins and ends with the same two."""
 
 _LAST_FIELD = ', "input": '
 
@@ -96,7 +96,7 @@ def _is_failed_record(source: str) -> bool:
         value: dict[str, Any] = json.loads(source)
     except (ValueError, RecursionError):
         return False
-    return tuple(value) == FAILED_FIELDS
+    return next(reversed(value)) == "input" and value.keys() >= FAILED_FIELDS
 
 
 def _failed_record(source: str) -> tuple[int, str]:

@@ -105,5 +105,8 @@ def _attempt(record_task: RecordTask) -> Generator[None]:
     except CancelledError:
         record_task.is_cancelled = True
         raise
+    except Exception as error:
+        record_task.error = type(error).__name__
+        raise
     finally:
         record_task.end()

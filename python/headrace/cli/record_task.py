@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from headrace.cli.record import Record
+
+
+class FailedCall(NamedTuple):
+    """A call that failed, and after which the function was called again."""
+
+    started: float
+    ended: float
+    kind: str
+    """The type of its error."""
 
 
 @dataclass(slots=True)
@@ -31,11 +40,20 @@ class RecordTask:
     """The number of attempts."""
     is_cancelled: bool = False
     """Whether a call of it has ended with a `CancelledError`."""
+    error: str = ""
+    """The type of the error of the last call; empty if it has none that is known."""
+    earlier: tuple[FailedCall, ...] = ()
+    """The calls before the last one, which failed."""
     line: bytes | None = None
     """The encoded result. A thread sets it as soon as the function returns, before the event loop learns of it."""
 
     def begin(self) -> None:
         """Record the start of an attempt."""
+        if self.attempts:
+            # A call that was cancelled by its time limit has no error of its own.
+            kind = self.error or "TimeoutError"
+            self.earlier += (FailedCall(self.started, self.ended, kind),)
+            self.error = ""
         self.started = time.monotonic()
         self.first = self.first or self.started
         self.attempts += 1

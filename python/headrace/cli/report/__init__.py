@@ -4,7 +4,8 @@
 |---|---|
 | `ddsketch` | quantiles of durations to within 1%, from at most about 1,500 counters |
 | `timeline` | levels and events over time, in a fixed number of points |
-| `samples` | the slowest records, and the first failed ones |
+| `samples` | the slowest calls, and the first failed records |
+| `error_counts` | failed calls by type of error over time |
 | `report` | durations, time line and samples of a run |
 | `series` | definitions of the levels and rates in the time line |
 | `collector` | fills a report during a run, and writes its page |

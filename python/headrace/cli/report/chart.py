@@ -95,7 +95,7 @@ def level_chart(
 def count_chart(
     title: str, note: str, done: Sequence[Count], failed: Sequence[Count], *, seconds: float
 ) -> str:
-    """Draw done and failed records per second, stacked."""
+    """Draw done and failed records per second, stacked; failed ones alone if `done` is empty."""
     spans = done or failed
     rows = [
         (
@@ -108,7 +108,7 @@ def count_chart(
     ]
     top = _round_up(max((good + bad for _, _, good, bad in rows), default=0.0) or 1.0)
     shapes: list[str] = []
-    keys = [LegendEntry("done", "done")]
+    keys = [LegendEntry("done", "done")] if done else []
     if failed:
         settled = ((end, good + bad) for _, end, good, bad in rows)
         shapes.append(_area("failed", settled, top, seconds))
@@ -119,8 +119,10 @@ def count_chart(
         (
             begin / seconds,
             end / seconds,
-            f"{_format_span(begin, end)}: {format_number(good)} done per second"
-            + (f", {format_number(bad)} failed" if bad else ""),
+            f"{_format_span(begin, end)}: "
+            + (f"{format_number(good)} done per second" if done else "")
+            + (", " if done and bad else "")
+            + (f"{format_number(bad)} failed" if bad else "" if done else "none failed"),
         )
         for begin, end, good, bad in rows
     )

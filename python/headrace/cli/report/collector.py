@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 MIN_PAUSE, MAX_PAUSE = 0.005, 0.5
 """The bounds, in seconds, of the pause between two samples, which is a quarter of the width of a slot."""
 
+UNFINISHED = "not finished"
+"""The name among the errors of calls that were running at the end of an interrupted run."""
+
 
 class Collector:
     """Samples series, adds each settled record to a report, and writes its page at the end.
@@ -72,6 +75,8 @@ class Collector:
 
     def add_record(self, record_task: RecordTask, error: RecordError | None) -> None:
         """Add a record that is done or failed."""
+        for call in record_task.earlier:
+            self._add_call(record_task, call.started, call.ended, call.kind)
         self._report.add_record(
             record_task.ended - self._started,
             record_task.record.number,
@@ -83,6 +88,21 @@ class Collector:
             tokens=record_task.tokens,
         )
 
+    def add_unfinished(self, record_task: RecordTask) -> None:
+        """Add the calls of a record that is neither done nor failed at the end of a run."""
+        for call in record_task.earlier:
+            self._add_call(record_task, call.started, call.ended, call.kind)
+        if record_task.started:
+            # It has ended if the stop cancelled it.
+            ended = max(record_task.ended, record_task.started)
+            if ended == record_task.started:
+                ended = self._clock()
+            self._add_call(record_task, record_task.started, ended, record_task.error or UNFINISHED)
+
+    def _add_call(self, record_task: RecordTask, started: float, ended: float, kind: str) -> None:
+        record, took = record_task.record, ended - started
+        self._report.add_failed_call(ended - self._started, record.number, record.text, took, kind)
+
     def write(self, summary: Summary) -> None:
         """Write the page, whole or not at all.
 
@@ -93,7 +113,7 @@ class Collector:
         from headrace.cli.report.page import render
 
         now = self._clock() - self._started
-        for line in (self._report.time_line, *self._report.families):
+        for line in (self._report.time_line, self._report.errors.time_line, *self._report.families):
             line.sample(now, {})
         page = render(self._report, summary, self._series, self._families, self._rate_series)
         self._output.write(page.encode())

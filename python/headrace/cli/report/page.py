@@ -63,6 +63,7 @@ def render(
         _durations(report),
         _time_line(report, series, rate_series),
         *(_family(family, line) for family, line in zip(families, report.families, strict=True)),
+        _errors(report),
         _slowest(report),
         _failed(report),
     ]
@@ -207,6 +208,28 @@ def _family(family: SeriesFamily, line: TimeLine) -> str:
     )
 
 
+def _errors(report: Report) -> str:
+    """Render the failed calls over time, a chart for each type of error."""
+    line = report.errors.time_line
+    charts = "".join(
+        count_chart(
+            shorten(kind, 60),
+            f"{count:,} in all",
+            [],
+            line.counts(kind),
+            seconds=line.end,
+        )
+        for kind, count in report.errors.totals()
+    )
+    if not charts or not line.end:
+        return ""
+    note = "failed calls per second by type, also those that were repeated"
+    return (
+        f"<section><h2>Errors <small>{note}</small></h2>"
+        f'<div class="charts small">{charts}</div></section>\n'
+    )
+
+
 def _failed(report: Report) -> str:
     failed = report.failed
     if not failed.count:
@@ -241,7 +264,7 @@ def _slowest(report: Report) -> str:
         for one in slowest
     )
     return (
-        "<section><h2>Slowest records</h2>"
+        "<section><h2>Slowest calls</h2>"
         '<div class="scroll"><table class="records slow"><thead><tr><th>line</th><th>took</th><th></th><th>record</th></tr>'
         f"</thead><tbody>{rows}</tbody></table></div></section>\n"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headrace.cli.report.ddsketch import DDSketch
+from headrace.cli.report.error_counts import ErrorCounts
 from headrace.cli.report.samples import Failed, Slowest
 from headrace.cli.report.timeline import TimeLine
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 class Report:
     """Durations, time lines and samples of records.
 
-    Bound: about 15,000 numbers for each time line, and 120 shortened records.
+    Bound: about 15,000 numbers for each time line, 1,600 for errors, and 120 shortened records.
 
     Args:
         families: the number of series families.
@@ -30,6 +31,8 @@ class Report:
         """The levels of the whole run, and the events `done`, `failed`, `started` and `tokens`."""
         self.families: list[TimeLine] = [TimeLine(slots=120) for _ in range(families)]
         """A time line for each series family."""
+        self.errors: ErrorCounts = ErrorCounts()
+        """The failed calls, also those that were repeated, by type of error over time."""
         self.slowest: Slowest = Slowest()
         self.failed: Failed = Failed()
 
@@ -68,3 +71,18 @@ class Report:
         else:
             self.time_line.count(now, "failed")
             self.failed.add(number, took, text, error)
+            self.errors.count(now, error.kind)
+
+    def add_failed_call(self, now: float, number: int, text: str, took: float, kind: str) -> None:
+        """Add a call that is not the last one of its record, or that was not finished.
+
+        Args:
+            now: the seconds from the start of the run to the end of the call.
+            number: the line number of the record.
+            text: the record as in the input.
+            took: the duration of the call in seconds.
+            kind: the type of the error.
+        """
+        self.calls.add(took)
+        self.slowest.add(number, took, text, failed=True)
+        self.errors.count(now, kind)
