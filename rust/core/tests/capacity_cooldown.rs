@@ -212,6 +212,28 @@ fn ramp_doubles_to_half_of_what_was_held_and_then_each_second() {
 }
 
 #[test]
+fn calls_that_hang_do_not_raise_the_threshold() {
+    let (world, one, _) = siblings();
+    let hung: Vec<_> = (0..20).map(|_| world.take(one, 1)).collect();
+    let calls: Vec<_> = (0..20).map(|_| world.take(one, 1)).collect();
+    world.pass(0.1);
+    for permit in calls {
+        world.tree.cool_down(one, None, Some(seconds(1.0))).unwrap();
+        world.release(permit);
+    }
+    world.pass(1.0);
+    let seen = ramp(&world, one, 10);
+    assert!(seen[9] >= 24, "{seen:?}");
+    // The mean of the calls since the first event is 4, and half of what is held is 10.
+    world.tree.cool_down(one, None, Some(seconds(1.0))).unwrap();
+    world.pass(1.0);
+    let seen = ramp(&world, one, 20);
+    assert_eq!(seen[0], 21);
+    assert!(seen[19] <= 26, "{seen:?}");
+    drop(hung);
+}
+
+#[test]
 fn ramp_ends_by_time_alone() {
     let (world, one, _) = siblings();
     world.tree.cool_down(one, None, Some(seconds(1.0))).unwrap();

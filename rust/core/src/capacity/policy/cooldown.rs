@@ -15,8 +15,9 @@
 //!
 //! 1. Below a *threshold* the window doubles each pace, the mean hold, between 50 ms and 1 s. The threshold is half of the number of
 //!    permits that were held at the event: so many were probably fine.
-//! 2. From there on it doubles each second. An event during the ramp doubles this interval, up to 4 s, and begins the ramp again,
-//!    with the threshold at half of what was held then.
+//! 2. From there on it doubles each second. An event during the ramp doubles this interval, up to 4 s, and begins the ramp again.
+//!    The threshold is then half of what was held, or less: the mean number of permits that were held of those granted since the
+//!    event before, which is their rate times the mean hold. So calls that hang, and hold permits for long, do not raise it.
 //! 3. The bound ends when the window reaches the least limit of slots on the path. Without one it ends at twice the number of permits
 //!    that were held at any of the events, and at least at 64.
 //! 4. The ramp is remembered for as long again as the last cooldown, from one interval to 64 s. So back-off grows also where one slot is
@@ -198,6 +199,7 @@ impl State {
         }
         let (now, pace) = (self.now, self.pace(node));
         let opens = self.opens_at(node);
+        let hold = self.nodes.at(node).hold.unwrap_or(self.estimate);
         let ticket = self.permits.next_ticket();
         let here = self.nodes.at_mut(node);
         let held = here.permits;
@@ -218,11 +220,15 @@ impl State {
             })
         });
         if !is_first && now >= opens.max(ramp.since.after(pace)) {
-            ramp.since = now;
             if ramp.probes.is_none() {
+                // Little's law. Grants of the whole tree are counted, so this may be too high, and then half of what is held decides.
+                let granted = u128::from(ticket.get() - ramp.ticket.get());
+                let mean = granted * u128::from(hold) / now.since(ramp.since).as_nanos().max(1);
+                let mean = usize::try_from(mean).unwrap_or(usize::MAX);
                 (ramp.ticket, ramp.before) = (ticket, held);
-                ramp.threshold = 1.max(held / 2);
+                ramp.threshold = mean.clamp(1, 1.max(held / 2));
             }
+            ramp.since = now;
             ramp.peak = ramp.peak.max(held);
             ramp.repeats += 1;
         }
