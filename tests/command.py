@@ -292,6 +292,14 @@ async def later(n):
     return n
 
 
+async def later_and_bad(n):
+    """Be throttled twice, and fail at each later call."""
+    tries[n] += 1
+    if tries[n] <= 2:
+        raise LaterError(0.01)
+    raise ValueError("bad")
+
+
 async def much_later(n):
     if n == 1:
         say("retried in an hour")

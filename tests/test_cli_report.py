@@ -319,7 +319,7 @@ async def test_collector_samples_changing_levels(tmp_path: Path) -> None:
         level = 3.0
         now = loop.time()
         record_task = RecordTask(
-            Record(7, 1, "the text", 2, Json()), 0, now, first=now, started=now, attempts=1
+            Record(7, 1, "the text", 2, Json()), 0, now, first=now, started=now, calls=1
         )
         await asyncio.sleep(100)
         record_task.ended = loop.time()
@@ -337,6 +337,7 @@ async def test_collector_samples_changing_levels(tmp_path: Path) -> None:
             done=1,
             failed=0,
             retried=0,
+            throttled=0,
         )
         collector.write(totals)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")

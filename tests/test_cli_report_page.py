@@ -75,6 +75,7 @@ def summary(**changes: object) -> Summary:
         "done": 0,
         "failed": 0,
         "retried": 0,
+        "throttled": 0,
     } | changes
     return Summary(**given)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
@@ -186,9 +187,7 @@ def test_page_escapes_all_text(text: str, message: str) -> None:
 def test_page_shows_events_with_their_rate() -> None:
     report = Report()
     for number in range(120):
-        report.add_record(
-            number / 2, number, "", waited=0, took=0, error=None, attempts=2, tokens=50
-        )
+        report.add_record(number / 2, number, "", waited=0, took=0, error=None, calls=2, tokens=50)
     report.time_line.sample(60.0, {})
     flows = [
         RateSeries("started", "Calls per second", "calls started", 10),

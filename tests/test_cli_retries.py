@@ -93,6 +93,26 @@ def test_throttled_answer_delays_all_calls_and_costs_no_attempt(
     assert results(tmp_path / "out.jsonl") == [*range(20)]
 
 
+def test_throttled_calls_are_counted_apart_from_attempts(tmp_path: Path, files: Files) -> None:
+    files(0)
+    options = ["--retries", "1", "--errors", "errors.jsonl", "--report", "report.html"]
+    done = run(tmp_path, "work:later_and_bad", *options, limit=1)
+    assert done.returncode == 1
+    assert "0 done, 1 failed" in done.stderr
+    assert "; 2 calls were throttled\n" in done.stderr
+    [found] = results(tmp_path / "errors.jsonl")
+    assert (found["attempts"], found["throttled"], found["message"]) == (2, 2, "bad")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert ">1<" in page.split("retries</h2>")[1][:60]
+    assert ">2<" in page.split("throttled</h2>")[1][:60]
+    # Without a cooldown, they are attempts.
+    done = run(tmp_path, "work:later_and_bad", *options, *OFF, limit=1)
+    [found] = results(tmp_path / "errors.jsonl")
+    assert (found["attempts"], found["throttled"], found["message"]) == (2, 0, "not yet")
+    assert "throttled" not in done.stderr
+    assert "throttled</h2>" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_too_long_a_delay_fails_its_record(tmp_path: Path, files: Files) -> None:
     files(0, 1)
     done = run(tmp_path, "work:much_later", limit=1)

@@ -29,6 +29,7 @@ from headrace.cli.errors import CommandError
 from headrace.cli.failures import Failures
 from headrace.cli.format import format_duration
 from headrace.cli.groups import Groups, group_name
+from headrace.cli.hidden_retries import HiddenRetries
 from headrace.cli.inflight import InFlight
 from headrace.cli.output import Output
 from headrace.cli.progress import Tally, choose_display
@@ -164,7 +165,13 @@ class _Map:
         self._results: dict[int, bytes | None] = {}
         self._next_index = 0
         self._in_flight = InFlight(options.window)
-        self._runner = RecordRunner(options.function, self, number=options.number)
+        self._runner = RecordRunner(
+            options.function,
+            self,
+            HiddenRetries(),
+            cooldown=options.run_options.cooldown,
+            number=options.number,
+        )
         self._groups = None
         if options.group_by is not None:
             self._groups = Groups(
@@ -308,6 +315,7 @@ class _Map:
         record = self._unsettled.pop(record_task.index).record
         self._tally.settled_size += record.size
         self._tally.retried += max(0, record_task.attempts - 1)
+        self._tally.throttled += record_task.throttled
         failure = None if error is None else RecordError.of(error)
         if failure is None:
             self._tally.done += 1
@@ -384,6 +392,9 @@ class _Map:
             return 2, f"stopped: {error}", f"{error}{self._keep_results()}"
         seconds = time.monotonic() - self._started
         message = f"{counts}, in {seconds:.1f} s"
+        if tally.throttled:
+            calls = "1 call was" if tally.throttled == 1 else f"{tally.throttled:,} calls were"
+            message += f"; {calls} throttled"
         if self._options.first is not None:
             message += "; no file was written (--first)"
         if tally.failed:
@@ -456,6 +467,7 @@ class _Map:
             done=tally.done,
             failed=tally.failed,
             retried=tally.retried,
+            throttled=tally.throttled,
         )
 
     def _interrupt(self, number: int) -> None:

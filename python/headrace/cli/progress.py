@@ -34,6 +34,8 @@ class Tally:
     failed: int = 0
     retried: int = 0
     """Retries of the records that are done or failed."""
+    throttled: int = 0
+    """Their calls that a server throttled, and that cost no attempt."""
     settled_size: float = 0
     """The size of the records that are done or failed."""
 

@@ -92,6 +92,7 @@ def encode_error_line(record_task: RecordTask, error: RecordError) -> bytes:
         "message": error.message,
         "where": error.where,
         "attempts": record_task.attempts,
+        "throttled": record_task.throttled,
         "seconds": round(record_task.ended - record_task.started, 6),
     }
     # The last field: `record_batches` finds it again.

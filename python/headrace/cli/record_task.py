@@ -29,15 +29,17 @@ class RecordTask:
     read: float
     """The time at which it was read."""
     tokens: float = 0.0
-    """The tokens that each attempt is charged; 0 if tokens are not counted."""
+    """The tokens that each call is charged; 0 if tokens are not counted."""
     first: float = 0.0
-    """The start of the first attempt, or 0."""
+    """The start of the first call, or 0."""
     started: float = 0.0
-    """The start of the last attempt, or 0."""
+    """The start of the last call, or 0."""
     ended: float = 0.0
-    """The end of the last attempt, or 0."""
-    attempts: int = 0
-    """The number of attempts."""
+    """The end of the last call, or 0."""
+    calls: int = 0
+    """The number of calls."""
+    throttled: int = 0
+    """The calls whose answers cooled the limit down, and so cost no attempt."""
     is_cancelled: bool = False
     """Whether a call of it has ended with a `CancelledError`."""
     error: str = ""
@@ -47,19 +49,24 @@ class RecordTask:
     line: bytes | None = None
     """The encoded result. A thread sets it as soon as the function returns, before the event loop learns of it."""
 
+    @property
+    def attempts(self) -> int:
+        """The calls that were not throttled."""
+        return self.calls - self.throttled
+
     def begin(self) -> None:
-        """Record the start of an attempt."""
-        if self.attempts:
+        """Record the start of a call."""
+        if self.calls:
             # A call that was cancelled by its time limit has no error of its own.
             kind = self.error or "TimeoutError"
             self.earlier += (FailedCall(self.started, self.ended, kind),)
             self.error = ""
         self.started = time.monotonic()
         self.first = self.first or self.started
-        self.attempts += 1
+        self.calls += 1
 
     def end(self) -> None:
-        """Record the end of an attempt, also of one that was never started."""
+        """Record the end of a call, also of one that was never started."""
         self.ended = time.monotonic()
         self.started = self.started or self.ended
         self.first = self.first or self.started

@@ -78,24 +78,24 @@ class Answer:
 def read_answer(error: BaseException) -> Answer:
     """Return the parts of an answer that the error carries. All are empty if it carries none."""
     answer = Answer()
-    response = _get(error, "response")
+    response = get_attribute(error, "response")
     if isinstance(response, Mapping):
         _read_botocore(answer, cast("Mapping[object, object]", response))
     else:
         answer.status = _status(error) or _status(response)
         for holder in (response, error):
-            answer.headers = answer.headers or _headers(_get(holder, "headers"))
+            answer.headers = answer.headers or lower_headers(get_attribute(holder, "headers"))
         for call in (error, response):
             _read_grpc(answer, call)
         for body in _bodies(error, response):
             _read_body(answer, body)
-        if _get(error, "domain") is not None:
+        if get_attribute(error, "domain") is not None:
             # An `ErrorInfo` of google-api-core. The `reason` of urllib is a text for people.
             answer.codes += _texts(error, ("reason",))
         answer.codes += _texts(error, ("code", "type", "status", "grpc_status_code"))
-        answer.codes += _texts(_get(error, "error"), ("code",))
+        answer.codes += _texts(get_attribute(error, "error"), ("code",))
         if not answer.message:
-            answer.message = _text(_get(error, "message"))
+            answer.message = _text(get_attribute(error, "message"))
         answer.has_key = _has_key(error, response)
     if kind := answer.headers.get("x-amzn-errortype"):
         answer.codes.append(kind.partition(":")[0])
@@ -103,7 +103,7 @@ def read_answer(error: BaseException) -> Answer:
     return answer
 
 
-def _get(value: object, name: str) -> Any:
+def get_attribute(value: object, name: str) -> Any:
     """Return an attribute, or None if there is none or it cannot be read."""
     try:
         return getattr(value, name, None)
@@ -135,12 +135,12 @@ def _text(value: object) -> str:
     """Return a text; that of a `StatusCode` of grpc is its name. A number has none, nor has an `HTTPStatus`."""
     if isinstance(value, str):
         return value[:_MAX_TEXT]
-    name = None if isinstance(value, int) else _get(value, "name")
+    name = None if isinstance(value, int) else get_attribute(value, "name")
     return name if isinstance(name, str) else ""
 
 
 def _texts(holder: object, names: tuple[str, ...]) -> list[str]:
-    found = (_text(_get(holder, name)) for name in names) if holder is not None else ()
+    found = (_text(get_attribute(holder, name)) for name in names) if holder is not None else ()
     return [text for text in found if text]
 
 
@@ -156,7 +156,7 @@ def _is_status(value: object) -> bool:
 
 def _status(holder: object) -> int | None:
     for name in ("status_code", "status", "code"):
-        value = _get(holder, name)
+        value = get_attribute(holder, name)
         if _is_status(value):
             return int(value)
         if isinstance(value, int):
@@ -165,11 +165,11 @@ def _status(holder: object) -> int | None:
     return None
 
 
-def _headers(value: object) -> dict[str, str]:
+def lower_headers(value: object) -> dict[str, str]:
     """Return headers with lower-case names, from a mapping or from pairs; a name that is repeated has its first value."""
     headers: dict[str, str] = {}
     try:
-        items: Any = _get(value, "items")
+        items: Any = get_attribute(value, "items")
         pairs: Any = items() if callable(items) else value
         for name, text in islice(cast("Any", pairs or ()), _MAX_ITEMS):
             if isinstance(text, bytes):
@@ -184,14 +184,14 @@ def _headers(value: object) -> dict[str, str]:
 def _bodies(error: BaseException, response: object) -> Iterator[object]:
     """Yield the decoded body of an answer, as far as it is in memory; before it, details that were taken out of it."""
     for name in ("body", "details"):
-        value = _get(error, name)
+        value = get_attribute(error, name)
         if value and isinstance(value, (Mapping, list, str, bytes)):
             yield _decoded(cast("object", value))
             if not isinstance(value, list):
                 return
     # `requests` would read the rest of a streamed answer from its socket.
-    if response is not None and _get(response, "_content_consumed") is not False:
-        yield _decoded(_get(response, "content"))
+    if response is not None and get_attribute(response, "_content_consumed") is not False:
+        yield _decoded(get_attribute(response, "content"))
 
 
 def _decoded(value: object) -> object:
@@ -246,7 +246,7 @@ def _read_detail(answer: Answer, detail: object) -> None:
 
     def read(holder: object, name: str, json_name: str) -> Any:
         found = _mapping(holder)
-        return found.get(json_name) if found else _get(holder, name)
+        return found.get(json_name) if found else get_attribute(holder, name)
 
     if (delay := _duration(read(detail, "retry_delay", "retryDelay"))) is not None:
         answer.delay = delay
@@ -265,11 +265,12 @@ def _duration(value: object) -> float | None:
     """Return the seconds of a duration: "13s", an object or a mapping with seconds and nanoseconds, or a timedelta."""
     if isinstance(value, str):
         return parse_duration(value)
-    if callable(total := _get(value, "total_seconds")):
+    if callable(total := get_attribute(value, "total_seconds")):
         return _number(total())
     found = _mapping(value)
     seconds, nanos = (
-        _number(found.get(name, 0) if found else _get(value, name)) for name in ("seconds", "nanos")
+        _number(found.get(name, 0) if found else get_attribute(value, name))
+        for name in ("seconds", "nanos")
     )
     return None if seconds is None else seconds + (nanos or 0.0) / 1e9
 
@@ -281,7 +282,7 @@ def _read_botocore(answer: Answer, response: Mapping[object, object]) -> None:
     )
     answer.codes = _values(error, ("Code",))
     answer.message = _text(error.get("Message"))
-    answer.headers = _headers(metadata.get("HTTPHeaders"))
+    answer.headers = lower_headers(metadata.get("HTTPHeaders"))
     status = metadata.get("HTTPStatusCode")
     answer.status = cast("int", status) if _is_status(status) else None
 
@@ -289,7 +290,7 @@ def _read_botocore(answer: Answer, response: Mapping[object, object]) -> None:
 def _read_grpc(answer: Answer, call: object) -> None:
     """Read the status, the metadata and the details of an RPC that failed."""
     code, metadata, details = (
-        _get(call, name) for name in ("code", "trailing_metadata", "details")
+        get_attribute(call, name) for name in ("code", "trailing_metadata", "details")
     )
     if not (callable(code) and callable(metadata)):
         return
@@ -311,7 +312,7 @@ def _delay(answer: Answer, error: BaseException) -> float | None:
     if delay is None:
         delay = answer.delay
     if delay is None:
-        value = _get(error, "retry_after")
+        value = get_attribute(error, "retry_after")
         delay = _number(value)
         if delay is None:
             delay = _duration(value)
@@ -320,11 +321,15 @@ def _delay(answer: Answer, error: BaseException) -> float | None:
 
 def _has_key(error: BaseException, response: object) -> bool:
     """Return whether the request of an answer carried a key."""
-    for request in (_get(response, "request"), _get(error, "request"), _get(error, "request_info")):
+    for request in (
+        get_attribute(response, "request"),
+        get_attribute(error, "request"),
+        get_attribute(error, "request_info"),
+    ):
         if request is None:
             continue
-        if not _KEY_HEADERS.isdisjoint(_headers(_get(request, "headers"))):
+        if not _KEY_HEADERS.isdisjoint(lower_headers(get_attribute(request, "headers"))):
             return True
-        if _KEY_IN_URL.search(str(_get(request, "url"))):
+        if _KEY_IN_URL.search(str(get_attribute(request, "url"))):
             return True
     return False

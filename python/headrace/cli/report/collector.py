@@ -84,7 +84,7 @@ class Collector:
             waited=record_task.first - record_task.read,
             took=record_task.ended - record_task.started,
             error=error,
-            attempts=record_task.attempts,
+            calls=record_task.calls,
             tokens=record_task.tokens,
         )
 

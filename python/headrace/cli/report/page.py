@@ -110,6 +110,9 @@ def _cards(report: Report, summary: Summary, series: Sequence[Series]) -> str:
     ]
     if summary.retried:
         cards.append(("retries", f"{summary.retried:,}", "calls repeated after an error", ""))
+    if summary.throttled:
+        note = "calls that the server rejected for now, repeated after a cooldown"
+        cards.append(("throttled", f"{summary.throttled:,}", note, ""))
     if report.calls.count:
         median, late = report.calls.quantiles([0.5, 0.99])
         cards.append(

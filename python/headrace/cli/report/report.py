@@ -45,7 +45,7 @@ class Report:
         waited: float,
         took: float,
         error: RecordError | None,
-        attempts: int = 1,
+        calls: int = 1,
         tokens: float = 0.0,
     ) -> None:
         """Add a record that is done or failed.
@@ -57,12 +57,12 @@ class Report:
             waited: the seconds from reading it to its first call.
             took: the duration of the last call in seconds.
             error: the error; None if the record is done.
-            attempts: the number of calls. All are counted at the start of the last one.
-            tokens: the tokens that each attempt used.
+            calls: the number of calls. All are counted at the start of the last one.
+            tokens: the tokens that each call used.
         """
-        self.time_line.count(now - took, "started", attempts)
+        self.time_line.count(now - took, "started", calls)
         if tokens:
-            self.time_line.count(now - took, "tokens", attempts * tokens)
+            self.time_line.count(now - took, "tokens", calls * tokens)
         self.calls.add(took)
         self.waits.add(waited)
         self.slowest.add(number, took, text, failed=error is not None)

@@ -29,3 +29,5 @@ class Summary:
     failed: int
     retried: int
     """The number of retries."""
+    throttled: int
+    """The number of calls that a server throttled, and that were no attempts."""
