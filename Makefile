@@ -181,6 +181,10 @@ bench: ## headrace beside code by hand, its peers and the floors, into benches/r
 	$$venv/bin/python benches/python/bench.py $(ARGS); \
 	$$venv/bin/python benches/python/tables.py
 
+.PHONY: push-back
+push-back: build ## the command against a local model service that limits, fails and hangs, in eight minutes; ARGS= goes to the program
+	PYTHONPATH=. $(RUN) benches/python/push_back.py $(ARGS)
+
 .PHONY: instructions
 instructions: build ## instructions of chosen benchmark rows under valgrind, against those that are kept; ARGS=--keep keeps them
 	$(RUN) benches/python/instructions.py $(ARGS)

@@ -1,10 +1,10 @@
 """Run `headrace map` against a local model service that limits, fails and hangs, and print the figures.
 
-make push-back                                        three runs of each client, five minutes
-make push-back ARGS="--runs 1 --speed 10"             a look, with a minute of 6 seconds
+make push-back                                three runs of each client, eight minutes
+make push-back ARGS="--runs 1 --speed 10"     a look, with a minute of 6 seconds
 
-The service is that of `tests/model_service.py`: 600 requests and 90,000 tokens a minute, a burst of 6 seconds, 50 to 200 ms, 1% of 500s, 0.3%
-of calls that hang, 429s with whole seconds in `Retry-After`. The client is the SDK of OpenAI, with and without its own retries.
+The service is that of `tests/model_service.py`: 600 requests and 90,000 tokens a minute, a burst of 6 seconds, 50 to 200 ms, 1% of
+500s, 0.3% of calls that hang, 429s with whole seconds in `Retry-After`. The client is the SDK of OpenAI, with its own retries off and on.
 """
 
 from __future__ import annotations
@@ -59,15 +59,19 @@ def main() -> None:
 def measure(options: argparse.Namespace, sdk_retries: int, seed: int) -> None:
     """Run the command once, and print a line."""
     chance = random.Random(seed)
-    with tempfile.TemporaryDirectory() as name, ModelServer(speed=options.speed, seed=seed) as server:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        ModelServer(speed=options.speed, seed=seed) as server,
+    ):
         folder = Path(name)
         (folder / "program.py").write_text(PROGRAM)
         records = (
-            {"number": number, "tokens": chance.randint(50, 200)} for number in range(options.records)
+            {"number": number, "tokens": chance.randint(50, 200)}
+            for number in range(options.records)
         )
         (folder / "in.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
         started = time.monotonic()
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603  # the command itself
             [
                 *(sys.executable, "-m", "headrace", "map", "program:ask", "--unordered"),
                 *("--input", "in.jsonl", "--output", "out.jsonl", "--errors", "errors.jsonl"),
