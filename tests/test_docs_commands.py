@@ -69,7 +69,7 @@ def check_pytest(words: list[str]) -> None:
     assert completed.returncode == 0, completed.stdout
 
 
-FAILED = '{"record": 3, "error": "E", "message": "", "where": "", "attempts": 1, "seconds": 1, "input": "%s"}\n'
+FAILED = '{"record": 3, "error": "E", "message": "", "where": "", "attempts": 1, "throttled": 0, "seconds": 1, "input": "%s"}\n'
 
 INPUTS = {".txt": "a\nb\n", ".csv": "url\na\nb\n", ".jsonl": FAILED % "a" + FAILED % "b"}
 """The content of an input by its suffix. The documentation has JSON lines as failed records only."""
