@@ -251,7 +251,6 @@ def check(owner: str, parameter: str, source: object) -> None:
     ):
         from headrace._internal.hints import for_source
 
-        given = cast("object", source)
         raise TypeError(
-            f"{owner}: {parameter} must be an iterable or an async iterable, not {describe_value(given)}{for_source(given)}"
+            f"{owner}: {parameter} must be an iterable or an async iterable, not {describe_value(source)}{for_source(source)}"
         )
