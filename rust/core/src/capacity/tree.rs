@@ -213,6 +213,10 @@ impl Tree {
     /// # Errors
     ///
     /// [`NodeError::Closed`].
+    ///
+    /// # Panics
+    ///
+    /// For a node of another tree.
     pub fn back_off(&self, node: NodeId, leaf: NodeId) -> Result<Duration, NodeError> {
         assert!(leaf.tree == self.id, "{FOREIGN_NODE}");
         self.act_at(node, |state, wakes| {
