@@ -12,12 +12,14 @@ from headrace import (
     DependencyGraph,
     DependencySourceObj,
     HierarchicalTaskPoolRunner,
+    MapError,
     PushPullBufferObj,
     Retry,
     RunStopped,
     SourceIterObj,
     Task,
     Verdict,
+    amap,
 )
 from headrace.pool import ThreadExecutor
 from tests.pool_support import (
@@ -420,6 +422,36 @@ async def test_graph_continues_after_the_stop() -> None:
     found = await envelopes(runner)
     assert work.calls == [0, 3, 4, 5]
     assert summarize(found) == [3, 4, 5]
+
+
+@pytest.mark.virtual
+async def test_amap_keeps_the_results_of_a_stopped_run() -> None:
+    work = Work(20)
+    with pytest.raises(MapError, match=r"1 of .* failed; the others were not") as raised:
+        await amap(work, range(1000), limit=LIMIT).collect()
+    error = raised.value
+    assert [failure.index for failure in error.failures] == [20]
+    assert [type(one) for one in error.exceptions] == [Refused, RunStopped]
+    assert sorted([*error.results, 20]) == sorted(work.calls)
+    # Each item has a result if that was requested.
+    for errors, number in (("return", 100), ("skip", 99)):
+        found = await amap(Work(20), range(100), limit=LIMIT, errors=errors).collect()  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType]
+        assert len(found) == number
+
+
+@pytest.mark.virtual
+async def test_outer_run_stops_with_an_inner_one() -> None:
+    async def outer(name: int) -> list[int]:
+        return await SourceIterObj(range(3)).map_pool(Work(0), CapacitySource(1)).collect()
+
+    async def inner(name: int) -> list[Any]:
+        return await pool(Work(name).tasks(3), 1).run()
+
+    for call in (inner, outer):
+        runner = pool([Task(call, 0), *[Task(call, 0)] * 50], 2)
+        with pytest.raises(RunStopped):
+            await envelopes(runner)
+        assert len(await runner.drain()) == 1
 
 
 @pytest.mark.virtual

@@ -21,7 +21,7 @@ from headrace._internal.validate import check_callable_or_none, check_flag
 from headrace.capacity._as_capacity import as_capacity
 from headrace.capacity.limits import Rate
 from headrace.capacity.node import CapacitySource, checked_capacity
-from headrace.errors import ClosedError
+from headrace.errors import ClosedError, RunStopped
 from headrace.pool.events import EnvelopeType
 from headrace.pool.map_error import Failure, MapError
 from headrace.pool.map_pool import Calls, PullMapPoolObj, as_pull_error
@@ -88,6 +88,8 @@ class PullAmapObj(PullMapPoolObj[OUT], stock=True):
             "ordered": ordered,
             "retry": retry,
             "timeout": timeout,
+            # Otherwise each item has a result, also if every call fails alike.
+            "on_error": "stop_if_fatal" if errors == "raise" else "continue",
         }
         self._outcomes: _Outcomes[OUT] = _Outcomes(
             tasks, as_pull(items, "items"), capacity, options, errors
@@ -104,7 +106,8 @@ class PullAmapObj(PullMapPoolObj[OUT], stock=True):
 
         Raises:
             MapError: Calls failed, with `errors="raise"`, after all others have ended. It has their results and the failures.
-                The errors that `items` raised are among its exceptions.
+                The errors that `items` raised are among its exceptions. So is the `RunStopped` after a fatal error, such as a
+                refused key: no more items are called then, except with `errors="return"` and `errors="skip"`.
         """
         return self._collect() if self._outcomes.errors == "raise" else super().collect()
 
@@ -153,8 +156,12 @@ def _map_error(found: list[Any], name: str) -> MapError | None:
     failures = [one.failure for one in raised if one.failure is not None]
     calls = pluralize(len(results) + len(failures), "call")
     message = f"{len(failures)} of {calls} of {name} failed"
-    if others := len(raised) - len(failures):
-        message += f", and its items raised {pluralize(others, 'error')}"
+    others = [one for one in raised if one.failure is None]
+    if any(isinstance(one.error, RunStopped) for one in others):
+        message += "; the others were not called"
+        others = [one for one in others if not isinstance(one.error, RunStopped)]
+    if others:
+        message += f", and its items raised {pluralize(len(others), 'error')}"
     return MapError(message, [one.error for one in raised], results, failures)
 
 
