@@ -11,7 +11,6 @@ import math
 import threading
 import time
 from concurrent.futures import Future
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from tests.model_service import ModelService
@@ -117,6 +116,5 @@ def _encode(reply: Reply) -> bytes:
         "content-length": len(body.encode()),
     }
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return (
-        f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}\r\n{lines}\r\n{body}".encode()
-    )
+    # Of statuses such as 529, `http.HTTPStatus` knows no phrase. Clients need none.
+    return f"HTTP/1.1 {reply.status} -\r\n{lines}\r\n{body}".encode()
