@@ -58,9 +58,24 @@ async def runner() -> None:
     assert_type(current_lease(), Lease)
 
 
+async def typed() -> None:
+    async def fetch() -> bytes:
+        return b""
+
+    tasks = [Task(slow_length, "a", key=1), Task(length, "b")]
+    assert_type(tasks, list[Task[int]])
+    pool = HierarchicalTaskPoolRunner(tasks, 2, ordered=True)
+    assert_type(await pool.run(), list[int])
+    async with pool.run_tasks() as progress:
+        async for envelope in progress:
+            assert_type(envelope, TaskProgressEnvelope[int])
+    assert_type(await HierarchicalTaskPoolRunner([fetch], CapacitySource(2)).run(), list[bytes])
+
+
 async def elsewhere(other: Executor) -> None:
     for executor in (other, LoopExecutor(), ThreadExecutor(), None):
-        pool = HierarchicalTaskPoolRunner([], CapacitySource(2), executor=executor)
+        nothing: list[Task] = []
+        pool = HierarchicalTaskPoolRunner(nothing, CapacitySource(2), executor=executor)
         assert_type(await pool.run(), list[Any])
     doubled = SourceIterObj(["a"]).map_pool(length, CapacitySource(1), executor=other)
     assert_type(await doubled.collect(), list[int])
@@ -81,7 +96,7 @@ def wrong() -> None:
     words = SourceIterObj(["a"])
     words.map_pool(slow_length, capacity, speed=1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     words.map_pool(ord, "2")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
-    HierarchicalTaskPoolRunner([], capacity, on_error="no")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    HierarchicalTaskPoolRunner([], capacity, on_error="no")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 
 
 def judge(error: Exception) -> Verdict | Literal["permanent"]:

@@ -252,8 +252,9 @@ class DependencyGraph(Uncopied):
             issued = found[0]
             if callable(issued) and not isinstance(issued, Task):
                 issued = Task(issued, key=key)
-            if self._core.take(node, issued):
-                return issued
+            given = cast("Any", issued)
+            if self._core.take(node, given):
+                return given
             # Another caller was faster.
             found = self._core.item(node)
         if default is not NOTHING:

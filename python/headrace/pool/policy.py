@@ -6,7 +6,7 @@ import asyncio
 import math
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from headrace._internal.error_notes import add_note_once, item_note, wrap_iteration_error
 from headrace._internal.reprs import describe_value, short_repr
@@ -313,9 +313,8 @@ class Policy:
     ) -> Handle:
         """Submit a task to an executor."""
         executor = self._run.executors.use(is_given).executor
-        task, context = (
-            (item, item.context) if isinstance(item, Task) else (Task(item), self._run.context)
-        )
+        task: Task = cast("Any", item) if isinstance(item, Task) else Task(item)
+        context = task.context if task is item else self._run.context
         if not executor.capabilities.remote:
             # A copy: the mark and the lease are those of this attempt.
             context = context.copy() if lease is None else leased(context, lease)

@@ -6,11 +6,12 @@ user code drops the stream without closing it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from headrace._core import TaskProgressEnvelope, install_native_anext
 from headrace._internal.reprs import short_repr
 from headrace._internal.tasks import warn_unclosed
+from headrace._internal.typevars import R_co
 from headrace.pool.first_error import FirstError
 from headrace.pool.run import Run
 from headrace.pull.source import SourceObj
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from headrace.pull.base import PullObj
 
 
-class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
+class TaskRun(SourceObj[TaskProgressEnvelope[R_co]], Generic[R_co]):
     """The envelopes of one run, as a stream; closing the stream ends the run.
 
     Created by `HierarchicalTaskPoolRunner.run_tasks()`. `async with` starts the run, and closes it at the end of the block:
@@ -57,7 +58,7 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
         self._start()
         return self
 
-    def __anext__(self) -> Coroutine[Any, Any, TaskProgressEnvelope[Any]]:
+    def __anext__(self) -> Coroutine[Any, Any, TaskProgressEnvelope[R_co]]:
         """Return the next envelope.
 
         Raises:
@@ -72,7 +73,7 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
         events = self._events
         return self._first_pull() if events is None else events.take()
 
-    async def _first_pull(self) -> TaskProgressEnvelope[Any]:
+    async def _first_pull(self) -> TaskProgressEnvelope[R_co]:
         return await self._begin().take()
 
     def _begin(self) -> EventQueue:

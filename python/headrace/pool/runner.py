@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from itertools import count
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
 
 from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import describe_value, format_repr, short_repr
+from headrace._internal.typevars import R, R_co
 from headrace._internal.validate import check_flag, check_int, check_positive, check_time_limit
 from headrace.capacity._as_capacity import as_capacity
 from headrace.errors import SourceCancelledError
@@ -21,10 +22,12 @@ from headrace.pull.source import Source, as_pull
 from headrace.task.retry import Retry, as_retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+    from typing import Unpack
 
     from headrace.capacity.node import CapacitySource
     from headrace.pool.executor.executor import Executor
+    from headrace.pool.options import RunnerOptions
     from headrace.pool.run import Run
     from headrace.task.task import Task
 
@@ -34,7 +37,7 @@ MOST_IDS = 2**64
 """An upper bound of task ids."""
 
 
-class HierarchicalTaskPoolRunner(Uncopied):
+class HierarchicalTaskPoolRunner(Uncopied, Generic[R_co]):
     """Run the tasks of a source under a capacity, and report their events in envelopes.
 
     A task is an async function, an async generator function, a plain function that is called on the event loop, or a
@@ -117,6 +120,27 @@ class HierarchicalTaskPoolRunner(Uncopied):
         ValueError: A number or a share is out of range, `on_error` is unknown, or `window` is given without `ordered`.
     """
 
+    @overload
+    def __init__(
+        self: HierarchicalTaskPoolRunner[R],
+        source: Source[Task[R]],
+        capacity: CapacitySource | int,
+        **options: Unpack[RunnerOptions],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: HierarchicalTaskPoolRunner[R],
+        source: Source[Callable[[], Awaitable[R]]],
+        capacity: CapacitySource | int,
+        **options: Unpack[RunnerOptions],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: HierarchicalTaskPoolRunner[Any],
+        source: Source[Callable[[], Any] | Task],
+        capacity: CapacitySource | int,
+        **options: Unpack[RunnerOptions],
+    ) -> None: ...
     def __init__(
         self,
         source: Source[Callable[[], Any] | Task],
@@ -173,7 +197,7 @@ class HierarchicalTaskPoolRunner(Uncopied):
         """The capacity under which the tasks run."""
         return self._config.capacity
 
-    def run_tasks(self, *, close_source: bool = False) -> TaskRun:
+    def run_tasks(self, *, close_source: bool = False) -> TaskRun[R_co]:
         """Create a run: an async context manager and the stream of its envelopes.
 
             async with runner.run_tasks() as progress:
@@ -194,7 +218,7 @@ class HierarchicalTaskPoolRunner(Uncopied):
         self._config.check_idle()
         return TaskRun(self._config, close_source=check_flag("close_source", close_source))
 
-    async def run(self) -> list[Any]:
+    async def run(self) -> list[R_co]:
         """Run all tasks to their end, and return the final values. **Unbounded**: it holds all of them.
 
         Intermediate values are discarded.
@@ -211,7 +235,7 @@ class HierarchicalTaskPoolRunner(Uncopied):
 
         Cancel safety: a cancellation stops the running tasks, as leaving `run_tasks()` does, and the values are lost.
         """
-        values: list[Any] = []
+        values: list[R_co] = []
         failed = 0
         async with self.run_tasks() as progress:
             async for envelope in progress:

@@ -243,7 +243,8 @@ def check(owner: str, parameter: str, source: object) -> None:
     Raises:
         TypeError: It cannot be iterated.
     """
-    kind = type(source)
+    # The checks below narrow the type of `source`.
+    kind, given = type(source), source
     # Not `isinstance(..., Iterable)`: a class with `__getitem__` alone can be iterated too.
     if not isinstance(source, AsyncIterable) and (
         isinstance(source, Coroutine)
@@ -252,5 +253,5 @@ def check(owner: str, parameter: str, source: object) -> None:
         from headrace._internal.hints import for_source
 
         raise TypeError(
-            f"{owner}: {parameter} must be an iterable or an async iterable, not {describe_value(source)}{for_source(source)}"
+            f"{owner}: {parameter} must be an iterable or an async iterable, not {describe_value(given)}{for_source(given)}"
         )

@@ -9,23 +9,54 @@ import inspect
 import math
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, SupportsIndex, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    SupportsIndex,
+    TypedDict,
+    TypeVar,
+    TypeVarTuple,
+    cast,
+    overload,
+)
 
 from headrace._core import TaskBase, set_lease_variable
 from headrace._internal.reprs import ReprMixin, callable_name, describe_value, short_repr
+from headrace._internal.typevars import R_co
 from headrace._internal.validate import check_callable_or_none, check_flag, check_time_limit
 from headrace.task._current_lease import variable as lease_variable
 from headrace.task.retry import as_retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
     from contextvars import Context
-    from typing import Self
+    from typing import Self, Unpack
+
+    from headrace.capacity.limits import Cost
+    from headrace.task.retry import Retry
+
+    class _Options(TypedDict, total=False):
+        """The keyword arguments of `Task`."""
+
+        key: Hashable
+        cost: Cost
+        priority: int
+        thread: bool
+        timeout: float | None
+        queue_timeout: float | None
+        retry: Retry | int | None
+        on_complete: Callable[[Any], object] | None
+        on_error: Callable[[BaseException], object] | None
+
+
+R = TypeVar("R")
+Arguments = TypeVarTuple("Arguments")
 
 set_lease_variable(lease_variable)
 
 
-class Task(TaskBase, ReprMixin):
+class Task(TaskBase, ReprMixin, Generic[R_co]):
     """A callable with its arguments and options, for a pool to run.
 
     Every call runs in its own copy of the context in which this object was created. The same object may be passed to a
@@ -62,6 +93,35 @@ class Task(TaskBase, ReprMixin):
     """
 
     __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: Task[Any],
+            fn: Callable[[*Arguments], AsyncIterator[Any]],
+            /,
+            *args: *Arguments,
+            **options: Unpack[_Options],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: Task[R],
+            fn: Callable[[*Arguments], Awaitable[R]],
+            /,
+            *args: *Arguments,
+            **options: Unpack[_Options],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: Task[R],
+            fn: Callable[[*Arguments], R],
+            /,
+            *args: *Arguments,
+            **options: Unpack[_Options],
+        ) -> None: ...
+        # mypy does not match `*args` with `*Arguments`.
+        def __init__(self, fn: Any, /, *args: Any, **options: Any) -> None: ...  # type: ignore[misc]
 
     @staticmethod
     def _check_options(fn: object, **options: Any) -> dict[str, Any]:
