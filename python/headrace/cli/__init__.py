@@ -12,7 +12,7 @@
 | `file_format`, `compression`, `optional` | formats by suffix, and the packages that they need |
 | `record_task`, `record_runner`, `record_error`, `failures` | a record in progress, its pool task, its error, all errors |
 | `run_options` | limits, cost and retry options |
-| `output`, `replacement`, `conversion` | files that appear whole or not at all, in each format |
+| `output`, `replacement`, `conversion`, `leftovers` | files that appear whole or not at all, in each format |
 | `progress`, `stderr` | progress display and messages |
 | `report` | HTML page about a run |
 | `errors` | errors that end the command with exit code 2 |

@@ -13,7 +13,7 @@ import io
 import json
 import shutil
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from headrace.cli.compression import compress
 from headrace.cli.errors import CommandError
@@ -95,7 +95,7 @@ def _rows(lines: BinaryIO, *, is_numbered: bool) -> Iterator[dict[str, Any]]:
         number = {}
         if is_numbered:
             number, value = {NUMBER: value[NUMBER]}, value[RESULT]
-        row: dict[str, Any] = value if isinstance(value, dict) else {RESULT: value}
+        row = cast("dict[str, Any]", value) if isinstance(value, dict) else {RESULT: value}
         if is_numbered and NUMBER in row:
             row = {f"{RESULT}.{name}" if name == NUMBER else name: row[name] for name in row}
         yield number | row
@@ -182,7 +182,7 @@ def _batches(rows: Rows) -> Iterator[list[dict[str, Any]]]:
     for row in rows():
         batch.append(row)
         # The length of the text is most of the size of a large row.
-        size += sum(len(value) for value in row.values() if isinstance(value, (str, list)))
+        size += sum(len(value) for value in row.values() if isinstance(value, str))
         if len(batch) >= MAX_ROWS or size >= MAX_SIZE:
             yield batch
             batch, size = [], 0

@@ -27,10 +27,10 @@ from typing import TYPE_CHECKING, Any
 from headrace.cli import signals
 from headrace.cli.errors import CommandError
 from headrace.cli.failures import Failures
-from headrace.cli.format import format_duration
 from headrace.cli.groups import Groups, group_name
 from headrace.cli.hidden_retries import HiddenRetries
 from headrace.cli.inflight import InFlight
+from headrace.cli.leftovers import report_leftovers
 from headrace.cli.output import Output
 from headrace.cli.progress import Tally, choose_display
 from headrace.cli.record import FailedJson, Row
@@ -55,9 +55,6 @@ if TYPE_CHECKING:
 
 # How many unfinished records a message lists.
 MAX_LISTED = 20
-
-# How many files left by killed runs are listed.
-MAX_LEFTOVERS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +117,7 @@ def run(options: MapOptions) -> int:
         report = stack.enter_context(Output(options.report)) if options.report else None
         for opened in (output, errors, report):
             if opened is not None:
-                _report_leftovers(opened)
+                report_leftovers(opened)
         show_warnings()
         return asyncio.run(_Map(options, reader, output, errors, report).run())
 
@@ -518,18 +515,3 @@ def _keep_partial(output: Output | None, noun: str) -> str:
         return ""
     lines = f"1 {noun} is" if output.lines == 1 else f"{output.lines:,} {noun}s are"
     return f"; {lines} in {output.partial}"
-
-
-def _report_leftovers(output: Output) -> None:
-    """List the files left by killed runs. They may be useful and are never deleted."""
-    found = output.find_leftovers()
-    for leftover in found[:MAX_LEFTOVERS]:
-        age = format_duration(leftover.age)
-        use = (
-            "rename it to keep its lines (the last may be incomplete), or delete it"
-            if leftover.size
-            else "delete it"
-        )
-        eprint(f"a killed run left {leftover.path} ({leftover.size:,} bytes, {age} old): {use}")
-    if len(found) > MAX_LEFTOVERS:
-        eprint(f"and {len(found) - MAX_LEFTOVERS:,} older ones")

@@ -112,13 +112,11 @@ class RecordReader:
         if not self._format.is_named:
             head = cast("BufferedReader", file).peek(1).removeprefix(BOM).lstrip()
             if head[:1] != b"[":
-                return (
-                    yield from read_lines(
-                        file, self._max_size, text=False, find_failed=self._find_failed
-                    )
+                yield from read_lines(
+                    file, self._max_size, text=False, find_failed=self._find_failed
                 )
+                return
         yield from read_array(file, self._max_size)
-        return None
 
     async def records(self) -> AsyncIterator[Record]:
         """Yield the records in order. An invalid one sets `problem` and ends the iteration."""
