@@ -70,7 +70,7 @@ async def test_out_of_memory_is_reported_with_its_line(
     def refuse(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("json.loads", refuse)
+    monkeypatch.setattr("headrace.cli.record._decode", refuse)
     path = tmp_path / "in.jsonl"
     path.write_bytes(b"\n123\n")
     problem = f"{path}, line 2: not enough memory for its 4 bytes"

@@ -12,6 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+def reject_constant(constant: str) -> NoReturn:
+    """Refuse `NaN` and the infinities, which Python would accept as JSON."""
+    raise ValueError(f"not JSON: {constant} is not a JSON value")
+
+
+# `json.loads` would make a decoder for each call with this option.
+_decode = json.JSONDecoder(parse_constant=reject_constant).decode
+
+
 class RecordKind(Protocol):
     """The way in which the records of an input are kept: a source that the function cannot change."""
 
@@ -81,7 +90,7 @@ class Json:
     def value(self, source: str) -> Any:
         """See `RecordKind`."""
         try:
-            return json.loads(source, parse_constant=reject_constant)
+            return _decode(source)
         except json.JSONDecodeError as error:
             raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
         except RecursionError:
@@ -133,11 +142,6 @@ class Pickled:
     def text(self, source: bytes) -> str:
         """See `RecordKind`."""
         return self.json(source)
-
-
-def reject_constant(constant: str) -> NoReturn:
-    """Refuse `NaN` and the infinities, which Python would accept as JSON."""
-    raise ValueError(f"not JSON: {constant} is not a JSON value")
 
 
 def _as_text(value: object) -> str:
