@@ -41,7 +41,8 @@ def show_warnings() -> None:
         line: str | None = None,
     ) -> None:
         if issubclass(category, (DeadlockWarning, StallWarning)):
-            eprint(message)
+            # It begins with the name of the runner, which is that of the command.
+            eprint(str(message).removeprefix("headrace map: "))
         else:
             show(message, category, filename, lineno, file, line)
 
