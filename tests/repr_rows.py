@@ -15,6 +15,7 @@ from headrace import (
     DependencySourceObj,
     DependencyState,
     EnvelopeType,
+    Failure,
     Final,
     HierarchicalBalancer,
     HierarchicalTaskPoolRunner,
@@ -160,6 +161,10 @@ ROWS: dict[str, tuple[Callable[[], Any], str]] = {
         "<DependencySourceObj: 1 ready, open>",
     ),
     "DependencyState": (lambda: DependencyState.READY, repr(DependencyState.READY)),
+    "Failure": (
+        lambda: Failure(1, "a", ValueError("no"), 2),
+        "Failure(index=1, item='a', error=ValueError('no'), attempts=2)",
+    ),
     "EnvelopeType": (lambda: EnvelopeType.FINAL, repr(EnvelopeType.FINAL)),
     "Final": (lambda: Final(1), "Final(value=1)"),
     "HierarchicalBalancer": (

@@ -37,6 +37,7 @@ from headrace import (
     DependencySourceObj,
     DependencyState,
     EnvelopeType,
+    Failure,
     Final,
     ForkError,
     HeadraceError,
@@ -44,6 +45,7 @@ from headrace import (
     HierarchicalTaskPoolRunner,
     IteratorResult,
     Lease,
+    MapError,
     OrderError,
     OutcomeListener,
     PoolSnapshot,
@@ -202,6 +204,17 @@ VALUES: dict[type, Value] = {
     CapacitySnapshot: Value(lambda: CapacitySource({"a": 3, "b": Rate(2, 1)}, name="x").snapshot()),
     Cooldown: Value(lambda: Cooldown(None, 1.5, 1, 2)),
     DependencyNode: Value(node),
+    Failure: Value(
+        lambda: Failure(1, ["a"], ValueError("no"), 2),
+        lambda one, other: (
+            (one.index, one.item, one.error.args, one.attempts)
+            == (other.index, other.item, other.error.args, other.attempts)
+        ),
+    ),
+    MapError: Value(
+        lambda: MapError("1 of 2 calls failed", [ValueError("no")], ["a"]),
+        lambda one, other: (str(one), one.results) == (str(other), other.results),
+    ),
     Final: Value(lambda: Final([1])),
     IteratorResult: Value(lambda: IteratorResult([1], True)),
     PoolSnapshot: Value(snapshot),

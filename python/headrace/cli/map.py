@@ -400,11 +400,10 @@ class _Map:
 
     def _not_done(self) -> str:
         """Describe the records that are not settled."""
-        numbers = [record_task.record.number for record_task in self._unsettled.values()]
-        parts = [_format_records(numbers)] if numbers else []
-        if not self._is_read:
-            parts.append(f"everything after {self._reader.unit} {self._last_read}")
-        return ", and ".join(parts)
+        unsettled = _format_records(
+            [record_task.record.number for record_task in self._unsettled.values()]
+        )
+        return f"{unsettled + ', and ' if unsettled else ''}everything after {self._reader.unit} {self._last_read}"
 
     def _keep_results(self) -> str:
         """Keep all finished lines, out of order too, in partial files. Return a description of the files."""
