@@ -136,6 +136,34 @@ fn back_off_doubles_with_each_event_of_a_ramp() {
 }
 
 #[test]
+fn back_off_halves_while_calls_are_served() {
+    let (world, one, _) = siblings();
+    let rounds = [
+        (true, 0.5),
+        (false, 1.0),
+        (false, 2.0),
+        (false, 4.0),
+        (true, 2.0),
+        (false, 4.0),
+        (true, 2.0),
+        (true, 1.0),
+        (true, 0.5),
+        (true, 0.5),
+    ];
+    for (is_served, expected) in rounds {
+        if is_served {
+            drop(world.take(one, 1));
+        }
+        let rejected = world.take(one, 1);
+        let delay = world.tree.cool_down(one, None, None).unwrap();
+        assert_eq!(delay, Duration::from_secs_f64(expected));
+        world.release(rejected);
+        // Longer than the time in which late answers arrive, and shorter than the ramp.
+        world.pass(expected.max(1.0) + 0.1);
+    }
+}
+
+#[test]
 fn back_off_doubles_at_a_node_of_one_slot() {
     let (world, root) = World::slots(1);
     let mut sum = 0.0;

@@ -25,6 +25,10 @@ pub(in crate::capacity) struct Ramp {
     pub(in crate::capacity) peak: usize,
     /// The number of events after the first one.
     pub(in crate::capacity) repeats: u32,
+    /// The number of permits that were granted and released since the last event.
+    pub(in crate::capacity) ended: u64,
+    /// How often the next back-off is doubled.
+    pub(in crate::capacity) doublings: u32,
     /// Whether it is only a pause, after which it ends.
     pub(in crate::capacity) is_pause: bool,
     /// Whether the cooldown is over, so that the timer of the node is that of the next step.
