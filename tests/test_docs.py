@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.doc_programs import expected_output, programs_of
 from tests.support import OPERATORS
 
 ROOT = Path(__file__).parents[1]
@@ -21,31 +22,11 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 DOCUMENTS = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 
 
-def programs_of(text: str) -> list[str]:
-    """Return the Python programs of a page, each without its fences."""
-    return re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-
-
 PROGRAMS = [
     pytest.param(program, id=f"{page.relative_to(ROOT)}:{number}")
     for page in DOCUMENTS
     for number, program in enumerate(programs_of(page.read_text(encoding="utf-8")))
 ]
-
-
-def expected_output(program: str) -> list[str]:
-    """Return the output that the comments promise: behind a `print`, or in the lines below it."""
-    error: list[str] = []
-    follows = False
-    for line in program.splitlines():
-        if same_line := re.search(r"print\(.*\)  # (.*)$", line):
-            error.append(same_line[1])
-            follows = False
-        elif follows and (next_line := re.fullmatch(r" *# (.*)", line)):
-            error.append(next_line[1])
-        else:
-            follows = re.fullmatch(r" *print\(.*\)", line) is not None
-    return error
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

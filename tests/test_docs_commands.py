@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.test_docs import DOCUMENTS, ROOT, expected_output, programs_of
+from tests.doc_programs import expected_output, programs_of
+from tests.test_docs import DOCUMENTS, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,12 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.doc_programs import expected_output, programs_of
+
 ROOT = Path(__file__).resolve().parents[1]
-README_BLOCKS = re.findall(
-    r"^```python\n(.*?)^```$",
-    (ROOT / "README.md").read_text(encoding="utf-8"),
-    re.MULTILINE | re.DOTALL,
-)
+README_BLOCKS = programs_of((ROOT / "README.md").read_text(encoding="utf-8"))
 
 # The first use of `wheel` builds it. Most of it is in cargo's cache, but perhaps for another profile.
 pytestmark = pytest.mark.timeout(300)
@@ -101,8 +99,7 @@ def test_wheel_works(python: Path, tmp_path: Path) -> None:
 def test_readme_examples_run(python: Path, tmp_path: Path, number: int) -> None:
     program = README_BLOCKS[number]
     printed = run(python, "-I", "-W", "error", "-c", program, cwd=tmp_path, path=PATH)
-    # A comment after a `print` has the expected output.
-    expected = re.findall(r"^\s*print\(.*\)  # (.*)$", program, re.MULTILINE)
+    expected = expected_output(program)
     assert expected
     assert printed.splitlines() == expected
 
