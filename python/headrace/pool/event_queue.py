@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from headrace._core import TaskProgressEnvelope
 
 
-class Failure:
+class RunFailure:
     """An entry of the queue that a pull raises."""
 
     __slots__ = ("_error", "raised")
@@ -73,7 +73,7 @@ class EventQueue:
         self, loop: asyncio.AbstractEventLoop, error: BaseException
     ) -> None:
         """Put an error behind the events, and wait until a pull raises it."""
-        failure = Failure(error)
+        failure = RunFailure(error)
         failure.raised = loop.create_future()
         slot = self.unread.new_slot()
         self.unread.put_at(slot, failure)
@@ -201,7 +201,7 @@ async def _cancelled() -> None:
     raise asyncio.CancelledError
 
 
-def _raise(failure: Failure) -> None:
+def _raise(failure: RunFailure) -> None:
     """Raise a failure to the consumer that took it."""
     if failure.raised is not None and not failure.raised.done():
         failure.raised.set_result(None)

@@ -203,7 +203,7 @@ class Calls(Generic[OUT]):
         self, tasks: PullObj[Any], capacity: CapacitySource, options: RunnerOptions
     ) -> None:
         self.tasks = tasks
-        self.runner = self._make_runner(capacity, options)
+        self.runner: HierarchicalTaskPoolRunner[Any] = self._make_runner(capacity, options)
         self._options: RunnerOptions = {**options, "name": self.runner.name}
         self._run: TaskRun | None = None
         self._events: EventQueue | None = None

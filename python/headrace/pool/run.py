@@ -24,7 +24,7 @@ from headrace._internal.error_notes import add_note_once
 from headrace._internal.tasks import wait_until_done
 from headrace.errors import SourceCancelledError, WrongLoopError
 from headrace.pool.engine import clock_of, make_engine
-from headrace.pool.event_queue import EventQueue, Failure
+from headrace.pool.event_queue import EventQueue, RunFailure
 from headrace.pool.executor.loop import error_of
 from headrace.pool.executor.use import RunExecutors
 from headrace.pool.inner_waits import InnerWaits
@@ -92,7 +92,7 @@ class Run:
         self._is_cancelled = False
         self._fatal: BaseException | None = None
         # The error that ended the run, as the entry for the consumer; set when the run has ended.
-        self._last: Failure | None = None
+        self._last: RunFailure | None = None
 
     @property
     def engine(self) -> Engine:
@@ -452,11 +452,11 @@ class Run:
                 f"{feeder.get_name()} was cancelled from outside the pool"
             )
         if self._fatal is not None:
-            self._last = Failure(self._fatal)
+            self._last = RunFailure(self._fatal)
             self.events.unread.put(self._last)
         elif self._halted is not None:
             # Not kept in `_last`: `close` must not raise it to a consumer that has left.
-            self.events.unread.put(Failure(self._halted))
+            self.events.unread.put(RunFailure(self._halted))
         self.events.unread.finish()
         self.engine.close()
         self.limits.remove(self)
