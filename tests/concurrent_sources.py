@@ -11,7 +11,7 @@ from headrace import SourceBufferObj, SourceIterObj
 from tests.support import yield_to_loop
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 
 VARIANTS: list[dict[str, Any]] = [
@@ -82,3 +82,16 @@ def sources(count: int) -> Iterator[Any]:
     yield SourceBufferObj(range(count))
     yield RecordedSource(count)
     yield SourceIterObj(range(count)).map(slow).map(lambda n: n // 10)
+
+
+async def outcomes_of(stream: Any, between: Callable[[], Any]) -> list[int]:
+    """Pull a stream to its end; return its items, and the items whose calls failed."""
+    outcomes: list[int] = []
+    while True:
+        try:
+            outcomes.append(await anext(stream))
+        except ValueError as error:
+            outcomes.append(error.args[0])
+        except StopAsyncIteration:
+            return outcomes
+        await between()
