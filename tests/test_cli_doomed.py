@@ -28,9 +28,10 @@ def test_fatal_error_stops_the_run(
     (tmp_path / "out.jsonl").write_text("old\n", encoding="utf-8")
     done = run(tmp_path, function, *options, "--errors", "errors.jsonl", limit=4)
     assert done.returncode == 2
-    assert "task 31 failed with a fatal error (401 of RefusedError), so no more tasks were" in (
-        done.stderr
+    reason = (
+        "record 31 failed with a fatal error (401 of RefusedError), so no more records were called"
     )
+    assert f"\nheadrace map: {reason}: " in done.stderr
     assert "record 31 failed: RefusedError: no such key" in done.stderr
     assert "and everything after line " in done.stderr or "; not done: everything" in done.stderr
     assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == "old\n"
@@ -62,14 +63,14 @@ def test_too_many_failures_stop_the_run(
     files(*({"number": number, "group": number % 2} for number in range(1000)))
     done = run(tmp_path, "work:odd", *options, "--max-failures", "5", limit=1)
     assert done.returncode == 2
-    assert "6 tasks failed, more than max_failures=5; the last is headrace map: " in done.stderr
+    assert "6 records failed, more than max_failures=5; the last is record " in done.stderr
     assert " done, 6 failed; " in done.stderr
     done = run(tmp_path, "work:odd", *options, "--max-failures", "60%", limit=1)
     assert done.returncode == 1
     assert "500 done, 500 failed" in done.stderr
     done = run(tmp_path, "work:odd", *options, "--max-failures", "25%", limit=1)
     assert done.returncode == 2
-    assert "tasks failed, more than max_failures=0.25" in done.stderr
+    assert "records failed, more than max_failures=0.25" in done.stderr
 
 
 @pytest.mark.parametrize("options", [(), BY_GROUP])

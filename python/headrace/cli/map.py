@@ -34,7 +34,12 @@ from headrace.cli.leftovers import report_leftovers
 from headrace.cli.output import Output
 from headrace.cli.progress import Tally, choose_display
 from headrace.cli.record import FailedJson, Row
-from headrace.cli.record_error import InterruptingError, RecordError, encode_error_line
+from headrace.cli.record_error import (
+    InterruptingError,
+    RecordError,
+    describe_stop,
+    encode_error_line,
+)
 from headrace.cli.record_runner import RecordRunner
 from headrace.cli.record_task import RecordTask
 from headrace.cli.records import RecordReader
@@ -376,8 +381,9 @@ class _Map:
         counts = f"{tally.done:,} done, {tally.failed:,} failed"
         left = self._not_done()
         if self._stopped is not None:
-            message = f"{self._stopped}: {counts}{self._keep_results()}; not done: {left}"
-            return 2, f"{self._stopped}; not done: {left}", message
+            reason = describe_stop(self._stopped)
+            message = f"{reason}: {counts}{self._keep_results()}; not done: {left}"
+            return 2, f"{reason}; not done: {left}", message
         if self._signal is not None:
             message = f"interrupted: {counts}{self._keep_results()}; not done: {left}"
             return 128 + self._signal, f"interrupted; not done: {left}", message
