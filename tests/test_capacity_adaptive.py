@@ -20,6 +20,7 @@ from headrace import (
     HierarchicalBalancer,
     HierarchicalTaskPoolRunner,
     Rate,
+    Retry,
     SourceIterObj,
     SourceObj,
     Task,
@@ -413,6 +414,33 @@ async def test_every_kind_of_cost_is_learned_from(cost: Any, cooldown: bool) -> 
         errors = [type(event.error).__name__ async for event in events]
     assert errors == ["ThrottledError" if cooldown else "Throttled"] * 20
     assert capacity.limit < 10
+
+
+@pytest.mark.virtual
+async def test_classify_of_a_retry_decides_what_is_learned() -> None:
+    async def limit_after(error: Exception, classify: Any) -> Any:
+        capacity = adaptive()
+
+        async def call() -> None:
+            await asyncio.sleep(1)
+            raise error
+
+        retry = Retry(0, classify=classify)
+        tasks = SourceIterObj([Task(call, retry=retry) for _ in range(20)])
+        runner = HierarchicalTaskPoolRunner(tasks, capacity, cooldown=False)
+        async with runner.run_tasks() as events:
+            assert len([event async for event in events]) == 20
+        return capacity.limit
+
+    assert await limit_after(Throttled(), None) < 10
+    assert await limit_after(Throttled(), lambda _: "permanent") == 10
+    assert await limit_after(ValueError(), None) == 10
+    assert await limit_after(ValueError(), lambda _: "throttled") < 10
+    # The pool reports what it raises.
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    assert await limit_after(ValueError(), lambda _: 1 / 0) == 10
+    assert len(reported) == 20
 
 
 async def test_task_of_a_thread_is_learned_from(cooldown: bool) -> None:

@@ -10,19 +10,25 @@ from headrace.task.failure import classify
 
 if TYPE_CHECKING:
     from headrace._core import Lease
+    from headrace.task.retry import Retry
 
 Outcome: TypeAlias = Literal["throttled", "timed_out", "rejected", "failed", "unknown"]
 
 
-def outcome_of(error: BaseException) -> Outcome:
+def outcome_of(error: BaseException, retry: Retry | None) -> Outcome:
     """Return whether an error means that the server refuses more calls for now, did not answer in time, refused this call, or failed.
 
-    The timeouts of clients are known by the names of their classes, such as `httpx.ReadTimeout` and `openai.APITimeoutError`.
+    The `classify` of a `Retry` decides in place of the default one. The timeouts of clients are known by the names of their classes,
+    such as `httpx.ReadTimeout` and `openai.APITimeoutError`.
     """
     if isinstance(error, WorkerLost):
         # The end of a worker says nothing about a server.
         return "unknown"
-    kind = classify(error).kind
+    try:
+        kind = (classify(error) if retry is None else retry.verdict(error)).kind
+    except Exception:
+        # The pool calls it once more, and reports that.
+        return "unknown"
     if kind == "throttled":
         return "throttled"
     if any("Timeout" in base.__name__ for base in type(error).__mro__):

@@ -172,7 +172,7 @@ impl PyLease {
         }
         let this = slf.get();
         let outcome = match error {
-            Some(error) => outcome_of(py, error)?,
+            Some(error) => outcome_of(py, error, None)?,
             // A task may make several calls; the pool reports its result at its end.
             None if is_current(slf)? => None,
             None => Some(Outcome::Done),

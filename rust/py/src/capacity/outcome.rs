@@ -11,9 +11,13 @@ use super::lease::PyLease;
 use crate::errors;
 
 /// Return the outcome of work that raised an error; `None` if it says nothing about a server, as a cancellation and other errors that are
-/// no `Exception`. `headrace.task` classifies the others.
+/// no `Exception`. `headrace.task` classifies the others, by the `Retry` of the task if it has one.
 #[cold]
-pub(crate) fn outcome_of(py: Python<'_>, error: &Bound<'_, PyAny>) -> PyResult<Option<Outcome>> {
+pub(crate) fn outcome_of(
+    py: Python<'_>,
+    error: &Bound<'_, PyAny>,
+    retry: Option<&Py<PyAny>>,
+) -> PyResult<Option<Outcome>> {
     if error.is_instance_of::<PyTimeoutError>() {
         return Ok(Some(Outcome::TimedOut));
     }
@@ -21,7 +25,7 @@ pub(crate) fn outcome_of(py: Python<'_>, error: &Bound<'_, PyAny>) -> PyResult<O
         return Ok(None);
     }
     let module = py.import(intern!(py, "headrace.task._outcome"))?;
-    let kind = module.call_method1(intern!(py, "outcome_of"), (error,))?;
+    let kind = module.call_method1(intern!(py, "outcome_of"), (error, retry))?;
     Ok(match &*kind.extract::<PyBackedStr>()? {
         "throttled" => Some(Outcome::Throttled),
         "timed_out" => Some(Outcome::TimedOut),

@@ -146,10 +146,13 @@ impl TaskRecord {
         let outcome = match error {
             _ if timed_out => Outcome::TimedOut,
             None => Outcome::Done,
-            Some(error) => match outcome_of(py, error.value(py))? {
-                Some(outcome) => outcome,
-                None => return Ok(()),
-            },
+            Some(error) => {
+                let retry = (self.options.as_ref()).and_then(|options| options.retry.as_ref());
+                match outcome_of(py, error.value(py), retry)? {
+                    Some(outcome) => outcome,
+                    None => return Ok(()),
+                }
+            }
         };
         grant.report(py, outcome)
     }
