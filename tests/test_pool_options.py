@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import ast
 import asyncio
+import inspect
 import logging
 import math
 import random
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,6 +35,16 @@ from tests.support import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+
+def test_typed_options_of_a_task_are_its_parameters() -> None:
+    # Type checkers read the options of `Task` from a class that does not exist at run time.
+    source = Path(inspect.getfile(Task)).read_text(encoding="utf-8")
+    classes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef))
+    typed = next(node for node in classes if node.name == "_Options")
+    names = [ast.unparse(line.target) for line in typed.body if isinstance(line, ast.AnnAssign)]
+    parameters = inspect.signature(Task).parameters.values()
+    assert names == [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
 
 
 # on_error
