@@ -120,8 +120,22 @@ class Task(TaskBase, ReprMixin, Generic[R_co]):
             *args: *Arguments,
             **options: Unpack[_Options],
         ) -> None: ...
-        # mypy does not match `*args` with `*Arguments`.
-        def __init__(self, fn: Any, /, *args: Any, **options: Any) -> None: ...  # type: ignore[misc]
+        # The reference shows this signature. mypy does not match `*args` with `*Arguments`.
+        def __init__(  # type: ignore[misc]
+            self,
+            fn: Callable[..., Any],
+            /,
+            *args: Any,
+            key: Hashable = None,
+            cost: Cost = 1,
+            priority: int = 0,
+            thread: bool = False,
+            timeout: float | None = None,
+            queue_timeout: float | None = None,
+            retry: Retry | int | None = None,
+            on_complete: Callable[[Any], object] | None = None,
+            on_error: Callable[[BaseException], object] | None = None,
+        ) -> None: ...
 
     @staticmethod
     def _check_options(fn: object, **options: Any) -> dict[str, Any]:
