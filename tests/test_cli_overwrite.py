@@ -1,4 +1,4 @@
-"""`headrace map` never replaces its input unless it is told to."""
+"""`headrace map` replaces its input only with `--force`."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Failures:
 
     def add(self, number: int, error: RecordError) -> None:
         """Count a failed record."""
-        # A long message may be a whole page. Its beginning tells errors apart.
+        # A long message may be a whole page. Its beginning is enough to compare errors.
         message = error.message[:500]
         # The message of a `KeyError` is nothing but quoted text.
         masked = message if error.kind == "KeyError" else _VARIABLE.sub("…", message)

@@ -1,4 +1,4 @@
-"""`HiddenRetries`: says once if an SDK repeats calls by itself. `map` creates it, and `record_runner` hands it all errors."""
+"""`HiddenRetries`: prints one message if an SDK repeats calls by itself. `map` creates it, and `record_runner` passes all errors to it."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from headrace.cli.lines import read_chunk
 from headrace.cli.record import Json, Record, reject_constant
@@ -145,10 +145,7 @@ class _Array:
             raise self._too_long()
         self._count += 1
         self._at, self._enough, self._expects = end, 0, ", or ]"
-        return self._record(value, text[at:end])
-
-    def _record(self, value: Any, source: str) -> Record:
-        return Record(self._count, value, source, 0, self._kind)
+        return Record(self._count, value, text[at:end], 0, self._kind)
 
     def _is_cut(self, error: json.JSONDecodeError) -> bool:
         """Whether the text may be valid with more text after it."""

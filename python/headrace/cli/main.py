@@ -25,7 +25,8 @@ from headrace.cli.arguments import (
 from headrace.cli.errors import CommandError, UsageError
 from headrace.cli.file_format import FileFormat, parse_format
 from headrace.cli.load_function import load_function
-from headrace.cli.map import MapOptions, run
+from headrace.cli.map import run
+from headrace.cli.map_options import MapOptions
 from headrace.cli.output import is_stream, write_error
 from headrace.cli.run_options import RunOptions
 from headrace.cli.stderr import ensure_stderr, eprint

@@ -18,7 +18,6 @@ import asyncio
 import sys
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from operator import itemgetter
 from signal import SIGINT
@@ -52,47 +51,13 @@ from headrace.pool.runner import HierarchicalTaskPoolRunner
 from headrace.pull.source import SourceIterObj
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator
 
-    from headrace.cli.file_format import FileFormat
-    from headrace.cli.run_options import RunOptions
+    from headrace.cli.map_options import MapOptions
     from headrace.task.task import Task
 
 # How many unfinished records a message lists.
 MAX_LISTED = 20
-
-
-@dataclass(frozen=True, slots=True)
-class MapOptions:
-    """The parsed command line."""
-
-    name: str
-    """The function as named on the command line."""
-    function: Callable[[Any], Any]
-    input: str
-    output: str
-    errors: str | None
-    report: str | None
-    run_options: RunOptions
-    group_by: str | None
-    """The field whose value names the group; None for no groups."""
-    group_limit: int
-    group_window: int
-    weights: Mapping[str, float]
-    """The weights of groups by name; the default is 1."""
-    input_format: FileFormat
-    find_failed: bool
-    """Whether a file of failed records of an earlier run is recognised as input."""
-    output_format: FileFormat
-    errors_format: FileFormat
-    number: bool
-    """Whether each result has the number of its record."""
-    first: int | None
-    """The number of records to try and print; None for all records."""
-    ordered: bool
-    window: int
-    max_record: int
-    every: float
 
 
 def run(options: MapOptions) -> int:

@@ -26,7 +26,9 @@ MAX_BATCH = 1000
 BOM = b"\xef\xbb\xbf"
 """The mark with which some programs begin a file in UTF-8."""
 
-FAILED_FIELDS = frozenset({"record", "error", "message", "where", "attempts", "seconds", "input"})
+FAILED_FIELDS = frozenset(
+    {"record", "error", "message", "where", "attempts", "throttled", "seconds", "input"}
+)
 """Fields of each line in a file of failed records, which `encode_error_line` writes. It begins and ends with the same two."""
 
 _LAST_FIELD = ', "input": '

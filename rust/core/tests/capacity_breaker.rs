@@ -306,7 +306,7 @@ fn cooldown_during_the_probes_moves_the_deadline_alone() {
     let memory = world.tree.resource("memory");
     call(&world, one, Outcome::Failed);
     assert_eq!(world.tree.cooled(one), (Duration::ZERO, Duration::ZERO));
-    // Shorter than the rest: it is what the caller is told, and changes nothing.
+    // Shorter than the rest: the result is its own delay, and the deadline stays.
     assert_eq!(
         world.tree.cool_down(one, None, Some(seconds(5.0))),
         Ok(seconds(5.0))

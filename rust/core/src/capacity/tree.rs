@@ -189,8 +189,8 @@ impl Tree {
     /// grants are ramped up (`policy/cooldown.rs`). Returns the time until the node opens.
     ///
     /// A later call may extend the cooldown, but never shorten it; a delay of zero changes nothing. Without a delay it is 0.5 s, doubled
-    /// by each cooldown that starts before the ramp of the last one has ended, up to 64 s. Without a delay and a resource, see
-    /// [`back_off`](Self::back_off), too.
+    /// up to 64 s by each cooldown if no call has ended since the last one, and halved by each other one. Without a delay and a
+    /// resource, see [`back_off`](Self::back_off), too.
     ///
     /// # Errors
     ///

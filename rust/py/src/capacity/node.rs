@@ -248,8 +248,8 @@ impl PyCapacity {
     ///
     /// Args:
     ///     seconds: The duration on the clock of the tree. 0 changes nothing. `None` if the server gives none: then it is 0.5 s,
-    ///         doubled by each cooldown that starts before the ramp of the last one has ended, up to 64 s. If a reported answer has
-    ///         lowered an `AdaptiveLimit` here or above, it is a pause of at most one mean hold, without a ramp.
+    ///         doubled up to 64 s by each cooldown if no lease was granted and released since the last one, and halved by each other
+    ///         one. If a reported answer has lowered an `AdaptiveLimit` here or above, it is a pause of at most one mean hold.
     ///     resource: Delay only requests for this resource; by default all requests.
     ///
     /// Returns:

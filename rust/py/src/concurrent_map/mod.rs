@@ -54,8 +54,8 @@
 //!   iteration than the last call was started in: the driver, which it cancels, or the task that closes the source.
 //! - A driver that waits for space may find at its wake-up that the stream was restarted and has another driver. Each start has a
 //!   number, and a driver with an old number ends.
-//! - An item may get its call before its asyncio task waits for it, or be cancelled after it got its call. A claim on a key tells both
-//!   apart: the item is in the wait queue of its key until it gets the call, and leaves with the call or without it.
+//! - An item may get its call before its asyncio task waits for it, or be cancelled after it got its call. The claim on the key
+//!   decides: the item is in the wait queue of its key until it gets the call, and leaves with the call or without it.
 //! - The consumer stays registered between its wake-up and its next step, so that a restart in between is refused.
 
 mod call_body;

@@ -1,0 +1,45 @@
+"""`MapOptions`: the parsed command line of `headrace map`. `main` makes it, and `map` runs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from headrace.cli.file_format import FileFormat
+    from headrace.cli.run_options import RunOptions
+
+
+@dataclass(frozen=True, slots=True)
+class MapOptions:
+    """The parsed command line."""
+
+    name: str
+    """The function as named on the command line."""
+    function: Callable[[Any], Any]
+    input: str
+    output: str
+    errors: str | None
+    report: str | None
+    run_options: RunOptions
+    group_by: str | None
+    """The field whose value names the group; None for no groups."""
+    group_limit: int
+    group_window: int
+    weights: Mapping[str, float]
+    """The weights of groups by name; the default is 1."""
+    input_format: FileFormat
+    find_failed: bool
+    """Whether a file of failed records of an earlier run is recognised as input."""
+    output_format: FileFormat
+    errors_format: FileFormat
+    number: bool
+    """Whether each result has the number of its record."""
+    first: int | None
+    """The number of records to try and print; None for all records."""
+    ordered: bool
+    window: int
+    max_record: int
+    every: float
