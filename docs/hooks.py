@@ -35,6 +35,7 @@ REFERENCE = {
     "capacity": ("Capacity", ("capacity",), ("Lease",)),
     "map": ("Map with limits", ("_front", "pool.map_error"), ("map",)),
     "pool": ("The pool", ("task", "graph", "pool", "_explain"), ("TaskProgressEnvelope",)),
+    "journal": ("Journals", ("journal",), ("journal.JournalRecord", "journal.read_records")),
     "errors": ("Errors", ("errors",), ()),
 }
 ON_OTHER_PAGES = {"pool": ("Failure", "MapError")}

@@ -34,7 +34,11 @@ if TYPE_CHECKING:
         DeadlockWarning as DeadlockWarning,
         ForkError as ForkError,
         HeadraceError as HeadraceError,
+        JournalError as JournalError,
+        JournalStopped as JournalStopped,
+        JournalWarning as JournalWarning,
         OrderError as OrderError,
+        RecordedError as RecordedError,
         RunStopped as RunStopped,
         SourceCancelledError as SourceCancelledError,
         StallWarning as StallWarning,
@@ -45,6 +49,11 @@ if TYPE_CHECKING:
         WrongLoopError as WrongLoopError,
     )
     from headrace.graph import *
+    from headrace.journal import (
+        Journal as Journal,
+        PullJournalObj as PullJournalObj,
+        SinkJournal as SinkJournal,
+    )
     from headrace.pool import (
         EnvelopeType as EnvelopeType,
         Failure as Failure,

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
     from typing import Required, Unpack
 
+    from headrace._internal.validate import Path
     from headrace.capacity.limits import Rate
     from headrace.capacity.node import CapacitySource
+    from headrace.journal.journal import Journal
     from headrace.pool.amap import Errors
     from headrace.pool.map_error import Failure
     from headrace.pull.source import Source
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
         progress: bool | Callable[[int, int | None], object]
         key: Callable[[Any], Hashable] | None
         thread: bool | None
+        journal: Journal | Path | None
 
 
 IN = TypeVar("IN")
@@ -84,6 +87,7 @@ def amap(
     progress: bool | Callable[[int, int | None], object] = False,
     key: Callable[[Any], Hashable] | None = None,
     thread: bool | None = None,
+    journal: Journal | Path | None = None,
 ) -> PullAmapObj[Any]:
     """Call `fn(item)` for each item, at most `limit` at once, and return the stream of the results.
 
@@ -111,9 +115,11 @@ def amap(
             calls and then raises a `MapError`. `"return"` yields a `Failure` in its place. `"skip"` drops it.
         progress: True shows a bar of tqdm or rich on the standard error stream. A function is called on the event loop with
             `(done, total)` after each call that has ended; `total` is None if `items` has no length.
-        key: A function of the item whose result names the call in messages, such as those of `headrace.explain`. A call whose
-            key is that of one that has not ended fails. None for the index of the item.
+        key: A function of the item whose result names the call in messages, such as those of `headrace.explain`. Without `journal`, a
+            call whose key is that of one that has not ended fails. None for the index of the item.
         thread: Whether `fn` is called in threads; None for plain functions only. False calls a plain function on the event loop.
+        journal: A `Journal`, or its path: a file by which a repeated run does not make the calls again that have ended. The items, or the
+            results of `key`, are then the keys of the calls: strings, integers, bytes, or tuples of these.
 
     Raises:
         TypeError: A parameter is of the wrong type.
@@ -132,6 +138,7 @@ def amap(
         progress=progress,
         key=key,
         thread=thread,
+        journal=journal,
     )
 
 
@@ -180,6 +187,7 @@ def map(
     progress: bool | Callable[[int, int | None], object] = False,
     key: Callable[[Any], Hashable] | None = None,
     thread: bool | None = None,
+    journal: Journal | Path | None = None,
 ) -> list[Any]:
     """Call `fn(item)` for each item, at most `limit` at once, and return the list of the results. For code without an event loop.
 
@@ -213,6 +221,7 @@ def map(
         progress=progress,
         key=key,
         thread=thread,
+        journal=journal,
     )
     return run_in_thread_loop(_collected(stream))
 

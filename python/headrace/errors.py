@@ -139,6 +139,46 @@ class RunStopped(HeadraceError):
     """
 
 
+class JournalError(HeadraceError):
+    """A journal cannot be opened, or does not fit the run. The message says what to do."""
+
+
+class JournalStopped(RunStopped, JournalError):
+    """A run was stopped because its journal cannot be written or read. The error of the file is the `__cause__`.
+
+    No further tasks were called. Running tasks have run to their end, and their events were delivered.
+
+    Attributes:
+        unrecorded: The keys of the tasks whose ends were delivered and are not in the journal, so that a later run would call them
+            again; of a task without a key, its number.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.unrecorded: list[Hashable] = []
+
+
+class RecordedError(HeadraceError):
+    """The error of a call in an earlier run, as its journal describes it. The call was not made again.
+
+    Attributes:
+        kind: The name of the type of the error.
+        text: The message of the error.
+    """
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(kind, text)
+        self.kind = kind
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}" if self.text else self.kind
+
+
+class JournalWarning(RuntimeWarning):
+    """A journal names calls that may be paid twice, results of other code, a result that cannot be stored, or damage."""
+
+
 class WouldDeadlock(HeadraceError, RuntimeError):
     """A task or thread requests a lease that can never be granted while it holds its current leases.
 

@@ -21,8 +21,9 @@ from headrace._internal.validate import check_callable_or_none, check_flag
 from headrace.capacity._as_capacity import as_capacity
 from headrace.capacity.limits import Rate
 from headrace.capacity.node import CapacitySource, checked_capacity
-from headrace.errors import ClosedError, RunStopped
+from headrace.errors import ClosedError, JournalError, RunStopped
 from headrace.pool.events import EnvelopeType
+from headrace.pool.journal_pass import PassMaker, checked_item_key
 from headrace.pool.map_error import Failure, MapError
 from headrace.pool.map_pool import Calls, PullMapPoolObj, as_pull_error
 from headrace.pull.source import Source, as_pull
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 
     from headrace._core import EventQueue, TaskProgressEnvelope
     from headrace._internal.progress_bar import Bar
+    from headrace._internal.validate import Path
     from headrace.capacity.limits import Cost
+    from headrace.journal.journal import Journal
     from headrace.pool.options import RunnerOptions
     from headrace.pull.base import PullObj
     from headrace.task.retry import Retry
@@ -70,6 +73,7 @@ class PullAmapObj(PullMapPoolObj[OUT], stock=True):
         progress: bool | Callable[[int, int | None], object],
         key: Callable[[Any], Hashable] | None,
         thread: bool | None,
+        journal: Journal | Path | None,
     ) -> None:
         if errors not in ("raise", "return", "skip"):
             raise ValueError(
@@ -81,7 +85,8 @@ class PullAmapObj(PullMapPoolObj[OUT], stock=True):
             capacity = CapacitySource({"calls": _as_rate(rate)}, capacity)
             cost = {"slots": 1, "calls": 1}
         name = f"amap({callable_name(fn)})"
-        tasks = _Tasks(fn, cost, key, thread, timeout, _as_progress(progress, name, items))
+        report = _as_progress(progress, name, items)
+        tasks = _Tasks(fn, cost, key, thread, timeout, report, is_journaled=journal is not None)
         checked_capacity(capacity, cost, 0)
         options: RunnerOptions = {
             "name": name,
@@ -92,7 +97,12 @@ class PullAmapObj(PullMapPoolObj[OUT], stock=True):
             "on_error": "stop_if_fatal" if errors == "raise" else "continue",
         }
         self._outcomes: _Outcomes[OUT] = _Outcomes(
-            tasks, as_pull(items, "items"), capacity, options, errors
+            tasks,
+            as_pull(items, "items"),
+            capacity,
+            options,
+            errors,
+            PassMaker.of(journal, _key_of_call, fn),
         )
         self._calls = self._outcomes
         # Not the constructor of the base, which makes its own tasks.
@@ -125,6 +135,9 @@ class PullAmapObj(PullMapPoolObj[OUT], stock=True):
                 except StopAsyncIteration:
                     break
                 except Exception as error:
+                    if isinstance(error, JournalError) and not isinstance(error, RunStopped):
+                        # Nothing was called.
+                        raise
                     failure = calls.failure_of(error)
                     found.append(_Raised(error, failure))
                     in_a_row = 0 if failure else in_a_row + 1
@@ -189,7 +202,7 @@ class _Call:
         return str(self.index)
 
 
-class _KeyedCall(_Call):
+class _NamedCall(_Call):
     """The same with the key that the user's function returns."""
 
     __slots__ = ("key",)
@@ -198,14 +211,26 @@ class _KeyedCall(_Call):
         super().__init__(index, item)
         self.key = key
 
+    def __str__(self) -> str:
+        return str(self.key)
+
+
+class _KeyedCall(_NamedCall):
+    """The same for a stream in which no other call may have the key. With a journal, that is another occurrence of it."""
+
+    __slots__ = ()
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _KeyedCall) and self.key == other.key
 
     def __hash__(self) -> int:
         return hash(self.key)
 
-    def __str__(self) -> str:
-        return str(self.key)
+
+def _key_of_call(task: Task) -> Hashable:
+    """Return the key of a call in a journal."""
+    call = cast("_Call", task.key)
+    return call.key if isinstance(call, _NamedCall) else checked_item_key(call.item)
 
 
 class _Tasks:
@@ -219,9 +244,12 @@ class _Tasks:
         thread: bool | None,
         timeout: float | None,
         progress: _Progress | None,
+        *,
+        is_journaled: bool,
     ) -> None:
         self._cost = cost
         self._key = check_callable_or_none("key", key)
+        self._call_type = _NamedCall if is_journaled else _KeyedCall
         self.progress = progress
         self._count = 0
         # Creating this task checks the function.
@@ -236,7 +264,7 @@ class _Tasks:
         """Return the task of the next item."""
         index, key = self._count, self._key
         self._count += 1
-        call = _Call(index, item) if key is None else _KeyedCall(index, item, key(item))
+        call = _Call(index, item) if key is None else self._call_type(index, item, key(item))
         threaded, progress = self.threaded, self.progress
         return Task(
             self._fn,
@@ -375,8 +403,9 @@ class _Outcomes(Calls[OUT]):
         capacity: CapacitySource,
         options: RunnerOptions,
         errors: Errors,
+        make_pass: PassMaker | None,
     ) -> None:
-        super().__init__(items.map(tasks.of), capacity, options)
+        super().__init__(items.map(tasks.of), capacity, options, make_pass)
         self._makes = tasks
         self.errors: Errors = errors
         # The number of `collect()` that run, and the last failure that was raised meanwhile.

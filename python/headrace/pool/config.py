@@ -17,6 +17,7 @@ from headrace.pool.failure_limits import FailureLimits
 if TYPE_CHECKING:
     from headrace.capacity.node import CapacitySource
     from headrace.pool.executor.executor import Executor
+    from headrace.pool.journal_pass import JournalPass
     from headrace.pull.base import PullObj
     from headrace.task.retry import Retry
 
@@ -45,6 +46,8 @@ class Config(Generic[R]):
     """The maximum delay of a task after throttled answers, in seconds; None if they cool nothing down."""
     executor: Executor | None
     stall_after: float | None
+    journal: JournalPass | None = None
+    """The use of a journal; None for a run without one."""
     shared_limits: FailureLimits | None = None
     """The limits on failures that this runner shares with others."""
     names_items: bool = False

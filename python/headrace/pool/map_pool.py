@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, cast, overload
 
 from headrace._core import AsyncIterSource
 from headrace._internal.reprs import describe_value, format_repr
 from headrace._internal.tasks import wait_until_done
+from headrace._internal.validate import check_callable_or_none
 from headrace.capacity._as_capacity import as_capacity
 from headrace.capacity.node import checked_capacity
 from headrace.errors import SourceCancelledError
+from headrace.pool.journal_pass import PassMaker, checked_item_key
 from headrace.pool.options import RunnerOptions
 from headrace.pool.runner import HierarchicalTaskPoolRunner
 from headrace.pull.base import PullObj
@@ -18,12 +21,14 @@ from headrace.pull.source import Source, as_pull
 from headrace.task.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Hashable, Iterator
     from typing import Never, Self, Unpack
 
     from headrace._core import EventQueue
+    from headrace._internal.validate import Path
     from headrace.capacity.limits import Cost
     from headrace.capacity.node import CapacitySource
+    from headrace.journal.journal import Journal
     from headrace.pool.executor.executor import Executor
     from headrace.pool.progress import TaskRun
     from headrace.pull.transform import PullMapObj
@@ -55,6 +60,8 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         cost: The cost of a call, or a function that returns the cost for an item.
         priority: The priority, as in `Task`, or a function that returns the priority for an item.
         thread: Whether `fn` blocks and must run in threads.
+        key: A function of the item that returns the key of its task. Without `journal`, a call whose key is that of one that has not ended
+            fails. None for no key.
         name: This and all others are the options of `HierarchicalTaskPoolRunner`.
         on_error: As there. `"stop"` ends the stream after the first error. After a fatal error and beyond `max_failures`, the
             stream ends with a `RunStopped` behind the results of the running calls, and `.runner.drain()` returns the tasks
@@ -71,6 +78,8 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         max_cooldown: The maximum delay after throttled answers, in seconds.
         executor: The executor that runs the calls; None for the event loop.
         stall_after: The time in seconds after which a `StallWarning` names a call that has made no progress.
+        journal: A `Journal`, or its path: a file by which a repeated run does not make the calls again that have ended. The items, or the
+            results of `key`, are then the keys of the calls: strings, integers, bytes, or tuples of these.
         **unknown: Not accepted; the error lists the options.
 
     Raises:
@@ -89,6 +98,7 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         cost: Cost | Callable[[Any], Cost] = ...,
         priority: int | Callable[[Any], int] = ...,
         thread: Literal[False] = ...,
+        key: Callable[[Any], Hashable] | None = ...,
         **options: Unpack[RunnerOptions],
     ) -> None: ...
     @overload
@@ -101,6 +111,7 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         cost: Cost | Callable[[Any], Cost] = ...,
         priority: int | Callable[[Any], int] = ...,
         thread: bool = ...,
+        key: Callable[[Any], Hashable] | None = ...,
         **options: Unpack[RunnerOptions],
     ) -> None: ...
     def __init__(
@@ -112,6 +123,7 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         cost: Cost | Callable[[Any], Cost] = 1,
         priority: int | Callable[[Any], int] = 0,
         thread: bool = False,
+        key: Callable[[Any], Hashable] | None = None,
         name: str | None = None,
         on_error: Literal["stop_if_fatal", "continue", "stop"] = "stop_if_fatal",
         max_failures: float | None = None,
@@ -126,6 +138,7 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         max_cooldown: float = 300.0,
         executor: Executor | None = None,
         stall_after: float | None = None,
+        journal: Journal | Path | None = None,
         **unknown: Never,
     ) -> None:
         for option, value in cast("dict[str, object]", unknown).items():
@@ -151,6 +164,7 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         cost_of = None if not callable(cost) else cost
         priority_of = None if not callable(priority) else priority
         # Creating this task also checks the arguments before the first item.
+        check_callable_or_none("key", key)
         same = Task(
             call,
             cost=1 if callable(cost) else cost,
@@ -165,10 +179,16 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
                 cost=same.cost if cost_of is None else cost_of(item),
                 priority=same.priority if priority_of is None else priority_of(item),
                 thread=thread,
+                key=None if task_key is None else task_key(item),
             )
 
-        every = same.with_args if cost_of is None and priority_of is None else task
-        self._calls: Calls[OUT] = Calls(as_pull(source).map(every), capacity, options)
+        # In a journal, equal keys are occurrences of one call, which a pool would refuse.
+        task_key = key if journal is None else None
+        is_same = cost_of is None and priority_of is None and task_key is None
+        every = same.with_args if is_same else task
+        make_pass = PassMaker.of(journal, partial(_key_of_task, key), fn)
+        tasks = as_pull(source).map(every)
+        self._calls: Calls[OUT] = Calls(tasks, capacity, options, make_pass)
         if cost_of is None:
             checked_capacity(capacity, same.cost, same.priority)
         super().__init__(AsyncIterSource(self._calls))
@@ -200,9 +220,14 @@ class Calls(Generic[OUT]):
     """Whether the pool adds the note that names the item of an error."""
 
     def __init__(
-        self, tasks: PullObj[Any], capacity: CapacitySource, options: RunnerOptions
+        self,
+        tasks: PullObj[Any],
+        capacity: CapacitySource,
+        options: RunnerOptions,
+        make_pass: PassMaker | None = None,
     ) -> None:
         self.tasks = tasks
+        self._make_pass = make_pass
         self.runner: HierarchicalTaskPoolRunner[Any] = self._make_runner(capacity, options)
         self._options: RunnerOptions = {**options, "name": self.runner.name}
         self._run: TaskRun | None = None
@@ -212,7 +237,9 @@ class Calls(Generic[OUT]):
         self, capacity: CapacitySource, options: RunnerOptions
     ) -> HierarchicalTaskPoolRunner:
         runner = HierarchicalTaskPoolRunner(self.tasks, capacity, **options)
-        runner._config.names_items = self.names_items  # pyright: ignore[reportPrivateUsage]
+        config = runner._config  # pyright: ignore[reportPrivateUsage]
+        config.names_items = self.names_items
+        config.journal = None if self._make_pass is None else self._make_pass()
         return runner
 
     def __aiter__(self) -> _Results[OUT]:
@@ -245,6 +272,8 @@ class Calls(Generic[OUT]):
         try:
             if self._run is not None:
                 await self._run.aclose()
+            if (journal := self.runner._config.journal) is not None:  # pyright: ignore[reportPrivateUsage]
+                journal.end()
         finally:
             # In a separate task, because a long chain of such streams would otherwise be closed by recursion.
             closer = asyncio.Task(self.tasks.aclose(), name=f"{self.runner.name}: closer")
@@ -297,9 +326,15 @@ class _Results(Generic[OUT]):
         return self._calls.aclose()
 
 
+def _key_of_task(key: Callable[[Any], Hashable] | None, task: Task) -> Hashable:
+    """Return the key of a call in a journal."""
+    item = task.args[0]
+    return checked_item_key(item) if key is None else key(item)
+
+
 def _unknown_option(name: str, value: object) -> TypeError:
     """Return the error of an unknown option. Python's own would not say how many calls run at once."""
-    known = ", ".join(["cost", "priority", "thread", *RunnerOptions.__annotations__])
+    known = ", ".join(["cost", "priority", "thread", "key", *RunnerOptions.__annotations__])
     return TypeError(
         f"map_pool has no parameter {name!r}, got {describe_value(value)}; it has {known}, "
         "and its capacity says how many calls run at once"

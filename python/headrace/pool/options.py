@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 if TYPE_CHECKING:
+    from headrace._internal.validate import Path
+    from headrace.journal.journal import Journal
     from headrace.pool.executor.executor import Executor
     from headrace.task.retry import Retry
 
@@ -29,3 +31,4 @@ class RunnerOptions(TypedDict, total=False):
     max_cooldown: float
     executor: Executor | None
     stall_after: float | None
+    journal: Journal | Path | None

@@ -260,6 +260,10 @@ class Policy:
                 run.report(f"classify raised for {self.name_of(task_id, key)}", raised)
         run.limits.note_failure(self.name_of(task_id, key), error, verdict)
 
+    def failed_before(self, error: BaseException) -> None:
+        """Note the error of a task that has failed in an earlier run, and was not called."""
+        self._run.failed(error)
+
     def hook_raised(self, task_id: int, key: Hashable, error: BaseException) -> None:
         """Report the error of `on_complete` or `on_error`."""
         self._run.report(f"a callback of {self.name_of(task_id, key)} raised", error)

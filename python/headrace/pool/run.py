@@ -28,6 +28,7 @@ from headrace.pool.event_queue import EventQueue, RunFailure
 from headrace.pool.executor.loop import error_of
 from headrace.pool.executor.use import RunExecutors
 from headrace.pool.inner_waits import InnerWaits
+from headrace.pool.journal_policy import JournalPolicy
 from headrace.pool.policy import Policy
 from headrace.pool.shutdown import End
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from headrace.pool.config import Config
     from headrace.pool.failure_limits import FailureLimits
     from headrace.pool.first_error import FirstError
+    from headrace.pool.journal_pass import JournalPass
 
 
 class Run:
@@ -90,6 +92,8 @@ class Run:
         self._inner = InnerWaits()
         # Whether the tasks were cancelled at the end of the run.
         self._is_cancelled = False
+        self._source_has_ended = False
+        self._journal_policy: JournalPolicy | None = None
         self._fatal: BaseException | None = None
         # The error that ended the run, as the entry for the consumer; set when the run has ended.
         self._last: RunFailure | None = None
@@ -315,6 +319,8 @@ class Run:
     async def _feed(self) -> None:
         is_lost = False
         try:
+            if self.config.journal is not None:
+                await self._open_journal(self.config.journal)
             self.is_feeding = True
             try:
                 await self._feed_loop()
@@ -343,6 +349,11 @@ class Run:
             if not is_lost:
                 await self._shutdown()
 
+    async def _open_journal(self, journal: JournalPass) -> None:
+        file = await journal.begin(self.loop)
+        self._journal_policy = JournalPolicy(self, journal, file)
+        self.engine.set_journal(self._journal_policy.options())
+
     async def _feed_loop(self) -> None:
         engine, kept = self.engine, self.config.unstarted
         # An eagerly started task may end the run inside this loop, in which the feeder may never suspend: check at each pass.
@@ -366,6 +377,7 @@ class Run:
                 try:
                     await engine.feed(kept)
                 except StopAsyncIteration:
+                    self._source_has_ended = True
                     return
                 except asyncio.CancelledError as cancelled:
                     if self._feeder is None or self._feeder.cancelling():
@@ -458,11 +470,23 @@ class Run:
             # Not kept in `_last`: `close` must not raise it to a consumer that has left.
             self.events.unread.put(RunFailure(self._halted))
         self.events.unread.finish()
+        self._leave_journal()
         self.engine.close()
         self.limits.remove(self)
         # Drop references that lead back to the run, so that it is freed with its stream, without a garbage collection.
         self._engine = self._fatal = self._first = self._halted = None
         del self._policy, self.limits
+
+    def _leave_journal(self) -> None:
+        """Close the journal if the pass over the source is over."""
+        if (journal := self.config.journal) is None:
+            return
+        self._journal_policy = None
+        is_over = self._source_has_ended and not self.config.unstarted
+        try:
+            journal.end() if is_over else journal.suspend()
+        except OSError as error:
+            self.report(f"the journal of {self.config.name} cannot be closed", error)
 
     # Called by the policy and the runner.
 

@@ -13,9 +13,11 @@ from headrace._internal.typevars import R, R_co
 from headrace._internal.validate import check_flag, check_int, check_positive, check_time_limit
 from headrace.capacity._as_capacity import as_capacity
 from headrace.errors import SourceCancelledError
+from headrace.journal.journal import as_journal
 from headrace.pool.config import Config
 from headrace.pool.events import EnvelopeType
 from headrace.pool.failure_limits import check_max_failures, check_retry_budget
+from headrace.pool.journal_pass import JournalPass
 from headrace.pool.progress import TaskRun
 from headrace.pool.snapshot import PoolSnapshot, uses
 from headrace.pull.source import Source, as_pull
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
     from typing import Unpack
 
+    from headrace._internal.validate import Path
     from headrace.capacity.node import CapacitySource
+    from headrace.journal.journal import Journal
     from headrace.pool.executor.executor import Executor
     from headrace.pool.options import RunnerOptions
     from headrace.pool.run import Run
@@ -113,6 +117,8 @@ class HierarchicalTaskPoolRunner(Uncopied, Generic[R_co]):
         stall_after: The time in seconds after which a `StallWarning` names a call that has made no progress: that was not
             called and yielded no value in this time. The warning comes at most a quarter of it late, once for each such
             time, with the top of the stack. The call goes on. None for no warning.
+        journal: A `Journal`, or its path. Tasks whose end it has recorded are not called: their results are delivered. Each task needs
+            a key then, a string, an integer, bytes, or a tuple of these. None for no journal.
 
     Raises:
         TypeError: `source` cannot be iterated, `capacity` is neither a `CapacitySource` nor an integer, or another parameter
@@ -160,6 +166,7 @@ class HierarchicalTaskPoolRunner(Uncopied, Generic[R_co]):
         max_cooldown: float = 300.0,
         executor: Executor | None = None,
         stall_after: float | None = None,
+        journal: Journal | Path | None = None,
     ) -> None:
         _check_executor(executor)
         _check(name, on_error, ordered)
@@ -185,6 +192,7 @@ class HierarchicalTaskPoolRunner(Uncopied, Generic[R_co]):
             max_cooldown=_checked_cooldown(cooldown, max_cooldown),
             executor=executor,
             stall_after=check_time_limit("stall_after", stall_after),
+            journal=None if journal is None else JournalPass(as_journal("journal", journal)),
         )
 
     @property

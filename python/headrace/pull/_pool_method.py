@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from headrace.pull._merge_methods import MergeMethods
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Hashable
     from typing import Never, Unpack
 
+    from headrace._internal.validate import Path
     from headrace.capacity.limits import Cost
     from headrace.capacity.node import CapacitySource
+    from headrace.journal.journal import Journal
     from headrace.pool.executor.executor import Executor
     from headrace.pool.map_pool import PullMapPoolObj
     from headrace.pool.options import RunnerOptions
@@ -33,6 +35,7 @@ class PoolMethod(MergeMethods[T_co]):
         cost: Cost | Callable[[Any], Cost] = ...,
         priority: int | Callable[[Any], int] = ...,
         thread: Literal[False] = ...,
+        key: Callable[[Any], Hashable] | None = ...,
         **options: Unpack[RunnerOptions],
     ) -> PullMapPoolObj[U]: ...
     @overload
@@ -44,6 +47,7 @@ class PoolMethod(MergeMethods[T_co]):
         cost: Cost | Callable[[Any], Cost] = ...,
         priority: int | Callable[[Any], int] = ...,
         thread: bool = ...,
+        key: Callable[[Any], Hashable] | None = ...,
         **options: Unpack[RunnerOptions],
     ) -> PullMapPoolObj[U]: ...
     def map_pool(
@@ -54,6 +58,7 @@ class PoolMethod(MergeMethods[T_co]):
         cost: Cost | Callable[[Any], Cost] = 1,
         priority: int | Callable[[Any], int] = 0,
         thread: bool = False,
+        key: Callable[[Any], Hashable] | None = None,
         name: str | None = None,
         on_error: Literal["stop_if_fatal", "continue", "stop"] = "stop_if_fatal",
         max_failures: float | None = None,
@@ -68,6 +73,7 @@ class PoolMethod(MergeMethods[T_co]):
         max_cooldown: float = 300.0,
         executor: Executor | None = None,
         stall_after: float | None = None,
+        journal: Journal | Path | None = None,
         **unknown: Never,
     ) -> PullMapPoolObj[Any]:
         """Run `fn(item)` for each item in a task pool under a capacity; see `PullMapPoolObj`."""
@@ -80,6 +86,7 @@ class PoolMethod(MergeMethods[T_co]):
             cost=cost,
             priority=priority,
             thread=thread,
+            key=key,
             name=name,
             on_error=on_error,
             max_failures=max_failures,
@@ -94,5 +101,6 @@ class PoolMethod(MergeMethods[T_co]):
             max_cooldown=max_cooldown,
             executor=executor,
             stall_after=stall_after,
+            journal=journal,
             **unknown,
         )

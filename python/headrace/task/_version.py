@@ -150,7 +150,8 @@ class _Encoder:
             }
             return self._sequence("dataclass", (kind, fields))
         parts: list[object] = [kind]
-        if kind.__module__.partition(".")[0] in _STANDARD:
+        if kind.__module__.partition(".")[0] in _STANDARD and not hasattr(kind, "__next__"):
+            # An iterator changes while it is used.
             parts.append(_reduced(value))
         elif callable(value):
             # Of a C function with Python code below it, such as that of `functools.lru_cache`, that code.

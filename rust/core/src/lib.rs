@@ -5,9 +5,10 @@
 //! | [`buffer`] | a queue, bounded or not, from any thread to any thread |
 //! | [`signal`] | one value for all waiters |
 //! | [`capacity`] | a tree of capacities: a cost is held at a node and at each of its ancestors |
+//! | [`journal`] | a file that says which calls have begun and how they ended |
 //! | [`sync`] | the parts that the others share: the lock, wait queues and deferred wake-ups |
 //!
-//! Three rules hold in every module. Each operation takes one lock, and takes it once if it need not wait. No value or
+//! Three rules hold in every module but the journal, which one thread uses. Each operation takes one lock, and takes it once if it need not wait. No value or
 //! waker of the caller is dropped, cloned, compared or woken under the lock: collect, unlock, then act. A future that is
 //! dropped before completion leaves its wait queue, and hands on any promise that it has not collected.
 
@@ -15,6 +16,8 @@
 
 pub mod buffer;
 pub mod capacity;
+#[cfg(not(loom))]
+pub mod journal;
 pub mod signal;
 pub mod sync;
 

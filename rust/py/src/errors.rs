@@ -85,6 +85,7 @@ with_message! {
     would_deadlock: "WouldDeadlock";
     forked: "ForkError";
     wrong_loop: "WrongLoopError";
+    journal: "JournalError";
 }
 
 /// `ClosedError` or `WouldBlock`, with the refused item for its owner.

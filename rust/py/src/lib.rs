@@ -13,6 +13,7 @@
 //! | [`concurrent_map`] | the calls of a `map` with a `concurrency` |
 //! | [`buffer`], [`signal`], [`capacity`] | the types of `headrace-core` for Python |
 //! | [`graph`] | nodes that depend on each other, and their states |
+//! | [`journal`] | journals of runs |
 //! | [`line_writer`] | writing lines to a file |
 //! | [`task`] | a callable with its arguments and options |
 //! | [`asyncio_task`] | the asyncio tasks of calls, for `pool` and `concurrent_map` |
@@ -33,6 +34,7 @@ mod concurrent_map;
 mod coroutine;
 mod errors;
 mod graph;
+mod journal;
 mod kernel;
 mod line_writer;
 mod merge;
@@ -68,6 +70,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     line_writer::register(module)?;
     buffer::register(module)?;
     capacity::register(module)?;
+    journal::register(module)?;
     pool::register(module)?;
     concurrent_map::register(module)?;
     module.add_class::<graph::PyGraphCore>()?;

@@ -3,7 +3,9 @@
 
 use super::adaptive::Outcome;
 use super::model::permit_record::Held;
-use super::{AlarmId, Amount, Cost, NodeId, PermitError, PermitId, ResourceId, Resume, Tree};
+use super::{
+    AlarmId, Amount, Cost, NodeError, NodeId, PermitError, PermitId, ResourceId, Resume, Tree,
+};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Key, WakeList};
 use std::fmt;
@@ -150,6 +152,21 @@ impl Tree {
         actual: &[(ResourceId, Amount)],
     ) -> Result<(), PermitError> {
         self.act(|state, wakes| state.settle(permit.0, actual, wakes))
+    }
+
+    /// Spend an amount of each budget with this name on the path of a node, for calls of an earlier process. It may go beyond the budget.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError::Closed`], and [`NodeError::Unlimited`] for a resource that is no budget.
+    ///
+    /// # Panics
+    ///
+    /// For a node of another tree.
+    pub fn spend(&self, node: NodeId, id: ResourceId, amount: Amount) -> Result<(), NodeError> {
+        self.act_at(node, |state, wakes| {
+            state.spend(node.key, id, amount, wakes)
+        })
     }
 
     /// As [`Permit::suspend`].

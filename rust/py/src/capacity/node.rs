@@ -291,6 +291,15 @@ impl PyCapacity {
         Ok(left.as_secs_f64())
     }
 
+    /// Spend an amount of each budget with this name on the path, for calls of an earlier process.
+    fn _spend(&self, py: Python<'_>, name: &str, amount: &Bound<'_, PyAny>) -> PyResult<()> {
+        let amount = arguments::amount("amount", amount)?;
+        match self.handle()?.resource(py, name) {
+            Some(resource) => self.change(py, |tree, node| tree.spend(node, resource, amount)),
+            None => Ok(()),
+        }
+    }
+
     /// Cool this node down after a throttled answer without a delay to a call at `leaf`, which is this node or below it.
     fn _back_off(&self, py: Python<'_>, leaf: &Bound<'_, Self>) -> PyResult<f64> {
         let leaf = leaf.get().initialized()?.node;

@@ -4,14 +4,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use headrace_core::capacity::PermitId;
 use headrace_core::capacity::adaptive::Outcome;
+use headrace_core::capacity::{self as core, PermitId};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyInt};
 
 use super::acquire::{AcquireAwaitable, one_slot};
 use super::arguments::Argument;
+use super::convert;
 use super::lease::PyLease;
 use super::node::PyCapacity;
 use super::prefetch::{PyPermitPrefetch, RunUsage};
@@ -268,6 +269,17 @@ impl TaskPermit {
         }
     }
 
+    /// Return the held amounts by resource, as settled.
+    pub(crate) fn cost<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        match self {
+            Self::Native(permit) => permit.cost(py),
+            Self::Lease(lease) => {
+                let cost = lease.bind(py).getattr(intern!(py, "cost"))?;
+                Ok(cost.cast_into()?)
+            }
+        }
+    }
+
     /// Return the number of its permit in the tree; 0 for a lease of a class that is not known.
     pub(crate) fn number(&self, py: Python<'_>) -> u64 {
         match self {
@@ -313,6 +325,15 @@ impl TreePermit {
             handle: Some(Arc::clone(handle)),
             id,
         }
+    }
+
+    fn cost<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let Some(handle) = &self.handle else {
+            return Ok(PyDict::new(py));
+        };
+        let tree = handle.peek();
+        let cost = tree.cost(self.id);
+        convert::by_name(py, tree, cost.iter().flat_map(core::Cost::parts).copied())
     }
 
     fn report(&self, py: Python<'_>, outcome: Outcome) -> PyResult<()> {

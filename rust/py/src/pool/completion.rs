@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 
 use super::engine::PyEngine;
 use super::envelope::{EventKind, Fields, PyEnvelope};
+use super::journaled::Ended;
 use super::registry::{Running, Waiting};
 use super::task_record::TaskRecord;
 use super::timers::Expiry;
@@ -67,8 +68,17 @@ impl PyEngine {
     /// Release the capacity of a task whose work has stopped, and its slot of the executor.
     #[inline]
     pub(super) fn free(&self, py: Python<'_>, record: &mut TaskRecord) -> PyResult<()> {
-        record.release(py)?;
+        self.release(py, record)?;
         self.release_slot(py, record)
+    }
+
+    /// Release the capacity of a task.
+    #[inline]
+    fn release(&self, py: Python<'_>, record: &mut TaskRecord) -> PyResult<()> {
+        if self.journal.get().is_some() {
+            self.note_spend(py, record)?;
+        }
+        record.release(py)
     }
 
     /// Handle the result of an attempt. If the last step cancelled its own asyncio task, asyncio discards the result.
@@ -81,7 +91,7 @@ impl PyEngine {
         let py = slf.py();
         let this = slf.get();
         let mut running = this.stopped(py, &mut record, None)?;
-        record.release(py)?;
+        this.release(py, &mut record)?;
         let task = task
             .cloned()
             .or_else(|| (running.task.take()).map(|task| task.into_bound(py)))
@@ -117,9 +127,44 @@ impl PyEngine {
         let this = slf.get();
         let now = this.now(py)?;
         this.throughput.get().note(py, now, false);
+        if let Some(journal) = this.journal.get() {
+            let outcome = Ended::Value(value.clone().unbind());
+            match Self::record_end(slf, journal, record, outcome, now)? {
+                Some((recorded, _)) => record = recorded,
+                None => return Ok(()),
+            }
+        }
         this.notify(py, &record, Ok(value))?;
-        this.put_last_event(py, &record, Ok(value), now)?;
+        this.put_last_event(py, &record, Ok(value), now, false)?;
         this.end(py, &mut record)
+    }
+
+    /// Deliver the outcome of a task that has ended, later than its end.
+    #[cold]
+    pub(super) fn conclude(
+        &self,
+        py: Python<'_>,
+        mut record: TaskRecord,
+        outcome: &Ended,
+        now: f64,
+        is_replayed: bool,
+    ) -> PyResult<()> {
+        let outcome = match outcome {
+            Ended::Value(value) => Ok(value.bind(py)),
+            Ended::Error(error) => Err(error.bind(py)),
+        };
+        self.notify(py, &record, outcome)?;
+        self.put_last_event(py, &record, outcome, now, is_replayed)?;
+        if let Err(error) = outcome {
+            let policy = self.policy.bind(py);
+            if is_replayed {
+                policy.call_method1(intern!(py, "failed_before"), (error,))?;
+            } else {
+                let arguments = (record.id, record.key(py), error, record.retry());
+                policy.call_method1(intern!(py, "failed"), arguments)?;
+            }
+        }
+        self.end(py, &mut record)
     }
 
     /// Put the last event of a task.
@@ -130,6 +175,7 @@ impl PyEngine {
         record: &TaskRecord,
         outcome: Result<&Bound<'_, PyAny>, &Bound<'_, PyAny>>,
         now: f64,
+        replayed: bool,
     ) -> PyResult<()> {
         let kind = match outcome {
             Ok(_) => EventKind::Final,
@@ -145,6 +191,7 @@ impl PyEngine {
             queued: record.queued,
             started: record.started,
             finished: Some(now),
+            replayed,
         };
         let envelope = PyEnvelope::make(py, fields)?.into_any();
         self.events.get().put_at(py, record.slot, envelope)
@@ -252,7 +299,7 @@ impl PyEngine {
         let py = slf.py();
         let this = slf.get();
         let policy = this.policy.bind(py);
-        record.release(py)?;
+        this.release(py, &mut record)?;
         this.clear_timer(py, &mut record);
         let value = error.into_value(py).into_bound(py).into_any();
         if ends_program(py, &PyErr::from_value(value.clone())) {
@@ -272,10 +319,16 @@ impl PyEngine {
         let reported = policy.call_method1(intern!(py, "describe_error"), arguments)?;
         let now = this.now(py)?;
         this.throughput.get().note(py, now, true);
+        if let Some(journal) = this.journal.get() {
+            let outcome = Ended::Error(reported.clone().unbind());
+            match Self::record_end(slf, journal, record, outcome, now)? {
+                Some((recorded, _)) => record = recorded,
+                None => return Ok(reported.is(&value)),
+            }
+        }
         this.notify(py, &record, Err(&reported))?;
-        this.put_last_event(py, &record, Err(&reported), now)?;
-        let retry = (record.options.as_ref()).and_then(|options| options.retry.as_ref());
-        let arguments = (record.id, record.key(py), &reported, retry);
+        this.put_last_event(py, &record, Err(&reported), now, false)?;
+        let arguments = (record.id, record.key(py), &reported, record.retry());
         policy.call_method1(intern!(py, "failed"), arguments)?;
         this.end(py, &mut record)?;
         // The policy replaces an error that an asyncio task cannot raise, such as `StopIteration`.

@@ -65,6 +65,7 @@ impl PyEmitter {
             queued: self.queued,
             started: self.started,
             finished: None,
+            replayed: false,
         };
         let envelope = PyEnvelope::make(py, fields)?.into_any();
         let is_stopping = engine.registry.note_progress(py, self.id);

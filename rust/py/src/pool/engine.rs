@@ -3,9 +3,10 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use pyo3::exceptions::PyException;
+use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -13,6 +14,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::event_queue::PyEventQueue;
 use super::feeder::Feeder;
+use super::journaled::RunJournal;
 use super::readiness::State;
 use super::registry::Registry;
 use super::self_wait;
@@ -75,6 +77,8 @@ pub(crate) struct PyEngine {
     pub(super) state: State,
     /// The ids of tasks that need a slot of their executor to be called again, in FIFO order.
     pub(super) slotless: GilCell<VecDeque<u64>>,
+    /// Set when the run has opened its journal.
+    pub(super) journal: OnceLock<RunJournal>,
 }
 
 #[pymethods]
@@ -142,6 +146,7 @@ impl PyEngine {
             held: AtomicU64::new(0),
             state: State::default(),
             slotless: GilCell::default(),
+            journal: OnceLock::new(),
         })
     }
 
@@ -221,6 +226,7 @@ impl PyEngine {
                 .unwrap_or(false);
             if is_queued && let Some(waiting) = Self::withdraw(slf, id)? {
                 let mut record = waiting.record;
+                this.forget(py, &mut record)?;
                 this.end(py, &mut record)?;
                 given.push((id, record.item));
             }
@@ -312,7 +318,7 @@ impl PyEngine {
 
     /// Return whether the run has tasks. If so, the policy's `idle` is called once, when one of them has ended and `number` are left.
     fn watch(&self, py: Python<'_>, number: usize) -> bool {
-        let has_tasks = self.registry.len(py) > 0;
+        let has_tasks = self.tasks_left_number(py) > 0;
         self.state.watched_number.store(number, Relaxed);
         self.state.is_watched.store(has_tasks, Relaxed);
         has_tasks
@@ -336,6 +342,23 @@ impl PyEngine {
     /// End the prefetch of permits.
     fn clear_prefetch(&self, py: Python<'_>) {
         self.client.clear(py);
+    }
+
+    /// Use a journal from now on. Call it once, before `feed`.
+    fn set_journal(&self, options: &Bound<'_, PyDict>) -> PyResult<()> {
+        let journal = RunJournal::new(options)?;
+        let set = self.journal.set(journal);
+        set.map_err(|_| PyRuntimeError::new_err("this run has a journal already"))
+    }
+
+    /// Deliver the events of tasks whose ends are on disk: see `deliver_synced`.
+    #[expect(clippy::type_complexity, reason = "it is read once")]
+    fn synced(
+        &self,
+        py: Python<'_>,
+        has_failed: bool,
+    ) -> PyResult<(Vec<(u64, Option<Py<PyAny>>)>, bool)> {
+        self.deliver_synced(py, has_failed)
     }
 
     /// Handle expired deadlines: the timer callback of the event loop.
@@ -366,12 +389,18 @@ impl PyEngine {
             self.factory.traverse(visit)?;
             self.gate.traverse(visit)?;
             self.timers.traverse(visit)?;
+            if let Some(journal) = self.journal.get() {
+                journal.traverse(visit)?;
+            }
             self.registry.traverse(visit)
         })
     }
 
     fn __clear__(&self, py: Python<'_>) {
         self.registry.clear(py);
+        if let Some(journal) = self.journal.get() {
+            journal.clear(py);
+        }
         let timers = std::mem::take(&mut *self.timers.borrow(py));
         let gate = self.gate.borrow(py).take();
         drop((timers, gate));

@@ -33,6 +33,8 @@ pub(super) struct Fields {
     pub(super) queued: f64,
     pub(super) started: Option<f64>,
     pub(super) finished: Option<f64>,
+    /// Whether an earlier run has recorded the event.
+    pub(super) replayed: bool,
 }
 
 static FREE_LIST: FreeList = FreeList::new();
@@ -55,8 +57,9 @@ impl Pooled for PyEnvelope {
 }
 
 /// The names of the fields in Python, in the order of the constructor.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "task_id", "key", "type", "value", "error", "attempt", "queued", "started", "finished",
+    "replayed",
 ];
 
 #[pymethods]
@@ -68,7 +71,7 @@ impl PyEnvelope {
     }
 
     #[new]
-    #[pyo3(signature = (task_id, key, r#type, value, error, attempt, queued, started, finished))]
+    #[pyo3(signature = (task_id, key, r#type, value, error, attempt, queued, started, finished, replayed = false))]
     #[expect(clippy::too_many_arguments, reason = "they are its fields")]
     fn new(
         task_id: u64,
@@ -80,6 +83,7 @@ impl PyEnvelope {
         queued: f64,
         started: Option<f64>,
         finished: Option<f64>,
+        replayed: bool,
     ) -> Self {
         Self(Filling::new(Fields {
             task_id,
@@ -91,6 +95,7 @@ impl PyEnvelope {
             queued,
             started,
             finished,
+            replayed,
         }))
     }
 
@@ -146,6 +151,12 @@ impl PyEnvelope {
     #[getter]
     fn finished(&self) -> Option<f64> {
         self.0.get().finished
+    }
+
+    /// Return whether the outcome comes from the journal of an earlier run: the task was not called in this one.
+    #[getter]
+    fn replayed(&self) -> bool {
+        self.0.get().replayed
     }
 
     fn __richcmp__(
@@ -241,6 +252,7 @@ impl PyEnvelope {
             fields.queued,
             fields.started,
             fields.finished,
+            fields.replayed,
         )
             .into_pyobject(py)
     }

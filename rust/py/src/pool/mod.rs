@@ -19,6 +19,7 @@
 //! | [`start`] | the path from an item to the first step of its task |
 //! | [`request`] | the request of a task for its capacity |
 //! | [`completion`] | the end of an attempt and of a task |
+//! | [`journaled`] | the journal of the run |
 //! | [`submitted`] | work of an executor |
 //! | [`executor_slots`] | the slots of an executor |
 //! | [`timers`] | timeouts, delays before retries, queue timeouts |
@@ -40,6 +41,7 @@ mod envelope;
 mod event_queue;
 mod executor_slots;
 mod feeder;
+mod journaled;
 mod listing;
 mod readiness;
 mod registry;

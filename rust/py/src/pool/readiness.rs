@@ -53,6 +53,14 @@ impl PyEngine {
         self.state.accepts.load(Relaxed)
             && self.registry.backing_off(py) < self.most_backing_off
             && !self.events.get().is_window_full(py, more)
+            && (self.journal.get()).is_none_or(|journal| journal.has_room(py))
+    }
+
+    /// Return the number of tasks that have not ended, or whose events wait for a sync of the journal.
+    #[inline]
+    pub(super) fn tasks_left_number(&self, py: Python<'_>) -> usize {
+        let unsynced = (self.journal.get()).map_or(0, |journal| journal.unsynced(py));
+        self.registry.len(py) + unsynced
     }
 
     /// Return whether the feeder can continue, ignoring the space for unread events.
@@ -110,7 +118,7 @@ impl PyEngine {
     #[inline]
     pub(super) fn take_idle(&self, py: Python<'_>) -> bool {
         let is_idle = self.state.is_watched.load(Relaxed)
-            && self.registry.len(py) <= self.state.watched_number.load(Relaxed);
+            && self.tasks_left_number(py) <= self.state.watched_number.load(Relaxed);
         if is_idle {
             self.state.is_watched.store(false, Relaxed);
         }

@@ -61,6 +61,12 @@ impl PyEngine {
         {
             return Self::refuse(slf, record, error).map(|()| None);
         }
+        if let Some(journal) = this.journal.get() {
+            match Self::replay(slf, journal, record)? {
+                Some(called) => record = called,
+                None => return Ok(None),
+            }
+        }
         Self::start_queue_timeout(slf, &mut record)?;
         Ok(Some((record, spec)))
     }
@@ -187,6 +193,12 @@ impl PyEngine {
         let py = slf.py();
         let this = slf.get();
         this.clear_timer(py, &mut record);
+        if let Some(journal) = this.journal.get() {
+            match Self::record_start(slf, journal, record)? {
+                Some(begun) => record = begun,
+                None => return Ok(()),
+            }
+        }
         if record.executor().is_some() {
             return Self::submit(slf, spec.cost.as_ref(), record);
         }

@@ -97,6 +97,7 @@ impl PyListener {
         let is_uncalled = record.attempt == 0 || (never_began && record.attempt == 1);
         if is_recalled && is_uncalled && (never_began || is_cancelled_error(py, &error)) {
             engine.get().free(py, &mut record)?;
+            engine.get().forget(py, &mut record)?;
             let arguments = (record.id, &record.item);
             (engine.get().policy.bind(py)).call_method1(intern!(py, "keep"), arguments)?;
             return engine.get().end(py, &mut record);
@@ -353,6 +354,8 @@ impl PyEngine {
             return Ok(false);
         };
         let mut record = work.record;
+        // The work has not ended, so the journal has no end of it.
+        record.take_journaled();
         this.clear_timer(py, &mut record);
         let slot = if record.take_slot() {
             let slot = (this.policy.bind(py)).call_method0(intern!(py, "slot_returner"))?;

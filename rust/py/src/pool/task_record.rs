@@ -4,6 +4,7 @@
 use headrace_core::capacity::adaptive::Outcome;
 use pyo3::prelude::*;
 
+use super::journaled::Journaled;
 use crate::capacity::{TaskPermit, outcome_of};
 use crate::object::gc::{Traverse, VisitError, Visitor, traverse};
 
@@ -49,6 +50,8 @@ pub(super) struct TaskOptions {
     pub(super) cooled_before: f64,
     /// The sum of the delays after throttled answers; `None` before the first one.
     pub(super) throttled: Option<f64>,
+    /// The part of the task in the journal of the run.
+    pub(super) journaled: Option<Box<Journaled>>,
 }
 
 /// An executor of a run.
@@ -103,6 +106,18 @@ impl TaskRecord {
 
     pub(super) fn timeout(&self) -> Option<&TimeLimit> {
         self.options.as_ref()?.timeout.as_ref()
+    }
+
+    pub(super) fn retry(&self) -> Option<&Py<PyAny>> {
+        self.options.as_ref()?.retry.as_ref()
+    }
+
+    pub(super) fn journaled_mut(&mut self) -> Option<&mut Journaled> {
+        self.options.as_mut()?.journaled.as_deref_mut()
+    }
+
+    pub(super) fn take_journaled(&mut self) -> Option<Box<Journaled>> {
+        self.options.as_mut()?.journaled.take()
     }
 
     /// Return the sum of the delays after throttled answers, if there was one.

@@ -7,7 +7,9 @@ use crate::capacity::model::node::Node;
 use crate::capacity::model::permit_record::{CHARGED, Charge, Held, PermitRecord};
 use crate::capacity::model::resource::ResourceKind;
 use crate::capacity::model::state::State;
-use crate::capacity::{AcquireError, Amount, Cost, OwnerId, PermitError, ResourceId, Time};
+use crate::capacity::{
+    AcquireError, Amount, Cost, NodeError, OwnerId, PermitError, ResourceId, Time,
+};
 use crate::sync::{Key, WakeList};
 use std::cmp::Reverse;
 
@@ -272,6 +274,27 @@ impl State {
         if is_charged {
             self.charge(key.index(), now, false);
         }
+        if self.waiting > 0 {
+            self.changed(node, &cost, wakes);
+            self.dispatch(wakes);
+        }
+        Ok(())
+    }
+
+    /// Spend an amount of each budget with this name on the path of a node. It may go beyond the budget.
+    pub(in crate::capacity) fn spend(
+        &mut self,
+        node: Key,
+        id: ResourceId,
+        amount: Amount,
+        wakes: &mut WakeList,
+    ) -> Result<(), NodeError> {
+        let node = self.live(node)?;
+        if self.kind(id) != Some(ResourceKind::Budget) {
+            return Err(NodeError::Unlimited(id));
+        }
+        let cost = Cost::part(id, amount);
+        self.for_resources(node, &cost, |resource, amount, _| resource.spend(amount));
         if self.waiting > 0 {
             self.changed(node, &cost, wakes);
             self.dispatch(wakes);

@@ -1,0 +1,95 @@
+"""`SinkJournal`: a sink that records the pushed items in a journal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from headrace._core import IteratorResult
+from headrace._internal.validate import check_callable_or_none
+from headrace.journal.journal import Journal, as_journal
+from headrace.push.sink import SinkObj
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator
+
+    from headrace._core import JournalFile
+    from headrace._internal.validate import Path
+
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class SinkJournal(SinkObj[T_contra], stock=True):
+    """Record each pushed item in a journal; a `PullJournalObj` reads them.
+
+        async with SinkJournal("seen.journal", key=itemgetter("id")) as sink:
+            await source.drain_to(sink)
+
+    Law: an item is accepted when it is recorded; with the durability `"disk"`, when it is on disk.
+    Order: of arrival.
+    Bound: nothing is held.
+    Cost: one write for each item, and a sync for `"disk"`.
+    Cancel safety: a push that is cancelled during the sync has recorded its item; pushed again with a key, it is not recorded twice.
+
+    Args:
+        journal: A `Journal`, or a path. It is opened by the first push.
+        key: Returns the key of an item: a string, an integer, bytes, or a tuple of these. An item whose key was recorded by an earlier
+            sink is accepted and not recorded again. None records every item.
+
+    Raises:
+        TypeError: A parameter is of the wrong type.
+        JournalError: At the first push: the journal cannot be used.
+        OSError: The file cannot be written. The item was not accepted.
+    """
+
+    def __init__(
+        self, journal: Journal | Path, key: Callable[[T_contra], Hashable] | None = None
+    ) -> None:
+        self._journal = as_journal("journal", journal)
+        self._key = check_callable_or_none("key", key)
+        self._pass = _Pass()
+        self._file: JournalFile | None = None
+        # The key of the next item, if items have none.
+        self._next = 0
+        super().__init__()
+
+    async def next_impl(self, item: T_contra) -> IteratorResult[Any]:
+        """Record an item."""
+        file = self._file or self._open()
+        if self._key is None:
+            file.store(self._next, item)
+            self._next += 1
+        else:
+            file.store(self._key(item), item)
+        if self._journal.durability == "disk":
+            await file.sync()
+        return IteratorResult(None, False)
+
+    def _open(self) -> JournalFile:
+        self._file = self._journal.attach(self._pass, None)
+        self._pass.is_active = self._pass.has_begun = True
+        self._next = self._file.ended
+        return self._file
+
+    async def return_impl(self, value: Any) -> None:
+        """Close the journal, unless a `with` statement holds it open."""
+        self._close()
+
+    async def throw_impl(self, error: BaseException) -> None:
+        """Close the journal, unless a `with` statement holds it open."""
+        self._close()
+
+    def _close(self) -> None:
+        self._pass.is_active = False
+        self._file = None
+        self._journal.detach(self._pass)
+
+    def _repr_parts(self) -> Iterator[str]:
+        yield repr(self._journal)
+        yield from super()._repr_parts()
+
+
+class _Pass:
+    """The pass of a sink."""
+
+    is_active = False
+    has_begun = False
