@@ -47,6 +47,8 @@ SECTIONS = {
     "buffer": "The queue between push and pull",
     "bridge": "Between pull and push",
     "graph.sources": "Sources for a pool",
+    "journal.replay": "Out of a journal",
+    "journal.sink": "Sinks into a journal",
     "push.sink": "Sinks",
     "push.writer": "Sinks into files",
     "push.transform": "Push: one item out for one in, or none",

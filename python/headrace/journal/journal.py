@@ -49,7 +49,7 @@ class Pass(Protocol):
 class Journal(Uncopied):
     """A file that says which calls of a run have begun and how they ended. A later run does not repeat the calls that have ended.
 
-        results = await amap(fetch, urls, limit=20, journal=Journal("fetch.journal")).collect()
+    Pass it to the run, as in `amap(fetch, urls, limit=20, journal=Journal("fetch.journal"))`.
 
     Each call has a key: a string, an integer, bytes, or a tuple of these. A start record is written before a call, and an
     end record after its last attempt. When the run is repeated, a call with a recorded result is not made: the result is

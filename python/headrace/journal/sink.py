@@ -21,19 +21,19 @@ T_contra = TypeVar("T_contra", contravariant=True)
 class SinkJournal(SinkObj[T_contra], stock=True):
     """Record each pushed item in a journal; a `PullJournalObj` reads them.
 
-        async with SinkJournal("seen.journal", key=itemgetter("id")) as sink:
-            await source.drain_to(sink)
+    End it with `async with`, as in `async with SinkJournal("seen.journal", key=itemgetter("id")) as sink`.
 
     Law: an item is accepted when it is recorded; with the durability `"disk"`, when it is on disk.
     Order: of arrival.
     Bound: nothing is held.
     Cost: one write for each item, and a sync for `"disk"`.
-    Cancel safety: a push that is cancelled during the sync has recorded its item; pushed again with a key, it is not recorded twice.
+    Cancel safety: a push that is cancelled during the sync has recorded its item. With a `key`, it can be pushed again: it is
+        not recorded twice.
 
     Args:
         journal: A `Journal`, or a path. It is opened by the first push.
-        key: Returns the key of an item: a string, an integer, bytes, or a tuple of these. An item whose key was recorded by an earlier
-            sink is accepted and not recorded again. None records every item.
+        key: Returns the key of an item: a string, an integer, bytes, or a tuple of these. An item whose key is recorded, by
+            this program or an earlier one, is accepted and not recorded again. None records every item.
 
     Raises:
         TypeError: A parameter is of the wrong type.

@@ -23,7 +23,6 @@ from headrace.capacity.limits import Rate
 from headrace.capacity.node import CapacitySource, checked_capacity
 from headrace.errors import ClosedError, JournalError, RunStopped
 from headrace.pool.events import EnvelopeType
-from headrace.pool.journal_pass import PassMaker, checked_item_key
 from headrace.pool.map_error import Failure, MapError
 from headrace.pool.map_pool import Calls, PullMapPoolObj, as_pull_error
 from headrace.pull.source import Source, as_pull
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from headrace._internal.validate import Path
     from headrace.capacity.limits import Cost
     from headrace.journal.journal import Journal
+    from headrace.pool.journal_pass import PassMaker
     from headrace.pool.options import RunnerOptions
     from headrace.pull.base import PullObj
     from headrace.task.retry import Retry
@@ -102,7 +102,7 @@ class PullAmapObj(PullMapPoolObj[OUT], stock=True):
             capacity,
             options,
             errors,
-            PassMaker.of(journal, _key_of_call, fn),
+            None if journal is None else _pass_maker(journal, fn),
         )
         self._calls = self._outcomes
         # Not the constructor of the base, which makes its own tasks.
@@ -227,10 +227,17 @@ class _KeyedCall(_NamedCall):
         return hash(self.key)
 
 
-def _key_of_call(task: Task) -> Hashable:
-    """Return the key of a call in a journal."""
-    call = cast("_Call", task.key)
-    return call.key if isinstance(call, _NamedCall) else checked_item_key(call.item)
+def _pass_maker(journal: Journal | Path, fn: Callable[[Any], Any]) -> PassMaker:
+    """Return the maker of the passes of a stream with a journal."""
+    # Late: an option that most programs do not use.
+    from headrace.journal.journal import as_journal
+    from headrace.pool.journal_pass import PassMaker, checked_item_key
+
+    def key_of(task: Task) -> Hashable:
+        call = cast("_Call", task.key)
+        return call.key if isinstance(call, _NamedCall) else checked_item_key(call.item)
+
+    return PassMaker(as_journal("journal", journal), key_of, fn)
 
 
 class _Tasks:

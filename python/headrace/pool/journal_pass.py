@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace._internal.reprs import describe_value
-from headrace.journal.journal import as_journal
 from headrace.task._version import version_of
 from headrace.task.task import Task
 
@@ -45,14 +44,13 @@ def checked_item_key(item: Any) -> Hashable:
 
 
 class PassMaker:
-    """Makes the passes of a stream, one for each cycle."""
+    """Makes the passes of a stream, one for each cycle.
 
-    @classmethod
-    def of(
-        cls, journal: Any, key_of: Callable[[Any], Hashable], fn: Callable[..., Any]
-    ) -> PassMaker | None:
-        """Return a maker for the argument of a stream; None for no journal."""
-        return None if journal is None else cls(as_journal("journal", journal), key_of, fn)
+    Args:
+        journal: The journal.
+        key_of: Returns the key of a task of the stream.
+        fn: The function of the stream, whose code is the version.
+    """
 
     def __init__(
         self, journal: Journal, key_of: Callable[[Any], Hashable], fn: Callable[..., Any]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, cast, overload
 
 from headrace._core import AsyncIterSource
@@ -13,7 +12,6 @@ from headrace._internal.validate import check_callable_or_none
 from headrace.capacity._as_capacity import as_capacity
 from headrace.capacity.node import checked_capacity
 from headrace.errors import SourceCancelledError
-from headrace.pool.journal_pass import PassMaker, checked_item_key
 from headrace.pool.options import RunnerOptions
 from headrace.pool.runner import HierarchicalTaskPoolRunner
 from headrace.pull.base import PullObj
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     from headrace.capacity.node import CapacitySource
     from headrace.journal.journal import Journal
     from headrace.pool.executor.executor import Executor
+    from headrace.pool.journal_pass import PassMaker
     from headrace.pool.progress import TaskRun
     from headrace.pull.transform import PullMapObj
     from headrace.task.retry import Retry
@@ -186,7 +185,7 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         task_key = key if journal is None else None
         is_same = cost_of is None and priority_of is None and task_key is None
         every = same.with_args if is_same else task
-        make_pass = PassMaker.of(journal, partial(_key_of_task, key), fn)
+        make_pass = None if journal is None else _pass_maker(journal, key, fn)
         tasks = as_pull(source).map(every)
         self._calls: Calls[OUT] = Calls(tasks, capacity, options, make_pass)
         if cost_of is None:
@@ -326,10 +325,16 @@ class _Results(Generic[OUT]):
         return self._calls.aclose()
 
 
-def _key_of_task(key: Callable[[Any], Hashable] | None, task: Task) -> Hashable:
-    """Return the key of a call in a journal."""
-    item = task.args[0]
-    return checked_item_key(item) if key is None else key(item)
+def _pass_maker(
+    journal: Journal | Path, key: Callable[[Any], Hashable] | None, fn: Callable[..., Any]
+) -> PassMaker:
+    """Return the maker of the passes of a stream with a journal."""
+    # Late: an option that most programs do not use.
+    from headrace.journal.journal import as_journal
+    from headrace.pool.journal_pass import PassMaker, checked_item_key
+
+    key_of = checked_item_key if key is None else key
+    return PassMaker(as_journal("journal", journal), lambda task: key_of(task.args[0]), fn)
 
 
 def _unknown_option(name: str, value: object) -> TypeError:

@@ -28,7 +28,6 @@ from headrace.pool.event_queue import EventQueue, RunFailure
 from headrace.pool.executor.loop import error_of
 from headrace.pool.executor.use import RunExecutors
 from headrace.pool.inner_waits import InnerWaits
-from headrace.pool.journal_policy import JournalPolicy
 from headrace.pool.policy import Policy
 from headrace.pool.shutdown import End
 
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from headrace.pool.failure_limits import FailureLimits
     from headrace.pool.first_error import FirstError
     from headrace.pool.journal_pass import JournalPass
+    from headrace.pool.journal_policy import JournalPolicy
 
 
 class Run:
@@ -350,6 +350,9 @@ class Run:
                 await self._shutdown()
 
     async def _open_journal(self, journal: JournalPass) -> None:
+        # Late: an option that most programs do not use.
+        from headrace.pool.journal_policy import JournalPolicy
+
         file = await journal.begin(self.loop)
         self._journal_policy = JournalPolicy(self, journal, file)
         self.engine.set_journal(self._journal_policy.options())

@@ -13,11 +13,9 @@ from headrace._internal.typevars import R, R_co
 from headrace._internal.validate import check_flag, check_int, check_positive, check_time_limit
 from headrace.capacity._as_capacity import as_capacity
 from headrace.errors import SourceCancelledError
-from headrace.journal.journal import as_journal
 from headrace.pool.config import Config
 from headrace.pool.events import EnvelopeType
 from headrace.pool.failure_limits import check_max_failures, check_retry_budget
-from headrace.pool.journal_pass import JournalPass
 from headrace.pool.progress import TaskRun
 from headrace.pool.snapshot import PoolSnapshot, uses
 from headrace.pull.source import Source, as_pull
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     from headrace.capacity.node import CapacitySource
     from headrace.journal.journal import Journal
     from headrace.pool.executor.executor import Executor
+    from headrace.pool.journal_pass import JournalPass
     from headrace.pool.options import RunnerOptions
     from headrace.pool.run import Run
     from headrace.task.task import Task
@@ -192,7 +191,7 @@ class HierarchicalTaskPoolRunner(Uncopied, Generic[R_co]):
             max_cooldown=_checked_cooldown(cooldown, max_cooldown),
             executor=executor,
             stall_after=check_time_limit("stall_after", stall_after),
-            journal=None if journal is None else JournalPass(as_journal("journal", journal)),
+            journal=None if journal is None else _pass(journal),
         )
 
     @property
@@ -398,6 +397,15 @@ def _checked_cooldown(cooldown: object, max_cooldown: float) -> float | None:
     """Return the maximum delay after throttled answers, or None if they cool nothing down."""
     most = check_positive("max_cooldown", max_cooldown)
     return most if cooldown is not None and check_flag("cooldown", cooldown) else None
+
+
+def _pass(journal: Journal | Path) -> JournalPass:
+    """Return the pass of a journal."""
+    # Late: an option that most programs do not use.
+    from headrace.journal.journal import as_journal
+    from headrace.pool.journal_pass import JournalPass
+
+    return JournalPass(as_journal("journal", journal))
 
 
 def _check_executor(executor: object) -> None:

@@ -99,6 +99,8 @@ fn an_ended_call_is_found_by_the_next_driver() {
     assert_eq!((end.attempts, end.format, end.value), (3, 7, &b"value"[..]));
     let amounts: Vec<_> = spends(end.spend).collect();
     assert_eq!(amounts, [("tokens", 12.5), ("dollars", 0.25)]);
+    assert!(journal.has_ended(b"a").unwrap());
+    assert!(!journal.has_ended(b"b").unwrap());
     assert!(journal.claim(b"b").unwrap().1.is_none());
 }
 

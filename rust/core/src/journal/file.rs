@@ -269,6 +269,17 @@ impl Journal {
         }
     }
 
+    /// Return whether the first call with a key has ended.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub fn has_ended(&mut self, key: &[u8]) -> io::Result<bool> {
+        let identity = Identity { key, occurrence: 0 };
+        let hash = self.index.hash(identity);
+        Ok((self.find(hash, identity)?).is_some_and(|entry| entry.has_ended()))
+    }
+
     /// Give a claim back: the next claim of its key may get it again.
     ///
     /// # Errors

@@ -136,18 +136,20 @@ impl PyJournalFile {
         self.write(py, |journal| journal.run(now(), is_explicit, version))
     }
 
-    /// Store a value under a key, unless an earlier pass has. Return whether it was stored.
+    /// Store a value under a key, once. Return whether it was stored.
     fn store(
         &self,
         py: Python<'_>,
         key: &Bound<'_, PyAny>,
         value: &Bound<'_, PyAny>,
     ) -> PyResult<bool> {
-        let stored = Stored::encode(value)?;
-        let Claimed { mut claim, ended } = self.claim(key)?;
-        if ended.is_some() {
+        let mut encoded = Vec::new();
+        key::encode(&mut encoded, key)?;
+        if self.write(py, |journal| journal.has_ended(&encoded))? {
             return Ok(false);
         }
+        let stored = Stored::encode(value)?;
+        let Claimed { mut claim, .. } = self.claim(key)?;
         let stored = self.end(py, &mut claim, Status::Returned, 0, &stored, &[]);
         if stored.is_err() {
             self.unclaim(py, &claim)?;
