@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         PushPullObj as PushPullObj,
     )
     from headrace.buffer import PushPullBufferObj as PushPullBufferObj
+    from headrace.cache import *
     from headrace.capacity import *
     from headrace.errors import (
         BrokenError as BrokenError,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         RunStopped as RunStopped,
         SourceCancelledError as SourceCancelledError,
         StallWarning as StallWarning,
+        StoreError as StoreError,
         ThrottledError as ThrottledError,
         WorkerLost as WorkerLost,
         WouldBlock as WouldBlock,
