@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 from headrace._internal.copying import Uncopied
 from headrace._internal.error_notes import raise_closing, wrap_iteration_error
 from headrace._internal.reprs import ReprMixin, callable_name, describe_value
-from headrace._internal.tasks import wait_until_done
+from headrace._internal.tasks import mark_retrieved, wait_until_done
 from headrace._internal.validate import check_callable, check_callable_or_none, check_positive
 from headrace.cache._call_key import CallKey
 from headrace.cache._flight import Flights, Hit
@@ -185,6 +185,9 @@ class Cache(ReprMixin, Uncopied):
         for flight in flights:
             flight.stop()
         cancellation = await wait_until_done(*ended)
+        for one in ended:
+            # The callers get it.
+            mark_retrieved(one)
         errors: list[BaseException] = []
         closing = asyncio.ensure_future(self._flights.store.aclose())
         cancellation = await wait_until_done(closing) or cancellation

@@ -1,0 +1,69 @@
+"""Helpers for the tests of caches."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from headrace.cache import Cache, LruStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headrace.cache import CacheStore
+
+__all__ = ["Calls", "cache_of", "identity"]
+
+
+def identity(item: Any) -> Any:
+    return item
+
+
+def cache_of(
+    store: CacheStore | None = None, *, key: Callable[..., Any] = identity, ttl: float | None = None
+) -> Cache:
+    """Return a cache in front of a store; by default in memory, of 100 entries."""
+    return Cache(LruStore(100) if store is None else store, key=key, ttl=ttl)
+
+
+class Calls:
+    """An async function that records its calls, and waits in each until the test opens it.
+
+    Args:
+        is_open: Whether the calls need not wait for the test.
+        error: The error that each call raises at its end.
+        iterations: The number of event-loop iterations of a call, and of its clean-up.
+    """
+
+    def __init__(
+        self, *, is_open: bool = True, error: Exception | None = None, iterations: int = 2
+    ) -> None:
+        self.open = asyncio.Event()
+        if is_open:
+            self.open.set()
+        self.error = error
+        self.iterations = iterations
+        self.begun: list[Any] = []
+        self.ended: list[Any] = []
+        self.cancelled: list[Any] = []
+
+    @property
+    def running(self) -> int:
+        return len(self.begun) - len(self.ended)
+
+    async def __call__(self, item: Any) -> Any:
+        self.begun.append(item)
+        try:
+            await self.open.wait()
+            for _ in range(self.iterations):
+                await asyncio.sleep(0)
+            if self.error is not None:
+                raise self.error
+        except asyncio.CancelledError:
+            self.cancelled.append(item)
+            for _ in range(self.iterations):
+                await asyncio.sleep(0)
+            raise
+        finally:
+            self.ended.append(item)
+        return item, "result"
