@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from headrace.cache import Cache, LruStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from headrace.cache import CacheStore
 
-__all__ = ["Calls", "cache_of", "identity"]
+__all__ = ["Calls", "cache_of", "count_rows", "identity"]
 
 
 def identity(item: Any) -> Any:
@@ -24,6 +27,13 @@ def cache_of(
 ) -> Cache:
     """Return a cache in front of a store; by default in memory, of 100 entries."""
     return Cache(LruStore(100) if store is None else store, key=key, ttl=ttl)
+
+
+def count_rows(path: Path) -> int:
+    """Return the number of results that are committed."""
+    with closing(sqlite3.connect(path)) as connection:
+        count: int = connection.execute("SELECT count(*) FROM results").fetchone()[0]
+        return count
 
 
 class Calls:

@@ -98,7 +98,7 @@ class Cache(ReprMixin, Uncopied):
         self,
         fn: Callable[P, Awaitable[R]],
         *,
-        key: Callable[P, Key] | None = None,
+        key: Callable[..., Key] | None = None,
         capacity: CapacitySource | None = None,
         cost: Cost = 1,
         priority: int = 0,

@@ -218,7 +218,7 @@ class SqliteStore(ReprMixin, Uncopied):
                     time.sleep(0.01)
                     continue
                 if isinstance(error, sqlite3.Error):
-                    raise self._error(_advice(error), error) from error
+                    raise self._error(_advice(error, self._path), error) from error
                 raise
             return connection
 
@@ -259,10 +259,16 @@ def _is_busy(error: BaseException) -> bool:
     return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def _advice(error: sqlite3.Error) -> str:
+def _advice(error: sqlite3.Error, path: str) -> str:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_READONLY:
-        return "is read-only; a store must be writable"
+    directory = os.path.dirname(path)  # noqa: PTH120  # as above
+    if not os.path.isdir(directory):  # noqa: PTH112
+        return "is in a directory that does not exist"
+    # SQLite creates its log beside the file.
+    is_readable = os.path.exists(path) and os.access(path, os.R_OK)  # noqa: PTH110
+    is_writable = os.access(directory, os.W_OK) and os.access(path, os.W_OK)
+    if code == sqlite3.SQLITE_READONLY or (is_readable and not is_writable):
+        return "is read-only; a store must be writable, and so must its directory"
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return "is damaged, or is no database; delete it, or name a new file"
     if _is_busy(error):
