@@ -36,6 +36,7 @@ REFERENCE = {
     "map": ("Map with limits", ("_front", "pool.map_error"), ("map",)),
     "pool": ("The pool", ("task", "graph", "pool", "_explain"), ("TaskProgressEnvelope",)),
     "journal": ("Journals", ("journal",), ("journal.JournalRecord", "journal.read_records")),
+    "cache": ("Cache", ("cache",), ()),
     "errors": ("Errors", ("errors",), ()),
 }
 ON_OTHER_PAGES = {"pool": ("Failure", "MapError")}

@@ -10,6 +10,7 @@ from headrace import (
     AsyncIteratorCombiner,
     Breaker,
     Budget,
+    Cache,
     CapacitySource,
     DependencyGraph,
     DependencySourceObj,
@@ -20,6 +21,7 @@ from headrace import (
     HierarchicalBalancer,
     HierarchicalTaskPoolRunner,
     IteratorResult,
+    LruStore,
     PriorityDependencySourceObj,
     PrioritySourceObj,
     PullBufferObj,
@@ -154,6 +156,10 @@ ROWS: dict[str, tuple[Callable[[], Any], str]] = {
         "Breaker(failures=3, minimum=20, window=30.0, open_for=30.0, probes=1)",
     ),
     "Budget": (lambda: Budget(5), "Budget(amount=5)"),
+    "Cache": (
+        lambda: Cache(LruStore(3), key=parse),
+        "<Cache: <LruStore: 0 of 3 entries>, 0 hits, 0 misses, open>",
+    ),
     "CapacitySource": (capacity, "<CapacitySource 'fetches': 0 of 3 slots, open>"),
     "DependencyGraph": (graph, "<DependencyGraph: 1 pending, 1 ready>"),
     "DependencySourceObj": (
@@ -172,6 +178,7 @@ ROWS: dict[str, tuple[Callable[[], Any], str]] = {
         "<HierarchicalBalancer: moves 1 limit, idle>",
     ),
     "HierarchicalTaskPoolRunner": (runner, "<HierarchicalTaskPoolRunner 'pool': idle>"),
+    "LruStore": (lambda: LruStore(3), "<LruStore: 0 of 3 entries>"),
     "IteratorResult": (lambda: IteratorResult(1, False), "IteratorResult(value=1, done=False)"),
     "Lease": (lambda: capacity().acquire_nowait(2), "<Lease of 2 slots of 'fetches'>"),
     "PriorityDependencySourceObj": (
@@ -380,13 +387,16 @@ ROWS: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
-# Dataclasses and exceptions that show all of their values, and classes that users do not create.
+# Dataclasses and exceptions that show all of their values, classes that users do not create, and one whose objects need a file.
 PLAIN = {
     "BreakerState",
+    "CacheStats",
+    "CacheStore",
     "CapacitySnapshot",
     "Cooldown",
     "DependencyNode",
     "PoolSnapshot",
     "OutcomeListener",
+    "SqliteStore",
     "TaskProgressEnvelope",
 }

@@ -428,6 +428,6 @@ async def test_repr_shows_the_store_and_the_counts() -> None:
     ask = cache.wrap(Calls())
     await ask("a")
     await ask("a")
-    assert repr(cache) == "<Cache: <LruStore: 1 of 3 entries>, 1 hits, 1 misses>"
+    assert repr(cache) == "<Cache: <LruStore: 1 of 3 entries>, 1 hits, 1 misses, open>"
     await cache.aclose()
     assert repr(cache) == "<Cache: <LruStore: 0 of 3 entries>, 1 hits, 1 misses, closed>"

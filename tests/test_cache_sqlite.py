@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import ClosedError, StoreError
+from headrace._internal.reprs import short_repr
 from headrace.cache import Cache, CacheStore, SqliteStore
 from headrace.cache._call_key import CallKey
 from tests.cache_support import Calls, cache_of, count_rows, identity
@@ -193,6 +194,15 @@ async def test_closed_store_is_refused(path: Path) -> None:
     assert count_rows(path) == 1
 
 
+async def test_store_may_be_closed_several_times(path: Path) -> None:
+    for _ in range(20):
+        store = SqliteStore(path)
+        store.put(b"1", 1, None)
+        # The thread may still be running when its last future is resolved.
+        await asyncio.gather(store.aclose(), store.aclose())
+        await store.aclose()
+
+
 async def test_cancelled_closing_writes(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         store = SqliteStore(path)
@@ -318,9 +328,9 @@ async def test_store_follows_the_protocol_and_is_not_copied(path: Path) -> None:
     assert isinstance(store, CacheStore)
     with pytest.raises(TypeError, match="cannot be copied or pickled"):
         pickle.dumps(store)
-    assert repr(store) == f"<SqliteStore: {path}, open>"
+    assert repr(store) == f"<SqliteStore: {short_repr(str(path))}, open>"
     await store.aclose()
-    assert repr(store) == f"<SqliteStore: {path}, closed>"
+    assert repr(store) == f"<SqliteStore: {short_repr(str(path))}, closed>"
 
 
 @pytest.mark.loops("asyncio")

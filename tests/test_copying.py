@@ -26,6 +26,9 @@ from headrace import (
     BrokenError,
     Budget,
     BudgetExhausted,
+    Cache,
+    CacheStats,
+    CacheStore,
     CapacitySnapshot,
     CapacitySource,
     ClosedError,
@@ -49,6 +52,7 @@ from headrace import (
     JournalStopped,
     JournalWarning,
     Lease,
+    LruStore,
     MapError,
     OrderError,
     OutcomeListener,
@@ -71,7 +75,9 @@ from headrace import (
     SourceCancelledError,
     SourceIterObj,
     SourceObj,
+    SqliteStore,
     StallWarning,
+    StoreError,
     Task,
     TaskProgressEnvelope,
     ThrottledError,
@@ -207,6 +213,7 @@ def snapshot() -> Any:
 VALUES: dict[type, Value] = {
     Budget: Value(lambda: Budget(3)),
     CapacitySnapshot: Value(lambda: CapacitySource({"a": 3, "b": Rate(2, 1)}, name="x").snapshot()),
+    CacheStats: Value(lambda: CacheStats(1, 2, 3, 4)),
     Cooldown: Value(lambda: Cooldown(None, 1.5, 1, 2)),
     DependencyNode: Value(node),
     Failure: Value(
@@ -269,6 +276,7 @@ VALUES: dict[type, Value] = {
     OrderTypeError: error(lambda: OrderTypeError("o", item=1)),
     SourceCancelledError: error(lambda: SourceCancelledError("s")),
     StallWarning: error(lambda: StallWarning("s")),
+    StoreError: error(lambda: StoreError("s")),
     RunStopped: error(lambda: RunStopped("s")),
     ThrottledError: error(lambda: ThrottledError("t")),
     WorkerLost: error(lambda: WorkerLost("w", started=False, confirmed="exit", where="h")),
@@ -286,6 +294,10 @@ VALUES: dict[type, Value] = {
 
 STATEFUL: dict[type, Callable[[], Any]] = {
     AsyncIteratorCombiner: lambda: AsyncIteratorCombiner([1]),
+    Cache: lambda: Cache(LruStore(1), key=str),
+    LruStore: lambda: LruStore(1),
+    # Without a file: its class refuses.
+    SqliteStore: lambda: SqliteStore.__new__(SqliteStore),
     CapacitySource: lambda: CapacitySource(1),
     QuotaCapacitySource: lambda: QuotaCapacitySource(Rate(1)),
     DependencyGraph: DependencyGraph,
@@ -320,7 +332,7 @@ STATEFUL: dict[type, Callable[[], Any]] = {
 }
 # All other streams and push objects inherit the refusal from these two classes.
 STREAMS = (PullObj, PushObj)
-NO_OBJECTS = {OutcomeListener, Executor, Handle, Listener, RunnerOptions}
+NO_OBJECTS = {CacheStore, OutcomeListener, Executor, Handle, Listener, RunnerOptions}
 """Protocols, and a dictionary for type checkers."""
 
 

@@ -110,6 +110,13 @@ async def graph(names: Names) -> None:
         assert [envelope.key async for envelope in progress] == ["fetch", "parse"]
 
 
+async def cached(names: Names) -> None:
+    await asyncio.sleep(1)
+    assert names["pages"] == ["text of /a", "text of /b", "text of /a"]
+    assert names["cache"].stats().flights == 2
+    assert names["capacity"].held["slots"] == 0
+
+
 async def current_lease(names: Names) -> None:
     await asyncio.sleep(1)
     async with names["answers"] as answers:
@@ -140,6 +147,7 @@ COMPANIONS: dict[str, Callable[[Names], Coroutine[Any, Any, None]]] = {
     "CapacitySource": node,
     "QuotaCapacitySource": service,
     "DependencyGraph": graph,
+    "Cache": cached,
     "current_lease": current_lease,
     "PushChain": pushed,
     "PushForkObj": forked,

@@ -54,6 +54,8 @@ class Writer:
         self._futures: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._pid = os.getpid()
         self._is_closing = False
+        # Whether the connection is closed: nothing resolves a future any more.
+        self._is_closed = False
         self.error: Exception | None = None
         """The last error of a commit."""
         self.lost = 0
@@ -94,10 +96,8 @@ class Writer:
             A future that is resolved when that is done, or None if it is done already.
         """
         with self._lock:
-            # The thread takes this lock before it ends, and then resolves the futures.
-            is_running = self._thread is not None and self._thread.is_alive()
-            future = self._next_commit() if is_running else None
             self._end()
+            future = None if self._is_closed else self._next_commit()
         return future
 
     def finish(self) -> None:
@@ -117,6 +117,7 @@ class Writer:
         self._is_closing = True
         if self._thread is None:
             self._connection.close()
+            self._is_closed = True
         self._wake.set()
 
     def _next_commit(self) -> asyncio.Future[None]:
@@ -149,9 +150,10 @@ class Writer:
                 with suppress(sqlite3.Error):
                     # As the last connection of all processes, it copies the log into the database.
                     self._connection.close()
+                # Under the lock, so that no future is added behind the last ones. The thread may be alive for a while yet.
                 with self._lock:
                     futures += self._futures
-                    self._futures = []
+                    self._is_closed = True
             for loop, future in futures:
                 # The loop may be closed.
                 with suppress(RuntimeError):

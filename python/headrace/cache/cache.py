@@ -51,9 +51,9 @@ class CacheStats:
 class Cache(ReprMixin, Uncopied):
     """Keep the results of async functions in a store, and make equal calls of one moment once.
 
-        async with Cache(SqliteStore("answers.db"), key=lambda prompt: prompt) as cache:
-            ask_once = cache.wrap(ask, capacity=model)
-            answer = await ask_once("Why is the sky blue?")
+        async with Cache(LruStore(10_000), key=lambda url: url) as cache:
+            fetch_once = cache.wrap(fetch, capacity=capacity)
+            pages = [await fetch_once(url) for url in ("/a", "/b", "/a")]
 
     A caller whose result is stored gets it at once: without a slot, without quota, and without waiting. The first one without a
     result starts the call; callers with the same key that come meanwhile wait for that call, and hold nothing. An error
@@ -212,8 +212,7 @@ class Cache(ReprMixin, Uncopied):
         stats = self.stats()
         yield f"{stats.hits} hits"
         yield f"{stats.misses} misses"
-        if self.closed:
-            yield "closed"
+        yield "closed" if self.closed else "open"
 
 
 class _Call:

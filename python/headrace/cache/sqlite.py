@@ -82,7 +82,8 @@ class SqliteStore(ReprMixin, Uncopied):
     """
 
     def __init__(self, path: Path, *, max_unwritten: int = 1_000) -> None:
-        self._path = os.path.abspath(check_path("path", path))  # noqa: PTH100  # `pathlib` is slow to import
+        self._given = check_path("path", path)
+        self._path = os.path.abspath(self._given)  # noqa: PTH100  # `pathlib` is slow to import
         check_size("max_unwritten", max_unwritten)
         self._pid = os.getpid()
         writing = self._open()
@@ -193,7 +194,7 @@ class SqliteStore(ReprMixin, Uncopied):
             keep_open(self._reading)
 
     def _repr_parts(self) -> Iterator[str]:
-        yield self._path
+        yield short_repr(self._given)
         yield "closed" if self._closed else "open"
 
     def _error(self, problem: str, error: BaseException | None) -> StoreError:
