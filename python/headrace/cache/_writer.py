@@ -97,8 +97,7 @@ class Writer:
         """
         with self._lock:
             self._end()
-            future = None if self._is_closed else self._next_commit()
-        return future
+            return None if self._is_closed else self._next_commit()
 
     def finish(self) -> None:
         """Write what is left, and wait for it. Called for a store that is dropped, and at exit."""
