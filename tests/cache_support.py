@@ -56,6 +56,7 @@ class Calls:
         self.begun: list[Any] = []
         self.ended: list[Any] = []
         self.cancelled: list[Any] = []
+        self.cleaned: list[Any] = []
 
     @property
     def running(self) -> int:
@@ -73,6 +74,7 @@ class Calls:
             self.cancelled.append(item)
             for _ in range(self.iterations):
                 await asyncio.sleep(0)
+            self.cleaned.append(item)
             raise
         finally:
             self.ended.append(item)

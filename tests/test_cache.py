@@ -317,6 +317,21 @@ async def test_cancelled_closing_closes() -> None:
         await caller
 
 
+async def test_last_caller_waits_for_the_end_while_the_cache_closes() -> None:
+    calls = Calls(is_open=False, iterations=5)
+    cache = cache_of()
+    caller = asyncio.create_task(cache.wrap(calls)("a"))
+    await until(lambda: calls.begun)
+    closing = asyncio.create_task(cache.aclose())
+    await until(lambda: calls.cancelled)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    # The clean-up was interrupted by one cancellation alone, and has ended.
+    assert calls.cancelled == calls.cleaned == calls.ended == ["a"]
+    await closing
+
+
 async def test_closing_inside_a_call_is_refused() -> None:
     cache = cache_of()
 

@@ -101,6 +101,7 @@ async def test_law_8_20_sweep_of_cancellation(cancelled: int, others: str, fails
         if not outcome.cancelled:
             assert outcome.value in (calls.error, ("a", "result"))
         assert calls.running == 0
+        assert calls.cleaned == calls.cancelled
         assert node.held == node.waiting == 0
         assert cache.stats().stored == (
             0 if fails else min(1, len(calls.ended) - len(calls.cancelled))
@@ -155,6 +156,7 @@ async def _random_callers(rng: random.Random) -> None:
     assert set(outcomes) <= {"result", "error", "cancelled"}
     # The last waiter has waited for the end of its call.
     assert calls.running == node.held == node.waiting == 0
+    assert calls.cleaned == calls.cancelled
     await cache.aclose()
     assert len(asyncio.all_tasks()) == 1
 

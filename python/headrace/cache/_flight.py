@@ -60,7 +60,18 @@ class Flight:
         stop: Stops the call; called when the last caller has left.
     """
 
-    __slots__ = ("_flights", "_key", "_name", "_stop", "_waiters", "_waits_for", "is_over", "loop")
+    __slots__ = (
+        "_flights",
+        "_is_stopped",
+        "_key",
+        "_name",
+        "_stop",
+        "_waiters",
+        "_waits_for",
+        "_watchers",
+        "is_over",
+        "loop",
+    )
 
     def __init__(self, flights: Flights, key: bytes, name: str, stop: Callable[[], object]) -> None:
         self._flights = flights
@@ -73,6 +84,9 @@ class Flight:
         self._waiters: dict[asyncio.Future[Any], Flight | None] = {}
         # The flights that callers inside this call wait for, by their futures.
         self._waits_for: dict[asyncio.Future[Any], Flight] = {}
+        # The futures of `ended`.
+        self._watchers: list[asyncio.Future[Any]] = []
+        self._is_stopped = False
         self.is_over = False
         """Whether the call has ended."""
 
@@ -113,7 +127,7 @@ class Flight:
         if self.is_over or self._waiters:
             return False
         self._flights.abandon(self._key, self)
-        self._stop()
+        self.stop()
         return True
 
     def finish(self, value: Any) -> None:
@@ -135,12 +149,14 @@ class Flight:
         if self.is_over:
             future.set_result(None)
         else:
-            self._waiters[future] = None
+            self._watchers.append(future)
         return future
 
     def stop(self) -> None:
-        """Stop the call, although callers wait for it."""
-        self._stop()
+        """Stop the call, also if callers wait for it. Idempotent: a second cancellation would interrupt its clean-up."""
+        if not self._is_stopped:
+            self._is_stopped = True
+            self._stop()
 
     def _end(self) -> list[asyncio.Future[Any]]:
         """End the flight; return the futures to resolve."""
@@ -151,6 +167,8 @@ class Flight:
         waiters = list(self._waiters)
         for waiter in waiters:
             self._forget(waiter)
+        waiters += self._watchers
+        self._watchers.clear()
         return [waiter for waiter in waiters if not waiter.done()]
 
     def _forget(self, waiter: asyncio.Future[Any]) -> None:
