@@ -3,8 +3,8 @@
 One word for each situation: *would block* (retry, or wait), *closed* (the object was ended), *broken* (an internal
 failure left it in an inconsistent state), *cancelled* at the source (items may be lost), *wrong place* (another loop, a
 forked child), *deadlock* (a task would wait for itself for ever), *exhausted* (spent permanently), *throttled* (a server
-requires too long a delay), *stopped* (by failures, before its end), *store* (a file
-with results cannot be used). The end of a stream is not an error.
+requires too long a delay), *stopped* (by failures, before its end), *store* (a file with results
+cannot be used). The end of a stream is not an error.
 """
 
 from __future__ import annotations
