@@ -265,7 +265,8 @@ class _Tasks:
         self.threaded: _Threaded | None = None
         self._thread = thread is True
         if thread is None and not _is_async(fn):
-            self._fn = self.threaded = _Threaded(fn, timeout)
+            self.threaded = _Threaded(fn, timeout)
+            self._fn = self.threaded.function()
 
     def of(self, item: Any) -> Task:
         """Return the task of the next item."""
@@ -331,6 +332,15 @@ class _Threaded:
         except concurrent.futures.CancelledError:
             # The pool knows this one as a cancellation.
             raise asyncio.CancelledError from None
+
+    def function(self) -> Callable[[Any], Any]:
+        """Return this as a function: `Task` takes longer to check another callable."""
+
+        def call(item: Any) -> Any:
+            return self(item)
+
+        call.__name__ = call.__qualname__ = self.__name__
+        return call
 
     async def _await(self, awaitable: Awaitable[Any]) -> Any:
         task = asyncio.current_task()

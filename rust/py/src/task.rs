@@ -97,6 +97,7 @@ impl PyTaskBase {
             for (name, value) in options {
                 is_valid &= given.set(name.cast::<PyString>()?.to_str()?, value)?;
             }
+            is_valid = is_valid && (!given.is_in_thread() || is_blocking_function(fn_)?);
         }
         if !is_valid {
             let check = slf.getattr(intern!(py, "_check_options"))?;
@@ -312,8 +313,7 @@ impl Given {
                 if is_true {
                     self.options().thread = true;
                 }
-                // A thread needs a plain function, which is checked in Python.
-                return Ok(!is_true && value.is_exact_instance_of::<PyBool>());
+                return Ok(value.is_exact_instance_of::<PyBool>());
             }
             _ => {}
         }
@@ -344,6 +344,10 @@ impl Given {
 
     fn options(&mut self) -> &mut Options {
         self.options.get_or_insert_default()
+    }
+
+    fn is_in_thread(&self) -> bool {
+        self.options.as_ref().is_some_and(|options| options.thread)
     }
 
     fn fields(
@@ -391,17 +395,27 @@ fn is_time_limit(limit: &Bound<'_, PyAny>) -> bool {
 
 /// Return whether a hook is certainly a plain function: defined by `def`, and not marked as a coroutine function.
 fn is_plain_function(hook: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let py = hook.py();
-    if !hook.is_exact_instance_of::<PyFunction>() {
+    is_function_without(ffi::CO_COROUTINE, hook)
+}
+
+/// Return whether a callable certainly may be called in a thread: defined by `def`, and not async.
+fn is_blocking_function(fn_: &Bound<'_, PyAny>) -> PyResult<bool> {
+    is_function_without(ffi::CO_COROUTINE | ffi::CO_ASYNC_GENERATOR, fn_)
+}
+
+/// Return whether a callable is defined by `def`, not marked as a coroutine function, and has none of these flags.
+fn is_function_without(flags: i32, callable: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = callable.py();
+    if !callable.is_exact_instance_of::<PyFunction>() {
         return Ok(false);
     }
-    let flags: i32 = (hook.getattr(intern!(py, "__code__"))?)
+    let found: i32 = (callable.getattr(intern!(py, "__code__"))?)
         .getattr(intern!(py, "co_flags"))?
         .extract()?;
-    let is_marked = hook
+    let is_marked = callable
         .getattr_opt(intern!(py, "_is_coroutine_mark"))?
         .is_some();
-    Ok(flags & ffi::CO_COROUTINE == 0 && !is_marked)
+    Ok(found & flags == 0 && !is_marked)
 }
 
 /// The context variable of `current_lease()`.
