@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from headrace.pool.failure_limits import FailureLimits
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -426,6 +428,11 @@ def interrupt(process: subprocess.Popen[str], number: signal.Signals = signal.SI
     messages = rest(process)
     assert process.wait() == 128 + number
     return messages
+
+
+def no_limits() -> FailureLimits:
+    """Return limits on failures that stop nothing."""
+    return FailureLimits(stops_if_fatal=False, max_failures=None, retry_budget=None)
 
 
 def assert_one_line_error(done: subprocess.CompletedProcess[str], message: str) -> None:

@@ -62,14 +62,16 @@ def test_too_many_failures_stop_the_run(
 ) -> None:
     files(*({"number": number, "group": number % 2} for number in range(1000)))
     done = run(tmp_path, "work:odd", *options, "--max-failures", "5", limit=1)
-    assert done.returncode == 2
+    assert done.returncode == 1
+    assert not (tmp_path / "out.jsonl").exists()
+    assert len(results(tmp_path / "out.jsonl.partial")) == done.stderr.count("called with") - 6
     assert "6 records failed, more than max_failures=5; the last is record " in done.stderr
     assert " done, 6 failed; " in done.stderr
     done = run(tmp_path, "work:odd", *options, "--max-failures", "60%", limit=1)
     assert done.returncode == 1
     assert "500 done, 500 failed" in done.stderr
     done = run(tmp_path, "work:odd", *options, "--max-failures", "25%", limit=1)
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert "records failed, more than max_failures=0.25" in done.stderr
 
 

@@ -134,9 +134,23 @@ def test_first_records_are_printed_and_no_file_is_written(
     assert (tmp_path / "in.jsonl").read_text(encoding="utf-8").count("\n") == 2000
 
 
+def test_missing_options_are_named_with_an_example(tmp_path: Path) -> None:
+    done = run_words(tmp_path, "map", "fn.py:name")
+    assert_one_line_error(done, "add --input FILE (the file of the records; - is standard input)")
+    for part in (
+        " and --output FILE (or --first 3, to try three records)",
+        " and --limit N (the most calls at once, or --limit auto), as in: ",
+        "headrace map fn.py:name --input records.jsonl --output results.jsonl --limit 20\n",
+    ):
+        assert part in done.stderr
+
+
 def test_output_may_be_left_out_with_first_only(tmp_path: Path, files: Files) -> None:
     files(1)
     where = ["map", "work:double", "--input", "in.jsonl", "--limit", "1"]
-    assert_one_line_error(run_words(tmp_path, *where), "--output is required, except with --first")
+    assert_one_line_error(
+        run_words(tmp_path, *where),
+        "add --output FILE (or --first 3, to try three records), as in: ",
+    )
     done = run_words(tmp_path, *where, "--first", "1")
     assert (done.returncode, done.stdout) == (0, "2\n")

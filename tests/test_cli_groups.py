@@ -14,7 +14,7 @@ import pytest
 from headrace import CapacitySource
 from headrace.cli.groups import Groups, group_name
 from headrace.task import Task
-from tests.command import Files, assert_one_line_error, results, run
+from tests.command import Files, assert_one_line_error, no_limits, results, run
 from tests.support import until
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ async def test_limits_and_group_order_hold(seed: int) -> None:
         assert isinstance(error, ValueError)
         failed.add(number)
 
-    groups = Groups(root, group_limit, window, {})
+    groups = Groups(root, group_limit, window, no_limits(), {})
     await groups.run(source())
     assert sorted(number for numbers in begun.values() for number in numbers) == list(range(300))
     assert all(numbers == sorted(numbers) for numbers in begun.values())
@@ -93,7 +93,9 @@ async def test_no_group_starves_another() -> None:
 
     order = ["big"] * 500 + ["small", "tiny"] * 5
     root = CapacitySource(3)
-    await Groups(root, 3, 10_000, {}).run(as_source((name, Task(work, name)) for name in order))
+    await Groups(root, 3, 10_000, no_limits(), {}).run(
+        as_source((name, Task(work, name)) for name in order)
+    )
     # The first three tasks have no competition, unless the machine is busy. Then each group has a third of the slots
     # for the five rounds in which it has tasks.
     assert Counter(done[: 3 + 5 * 3]) == {"big": 8, "small": 5, "tiny": 5}
@@ -109,14 +111,14 @@ async def test_reading_stops_while_the_window_is_full() -> None:
             read += 1
             yield str(read % 3), Task(gate.wait)
 
-    groups = Groups(CapacitySource(4), 2, 10, {})
+    groups = Groups(CapacitySource(4), 2, 10, no_limits(), {})
     running = asyncio.create_task(groups.run(source()))
     await asyncio.sleep(1)
     assert (read, groups.waiting) == (14, 10)
     # Usually the slots are taken before the third group has a task. Without the fast path, or on a busy machine, a group
     # starts its second task one event-loop iteration later, and the third group gets a slot.
-    prompt, late = {"1": 2, "2": 2, "0": 0}, {"1": 2, "2": 1, "0": 1}
-    assert groups.running() in (prompt, late)
+    prompt, late = {"1": 2, "2": 2, "0": 0}, ({"1": 2, "2": 1, "0": 1}, {"1": 1, "2": 2, "0": 1})
+    assert groups.running() in (prompt, *late)
     gate.set()
     await running
     assert read == 100
@@ -137,7 +139,7 @@ async def test_idle_group_is_dropped_and_recreated() -> None:
             await asyncio.sleep(pause)
             yield name, Task(work)
 
-    groups = Groups(root, 1, 10, {})
+    groups = Groups(root, 1, 10, no_limits(), {})
     await groups.run(source())
     assert seen == [["a", "b"], ["b"], ["a"], ["a"], ["c"]]
 
@@ -152,7 +154,7 @@ async def test_cancelling_run_stops_all_tasks() -> None:
             await asyncio.sleep(0)
             ended.append(name)
 
-    groups = Groups(root, 2, 5, {})
+    groups = Groups(root, 2, 5, no_limits(), {})
     tasks = as_source((name, Task(work, name)) for name in "abcabcabcabc")
     running = asyncio.create_task(groups.run(tasks))
     await until(lambda: groups.waiting == 5)
@@ -174,7 +176,7 @@ async def test_error_in_a_group_is_raised() -> None:
             yield "a", Task(asyncio.sleep, 0)
 
     with pytest.raises(ExceptionGroup) as caught:
-        await Groups(root, 2, 5, {"timeout": -1}).run(endless())
+        await Groups(root, 2, 5, no_limits(), {"timeout": -1}).run(endless())
     assert "timeout must be positive, got -1" in str(caught.value.exceptions[0])
     assert (root.held, root.waiting) == (0, 0)
 

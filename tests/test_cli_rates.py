@@ -23,7 +23,7 @@ from headrace.cli.arguments import (
 from headrace.cli.groups import Groups
 from headrace.cli.run_options import RunOptions
 from headrace.task import Task
-from tests.command import Files, assert_one_line_error, results, run
+from tests.command import Files, assert_one_line_error, no_limits, results, run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -204,7 +204,7 @@ async def test_groups_share_by_weight(limit: int) -> None:
             for name in ("light", "heavy"):
                 yield name, Task(work, name)
 
-    await Groups(root, limit, 10_000, {}, {"heavy": 3}).run(tasks())
+    await Groups(root, limit, 10_000, no_limits(), {}, {"heavy": 3}).run(tasks())
     assert done == {"light": 350, "heavy": 350}
 
 

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 from headrace.capacity.node import CapacitySource
 from headrace.cli.format import shorten
 from headrace.cli.inflight import InFlight
+from headrace.cli.record_pool import RecordPool
 from headrace.cli.run_options import get_field
 from headrace.errors import RunStopped
 from headrace.pool.events import EnvelopeType
-from headrace.pool.failure_limits import FailureLimits
-from headrace.pool.runner import HierarchicalTaskPoolRunner
 from headrace.pull.source import SourceIterObj
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from headrace.pool.failure_limits import FailureLimits
     from headrace.pool.options import RunnerOptions
     from headrace.task.task import Task
 
@@ -43,6 +43,7 @@ class Groups:
         capacity: the parent capacity of all groups.
         limit: how many tasks of one group may run at once.
         window: how many tasks may be queued, a positive number.
+        limits: the limits on failures of all groups.
         options: further options of each runner.
         weights: the weights of groups by name; the default is 1.
     """
@@ -52,6 +53,7 @@ class Groups:
         capacity: CapacitySource,
         limit: int,
         window: int,
+        limits: FailureLimits,
         options: RunnerOptions,
         weights: Mapping[str, float] | None = None,
     ) -> None:
@@ -60,11 +62,7 @@ class Groups:
         self._in_flight = InFlight(window)
         self._options = options
         self._weights = weights or {}
-        self._limits = FailureLimits(
-            stops_if_fatal=options.get("on_error") != "continue",
-            max_failures=options.get("max_failures"),
-            retry_budget=options.get("retry_budget"),
-        )
+        self._limits = limits
         self._groups: dict[str, _Group] = {}
         self._reading: asyncio.Task[None] | None = None
         self._stopped: RunStopped | None = None
@@ -120,7 +118,7 @@ class Groups:
     async def _run(self, group: _Group) -> None:
         source = SourceIterObj(self._tasks(group))
         options: RunnerOptions = {**self._options, "name": group.title}
-        runner = _GroupRunner(source, group.capacity, self._limits, options)
+        runner = RecordPool(source, group.capacity, self._limits, options)
         async with source, runner.run_tasks() as progress:
             try:
                 async for envelope in progress:
@@ -149,20 +147,6 @@ class Groups:
             yield group.queue.popleft()
             # The runner pulls the next task once this one has started.
             self._in_flight.remove()
-
-
-class _GroupRunner(HierarchicalTaskPoolRunner):
-    """The runner of a group, which shares the limits on failures with the other groups."""
-
-    def __init__(
-        self,
-        source: SourceIterObj[Task],
-        capacity: CapacitySource,
-        limits: FailureLimits,
-        options: RunnerOptions,
-    ) -> None:
-        super().__init__(source, capacity, **options)
-        self._config.shared_limits = limits
 
 
 class _Group:

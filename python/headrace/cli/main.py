@@ -46,13 +46,13 @@ its file can be the input of another run.
 
 exit codes:
   0    all records are done
-  1    some records failed
-  2    bad input or options, a file cannot be written, or failures stopped the run
+  1    some records failed, or so many that --max-failures stopped the run
+  2    bad input or options, a file cannot be written, or a fatal error, such as
+       a refused key, stopped the run
   130  interrupted by Ctrl-C (143: SIGTERM, 129: SIGHUP)
 
-With exit code 2 or an interruption, OUTPUT is unchanged and the finished
-results are kept in OUTPUT.partial. A killed run leaves .OUTPUT.*.tmp, which
-the next run reports.
+If the run is stopped, OUTPUT is unchanged and the finished results are kept in
+OUTPUT.partial. A killed run leaves .OUTPUT.*.tmp, which the next run reports.
 """
 
 
@@ -79,14 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _map(options: argparse.Namespace) -> int:
+    _check_required(options)
     function = load_function(options.function)
     if options.first is not None:
         # A trial writes no file, so that it can be given in front of the options of the whole run.
         options.output, options.errors, options.report = "-", None, None
         if options.output_format is None or options.output_format.is_converted:
             options.output_format = FileFormat("jsonl", is_named=True)
-    elif options.output is None:
-        raise UsageError("--output is required, except with --first")
     # An option that names the format means its lines as they are.
     find_failed = options.input_format is None
     _choose_formats(options)
@@ -137,6 +136,25 @@ def _map(options: argparse.Namespace) -> int:
             every=options.every,
         )
     )
+
+
+def _check_required(options: argparse.Namespace) -> None:
+    """Refuse a command line without a required option, and name all that are missing."""
+    lacks_output = options.output is None and options.first is None
+    missing = [
+        (option, meaning)
+        for option, meaning, is_missing in (
+            ("--input FILE", "the file of the records; - is standard input", options.input is None),
+            ("--output FILE", "or --first 3, to try three records", lacks_output),
+            ("--limit N", "the most calls at once, or --limit auto", options.limit is None),
+        )
+        if is_missing
+    ]
+    if missing:
+        named = " and ".join(f"{option} ({meaning})" for option, meaning in missing)
+        raise UsageError(
+            f"add {named}, as in: headrace map {options.function} --input records.jsonl --output results.jsonl --limit 20"
+        )
 
 
 def _choose_formats(options: argparse.Namespace) -> None:
@@ -289,7 +307,6 @@ def _parser() -> argparse.ArgumentParser:
     records = job.add_argument_group("input and output")
     records.add_argument(
         "--input",
-        required=True,
         metavar="FILE",
         help="read records from FILE; - is standard input. The suffix names the format: .jsonl .json .csv .tsv .txt "
         ".parquet .arrow, also with .gz or .zst; any other has JSON lines",
@@ -349,7 +366,6 @@ def _parser() -> argparse.ArgumentParser:
     limits = job.add_argument_group("limits")
     limits.add_argument(
         "--limit",
-        required=True,
         type=parse_limit,
         metavar="N|auto",
         help="run at most N calls at once; with `auto`, as many as the server takes, from 10 on, at most 1000: fewer "

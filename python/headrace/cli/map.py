@@ -36,9 +36,9 @@ from headrace.cli.record import FailedJson, Row
 from headrace.cli.record_error import (
     InterruptingError,
     RecordError,
-    describe_stop,
     encode_error_line,
 )
+from headrace.cli.record_pool import RecordPool
 from headrace.cli.record_runner import RecordRunner
 from headrace.cli.record_task import RecordTask
 from headrace.cli.records import RecordReader
@@ -47,7 +47,6 @@ from headrace.cli.report.series import Series, SeriesFamily
 from headrace.cli.report.summary import Summary
 from headrace.cli.stderr import eprint, ignore_broken_stderr, show_warnings
 from headrace.errors import RunStopped
-from headrace.pool.runner import HierarchicalTaskPoolRunner
 from headrace.pull.source import SourceIterObj
 
 if TYPE_CHECKING:
@@ -139,13 +138,16 @@ class _Map:
             cooldown=options.run_options.cooldown,
             number=options.number,
         )
+        self._failure_limits = options.run_options.failure_limits()
+        self._runner_options = options.run_options.runner_options(self._runner.classify)
         self._groups = None
         if options.group_by is not None:
             self._groups = Groups(
                 self._limit,
                 options.group_limit,
                 options.group_window,
-                options.run_options.runner_options(),
+                self._failure_limits,
+                self._runner_options,
                 options.weights,
             )
         self._collector = (
@@ -211,8 +213,8 @@ class _Map:
             if self._groups is not None:
                 await self._groups.run(tasks)
                 return
-            runner = HierarchicalTaskPoolRunner(
-                tasks.map(itemgetter(1)), self._limit, **self._run_options.runner_options()
+            runner = RecordPool(
+                tasks.map(itemgetter(1)), self._limit, self._failure_limits, self._runner_options
             )
             async with runner.run_tasks() as progress:
                 # The callbacks of a task settle its record: during a stop, no events are read.
@@ -325,7 +327,9 @@ class _Map:
             for record_task in self._unsettled.values():
                 self._collector.add_unfinished(record_task)
             try:
-                self._collector.write(self._summary(outcome, whole=code < 2))
+                self._collector.write(
+                    self._summary(outcome, whole=code < 2 and self._stopped is None)
+                )
             except CommandError as problem:
                 messages.append(f"{problem}{_keep_partial(self._report, 'page')}")
                 code = max(code, 2)
@@ -346,9 +350,9 @@ class _Map:
         counts = f"{tally.done:,} done, {tally.failed:,} failed"
         left = self._not_done()
         if self._stopped is not None:
-            reason = describe_stop(self._stopped)
-            message = f"{reason}: {counts}{self._keep_results()}; not done: {left}"
-            return 2, f"{reason}; not done: {left}", message
+            message = f"{self._stopped}: {counts}{self._keep_results()}; not done: {left}"
+            code = 2 if self._failure_limits.is_fatal else 1
+            return code, f"{self._stopped}; not done: {left}", message
         if self._signal is not None:
             message = f"interrupted: {counts}{self._keep_results()}; not done: {left}"
             return 128 + self._signal, f"interrupted; not done: {left}", message

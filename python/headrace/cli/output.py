@@ -29,13 +29,17 @@ if TYPE_CHECKING:
     from typing import Self
 
 
+# `json.dumps` would make an encoder for each call with these options.
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
 def encode_line(value: object) -> bytes:
     """Encode a value as one line of JSON in UTF-8.
 
     Raises:
         TypeError, ValueError, RecursionError: the value cannot be represented as JSON.
     """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text = _encode(value)
     try:
         return text.encode() + b"\n"
     except UnicodeEncodeError:

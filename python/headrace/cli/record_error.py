@@ -6,7 +6,6 @@ Used by `map`, `record_runner` and the report.
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from headrace.cli.record_task import RecordTask
-    from headrace.errors import RunStopped
 
 
 _HEADRACE = f"{Path(__file__).parents[1]}{os.sep}"
@@ -100,9 +98,3 @@ def encode_error_line(record_task: RecordTask, error: RecordError) -> bytes:
     # The last field: `record_batches` finds it again.
     value = record_task.record.json
     return encode_line(fields).removesuffix(b"}\n") + f', "input": {value}}}\n'.encode()
-
-
-def describe_stop(error: RunStopped) -> str:
-    """Describe why failures have stopped a run, in terms of records."""
-    named = re.sub(r"headrace map.*?: task (?=\d)", "record ", str(error))
-    return re.sub(r"\btask(?=s?\b)", "record", named)

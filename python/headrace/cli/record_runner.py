@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from asyncio import CancelledError
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace.cli.conversion import NUMBER, RESULT
 from headrace.cli.load_function import is_async
 from headrace.cli.output import encode_line
 from headrace.cli.record_error import InterruptingError, PermanentError
-from headrace.task.failure import classify
+from headrace.task.failure import Verdict, classify
 from headrace.task.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Mapping
 
     from headrace.cli.hidden_retries import HiddenRetries
     from headrace.cli.record_task import RecordTask
@@ -65,34 +64,100 @@ class RecordRunner:
         self._cooldown = cooldown
         self._is_async = is_async(function)
 
+        def in_thread(record_task: RecordTask) -> bytes | None:
+            return self._in_thread(record_task)
+
+        # A function, because `Task` takes longer to check a method.
+        self._call: Callable[[RecordTask], Any] = self._on_loop if self._is_async else in_thread
+        # The records whose last error the pool has not judged yet, by the identity of the error. Throttled answers are counted
+        # only if they cost no attempt.
+        self._unjudged: dict[int, RecordTask] = {}
+
     def make_task(self, record_task: RecordTask, cost: int | Mapping[str, float]) -> Task:
         """Make the task of a record, with its line number as key. `cost` is charged for each call."""
-        listener = self._listener
         return Task(
-            self._on_loop if self._is_async else self._in_thread,
+            self._call,
             record_task,
             key=record_task.record.number,
             cost=cost,
             thread=not self._is_async,
-            on_complete=lambda line: listener.complete(record_task, line),
-            on_error=lambda error: listener.fail(record_task, error),
+            on_complete=lambda line: self._listener.complete(record_task, line),
+            on_error=lambda error: self._fail(record_task, error),
         )
+
+    def classify(self, error: Exception) -> Verdict:
+        """Return the verdict on the error of a call, and count throttled answers. The pool calls it once for each failed call."""
+        if isinstance(error, PermanentError):
+            return Verdict("permanent")
+        verdict = classify(error)
+        record_task = self._unjudged.pop(id(error), None)
+        if record_task is not None:
+            record_task.raised = None
+            if verdict.kind == "throttled":
+                record_task.throttled += 1
+        return verdict
 
     async def _on_loop(self, record_task: RecordTask) -> bytes | None:
         if self._listener.is_stopped():
             return None  # the pool had already granted it
-        with self._call(record_task):
-            value = await self._function(self._value(record_task))
+        try:
+            value = await self._function(self._begin(record_task))
+        except BaseException as error:
+            self._end_failed(record_task, error)
+            raise
+        record_task.end()
         record_task.line = self._encode(record_task, value)
         return record_task.line
 
     def _in_thread(self, record_task: RecordTask) -> bytes | None:
         if self._listener.is_stopped():
             return None
-        with self._call(record_task):
-            value = self._function(self._value(record_task))
+        try:
+            value = self._function(self._begin(record_task))
+        except BaseException as error:
+            self._end_failed(record_task, error)
+            raise
+        record_task.end()
         record_task.line = self._encode(record_task, value)
         return record_task.line
+
+    def _begin(self, record_task: RecordTask) -> Any:
+        """Note the start of a call. Return its argument, parsed again for a later call: an earlier one may have changed it."""
+        self._forget(record_task)
+        record_task.begin()
+        record = record_task.record
+        return record.value if record_task.calls == 1 else record.copy_value()
+
+    def _end_failed(self, record_task: RecordTask, error: BaseException) -> None:
+        """Note the end of a call that failed. Wrap an error that would end the event loop or the thread.
+
+        Raises:
+            InterruptingError: The error is a `KeyboardInterrupt`.
+            PermanentError: The error is a `SystemExit`.
+        """
+        record_task.end()
+        if isinstance(error, KeyboardInterrupt):
+            raise InterruptingError from error
+        if isinstance(error, SystemExit):
+            raise PermanentError from error
+        if isinstance(error, CancelledError):
+            record_task.is_cancelled = True
+        elif isinstance(error, Exception):
+            record_task.error = type(error).__name__
+            self._hidden_retries.look_at(error)
+            if self._cooldown:
+                record_task.raised = error
+                self._unjudged[id(error)] = record_task
+
+    def _fail(self, record_task: RecordTask, error: BaseException) -> None:
+        self._forget(record_task)
+        self._listener.fail(record_task, error)
+
+    def _forget(self, record_task: RecordTask) -> None:
+        """Forget an error that the pool did not judge, such as one that was raised after the time limit of its call."""
+        if record_task.raised is not None:
+            self._unjudged.pop(id(record_task.raised), None)
+            record_task.raised = None
 
     def _encode(self, record_task: RecordTask, value: object) -> bytes:
         try:
@@ -102,30 +167,3 @@ class RecordRunner:
         except Exception as error:
             # A retry would return the same value.
             raise PermanentError from error
-
-    def _value(self, record_task: RecordTask) -> Any:
-        """Return the argument of the function, parsed again for each later call: an earlier one may have changed it."""
-        record = record_task.record
-        return record.value if record_task.calls == 1 else record.copy_value()
-
-    @contextmanager
-    def _call(self, record_task: RecordTask) -> Generator[None]:
-        """Time a call of the function, and wrap the errors that would end the event loop or the thread."""
-        record_task.begin()
-        try:
-            yield
-        except KeyboardInterrupt as error:
-            raise InterruptingError from error
-        except SystemExit as error:
-            raise PermanentError from error
-        except CancelledError:
-            record_task.is_cancelled = True
-            raise
-        except Exception as error:
-            record_task.error = type(error).__name__
-            self._hidden_retries.look_at(error)
-            if self._cooldown and classify(error).kind == "throttled":
-                record_task.throttled += 1
-            raise
-        finally:
-            record_task.end()

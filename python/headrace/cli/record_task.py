@@ -44,6 +44,8 @@ class RecordTask:
     """Whether a call of it has ended with a `CancelledError`."""
     error: str = ""
     """The type of the error of the last call; empty if it has none that is known."""
+    raised: Exception | None = None
+    """That error, until the pool has judged it."""
     earlier: tuple[FailedCall, ...] = ()
     """The calls before the last one, which failed."""
     line: bytes | None = None

@@ -14,9 +14,8 @@ from headrace.capacity._rate_text import UNITS
 from headrace.capacity.node import CapacitySource
 from headrace.cli.arguments import most_calls
 from headrace.cli.format import format_duration
-from headrace.cli.record_error import PermanentError
 from headrace.cli.report.series import RateSeries
-from headrace.task.failure import Verdict, classify
+from headrace.pool.failure_limits import FailureLimits
 from headrace.task.retry import Retry
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from headrace.capacity.limits import AdaptiveLimit, Rate
     from headrace.pool.options import RunnerOptions
+    from headrace.task.retry import Classifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,18 +126,22 @@ class RunOptions:
             shown.append(("timeout", format_duration(self.timeout)))
         return shown
 
-    def runner_options(self) -> RunnerOptions:
-        """Return the options of each runner."""
-        retry = None
-        if self.retries:
-            retry = Retry(self.retries, classify=_classify)
+    def failure_limits(self) -> FailureLimits:
+        """Make the limits on failures, which all runners share."""
+        return FailureLimits(
+            stops_if_fatal=not self.keep_going,
+            max_failures=self.max_failures,
+            retry_budget=self.retry_budget,
+            noun="record",
+        )
+
+    def runner_options(self, classify: Classifier) -> RunnerOptions:
+        """Return the options of each runner, besides its limits on failures. `classify` judges each failed call."""
         return {
             "name": "headrace map",
             "timeout": self.timeout,
-            "retry": retry,
+            "retry": Retry(self.retries, classify=classify),
             "retry_budget": self.retry_budget,
-            "on_error": "continue" if self.keep_going else "stop_if_fatal",
-            "max_failures": self.max_failures,
             "cooldown": self.cooldown,
             "stall_after": self.stall_after,
         }
@@ -174,7 +178,3 @@ def _token_count(value: Any, field: str, *, is_text: bool) -> float:
     raise ValueError(
         f"the field {field!r} must be a number of tokens of at least 0, got {tokens!r}"
     )
-
-
-def _classify(error: Exception) -> Verdict:
-    return Verdict("permanent") if isinstance(error, PermanentError) else classify(error)

@@ -22,10 +22,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+from headrace._internal.reprs import safe_str
 from headrace._internal.validate import check_int, check_positive
 from headrace.errors import RunStopped
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from headrace.task.failure import Verdict
 
 LEAST_ENDED = 20
@@ -63,6 +66,7 @@ class FailureLimits:
         stops_if_fatal: Whether a fatal error stops the runs.
         max_failures: The number or the share of failures beyond which the runs stop; None for no limit.
         retry_budget: The number of retries for each first call; None for no limit.
+        noun: The word for a task in messages, which then name it by its key; None for `task` and its whole name.
     """
 
     __slots__ = (
@@ -70,10 +74,12 @@ class FailureLimits:
         "_failed",
         "_first_calls",
         "_max_failures",
+        "_noun",
         "_runs",
         "_saved",
         "_share",
         "_stop",
+        "is_fatal",
         "stops_if_fatal",
     )
 
@@ -83,8 +89,12 @@ class FailureLimits:
         stops_if_fatal: bool,
         max_failures: float | None,
         retry_budget: float | None,
+        noun: str | None = None,
     ) -> None:
         self.stops_if_fatal: bool = stops_if_fatal
+        self.is_fatal: bool = False
+        """Whether a fatal error has stopped the runs."""
+        self._noun = noun
         self._max_failures = max_failures
         self._share = retry_budget
         self._runs: dict[LimitedRun, None] = {}
@@ -125,18 +135,24 @@ class FailureLimits:
         self._saved -= 1
         return True
 
-    def note_failure(self, name: str, error: BaseException, verdict: Verdict | None) -> None:
+    def note_failure(
+        self, name: str, key: Hashable, error: BaseException, verdict: Verdict | None
+    ) -> None:
         """Count the failure of a task, and stop the runs if it is beyond a limit.
 
         Args:
             name: The name of the task.
+            key: Its key.
             error: Its error.
             verdict: The verdict on the error; None if that does not matter.
         """
         if self._stop is not None or isinstance(error, asyncio.CancelledError):
             return
         self._failed += 1
+        if self._noun is not None:
+            name = f"{self._noun} {safe_str(key)}"
         if self.stops_if_fatal and verdict is not None and verdict.kind == "fatal":
+            self.is_fatal = True
             reason = verdict.reason or type(error).__name__
             self._halt(f"{name} failed with a fatal error ({reason})", error)
         elif (excess := self._excess()) is not None:
@@ -144,24 +160,24 @@ class FailureLimits:
 
     def _excess(self) -> str | None:
         """Return in words by how much `max_failures` is exceeded, or None."""
-        most = self._max_failures
+        most, noun = self._max_failures, self._noun or "task"
         if most is None:
             return None
         if isinstance(most, int):
             if self._failed <= most:
                 return None
-            tasks = "1 task" if self._failed == 1 else f"{self._failed:,} tasks"
+            tasks = f"1 {noun}" if self._failed == 1 else f"{self._failed:,} {noun}s"
             return f"{tasks} failed, more than max_failures={most}"
         ended = self._ended_tasks()
         if ended < LEAST_ENDED or self._failed <= most * ended:
             return None
-        return f"{self._failed:,} of {ended:,} tasks failed, more than max_failures={most:g}"
+        return f"{self._failed:,} of {ended:,} {noun}s failed, more than max_failures={most:g}"
 
     def _ended_tasks(self) -> int:
         return self._ended + sum(run.ended_tasks for run in self._runs)
 
     def _halt(self, message: str, error: BaseException) -> None:
-        self._stop = f"{message}, so no more tasks were called", error
+        self._stop = f"{message}, so no more {self._noun or 'task'}s were called", error
         for run in tuple(self._runs):
             run.halt(_error(*self._stop))
 

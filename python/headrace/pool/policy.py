@@ -258,7 +258,7 @@ class Policy:
                 verdict = classify(error) if retry is None else retry.verdict(error)
             except BaseException as raised:
                 run.report(f"classify raised for {self.name_of(task_id, key)}", raised)
-        run.limits.note_failure(self.name_of(task_id, key), error, verdict)
+        run.limits.note_failure(self.name_of(task_id, key), key, error, verdict)
 
     def failed_before(self, error: BaseException) -> None:
         """Note the error of a task that has failed in an earlier run, and was not called."""
