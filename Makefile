@@ -207,6 +207,11 @@ docs: build ## build the site into build/site; write the tables and pictures of 
 	$(RUN) docs/operators.py
 	$(RUN) docs/pictures.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "the site is in build/site; open file://$(CURDIR)/build/site/index.html, or run make docs-serve"
+
+.PHONY: docs-serve
+docs-serve: build ## serve the site on http://127.0.0.1:8000/ and build it again after each change of a page; ARGS= goes to mkdocs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve $(ARGS)
 
 .PHONY: all
 all: ## what CI runs: test, lint, instructions, docs, demo

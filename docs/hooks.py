@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 
 # The modules of each page of the reference. Rust objects only name `headrace` as their module.
+# The first entry of a page is its main class or function.
 REFERENCE = {
     "pull": ("Pull streams", ("pull", "_internal.sentinels"), ("IteratorResult",)),
     "push": ("Push streams", ("push",), ()),
@@ -38,6 +39,19 @@ REFERENCE = {
     "journal": ("Journals", ("journal",), ("journal.JournalRecord", "journal.read_records")),
     "cache": ("Cache", ("cache",), ()),
     "errors": ("Errors", ("errors",), ()),
+}
+MAIN = {
+    "pull": "PullObj",
+    "push": "PushObj",
+    "bridge": "PushPullBufferObj",
+    "capacity": "CapacitySource",
+    "map": "map",
+    "pool": "HierarchicalTaskPoolRunner",
+    "errors": "HeadraceError",
+    "queue": "Queue",
+    "http": "observe",
+    "abc": "PullProtocol",
+    "testing": "VirtualClock",
 }
 ON_OTHER_PAGES = {"pool": ("Failure", "MapError")}
 OTHERS = {
@@ -65,9 +79,33 @@ def reference() -> Iterator[tuple[str, str, list[str]]]:
             if f"{_home(name)}.".startswith(f"headrace.{module}.")
             and name not in ON_OTHER_PAGES.get(page, ())
         ]
-        yield page, title, [f"headrace.{name}" for name in (*names, *besides)]
+        paths = [f"headrace.{name}" for name in (*names, *besides)]
+        yield page, title, _main_first(page, paths)
     for page, (title, module) in OTHERS.items():
-        yield page, title, [f"{module.__name__}.{name}" for name in module.__all__]
+        paths = [f"{module.__name__}.{name}" for name in module.__all__]
+        yield page, title, _main_first(page, paths)
+
+
+def _main_first(page: str, paths: list[str]) -> list[str]:
+    return sorted(paths, key=lambda path: path.rpartition(".")[2] != MAIN[page])
+
+
+def _in_one_line(path: str) -> str:
+    """Return the entry of a name in the list at the top of a page: a link, and the first sentence of its docstring."""
+    module, _, name = path.rpartition(".")
+    thing = getattr(import_module(module), name)
+    link = f"[`{name}`][{_identifier(path)}]"
+    # That of an alias of a type is of its class, such as `Literal`.
+    if not (inspect.isclass(thing) or inspect.isroutine(thing)):
+        return f"- {link}"
+    paragraph = " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
+    sentence = re.split(r"(?<=[.:])\s+(?=[A-Z`])", paragraph, maxsplit=1)[0]
+    return f"- {link}: {sentence}"
+
+
+def _identifier(path: str) -> str:
+    # The defining module may have the same name.
+    return f"{path}.{path.rpartition('.')[2]}" if path in sys.modules else path
 
 
 def _home(name: str) -> str:
@@ -81,9 +119,9 @@ def _entry(path: str) -> str:
     thing = getattr(import_module(module), name)
     is_stream = inspect.isclass(thing) and issubclass(thing, (PullObj, PushObj))
     shows_all = not is_stream or thing in (PullObj, PushObj)
-    if path in sys.modules:  # the defining module has the same name
-        path = f"{path}.{name}"
-    return f"::: {path}\n    options:\n      inherited_members: {str(shows_all).lower()}"
+    return (
+        f"::: {_identifier(path)}\n    options:\n      inherited_members: {str(shows_all).lower()}"
+    )
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -91,7 +129,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     from mkdocs.structure.files import File
 
     for page, title, names in reference():
-        text = "\n\n".join([f"# {title}", *map(_entry, names)])
+        listed = "\n".join(map(_in_one_line, names))
+        text = "\n\n".join([f"# {title}", listed, *map(_entry, names)])
         files.append(File.generated(config, f"reference/{page}.md", content=text))
     for outside, page in OUTSIDE.items():
         text = relinked((ROOT / outside).read_text(encoding="utf-8"), outside, page)
@@ -115,6 +154,13 @@ def on_page_markdown(markdown: str, page: Page, **_besides: object) -> str:
     uri = page.file.src_uri
     page.meta["hide"] = HIDE.get(uri, [])
     return markdown if uri in _PAGES.values() else relinked(markdown, f"docs/{uri}", uri)
+
+
+def on_page_content(html: str, page: Page, **_besides: object) -> str:
+    """Mark the tables of operators, which become cards on a phone (`site.css`)."""
+    if page.file.src_uri != "operators.md":
+        return html
+    return f'<div class="operators">{html}</div>'
 
 
 def relinked(markdown: str, here: str, page: str) -> str:

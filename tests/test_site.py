@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any, Literal, get_origin
 
 import pytest
-from hooks import EXAMPLES, OUTSIDE, ROOT, reference, relinked
+from hooks import EXAMPLES, MAIN, OUTSIDE, ROOT, reference, relinked
 
 import headrace
 import headrace.abc
@@ -32,6 +32,12 @@ def test_reference_has_every_public_name_once() -> None:
     assert sorted(DOCUMENTED) == sorted(public), (
         "a module is missing from the pages of docs/hooks.py"
     )
+
+
+def test_main_class_is_the_first_of_its_page() -> None:
+    for page, _title, names in reference():
+        assert names[0].rpartition(".")[2] == MAIN[page]
+    assert set(MAIN) == {page for page, _title, _names in reference()}
 
 
 @pytest.mark.parametrize("path", DOCUMENTED)
