@@ -65,6 +65,16 @@ def test_program_prints_its_stated_output(program: str, tmp_path: Path) -> None:
     assert completed.stdout.splitlines() == expected
 
 
+HOW_TOS = [page for page in PAGES if page.parent.name == "howto" and page.name != "test.md"]
+
+
+@pytest.mark.parametrize("page", HOW_TOS, ids=lambda page: page.name)
+def test_first_program_of_a_how_to_has_a_real_clock(page: Path) -> None:
+    # `test_program_prints_its_stated_output` runs it. Only the page about tests begins with a virtual clock.
+    first, *_ = programs_of(page.read_text(encoding="utf-8"))
+    assert "VirtualClock" not in first
+
+
 def check_blocks(text: str) -> None:
     """Check that each block of a page is closed and of a tested kind, and that each program is collected."""
     fences = re.findall(r"^.*```.*$", text, re.MULTILINE)
