@@ -201,6 +201,14 @@ async def skip_later(_: Exception) -> Skip:
     return SKIP
 
 
+def zero_of_item(_: Exception, item: str) -> int:
+    return len(item)
+
+
+async def skip_item_later(_: Exception, item: object) -> Skip:
+    return SKIP
+
+
 async def methods_with_options() -> None:
     """So does one with concurrent calls, timeouts and error handlers."""
     stream = (
@@ -280,6 +288,12 @@ async def errors() -> None:
     assert_type(await anext(lines.catch(zero_or_skip)), str | int)
     assert_type(await anext(lines.catch(lambda _: SKIP)), str)
     assert_type(PullCatchObj(["a"], zero), PullCatchObj[str, int])
+    # A handler of two arguments gets the item.
+    assert_type(lines.catch(zero_of_item), PullCatchObj[str, int])
+    assert_type(lines.catch(skip_item_later), PullCatchObj[str, Never])
+    assert_type(lines.catch(lambda error, _: str(error)), PullCatchObj[str, str])
+    assert_type(PullCatchObj(["a"], zero_of_item), PullCatchObj[str, int])
+    assert_type(PullCatchObj(["a"], skip_item_later), PullCatchObj[str, Never])
 
 
 async def terminals() -> None:

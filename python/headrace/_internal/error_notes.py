@@ -8,6 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from headrace._core import attach_item
 from headrace._internal.reprs import short_repr
 
 if TYPE_CHECKING:
@@ -65,9 +66,10 @@ def add_note_once(error: BaseException, note: str) -> None:
             error.add_note(note)
 
 
-def item_note(name: str, index: int, item: object) -> str:
-    """Return the note on the error of a call for an item."""
-    return f"raised in {name}: item {index}, {short_repr(item)}"
+def name_item(error: BaseException, name: str, index: int, item: object) -> None:
+    """Add the note that names the item of a call to the error of the call, and attach the item for the handler of a `catch`."""
+    add_note_once(error, f"raised in {name}: item {index}, {short_repr(item)}")
+    attach_item(error, item)
 
 
 def wrap_iteration_error(error: BaseException, function: str) -> BaseException:

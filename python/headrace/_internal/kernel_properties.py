@@ -6,6 +6,7 @@ beside the link. Its `_repr_parts` describe the configuration and what the kerne
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from headrace._core import DedupeKernel
@@ -164,17 +165,45 @@ class HasIndex(Generic[IN]):
         yield format_count(self._kernel.waiting, self.maxsize, "held")
 
 
+class _Handler(KernelProperty["Callable[..., Any]", "Callable[..., Any]"]):
+    """The handler of `catch`, whose signature says whether it gets the item too."""
+
+    def __set__(self, instance: Any, value: Callable[..., Any]) -> None:
+        instance._kernel.set_handler(value, takes_item(value))
+
+
 class HasHandler:
     """Configuration of `catch`."""
 
     __slots__ = ()
 
-    handler: KernelProperty[Callable[[Exception], Any], Callable[[Exception], Any]] = (
-        KernelProperty("The callable, live: a new one applies from the next error.")
-    )
+    handler = _Handler("The callable, live: a new one applies from the next error.")
 
     def _repr_parts(self) -> Iterator[str]:
         yield f"calls {callable_name(self.handler)}"
+
+
+def takes_item(handler: Callable[..., Any]) -> bool:
+    """Return whether the handler of a `catch` takes the error and its item, rather than the error alone.
+
+    Raises:
+        TypeError: The handler takes neither.
+    """
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError):
+        # Not callable, which the kernel refuses, or a builtin that has no signature.
+        return False
+    for count in (1, 2):
+        try:
+            signature.bind(*[None] * count)
+        except TypeError:
+            continue
+        return count == 2
+    parameters = ", ".join(signature.parameters)
+    raise TypeError(
+        f"handler must take the error, or the error and its item, got {callable_name(handler)}({parameters})"
+    )
 
 
 class HasMemory:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast
 
 from headrace._core import AsyncIterSource
-from headrace._internal.error_notes import add_note_once, item_note
+from headrace._internal.error_notes import name_item
 from headrace._internal.reprs import callable_name, describe_value, pluralize
 from headrace._internal.validate import check_callable_or_none, check_flag
 from headrace.capacity._as_capacity import as_capacity
@@ -471,7 +471,7 @@ class _Outcomes(Calls[OUT]):
     def _failure(self, envelope: TaskProgressEnvelope[Any]) -> Failure:
         call = cast("_Call", envelope.key)
         error = as_pull_error(cast("BaseException", envelope.error))
-        add_note_once(error, item_note(self.runner.name, call.index, call.item))
+        name_item(error, self.runner.name, call.index, call.item)
         return Failure(call.index, call.item, error, envelope.attempt)
 
     def _raise(self, error: BaseException, failure: Failure | None) -> NoReturn:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from headrace._internal.error_notes import add_note_once, item_note, wrap_iteration_error
+from headrace._internal.error_notes import add_note_once, name_item, wrap_iteration_error
 from headrace._internal.reprs import describe_value, short_repr
 from headrace.errors import ClosedError, HeadraceError, ThrottledError, WorkerLost
 from headrace.pool.executor._slow_callbacks import watched
@@ -231,7 +231,7 @@ class Policy:
         error = wrap_iteration_error(error, name)
         config = self._run.config
         if config.names_items and isinstance(item, Task):
-            add_note_once(error, item_note(config.name, task_id - 1, item.args[0]))
+            name_item(error, config.name, task_id - 1, item.args[0])
         if (
             self._run.events.closed
             and is_disturbed

@@ -176,8 +176,18 @@ class Fluent(PoolMethod[T_co]):
     ) -> PullCatchObj[T_co, U]: ...
     @overload
     def catch(self, handler: Callable[[Exception], U | Skip]) -> PullCatchObj[T_co, U]: ...
-    def catch(self, handler: Callable[[Exception], Any]) -> PullCatchObj[T_co, Any]:
-        """Replace each error from upstream by `handler(error)`; see `PullCatchObj`."""
+    @overload
+    def catch(
+        self, handler: Callable[[Exception, Any], Skip | Awaitable[Skip]]
+    ) -> PullCatchObj[T_co, Never]: ...
+    @overload
+    def catch(
+        self, handler: Callable[[Exception, Any], Awaitable[U | Skip]]
+    ) -> PullCatchObj[T_co, U]: ...
+    @overload
+    def catch(self, handler: Callable[[Exception, Any], U | Skip]) -> PullCatchObj[T_co, U]: ...
+    def catch(self, handler: Callable[..., Any]) -> PullCatchObj[T_co, Any]:
+        """Replace each error from upstream by `handler(error)` or `handler(error, item)`; see `PullCatchObj`."""
         from headrace.pull.transform import PullCatchObj
 
         return PullCatchObj(self, handler)

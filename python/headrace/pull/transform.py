@@ -26,6 +26,7 @@ from headrace._internal.kernel_properties import (
     HasReducer,
     HasTransform,
     dedupe_kernel,
+    takes_item,
 )
 from headrace._internal.sentinels import NOTHING, SKIP, Skip
 from headrace.pull._concurrent_map import ConcurrentMap, check_limits, check_partition
@@ -408,7 +409,7 @@ class PullInOrderObj(PullObj1To1Link[T, T], HasIndex[T], stock=True):
 
 
 class PullCatchObj(PullObj1To1Link[T, T | U], HasHandler, Generic[T, U], stock=True):
-    """Replace each error from upstream by `handler(error)`.
+    """Replace each error from upstream by `handler(error)`, or by `handler(error, item)` if the handler takes two arguments.
 
     Law: each error of a pull of `source`, including those of all operators above, is passed to `handler`. Its return
     value is the item of this pull; with `SKIP` the pull continues with the next item; an exception it raises is raised
@@ -422,10 +423,12 @@ class PullCatchObj(PullObj1To1Link[T, T | U], HasHandler, Generic[T, U], stock=T
 
     Args:
         source: A pull object or an iterable, sync or async.
-        handler: Sync or async, called with each error.
+        handler: Sync or async, called with each error. If it requires a second argument, that is the item for which the nearest
+            callable above raised the error, or None if no callable did, as when the source raises. A parameter with a
+            default does not count.
 
     Raises:
-        TypeError: `source` is not iterable, or `handler` is not callable.
+        TypeError: `source` is not iterable, `handler` is not callable, or takes neither one nor two arguments.
     """
 
     @overload
@@ -442,7 +445,23 @@ class PullCatchObj(PullObj1To1Link[T, T | U], HasHandler, Generic[T, U], stock=T
     ) -> None: ...
     @overload
     def __init__(self, source: Source[T], handler: Callable[[Exception], U | Skip]) -> None: ...
-    def __init__(self, source: Source[Any], handler: Callable[[Exception], Any]) -> None:
+    @overload
+    def __init__(
+        self: PullCatchObj[IN, Never],
+        source: Source[IN],
+        handler: Callable[[Exception, Any], Skip | Awaitable[Skip]],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        source: Source[T],
+        handler: Callable[[Exception, Any], Awaitable[U | Skip]],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self, source: Source[T], handler: Callable[[Exception, Any], U | Skip]
+    ) -> None: ...
+    def __init__(self, source: Source[Any], handler: Callable[..., Any]) -> None:
         # Such a class would make an item of each error.
         given = cast("object", handler)
         if isinstance(given, type) and issubclass(given, BaseException):
@@ -450,4 +469,4 @@ class PullCatchObj(PullObj1To1Link[T, T | U], HasHandler, Generic[T, U], stock=T
             raise TypeError(
                 f"handler must be a function of the error, got the exception {name}; check isinstance(error, {name}) in it"
             )
-        super().__init__(source, CatchKernel(handler, SKIP))
+        super().__init__(source, CatchKernel(handler, SKIP, takes_item(handler)))

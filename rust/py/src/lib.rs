@@ -87,6 +87,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<merge::PyMerge>()?;
     module.add_class::<merge::PyMergeView>()?;
     module.add_class::<push::link::PyPushLink>()?;
+    module.add_function(wrap_pyfunction!(object::failed_item::attach_item, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::adopt, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::stock, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::link_status, module)?)?;

@@ -17,7 +17,7 @@ use crate::object::gc::traverse;
 #[derive(Debug)]
 pub(super) enum Progress {
     /// The item waits for its key, and was not passed to the callable.
-    Waiting(Box<Waiting>),
+    Waiting(Option<Box<Parked>>),
     New(Py<PyAny>),
     Running(Inner),
     /// The end was reported.
@@ -26,47 +26,35 @@ pub(super) enum Progress {
 
 traverse!(
     enum Progress {
-        Waiting(waiting),
+        Waiting(parked),
         New(awaitable),
         Running(inner),
         Ended,
     }
 );
 
-/// An item that waits for its key.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    item: Py<PyAny>,
-    parked: Option<Parked>,
-}
-
-traverse!(Waiting { item, parked });
-
-impl Progress {
-    pub(super) fn waiting(item: Py<PyAny>) -> Self {
-        Self::Waiting(Box::new(Waiting { item, parked: None }))
-    }
-}
-
 /// The call. It reports its end just before it returns or raises.
 #[derive(Debug)]
 pub(crate) struct CallBody {
     calls: Py<PyConcurrentCalls>,
-    slot: Option<u64>,
+    item: Py<PyAny>,
+    pub(super) slot: Option<u64>,
     /// With a `partition_by`, the claim on the key.
-    claim: Option<Claim>,
+    pub(super) claim: Option<Claim>,
     progress: Progress,
 }
 
 impl CallBody {
     pub(super) fn new(
-        calls: Py<PyConcurrentCalls>,
+        calls: &Bound<'_, PyConcurrentCalls>,
+        item: &Bound<'_, PyAny>,
         progress: Progress,
         slot: Option<u64>,
         claim: Option<Claim>,
     ) -> Self {
         Self {
-            calls,
+            calls: calls.clone().unbind(),
+            item: item.clone().unbind(),
             slot,
             claim,
             progress,
@@ -78,7 +66,7 @@ impl CallBody {
     fn begin<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         match std::mem::replace(&mut self.progress, Progress::Ended) {
             Progress::New(awaitable) => self.run(awaitable.into_bound(value.py()), value),
-            Progress::Waiting(waiting) => self.wait(waiting, value),
+            Progress::Waiting(parked) => self.wait(parked, value),
             Progress::Running(_) | Progress::Ended => {
                 Err(PyRuntimeError::new_err("a call was stepped after its end"))
             }
@@ -102,20 +90,19 @@ impl CallBody {
     #[inline(never)]
     fn wait<'py>(
         &mut self,
-        mut waiting: Box<Waiting>,
+        parked: Option<Box<Parked>>,
         value: &Bound<'py, PyAny>,
     ) -> PyResult<Step<'py>> {
         let py = value.py();
         let calls = self.calls.bind(py).get();
-        waiting.parked = None;
+        drop(parked);
         let claim = self.claim.expect("it waits for its key");
         if let Some(parked) = calls.wait_for_key(py, claim)? {
             let future = parked.hand_up(py)?;
-            waiting.parked = Some(parked);
-            self.progress = Progress::Waiting(waiting);
+            self.progress = Progress::Waiting(Some(Box::new(parked)));
             return Ok(Step::Yield(future));
         }
-        let output = calls.kernel.get().process(waiting.item.bind(py));
+        let output = calls.kernel.get().process(self.item.bind(py));
         match output.map_err(|raised: RaisedError| raised.fetch(py))? {
             Output::Await(awaitable) => self.run(awaitable, py.None().bind(py)),
             Output::Emit(value) => Ok(Step::Return(value)),
@@ -137,7 +124,8 @@ impl CallBody {
         };
         self.progress = Progress::Ended;
         let calls = self.calls.bind(py);
-        PyConcurrentCalls::finish(calls, self.slot, self.claim, result, task)?;
+        let item = self.item.bind(py);
+        PyConcurrentCalls::finish(calls, self.slot, self.claim, result, item, task)?;
         stepped
     }
 }
@@ -171,4 +159,8 @@ impl Body for CallBody {
     }
 }
 
-traverse!(CallBody { calls, progress });
+traverse!(CallBody {
+    calls,
+    item,
+    progress
+});

@@ -116,7 +116,7 @@ impl PyConcurrentCalls {
 
     /// Queue an error that is raised unchanged: it has its note already, or is not the callable's.
     fn put_error(&self, py: Python<'_>, error: Py<PyBaseException>) {
-        self.put(py, Outcome::Error(error));
+        self.put(py, Outcome::Error(error, None));
     }
 
     /// Wake the consumer if it waits and there is a result for it, or the end.
@@ -340,12 +340,13 @@ impl PyConcurrentCalls {
         }
     }
 
-    /// Queue the result of a call, which is in its last step. `task` is its asyncio task, if known.
+    /// Queue the result of a call for an item, which is in its last step. `task` is its asyncio task, if known.
     pub(super) fn finish<'py>(
         slf: &Bound<'py, Self>,
         slot: Option<u64>,
         claim: Option<Claim>,
         result: PyResult<&Bound<'py, PyAny>>,
+        item: &Bound<'py, PyAny>,
         task: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<()> {
         let py = slf.py();
@@ -362,7 +363,7 @@ impl PyConcurrentCalls {
         };
         let mut outcome = match result {
             Ok(value) => Outcome::Value(value.clone().unbind()),
-            Err(error) => Self::described(slf, error, &this.call_name),
+            Err(error) => Self::described(slf, error, &this.call_name, item),
         };
         if let Some(task) = task {
             if let Outcome::Value(_) = &outcome
@@ -419,17 +420,21 @@ impl PyConcurrentCalls {
         Ok(())
     }
 
-    /// Return an error of a callable as the consumer gets it.
+    /// Return the error of a callable for an item as the consumer gets it.
     #[cold]
     pub(super) fn described(
         slf: &Bound<'_, Self>,
         error: PyErr,
         function: &Py<PyString>,
+        item: &Bound<'_, PyAny>,
     ) -> Outcome {
         let py = slf.py();
         let described = slf
             .call_method1(intern!(py, "_describe"), (error.into_value(py), function))
             .and_then(|error| Ok(error.cast_into::<PyBaseException>()?.unbind()));
-        described.map_or_else(|failure| Outcome::of_error(py, failure), Outcome::Error)
+        described.map_or_else(
+            |failure| Outcome::of_error(py, failure),
+            |error| Outcome::Error(error, Some(item.clone().unbind())),
+        )
     }
 }

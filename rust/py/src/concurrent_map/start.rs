@@ -32,12 +32,12 @@ impl PyConcurrentCalls {
         let output = this.kernel.get().process(item);
         match output.map_err(|raised: RaisedError| raised.fetch(py)) {
             Ok(Output::Await(awaitable)) => {
-                Self::start(slf, awaitable, factory)?;
+                Self::start(slf, item, awaitable, factory)?;
                 return Ok(true);
             }
             Ok(Output::Emit(value)) => this.put(py, Outcome::Value(value.unbind())),
             Ok(_) => unreachable!("map emits or awaits"),
-            Err(error) => this.put(py, Self::described(slf, error, &this.call_name)),
+            Err(error) => this.put(py, Self::described(slf, error, &this.call_name, item)),
         }
         Ok(false)
     }
@@ -59,7 +59,7 @@ impl PyConcurrentCalls {
         let (number, key) = match found {
             Ok(found) => found,
             Err(error) => {
-                this.put(py, Self::described(slf, error, &keys.name));
+                this.put(py, Self::described(slf, error, &keys.name, item));
                 return Ok(false);
             }
         };
@@ -69,19 +69,19 @@ impl PyConcurrentCalls {
         drop(state);
         let launch = |progress| {
             this.state.borrow(py).is_calling = true;
-            let body = CallBody::new(slf.clone().unbind(), progress, slot, Some(claim));
-            Self::launch(slf, body, slot, Some(claim), factory)?;
+            let body = CallBody::new(slf, item, progress, slot, Some(claim));
+            Self::launch(slf, item, body, factory)?;
             Ok(true)
         };
         if !starts {
-            return launch(Progress::waiting(item.clone().unbind()));
+            return launch(Progress::Waiting(None));
         }
         let output = this.kernel.get().process(item);
         let outcome = match output.map_err(|raised: RaisedError| raised.fetch(py)) {
             Ok(Output::Await(awaitable)) => return launch(Progress::New(awaitable.unbind())),
             Ok(Output::Emit(value)) => Outcome::Value(value.unbind()),
             Ok(_) => unreachable!("map emits or awaits"),
-            Err(error) => Self::described(slf, error, &this.call_name),
+            Err(error) => Self::described(slf, error, &this.call_name, item),
         };
         Self::end(slf, slot, Some(claim), outcome)?;
         Ok(false)
@@ -91,6 +91,7 @@ impl PyConcurrentCalls {
     #[inline]
     fn start<'py>(
         slf: &Bound<'py, Self>,
+        item: &Bound<'py, PyAny>,
         awaitable: Bound<'py, PyAny>,
         factory: &TaskFactory,
     ) -> PyResult<()> {
@@ -100,21 +101,21 @@ impl PyConcurrentCalls {
         state.is_calling = true;
         drop(state);
         let progress = Progress::New(awaitable.unbind());
-        let body = CallBody::new(slf.clone().unbind(), progress, slot, None);
-        Self::launch(slf, body, slot, None, factory)
+        let body = CallBody::new(slf, item, progress, slot, None);
+        Self::launch(slf, item, body, factory)
     }
 
     /// Start the asyncio task of a body.
     #[inline]
     fn launch(
         slf: &Bound<'_, Self>,
+        item: &Bound<'_, PyAny>,
         body: CallBody,
-        slot: Option<u64>,
-        claim: Option<Claim>,
         factory: &TaskFactory,
     ) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
+        let (slot, claim) = (body.slot, body.claim);
         let started = asyncio::copy_context(py).and_then(|context| {
             let options = Options {
                 name: this.call_name.bind(py),
@@ -126,7 +127,7 @@ impl PyConcurrentCalls {
         match started {
             Ok(task) if is_running => this.tasks.bind(py).add(task),
             Ok(_) => Ok(()),
-            Err(error) => Self::finish(slf, slot, claim, Err(error), None),
+            Err(error) => Self::finish(slf, slot, claim, Err(error), item, None),
         }
     }
 

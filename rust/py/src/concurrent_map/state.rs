@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 
 use super::partitions::{Claim, Partitions};
 use crate::coroutine::{Parked, PyFuture};
+use crate::object::failed_item::PyFailedItem;
 use crate::object::gc::traverse;
 use crate::object::output_slots::OutputSlots;
 
@@ -15,20 +16,20 @@ use crate::object::output_slots::OutputSlots;
 #[derive(Debug)]
 pub(super) enum Outcome {
     Value(Py<PyAny>),
-    /// An error, as the consumer gets it.
-    Error(Py<PyBaseException>),
+    /// An error, as the consumer gets it, and the item of its call.
+    Error(Py<PyBaseException>, Option<Py<PyAny>>),
 }
 
 traverse!(
     enum Outcome {
         Value(value),
-        Error(error),
+        Error(error, item),
     }
 );
 
 impl Outcome {
     pub(super) fn of_error(py: Python<'_>, error: PyErr) -> Self {
-        Self::Error(error.into_value(py))
+        Self::Error(error.into_value(py), None)
     }
 
     /// Return the value, or raise the error.
@@ -36,7 +37,13 @@ impl Outcome {
     pub(super) fn into_result(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
         match self {
             Self::Value(value) => Ok(value.into_bound(py)),
-            Self::Error(error) => Err(PyErr::from_value(error.into_bound(py).into_any())),
+            Self::Error(error, item) => {
+                let error = error.into_bound(py).into_any();
+                if let Some(item) = item {
+                    PyFailedItem::attach(&error, item.bind(py));
+                }
+                Err(PyErr::from_value(error))
+            }
         }
     }
 }

@@ -1,18 +1,23 @@
 //! `catch`: replaces an error by an item. `headrace/pull/transform.py` uses it; `pull/pipeline.rs` routes errors to it.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::{Callable, Kernel, Output, live_kernel};
+use super::{Callable, Kernel, Output};
 use crate::errors::RaisedError;
-use crate::object::gc::traverse;
+use crate::object::failed_item::PyFailedItem;
+use crate::object::gc::{self, Traverse, traverse};
 
-/// Emits items unchanged. For each error of the stages before it, emits `handler(error)`, awaited if it is awaitable; nothing if
-/// that is `skip`.
+/// Emits items unchanged. For each error of the stages before it, emits `handler(error)` or `handler(error, item)`, awaited if it is
+/// awaitable; nothing if that is `skip`.
 #[pyclass(name = "CatchKernel", frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct PyCatchKernel {
     handler: Callable,
+    /// Whether the handler takes the item too. Set before the handler, with no Python code in between.
+    takes_item: AtomicBool,
     skip: Py<PyAny>,
 }
 
@@ -33,19 +38,46 @@ impl PyCaught {
     pub(crate) fn of(py: Python<'_>, error: PyErr) -> PyResult<Bound<'_, PyAny>> {
         Bound::new(py, Self(error.into_value(py).into_any())).map(Bound::into_any)
     }
+
+    /// Return the item of the error, if it is known.
+    pub(crate) fn item<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        PyFailedItem::of(self.0.bind(py))
+    }
 }
 
-live_kernel! {
-    impl PyCatchKernel {
-        live { handler: set_handler }
+#[pymethods]
+impl PyCatchKernel {
+    #[new]
+    fn new(
+        handler: &Bound<'_, PyAny>,
+        skip: &Bound<'_, PyAny>,
+        takes_item: bool,
+    ) -> PyResult<Self> {
+        Ok(Self {
+            handler: Callable::new("handler", handler)?,
+            takes_item: AtomicBool::new(takes_item),
+            skip: skip.clone().unbind(),
+        })
+    }
 
-        #[new]
-        fn new(handler: &Bound<'_, PyAny>, skip: &Bound<'_, PyAny>) -> PyResult<Self> {
-            Ok(Self {
-                handler: Callable::new("handler", handler)?,
-                skip: skip.clone().unbind(),
-            })
-        }
+    #[getter]
+    fn handler<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.handler.get(py)
+    }
+
+    /// Replace the handler, from the next error on.
+    fn set_handler(&self, handler: &Bound<'_, PyAny>, takes_item: bool) -> PyResult<()> {
+        Callable::check("handler", handler)?;
+        self.takes_item.store(takes_item, Relaxed);
+        self.handler.set(handler)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        gc::visit(&visit, |visit| self.traverse(visit))
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        self.handler.clear(py);
     }
 }
 
@@ -59,7 +91,15 @@ impl Kernel for PyCatchKernel {
             return Ok(Output::Emit(item.clone()));
         };
         let py = item.py();
-        self.resume_or_await(item, self.handler.call(caught.get().0.bind(py))?)
+        let caught = caught.get();
+        let error = caught.0.bind(py);
+        let result = if self.takes_item.load(Relaxed) {
+            let failed = caught.item(py).unwrap_or_else(|| py.None().into_bound(py));
+            self.handler.call2(error, &failed)?
+        } else {
+            self.handler.call(error)?
+        };
+        self.resume_or_await(item, result)
     }
 
     fn resume<'py>(

@@ -3,6 +3,7 @@
 //! | file | contents |
 //! |---|---|
 //! | [`class_enum`] | enums of objects of several native classes |
+//! | [`failed_item`] | the item for which an error was raised, kept by that error |
 //! | [`fast_attr`] | an attribute that C keeps in an object, read without a look-up of its name |
 //! | [`freelist`] | reuse of dead objects |
 //! | [`gc`] | visiting references for the garbage collector |
@@ -14,6 +15,7 @@
 //! | [`output_slots`] | the order of the output of tasks that end in any order |
 
 pub(crate) mod class_enum;
+pub(crate) mod failed_item;
 pub(crate) mod fast_attr;
 pub(crate) mod freelist;
 pub(crate) mod gc;

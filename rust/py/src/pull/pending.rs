@@ -106,7 +106,7 @@ impl Pipeline {
                     self.pop_pending();
                 }
                 Err(error) => {
-                    let error = self.stages[index].annotate(tail, error);
+                    let error = self.stages[index].annotate(tail, error, None);
                     return self
                         .route_error(py, error, index + 1)
                         .map(NextInput::Entry)

@@ -25,6 +25,7 @@ use crate::coroutine::{Inner, Step};
 use crate::errors;
 use crate::errors::RaisedError;
 use crate::kernel::{AnyKernel, Output, PyCaught};
+use crate::object::failed_item::PyFailedItem;
 use crate::object::gc::traverse;
 use crate::runtime::yield_budget;
 use crate::source::{AnySource, PyAsyncIterSource, SourcePoll, Wait};
@@ -199,7 +200,7 @@ impl Pipeline {
                     Ok(Output::Skip) => continue 'items,
                     Ok(Output::Await(awaitable)) => self.begin_await(tail, index, &item, awaitable),
                     Ok(flow) => Ok(Awaited::Done(self.on_output(tail, index, flow))),
-                    Err(raised) => Err(stage.annotate(tail, raised.fetch(py))),
+                    Err(raised) => Err(stage.annotate(tail, raised.fetch(py), Some(&item))),
                 };
                 match flow {
                     Ok(Awaited::Done(Some(output))) => {
@@ -313,8 +314,8 @@ impl Pipeline {
         awaitable: Bound<'py, PyAny>,
     ) -> PyResult<Awaited<'py>> {
         let py = tail.py();
-        let inner =
-            Inner::of(awaitable).map_err(|error| self.stages[index].annotate(tail, error))?;
+        let inner = Inner::of(awaitable)
+            .map_err(|error| self.stages[index].annotate(tail, error, Some(item)))?;
         let step = inner.send(&py.None().into_bound(py));
         self.on_step(tail, index, item, inner, step)
     }
@@ -339,11 +340,11 @@ impl Pipeline {
                 };
                 return Ok(Awaited::Suspended(Box::new(Suspension { point, object })));
             }
-            Err(error) => return Err(stage.annotate(tail, error)),
+            Err(error) => return Err(stage.annotate(tail, error, Some(item))),
         };
         match stage.kernel.resume(item, result) {
             Ok(flow) => Ok(Awaited::Done(self.on_output(tail, index, flow))),
-            Err(error) => Err(stage.annotate(tail, error)),
+            Err(error) => Err(stage.annotate(tail, error, Some(item))),
         }
     }
 
@@ -387,8 +388,34 @@ impl Stage {
         self.link.as_ref().map_or_else(|| tail.get(), Py::get)
     }
 
+    /// Prepare an error of this stage for the caller. `item` is the one that the stage was given, if it is known.
     #[cold]
-    pub(super) fn annotate(&self, tail: &Bound<'_, PyPullLink>, error: PyErr) -> PyErr {
+    pub(super) fn annotate(
+        &self,
+        tail: &Bound<'_, PyPullLink>,
+        error: PyErr,
+        item: Option<&Bound<'_, PyAny>>,
+    ) -> PyErr {
+        let py = tail.py();
+        let error = self.name_error(tail, error);
+        if let Some(item) = item
+            && error.is_instance_of::<PyException>(py)
+        {
+            let value = error.value(py);
+            match item.cast_exact::<PyCaught>() {
+                Err(_) => PyFailedItem::attach(value, item),
+                // The handler of a `catch` raised it, for the item of the error that it was given.
+                Ok(caught) => {
+                    if let Some(item) = caught.get().item(py) {
+                        PyFailedItem::attach(value, &item);
+                    }
+                }
+            }
+        }
+        error
+    }
+
+    fn name_error(&self, tail: &Bound<'_, PyPullLink>, error: PyErr) -> PyErr {
         let py = tail.py();
         if let Some(label) = self.link(tail).label {
             return errors::from_callable(py, error, label.operator, label.parameter);

@@ -113,7 +113,7 @@ impl Pipeline {
                     Err(error) => {
                         let error = match owner {
                             None => error,
-                            Some(stage) => stage.annotate(tail, error),
+                            Some(stage) => stage.annotate(tail, error, None),
                         };
                         self.resume_with_error(py, tail, error, entry)
                     }
