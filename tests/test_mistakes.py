@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Iterable
-from contextlib import closing
+import inspect
+from collections.abc import Awaitable, Iterable
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    ExitStack,
+    closing,
+)
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
@@ -241,8 +247,87 @@ def test_class_with_an_iter_of_its_own_keeps_it() -> None:
     ids=["source", "map_pool", "amap", "run"],
 )
 def test_plain_with_names_the_remedy(make: Callable[[], Any]) -> None:
-    with pytest.raises(TypeError, match="is an async stream: use `async with`"), make():
+    stream = make()
+    with pytest.raises(TypeError, match="is an async stream: use `async with`"), stream:
         pass
+    with pytest.raises(TypeError), ExitStack() as stack:
+        stack.enter_context(stream)
+    # It does not look like a context manager for all that.
+    assert not hasattr(stream, "__enter__")
+    assert not isinstance(stream, AbstractContextManager)
+    assert isinstance(stream, AbstractAsyncContextManager)
+
+
+def test_class_with_an_enter_of_its_own_keeps_it() -> None:
+    class Both(SourceIterObj[int]):
+        def __enter__(self) -> int:
+            return 7
+
+        def __exit__(self, *error: object) -> None: ...
+
+    with Both([1]) as entered:
+        assert entered == 7
+
+
+async def test_await_of_a_stream_names_the_remedy() -> None:
+    streams: list[Any] = [
+        SourceIterObj([1]),
+        SourceIterObj([1]).map(str),
+        amap(fetch, [1], limit=2),
+        HierarchicalTaskPoolRunner([fetch], 1).run_tasks(),
+    ]
+    message = (
+        r"'\w+' object can't be used in 'await' expression: it is an async stream; "
+        r"use `async for item in stream`, or `await stream.collect\(\)`"
+    )
+    for stream in streams:
+        with pytest.raises(TypeError, match=message):
+            await stream
+        # It does not look awaitable for all that.
+        assert not isinstance(stream, Awaitable)
+        assert not inspect.isawaitable(stream)
+        assert not hasattr(stream, "__await__")
+    # A stream that a callable returns is an item.
+    inner = SourceIterObj([1])
+    assert await SourceIterObj([1]).map(lambda _: inner).collect() == [inner]
+    assert await SourceIterObj([1]).map(lambda _: inner, concurrency=2).collect() == [inner]
+    assert await SourceIterObj([1]).flat_map(lambda _: inner).collect() == [1]
+
+
+async def test_class_with_an_await_of_its_own_keeps_it() -> None:
+    class Both(SourceIterObj[int]):
+        def __await__(self) -> Any:
+            return self.collect().__await__()
+
+    class Later(SourceIterObj[int]):
+        pass
+
+    class Below(Both):
+        pass
+
+    assert await Both([7]) == [7]
+    assert await Below([7]) == [7]
+    later: Any = Later([7])
+    with pytest.raises(
+        TypeError, match="'Later' object can't be used in 'await' expression: it is"
+    ):
+        await later
+    Later.__await__ = Both.__await__  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    assert await later == [7]
+    assert await SourceIterObj([1]).map(lambda _: Both([7])).collect() == [[7]]
+
+
+@pytest.mark.filterwarnings("ignore:a terminal of a stream was never awaited:RuntimeWarning")
+async def test_terminal_is_not_iterable_before_its_await() -> None:
+    terminal: Any = SourceIterObj([1]).collect()
+    for use in (list, dict, lambda one: [*one], lambda one: 1 in one):
+        with pytest.raises(TypeError, match=r"'?Terminal'? .*is not iterable"):
+            use(terminal)
+    # The iterator of an awaitable is iterable: a function of older code may use `yield from`.
+    assert await asyncio.ensure_future(terminal) == [1]
+    again: Any = SourceIterObj([1]).collect()
+    assert iter(again.__await__()) is again
+    assert await again == [1]
 
 
 @pytest.mark.filterwarnings("ignore:a terminal of a stream was never awaited:RuntimeWarning")

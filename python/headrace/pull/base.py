@@ -28,6 +28,20 @@ _PROTOCOL = frozenset(
 )
 
 
+class _NotAContextManagerError(TypeError, AttributeError):
+    """The error of a plain `with` over a stream. As an `AttributeError` it hides `__enter__` from `hasattr`."""
+
+
+class _NoEnter:
+    """`__enter__` of streams, which raises when it is looked up.
+
+    Python looks it up before `__exit__`, whose absence keeps a stream from being an `AbstractContextManager`.
+    """
+
+    def __get__(self, instance: object, owner: type) -> None:
+        raise _NotAContextManagerError(f"{owner.__name__} is an async stream: use `async with`")
+
+
 class PullObj(Fluent[T_co], DescribeMixin):
     """A lazy stream: nothing runs before the first pull.
 
@@ -198,13 +212,8 @@ class PullObj(Fluent[T_co], DescribeMixin):
             yield from self._restarting()
 
     if not TYPE_CHECKING:
-        # Only for the error of a plain `with`, for which Python requires both. The core does the same for a plain `for`.
-
-        def __enter__(self) -> None:
-            raise TypeError(f"{type(self).__name__} is an async stream: use `async with`")
-
-        def __exit__(self, *error: object) -> None:
-            """Never called."""
+        # The core does the same for a plain `for` and for an `await`.
+        __enter__ = _NoEnter()
 
     async def __aenter__(self) -> Self:
         """Return the stream; it is closed at the end of the block."""

@@ -11,19 +11,23 @@ use pyo3::prelude::*;
 
 use super::Step;
 use crate::object::gc::traverse;
+use crate::pull::control;
 use crate::runtime::stack_limit::{self, Level};
 
 /// An awaitable between its first step and its last.
 #[derive(Debug)]
 pub(crate) struct Inner(Py<PyAny>);
 
-/// Return whether the type of an object supports `await`.
+/// Return whether the type of an object supports `await`. A stream does not: its slot only raises an error.
 #[inline]
 pub(crate) fn is_awaitable(object: &Bound<'_, PyAny>) -> bool {
     // SAFETY: a live object has a live type, and the async methods of a type do not move.
     unsafe {
         let methods = (*ffi::Py_TYPE(object.as_ptr())).tp_as_async;
-        !methods.is_null() && (*methods).am_await.is_some()
+        !methods.is_null()
+            && (*methods).am_await.is_some_and(|am_await| {
+                am_await as usize != control::refuse_await as *const () as usize
+            })
     }
 }
 

@@ -167,6 +167,8 @@ pub(super) struct Object<T> {
     pub(super) returned: bool,
     /// Whether the garbage collector tracks it.
     pub(super) tracked: bool,
+    /// Whether it is awaited: the result of `__await__()` must be iterable for `yield from`.
+    pub(super) iterable: bool,
     pub(super) value: ManuallyDrop<T>,
 }
 
@@ -180,7 +182,6 @@ impl<T: Coroutine> Native<T> {
             method(c"send", ffi::METH_O, type_slots::m_send::<T>),
             method_with_arguments(c"throw", fastcall_kw::<Throw<T>>),
             method(c"close", ffi::METH_NOARGS, noargs::<Close<T>>),
-            method(c"__await__", ffi::METH_NOARGS, type_slots::m_await),
         ];
         methods.extend(T::methods());
         methods.push(ffi::PyMethodDef::zeroed());
@@ -201,12 +202,12 @@ impl<T: Coroutine> Native<T> {
             ),
             (ffi::Py_tp_clear, inquiry::<Clear<T>> as *mut c_void),
             (ffi::Py_tp_repr, type_slots::repr::<T> as *mut c_void),
-            (ffi::Py_tp_iter, type_slots::self_iter as *mut c_void),
+            (ffi::Py_tp_iter, type_slots::iter::<T> as *mut c_void),
             (
                 ffi::Py_tp_iternext,
                 type_slots::iternext::<T> as *mut c_void,
             ),
-            (ffi::Py_am_await, type_slots::self_iter as *mut c_void),
+            (ffi::Py_am_await, type_slots::am_await::<T> as *mut c_void),
             (ffi::Py_am_send, type_slots::am_send::<T> as *mut c_void),
             (ffi::Py_tp_methods, methods.as_mut_ptr().cast()),
             (ffi::Py_tp_getset, getters.as_mut_ptr().cast()),
@@ -261,6 +262,7 @@ impl<T: Coroutine> Native<T> {
             (&raw mut (*this).status).write(Status::Idle);
             (&raw mut (*this).returned).write(false);
             (&raw mut (*this).tracked).write(false);
+            (&raw mut (*this).iterable).write(false);
             (&raw mut (*this).value).write(ManuallyDrop::new(make()));
             Ok(Bound::from_owned_ptr(py, object))
         }

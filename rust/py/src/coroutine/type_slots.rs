@@ -220,17 +220,34 @@ pub(super) unsafe extern "C" fn m_send<T: Coroutine>(
     }
 }
 
-pub(super) unsafe extern "C" fn m_await(
+/// `__await__()`.
+pub(super) unsafe extern "C" fn am_await<T: Coroutine>(
     object: *mut ffi::PyObject,
-    _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: CPython passes a live object.
-    unsafe { ffi::Py_NewRef(object) }
+    // SAFETY: CPython passes a live object of this type, and the GIL is held.
+    unsafe {
+        (*object.cast::<Object<T>>()).iterable = true;
+        ffi::Py_NewRef(object)
+    }
 }
 
-pub(super) unsafe extern "C" fn self_iter(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: CPython passes a live object.
-    unsafe { ffi::Py_NewRef(object) }
+/// `iter()`. Only the result of `__await__()` is iterable: a `for` over an awaitable would find no items, and hide that an `await` is
+/// missing.
+pub(super) unsafe extern "C" fn iter<T: Coroutine>(
+    object: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython passes a live object of this type, and the GIL is held.
+    unsafe {
+        if (*object.cast::<Object<T>>()).iterable {
+            return ffi::Py_NewRef(object);
+        }
+        let py = Python::assume_attached();
+        let name = T::NAME.to_string_lossy();
+        let name = name.rsplit('.').next().unwrap_or_default();
+        PyTypeError::new_err(format!("'{name}' object is not iterable: await it first"))
+            .restore(py);
+        ptr::null_mut()
+    }
 }
 
 pub(super) unsafe extern "C" fn qualname(

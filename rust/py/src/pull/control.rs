@@ -68,7 +68,25 @@ pub(crate) fn as_link<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyPu
 ///
 /// CPython's contract for the slot.
 unsafe extern "C" fn refuse_iteration(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the slots of a type are called on an attached thread, with a live object.
+    // SAFETY: the caller's promise.
+    unsafe { refuse(object, "is not iterable") }
+}
+
+/// Raise the error of an `await` of a stream: the `am_await` slot of the classes of streams, without an `__await__` beside it.
+///
+/// # Safety
+///
+/// CPython's contract for the slot.
+pub(crate) unsafe extern "C" fn refuse_await(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the caller's promise.
+    unsafe { refuse(object, "can't be used in 'await' expression") }
+}
+
+/// # Safety
+///
+/// The thread is attached, and the object is live.
+unsafe fn refuse(object: *mut ffi::PyObject, reason: &str) -> *mut ffi::PyObject {
+    // SAFETY: the caller's promise.
     let (py, stream) = unsafe {
         let py = Python::assume_attached();
         (py, Bound::from_borrowed_ptr(py, object))
@@ -78,14 +96,14 @@ unsafe extern "C" fn refuse_iteration(object: *mut ffi::PyObject) -> *mut ffi::P
         .name()
         .map_or_else(|_| "stream".to_owned(), |name| name.to_string());
     PyTypeError::new_err(format!(
-        "'{name}' object is not iterable: it is an async stream; use `async for item in stream`, or \
+        "'{name}' object {reason}: it is an async stream; use `async for item in stream`, or \
          `await stream.collect()` for a list"
     ))
     .restore(py);
     std::ptr::null_mut()
 }
 
-/// Give a class the fast `anext()`, unless it has its own, and the error of a plain `for`.
+/// Give a class the fast `anext()`, unless it has its own, and the errors of a plain `for` and of an `await`.
 #[pyfunction]
 pub(crate) fn adopt(class_: &Bound<'_, PyType>) {
     // SAFETY: the type is alive and has its slots filled. If it gets an `__iter__` later, CPython replaces the slot.
@@ -102,9 +120,12 @@ pub(crate) fn adopt(class_: &Bound<'_, PyType>) {
     let class = class_.as_type_ptr();
     // SAFETY: types are alive and have their slots filled. A class whose slot is that of
     // `PyPullLink` derives from it and does not override the slot. If it gets an `__anext__` later,
-    // CPython replaces the slot as usual.
+    // CPython replaces the slot as usual; likewise `am_await`, for an `__await__`.
     unsafe {
         let (own, base) = ((*class).tp_as_async, (*native).tp_as_async);
+        if !own.is_null() && own != base && (*own).am_await.is_none() {
+            (*own).am_await = Some(refuse_await);
+        }
         if !own.is_null() && !base.is_null() && own != base && slot(class) == slot(native) {
             (*own).am_anext = Some(anext);
         }
