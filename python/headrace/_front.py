@@ -112,7 +112,9 @@ def amap(
         timeout: The maximum time of each call in seconds. A call that takes longer fails with a `TimeoutError`.
         ordered: Whether the results are in the order of the items.
         errors: `"raise"` raises the error of an item in its place, and the next pull continues; `collect()` finishes all
-            calls and then raises a `MapError`. `"return"` yields a `Failure` in its place. `"skip"` drops it.
+            calls and then raises a `MapError`. `"return"` yields a `Failure` in its place. `"skip"` drops it. After a fatal
+            error, such as a refused key, no more items are called with any of them: the running calls end, and then the
+            stream raises `RunStopped`, and `collect()` a `MapError` with everything.
         progress: True shows a bar of tqdm or rich on the standard error stream. A function is called on the event loop with
             `(done, total)` after each call that has ended; `total` is None if `items` has no length.
         key: A function of the item whose result names the call in messages, such as those of `headrace.explain`. Without `journal`, a
@@ -200,7 +202,8 @@ def map(
     Bound: all results.
 
     Raises:
-        MapError: Calls failed, with `errors="raise"`, after all others have ended. It has their results and the failures.
+        MapError: Calls failed, with `errors="raise"`, after all others have ended. It has their results and the failures. Or
+            a fatal error, such as a refused key, stopped the calls, whatever `errors` says.
         RuntimeError: An event loop runs in this thread, as in a notebook.
         TypeError: As `amap`; the same for its other errors.
     """

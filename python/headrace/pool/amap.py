@@ -7,11 +7,8 @@ place, returned, or skipped.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import inspect
 from collections import deque
 from collections.abc import Sized
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast
 
 from headrace._core import AsyncIterSource
@@ -22,6 +19,7 @@ from headrace.capacity._as_capacity import as_capacity
 from headrace.capacity.limits import Rate
 from headrace.capacity.node import CapacitySource, checked_capacity
 from headrace.errors import ClosedError, JournalError, RunStopped
+from headrace.pool._threaded import Threaded, is_async
 from headrace.pool.events import EnvelopeType
 from headrace.pool.map_error import Failure, MapError
 from headrace.pool.map_pool import Calls, PullMapPoolObj, as_pull_error
@@ -29,7 +27,7 @@ from headrace.pull.source import Source, as_pull
 from headrace.task.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator, Hashable, Sequence
+    from collections.abc import Callable, Coroutine, Generator, Hashable, Sequence
 
     from headrace._core import EventQueue, TaskProgressEnvelope
     from headrace._internal.progress_bar import Bar
@@ -52,7 +50,8 @@ SOURCE_ERRORS = 100
 class PullAmapObj(PullMapPoolObj[OUT], stock=True):
     """The results of `fn(item)` for each item; `headrace.amap` creates it and describes the parameters.
 
-    Law: as `PullMapPoolObj`; with `errors="return"` a `Failure` takes the place of an error, with `"skip"` nothing does.
+    Law: as `PullMapPoolObj`; with `errors="return"` a `Failure` takes the place of an error, with `"skip"` nothing does. After a
+        fatal error the stream ends with a `RunStopped`.
     Order: the order of the items, or as the calls end with `ordered=False`.
     Bound: as `PullMapPoolObj`, and for each of these calls its item.
     Cost: one asyncio task per item, and a few calls of Python functions.
@@ -93,8 +92,6 @@ class PullAmapObj(PullMapPoolObj[OUT], stock=True):
             "ordered": ordered,
             "retry": retry,
             "timeout": timeout,
-            # Otherwise each item has a result, also if every call fails alike.
-            "on_error": "stop_if_fatal" if errors == "raise" else "continue",
         }
         self._outcomes: _Outcomes[OUT] = _Outcomes(
             tasks,
@@ -116,12 +113,42 @@ class PullAmapObj(PullMapPoolObj[OUT], stock=True):
 
         Raises:
             MapError: Calls failed, with `errors="raise"`, after all others have ended. It has their results and the failures.
-                The errors that `items` raised are among its exceptions. So is the `RunStopped` after a fatal error, such as a
-                refused key: no more items are called then, except with `errors="return"` and `errors="skip"`.
+                The errors that `items` raised are among its exceptions. Or a fatal error, such as a refused key, stopped the
+                run, whatever `errors` says: then a `RunStopped` is the last of its exceptions. With `errors="skip"`, its
+                failures are those since then.
         """
-        return self._collect() if self._outcomes.errors == "raise" else super().collect()
+        is_raising = self._outcomes.errors == "raise"
+        return self._collect() if is_raising else self._collect_until_stopped()
+
+    async def _collect_until_stopped(self) -> list[OUT]:
+        """Collect without errors, unless the run is stopped."""
+        calls = self._outcomes
+        calls.collecting += 1
+        try:
+            try:
+                return await super().collect()
+            except RunStopped as error:
+                stopped = _Raised(error, None)
+            try:
+                # The first `collect()` has returned its results to the stream, which yields them again.
+                found: list[Any] = await super().collect()
+            except BaseException:
+                calls.keep([stopped])
+                raise
+        finally:
+            calls.collecting -= 1
+        failures = [one for one in found if isinstance(one, Failure)] + calls.take_failures()
+        raised = [_Raised(failure.error, failure) for failure in failures]
+        results = [one for one in found if not isinstance(one, Failure)]
+        group = _map_error([*results, *raised, stopped], self.runner.name)
+        try:
+            raise group
+        finally:
+            # The tracebacks of the errors refer to this frame.
+            del group, stopped, raised, failures, found
 
     async def _collect(self) -> list[OUT]:
+        """Collect the results and the errors."""
         calls, found = self._outcomes, cast("list[OUT | _Raised]", [])
         draining: asyncio.Future[list[Any]] | None = None
         in_a_row = 0
@@ -150,21 +177,19 @@ class PullAmapObj(PullMapPoolObj[OUT], stock=True):
             raise
         finally:
             calls.collecting -= 1
+        if not any(isinstance(one, _Raised) for one in found):
+            return cast("list[OUT]", found)
         group = _map_error(found, self.runner.name)
         try:
-            if group is not None:
-                raise group
-            return cast("list[OUT]", found)
+            raise group
         finally:
             # The tracebacks of the errors refer to this frame.
             del group, found
 
 
-def _map_error(found: list[Any], name: str) -> MapError | None:
-    """Return the error for what `collect()` has pulled, or None if nothing was raised."""
+def _map_error(found: list[Any], name: str) -> MapError:
+    """Return the error for the results and the errors that `collect()` has found."""
     raised = [one for one in found if isinstance(one, _Raised)]
-    if not raised:
-        return None
     results = [one for one in found if not isinstance(one, _Raised)]
     failures = [one.failure for one in raised if one.failure is not None]
     calls = pluralize(len(results) + len(failures), "call")
@@ -175,7 +200,8 @@ def _map_error(found: list[Any], name: str) -> MapError | None:
         others = [one for one in others if not isinstance(one.error, RunStopped)]
     if others:
         message += f", and its items raised {pluralize(len(others), 'error')}"
-    return MapError(message, [one.error for one in raised], results, failures)
+    errors = [one.error for one in raised if isinstance(one.error, Exception)]
+    return MapError(message, errors, results, failures)
 
 
 class _Raised:
@@ -183,7 +209,7 @@ class _Raised:
 
     __slots__ = ("error", "failure")
 
-    def __init__(self, error: Exception, failure: Failure | None) -> None:
+    def __init__(self, error: BaseException, failure: Failure | None) -> None:
         self.error = error
         self.failure = failure
 
@@ -262,10 +288,10 @@ class _Tasks:
         # Creating this task checks the function.
         Task(cast("Any", fn), thread=thread is not None and check_flag("thread", thread))
         self._fn = fn
-        self.threaded: _Threaded | None = None
+        self.threaded: Threaded | None = None
         self._thread = thread is True
-        if thread is None and not _is_async(fn):
-            self.threaded = _Threaded(fn, timeout)
+        if thread is None and not is_async(fn):
+            self.threaded = Threaded(fn, timeout)
             self._fn = self.threaded.function()
 
     def of(self, item: Any) -> Task:
@@ -301,62 +327,6 @@ class _Tasks:
     def restart(self) -> None:
         """Count the items from 0."""
         self._count = 0
-
-
-class _Threaded:
-    """A plain function that is called in threads. If it returns an awaitable, the event loop runs that.
-
-    Such a function only looks plain: `lambda url: fetch(url, client)` is one. Once it has returned an awaitable, the function is
-    called on the event loop. The threads of the calls that had begun before wait for their awaitables.
-    """
-
-    loop: asyncio.AbstractEventLoop
-
-    def __init__(self, fn: Callable[[Any], Any], timeout: float | None) -> None:
-        self.__name__ = callable_name(fn)
-        self._fn = fn
-        self._timeout = timeout
-        self.is_async = False
-        self._awaiting: set[asyncio.Task[Any] | None] = set()
-
-    def __call__(self, item: Any) -> Any:
-        result = self._fn(item)
-        if not inspect.isawaitable(result):
-            return result
-        self.is_async = True
-        if asyncio._get_running_loop() is not None:  # pyright: ignore[reportPrivateUsage]
-            # Called on the event loop, where the pool awaits the result.
-            return result
-        try:
-            return asyncio.run_coroutine_threadsafe(self._await(result), self.loop).result()
-        except concurrent.futures.CancelledError:
-            # The pool knows this one as a cancellation.
-            raise asyncio.CancelledError from None
-
-    def function(self) -> Callable[[Any], Any]:
-        """Return this as a function: `Task` takes longer to check another callable."""
-
-        def call(item: Any) -> Any:
-            return self(item)
-
-        call.__name__ = call.__qualname__ = self.__name__
-        return call
-
-    async def _await(self, awaitable: Awaitable[Any]) -> Any:
-        task = asyncio.current_task()
-        self._awaiting.add(task)
-        try:
-            # The pool cannot cancel a thread.
-            async with asyncio.timeout(self._timeout):
-                return await awaitable
-        finally:
-            self._awaiting.discard(task)
-
-    def cancel(self) -> None:
-        """Cancel the awaitables, so that no thread waits for one any more."""
-        for task in self._awaiting:
-            if task is not None:
-                task.cancel()
 
 
 class _Progress:
@@ -428,6 +398,8 @@ class _Outcomes(Calls[OUT]):
         # The number of `collect()` that run, and the last failure that was raised meanwhile.
         self.collecting = 0
         self._raised: Failure | None = None
+        # The failures that were skipped meanwhile, since the run was stopped.
+        self._skipped: list[Failure] = []
         # The results of a cancelled `collect()`.
         self._kept: deque[Any] = deque()
 
@@ -439,6 +411,14 @@ class _Outcomes(Calls[OUT]):
         """Return the failure whose error a pull has just raised, or None if `items` raised it."""
         raised, self._raised = self._raised, None
         return raised if raised is not None and raised.error is error else None
+
+    def take_failures(self) -> list[Failure]:
+        """Return the failures that `collect()` has skipped since the run was stopped."""
+        taken, self._skipped = self._skipped, []
+        return taken
+
+    def _is_stopped(self) -> bool:
+        return self._run is not None and self._run._run.draining  # pyright: ignore[reportPrivateUsage]
 
     async def result(self) -> Any:
         """Return the next result; raise the error of the next call that failed, or that of the source."""
@@ -459,6 +439,8 @@ class _Outcomes(Calls[OUT]):
                 return failure
             if self.errors == "raise":
                 self._raise(failure.error, failure)
+            if self.collecting and self._is_stopped():
+                self._skipped.append(failure)
 
     async def _next_event(self) -> TaskProgressEnvelope[Any]:
         events = self._events
@@ -496,17 +478,8 @@ class _Outcomes(Calls[OUT]):
         """Begin a new cycle; yield the source, which the caller restarts."""
         yield from super().restarting()
         self._kept.clear()
+        self._skipped.clear()
         self._makes.restart()
-
-
-def _is_async(fn: Callable[..., Any]) -> bool:
-    """Return whether a function is known to be async, or is an object whose `__call__` is."""
-    while isinstance(fn, partial):
-        fn = fn.func
-    return any(
-        inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one)
-        for one in (fn, type(fn).__call__)
-    )
 
 
 def _as_rate(rate: object) -> Rate:
