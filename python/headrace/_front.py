@@ -115,8 +115,8 @@ def amap(
             calls and then raises a `MapError`. `"return"` yields a `Failure` in its place. `"skip"` drops it. After a fatal
             error, such as a refused key, no more items are called with any of them: the running calls end, and then the
             stream raises `RunStopped`, and `collect()` a `MapError` with everything.
-        progress: True shows a bar of tqdm or rich on the standard error stream. A function is called on the event loop with
-            `(done, total)` after each call that has ended; `total` is None if `items` has no length.
+        progress: True shows a bar of tqdm or rich on the standard error stream, or in a notebook one of HTML. A function is
+            called on the event loop with `(done, total)` after each call that has ended; `total` is None if `items` has no length.
         key: A function of the item whose result names the call in messages, such as those of `headrace.explain`. Without `journal`, a
             call whose key is that of one that has not ended fails. None for the index of the item.
         thread: Whether `fn` is called in threads; None for plain functions only. False calls a plain function on the event loop.
@@ -126,7 +126,7 @@ def amap(
     Raises:
         TypeError: A parameter is of the wrong type.
         ValueError: A number is out of range, `rate` is no rate, or `errors` is none of the three.
-        ImportError: `progress` is True, and neither tqdm nor rich is installed.
+        ImportError: `progress` is True, and neither tqdm nor rich is installed, outside a notebook.
     """
     return PullAmapObj(
         fn,

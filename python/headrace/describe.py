@@ -62,7 +62,7 @@ def describe(link: object, form: Format) -> str:
     """
     _check(form)
     nodes = _walk(link)
-    return _text(link, nodes) if form == "text" else _mermaid(nodes)
+    return _text(link, nodes) if form == "text" else draw(*_graph(nodes))
 
 
 def recipe(names: list[str], form: Format) -> str:
@@ -203,15 +203,19 @@ def _neighbours(node: _Node, indent: str, *, is_bridge: bool) -> list[tuple[obje
     return found
 
 
-def _mermaid(nodes: dict[int, _Node]) -> str:
-    """Draw every link as a box, with arrows in the direction of the items."""
+def graph(link: object) -> tuple[list[str], list[tuple[int, int, str]]]:
+    """Return every link as a line, and the labelled arrows between them, by number, in the direction of the items."""
+    return _graph(_walk(link))
+
+
+def _graph(nodes: dict[int, _Node]) -> tuple[list[str], list[tuple[int, int, str]]]:
     numbers = {key: number for number, key in enumerate(nodes)}
     arrows: list[tuple[int, int, str]] = []
     for key, node in nodes.items():
         for label, link, is_up in node.edges:
             here, there = numbers[key], numbers[id(link)]
             arrows.append((there, here, label) if is_up else (here, there, label))
-    return draw([node.line for node in nodes.values()], arrows)
+    return [node.line for node in nodes.values()], arrows
 
 
 def _escaped(text: str) -> str:

@@ -108,8 +108,20 @@ class ReprMixin:
         def _repr_parts(self) -> Iterator[str]: ...
 
 
-class DescribeMixin(ReprMixin, Uncopied):
-    """`repr()` and `describe()` of pull streams and push objects."""
+class NotebookMixin:
+    """Shows an object as HTML where it is the last value of a cell. Streams, capacities, runners and runs inherit it."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        # Late: the display knows all layers, and is rarely needed.
+        from headrace._notebook import to_html
+
+        return to_html(self)
+
+
+class DescribeMixin(ReprMixin, NotebookMixin, Uncopied):
+    """`repr()`, `describe()` and the display in notebooks of pull streams and push objects."""
 
     _instead = "build another one, or tee() a stream"
 
@@ -141,6 +153,13 @@ class DescribeMixin(ReprMixin, Uncopied):
         from headrace.describe import describe
 
         return describe(self, format)
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        # The names of the formats are IPython's; it adds the plain text.
+        return {
+            "text/html": self._repr_html_(),
+            "text/vnd.mermaid": self.describe(format="mermaid"),
+        }
 
     def _repr_parts(self) -> Iterator[str]:
         """Describe configuration and state, part by part. A subclass yields its own parts first."""

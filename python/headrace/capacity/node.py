@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import headrace._core as _core
 from headrace._internal.copying import Uncopied
-from headrace._internal.reprs import describe_value, format_repr, short_repr
+from headrace._internal.reprs import NotebookMixin, describe_value, format_repr, short_repr
 from headrace._internal.validate import check_flag
 from headrace.capacity.breaker import BreakerState, breaker_to_core, checked_breaker
 from headrace.capacity.limits import SLOTS, AdaptiveLimit, Budget, Rate, checked_limits, to_core
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _SHOWN = 4
 
 
-class CapacitySource(Uncopied, _core.Capacity):
+class CapacitySource(NotebookMixin, Uncopied, _core.Capacity):
     """A node in a tree of limits; each node shares its capacity fairly among its children.
 
         machine = CapacitySource(64)

@@ -8,7 +8,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
 
 from headrace._internal.copying import Uncopied
-from headrace._internal.reprs import describe_value, format_repr, short_repr
+from headrace._internal.reprs import NotebookMixin, describe_value, format_repr, short_repr
 from headrace._internal.typevars import R, R_co
 from headrace._internal.validate import check_flag, check_int, check_positive, check_time_limit
 from headrace.capacity._as_capacity import as_capacity
@@ -17,7 +17,7 @@ from headrace.pool.config import Config
 from headrace.pool.events import EnvelopeType
 from headrace.pool.failure_limits import check_max_failures, check_retry_budget
 from headrace.pool.progress import TaskRun
-from headrace.pool.snapshot import PoolSnapshot, uses
+from headrace.pool.snapshot import PoolSnapshot, snapshot_of
 from headrace.pull.source import Source, as_pull
 from headrace.task.retry import Retry, as_retry
 
@@ -40,7 +40,7 @@ MOST_IDS = 2**64
 """An upper bound of task ids."""
 
 
-class HierarchicalTaskPoolRunner(Uncopied, Generic[R_co]):
+class HierarchicalTaskPoolRunner(NotebookMixin, Uncopied, Generic[R_co]):
     """Run the tasks of a source under a capacity, and report their events in envelopes.
 
     A task is an async function, an async generator function, a plain function that is called on the event loop, or a
@@ -367,18 +367,7 @@ class HierarchicalTaskPoolRunner(Uncopied, Generic[R_co]):
 
     def snapshot(self) -> PoolSnapshot:
         """Return a snapshot of the current state. O(depth of the tree of capacities)."""
-        config, run = self._config, self._config.run
-        return PoolSnapshot(
-            queued=len(config.unstarted) + (0 if run is None else run.queued_tasks),
-            running=0 if run is None else run.running_tasks,
-            backing_off=0 if run is None else run.backing_off_tasks,
-            done=config.throughput.done,
-            failed=config.throughput.failed,
-            unread=0 if run is None else len(run.events),
-            rate=0.0 if run is None else config.throughput.rate(run.clock()),
-            paused=config.paused,
-            capacity=uses(config.capacity),
-        )
+        return snapshot_of(self._config)
 
     def __repr__(self) -> str:
         try:

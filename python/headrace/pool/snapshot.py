@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headrace.capacity.node import CapacitySource
+    from headrace.pool.config import Config
+    from headrace.pool.run import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,23 @@ class PoolSnapshot:
     """The usage of the runner's capacity and of its ancestors, up to the root."""
 
 
-def uses(capacity: CapacitySource) -> tuple[NodeUse, ...]:
+def snapshot_of(config: Config[Run]) -> PoolSnapshot:
+    """Return a snapshot of a runner with these options and this state."""
+    run = config.run
+    return PoolSnapshot(
+        queued=len(config.unstarted) + (0 if run is None else run.queued_tasks),
+        running=0 if run is None else run.running_tasks,
+        backing_off=0 if run is None else run.backing_off_tasks,
+        done=config.throughput.done,
+        failed=config.throughput.failed,
+        unread=0 if run is None else len(run.events),
+        rate=0.0 if run is None else config.throughput.rate(run.clock()),
+        paused=config.paused,
+        capacity=_uses(config.capacity),
+    )
+
+
+def _uses(capacity: CapacitySource) -> tuple[NodeUse, ...]:
     """Return the usage of a capacity and its ancestors."""
     found: list[NodeUse] = []
     node: CapacitySource | None = capacity
