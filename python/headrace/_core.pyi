@@ -87,6 +87,7 @@ __all__ = [
     "__version__",
     "adopt",
     "attach",
+    "attach_item",
     "await_closing",
     "begin_closing",
     "check_closing",

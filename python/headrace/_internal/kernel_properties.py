@@ -177,7 +177,7 @@ class HasHandler:
 
     __slots__ = ()
 
-    handler = _Handler("The callable, live: a new one applies from the next error.")
+    handler: _Handler = _Handler("The callable, live: a new one applies from the next error.")
 
     def _repr_parts(self) -> Iterator[str]:
         yield f"calls {callable_name(self.handler)}"
