@@ -75,10 +75,10 @@ def task_with(**options: Any) -> Callable[[int], Any]:
     return lambda x: Task(same, x, **options)
 
 
-def keyed(x: int) -> Any:
+def keyed() -> Callable[[int], Any]:
     from headrace import Task
 
-    return Task(same, x, key=x)
+    return lambda x: Task(same, x, key=x)
 
 
 def with_tasks(**options: Any) -> Callable[[int], Any]:
@@ -89,7 +89,7 @@ def with_tasks(**options: Any) -> Callable[[int], Any]:
 
 
 async def by_keyed(items: int) -> int:
-    return await by_runner(items, {}, keyed)
+    return await by_runner(items, {}, keyed())
 
 
 async def by_slots_and_rate(items: int) -> int:
