@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, cast, overload
 
-from headrace._core import AsyncIterSource
+from headrace._core import AsyncIterSource, install_native_anext
 from headrace._internal.reprs import describe_value, format_repr
 from headrace._internal.tasks import wait_until_done
 from headrace._internal.validate import check_callable_or_none
@@ -231,6 +231,8 @@ class Calls(Generic[OUT]):
         self._options: RunnerOptions = {**options, "name": self.runner.name}
         self._run: TaskRun | None = None
         self._events: EventQueue | None = None
+        # The same queue, if it returns results.
+        self.results: EventQueue | None = None
 
     def _make_runner(
         self, capacity: CapacitySource, options: RunnerOptions
@@ -252,11 +254,14 @@ class Calls(Generic[OUT]):
             BaseException: The exception object of a call or of the source; the next pull continues. For a cancelled call,
                 a `SourceCancelledError`.
         """
-        events = self._events
-        return self._first_result() if events is None else events.take_result(as_pull_error)
+        events = self.results
+        return self._first_result() if events is None else _taken(events)
 
     async def _first_result(self) -> OUT:
-        result: OUT = await self._begin().take_result(as_pull_error)
+        results = self._begin()
+        results.give_results(as_pull_error)
+        self.results = results
+        result: OUT = await _taken(results)
         return result
 
     def _begin(self) -> EventQueue:
@@ -293,7 +298,7 @@ class Calls(Generic[OUT]):
         yield self.tasks
         # A new runner has no state of the last cycle, such as an item that was not called.
         self.runner = self._make_runner(self.runner.capacity, self._options)
-        self._run = self._events = None
+        self._run = self._events = self.results = None
 
     def facts(self) -> Iterator[str]:
         """Yield the parts of the `repr` that describe the state."""
@@ -310,19 +315,30 @@ class Calls(Generic[OUT]):
 class _Results(Generic[OUT]):
     """The results of one cycle."""
 
-    __slots__ = ("_calls",)
+    __slots__ = ("_calls", "_events")
 
     def __init__(self, calls: Calls[OUT]) -> None:
         self._calls = calls
+        # The queue behind `__anext__` once the run has started; see `install_native_anext`.
+        self._events: EventQueue | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, OUT]:
+        self._events = self._calls.results
         return self._calls.result()
 
     def aclose(self) -> Coroutine[Any, Any, None]:
         return self._calls.aclose()
+
+
+install_native_anext(_Results)
+
+
+def _taken(results: EventQueue) -> Coroutine[Any, Any, Any]:
+    """Return an awaitable of the next result."""
+    return cast("Coroutine[Any, Any, Any]", results.take())
 
 
 def _pass_maker(

@@ -47,6 +47,8 @@ pub(crate) struct PyEventQueue {
     /// The maximum number of slots; `None` unless the run is ordered.
     window: Option<usize>,
     slots: GilCell<OutputSlots<Py<PyAny>>>,
+    /// Converts the error of a task to the one that a pull raises, if a pull returns the final value of a task in place of an envelope.
+    as_error: OnceLock<Py<PyAny>>,
 }
 
 #[pymethods]
@@ -71,6 +73,7 @@ impl PyEventQueue {
             most,
             window,
             slots: GilCell::default(),
+            as_error: OnceLock::new(),
         }
     }
 
@@ -80,20 +83,16 @@ impl PyEventQueue {
         begun.map_err(|_| PyRuntimeError::new_err("this run has started already"))
     }
 
-    /// Return an awaitable for the next envelope.
+    /// Return the final values of tasks from now on, in place of envelopes. For a task that failed, raise `as_error(error)`.
+    fn give_results(&self, as_error: Py<PyAny>) {
+        // A run is read in one way only, so a second call passes the same function.
+        let _ = self.as_error.set(as_error);
+    }
+
+    /// Return an awaitable for the next envelope, or for the next final value.
     fn take(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
         Native::alloc(slf.py(), || Take {
             events: slf.unbind(),
-            as_error: None,
-            pending: None,
-        })
-    }
-
-    /// Return an awaitable of the next result of a task. It raises `as_error(error)` for a task that failed.
-    fn take_result(slf: Bound<'_, Self>, as_error: Py<PyAny>) -> PyResult<Bound<'_, PyAny>> {
-        Native::alloc(slf.py(), || Take {
-            events: slf.unbind(),
-            as_error: Some(as_error),
             pending: None,
         })
     }
@@ -202,8 +201,10 @@ impl PyEventQueue {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.buffer)?;
         visit.call(&self.other)?;
-        if let Some(event_loop) = self.event_loop.get() {
-            visit.call(event_loop)?;
+        for held in [&self.event_loop, &self.as_error] {
+            if let Some(held) = held.get() {
+                visit.call(held)?;
+            }
         }
         gc::visit(&visit, |visit| {
             self.slots.traverse(visit)?;
@@ -216,8 +217,9 @@ impl PyEventQueue {
     }
 }
 
-/// The attribute of a run's stream that holds its [`PyEventQueue`], or another object before the run starts.
-static UNREAD: Field = Field::new("_events");
+/// The attribute of a run's stream that holds its [`PyEventQueue`], or another object before the run starts. There are two classes of
+/// such streams: one of envelopes, and one of results.
+static UNREAD: [Field; 2] = [Field::new("_events"), Field::new("_events")];
 
 /// Return the next pull: the `am_anext` slot of a run's stream. It avoids the Python frame of `__anext__`, which costs as much as a pull.
 ///
@@ -230,8 +232,8 @@ unsafe extern "C" fn anext(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
         let py = Python::assume_attached();
         (py, Bound::from_borrowed_ptr(py, object))
     };
-    let events = UNREAD
-        .read(&stream)
+    let events = (UNREAD.iter())
+        .find_map(|field| field.read(&stream))
         .unwrap_or_else(|| stream.getattr(intern!(py, "_events")));
     let made = events.and_then(|events| match events.cast_into_exact::<PyEventQueue>() {
         Ok(events) => PyEventQueue::take(events),
@@ -265,8 +267,6 @@ pub(crate) fn install_native_anext(class_: &Bound<'_, PyType>) {
 #[derive(Debug)]
 pub(crate) struct Take {
     events: Py<PyEventQueue>,
-    /// Converts the error of a task to the one that a pull of a result raises; `None` for a pull of an envelope.
-    as_error: Option<Py<PyAny>>,
     pending: Option<Pending<Get<Py<PyAny>>>>,
 }
 
@@ -275,27 +275,21 @@ static CLASS: Class = Class::new();
 impl Take {
     fn step<'py>(&mut self, py: Python<'py>) -> PyResult<Step<'py>> {
         loop {
-            let envelope = match (self.step_envelope(py)?, &self.as_error) {
-                (Step::Return(envelope), Some(_)) => envelope,
-                (step, _) => return Ok(step),
+            let envelope = match self.step_envelope(py)? {
+                Step::Return(envelope) => envelope,
+                step @ Step::Yield(_) => return Ok(step),
             };
-            self.pending = None;
-            if let Some(result) = self.result(envelope)? {
-                return Ok(Step::Return(result));
-            }
-        }
-    }
-
-    /// Return the final value of a task, or raise its error; return `None` for any other envelope.
-    fn result<'py>(&self, envelope: Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let py = envelope.py();
-        let envelope = envelope.cast_into_exact::<PyEnvelope>()?;
-        match envelope.get().outcome(py)? {
-            Some(Ok(value)) => Ok(Some(value)),
-            None => Ok(None),
-            Some(Err(error)) => {
-                let as_error = self.as_error.as_ref().expect("this is a pull of a result");
-                Err(PyErr::from_value(as_error.bind(py).call1((error,))?))
+            let Some(as_error) = self.events.get().as_error.get() else {
+                return Ok(Step::Return(envelope));
+            };
+            let envelope = envelope.cast_into_exact::<PyEnvelope>()?;
+            match envelope.get().outcome(py)? {
+                Some(Ok(value)) => return Ok(Step::Return(value)),
+                Some(Err(error)) => {
+                    return Err(PyErr::from_value(as_error.bind(py).call1((error,))?));
+                }
+                // A value that the task yielded.
+                None => self.pending = None,
             }
         }
     }
@@ -403,8 +397,4 @@ impl Coroutine for Take {
     }
 }
 
-traverse!(Take {
-    events,
-    as_error,
-    pending
-});
+traverse!(Take { events, pending });
