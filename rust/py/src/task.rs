@@ -13,6 +13,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyFunction, PyInt, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
+use crate::capacity::Argument;
 use crate::object::gc::{self, Traverse, VisitError, Visitor, traverse};
 
 /// The native part of `Task`. Its fields are set once: by `__init__`, or by `_restore` in a copy.
@@ -83,28 +84,53 @@ impl PyTaskBase {
         Self(OnceLock::new())
     }
 
-    #[pyo3(signature = (fn_, /, *args, **options))]
-    fn __init__(
-        slf: &Bound<'_, Self>,
-        fn_: &Bound<'_, PyAny>,
-        args: Bound<'_, PyTuple>,
-        options: Option<&Bound<'_, PyDict>>,
+    // Each option is a parameter, since PyO3 would collect `**options` in a dictionary, which takes longer than the rest.
+    #[pyo3(signature = (
+        fn_, /, *args, key = Argument::Default, cost = Argument::Default, priority = Argument::Default, thread = Argument::Default,
+        timeout = Argument::Default, queue_timeout = Argument::Default, retry = Argument::Default, on_complete = Argument::Default,
+        on_error = Argument::Default, **unknown
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "they are the options of a task")]
+    fn __init__<'py>(
+        slf: &Bound<'py, Self>,
+        fn_: &Bound<'py, PyAny>,
+        args: Bound<'py, PyTuple>,
+        key: Argument<'_, 'py>,
+        cost: Argument<'_, 'py>,
+        priority: Argument<'_, 'py>,
+        thread: Argument<'_, 'py>,
+        timeout: Argument<'_, 'py>,
+        queue_timeout: Argument<'_, 'py>,
+        retry: Argument<'_, 'py>,
+        on_complete: Argument<'_, 'py>,
+        on_error: Argument<'_, 'py>,
+        unknown: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<()> {
         let py = slf.py();
+        if let Some(unknown) = unknown {
+            return Err(unknown_option(unknown));
+        }
+        let options = [
+            ("key", key),
+            ("cost", cost),
+            ("priority", priority),
+            ("thread", thread),
+            ("timeout", timeout),
+            ("queue_timeout", queue_timeout),
+            ("retry", retry),
+            ("on_complete", on_complete),
+            ("on_error", on_error),
+        ];
         let mut given = Given::default();
         let mut is_valid = fn_.is_callable();
-        if let Some(options) = options {
-            for (name, value) in options {
-                is_valid &= given.set(name.cast::<PyString>()?.to_str()?, value)?;
+        for (name, option) in options {
+            if let Argument::Value(value) = option {
+                is_valid &= given.set(name, value.to_owned())?;
             }
             is_valid = is_valid && (!given.is_in_thread() || is_blocking_function(fn_)?);
         }
         if !is_valid {
-            let check = slf.getattr(intern!(py, "_check_options"))?;
-            let checked = check.call((fn_,), options)?;
-            for (name, value) in checked.cast::<PyDict>()? {
-                given.set(name.cast::<PyString>()?.to_str()?, value)?;
-            }
+            given.set_checked(slf, fn_, options)?;
         }
         slf.get()
             .fill(given.fields(fn_.clone(), args, context_without_lease(py)?))
@@ -325,11 +351,7 @@ impl Given {
                 &mut options.on_complete
             }),
             "on_error" => (is_plain_function(&value)?, |options| &mut options.on_error),
-            _ => {
-                return Err(PyTypeError::new_err(format!(
-                    "Task() got an unexpected keyword argument '{name}'"
-                )));
-            }
+            _ => return Err(unexpected(name)),
         };
         if is_default {
             // `_check_options` returns all options, and may replace one by None.
@@ -340,6 +362,29 @@ impl Given {
         }
         *of(self.options()) = Some(value.unbind());
         Ok(is_valid)
+    }
+
+    /// Let Python check all options, and store those that it returns.
+    #[cold]
+    fn set_checked<'py, const N: usize>(
+        &mut self,
+        task: &Bound<'py, PyTaskBase>,
+        fn_: &Bound<'py, PyAny>,
+        options: [(&str, Argument<'_, 'py>); N],
+    ) -> PyResult<()> {
+        let py = task.py();
+        let passed = PyDict::new(py);
+        for (name, option) in options {
+            if let Argument::Value(value) = option {
+                passed.set_item(name, value)?;
+            }
+        }
+        let check = task.getattr(intern!(py, "_check_options"))?;
+        let checked = check.call((fn_,), Some(&passed))?;
+        for (name, value) in checked.cast::<PyDict>()? {
+            self.set(name.cast::<PyString>()?.to_str()?, value)?;
+        }
+        Ok(())
     }
 
     fn options(&mut self) -> &mut Options {
@@ -365,6 +410,20 @@ impl Given {
             options: self.options,
         }
     }
+}
+
+/// Return the error of the first option that a task does not have.
+#[cold]
+fn unknown_option(options: &Bound<'_, PyDict>) -> PyErr {
+    let name = options.keys().get_item(0).map(|name| name.to_string());
+    name.map_or_else(|error| error, |name| unexpected(&name))
+}
+
+#[cold]
+fn unexpected(name: &str) -> PyErr {
+    PyTypeError::new_err(format!(
+        "Task() got an unexpected keyword argument '{name}'"
+    ))
 }
 
 /// Return whether a cost is a positive number, or a dict of such, of builtin types. Python checks all others.

@@ -14,7 +14,7 @@ use crate::runtime::task_id;
 
 /// An argument whose default is not `None`: `None` is refused like any other wrong value.
 #[derive(Clone, Copy)]
-pub(super) enum Argument<'a, 'py> {
+pub(crate) enum Argument<'a, 'py> {
     Default,
     Value(Borrowed<'a, 'py, PyAny>),
 }
@@ -110,6 +110,12 @@ pub(super) fn cost(
 ) -> PyResult<Cost> {
     let made = if value.is_instance_of::<PyInt>() || value.is_instance_of::<PyFloat>() {
         Cost::of(ResourceId::SLOTS, amount("cost", value)?)
+    } else if let Ok(parts) = value.cast::<PyDict>()
+        && parts.len() == 1
+        && let Some((name, amount)) = parts.iter().next()
+    {
+        let (resource, amount) = part(&name, &amount, &known)?;
+        Cost::of(resource, amount)
     } else if let Ok(parts) = value.cast::<PyDict>() {
         let parts = parts
             .iter()

@@ -42,6 +42,7 @@ mod watch;
 
 use pyo3::prelude::*;
 
+pub(crate) use arguments::Argument;
 pub(crate) use node::PyCapacity;
 pub(crate) use outcome::outcome_of;
 pub(crate) use permit::{CapacityClient, Next, TaskPermit, is_number};

@@ -1,7 +1,7 @@
 //! `TreeHandle`: the tree, its clock and its timers, shared by all nodes.
 //! `PyCapacity`, leases and permits access the core through it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub(super) struct TreeHandle {
     core: Arc<Tree>,
     clock: Option<UserClock>,
     /// The resources that nodes of the tree limit, by name.
-    resources: GilCell<HashMap<String, ResourceId>>,
+    resources: GilCell<BTreeMap<String, ResourceId>>,
     pub(super) loop_timers: GilCell<Vec<Arc<LoopTimer>>>,
     /// Incremented by each change after which a valid request may have become invalid.
     revision: AtomicU64,
