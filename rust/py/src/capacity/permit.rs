@@ -16,7 +16,7 @@ use super::convert;
 use super::lease::PyLease;
 use super::node::PyCapacity;
 use super::prefetch::{PyPermitPrefetch, RunUsage};
-use super::tree::TreeHandle;
+use super::tree::PyTreeRef;
 use crate::object::gc::traverse;
 
 /// Requests the costs of a pool's tasks from a capacity, without an owner.
@@ -80,7 +80,7 @@ impl CapacityClient {
             return Ok(None);
         };
         Ok(Some(if cost.is_none_or(is_number) {
-            TaskPermit::Native(TreePermit::new(capacity.handle()?, id))
+            TaskPermit::Native(TreePermit::new(py, capacity.tree_and_node()?.0, id))
         } else {
             let lease = PyLease::make(self.capacity.bind(py), id)?;
             TaskPermit::Lease(lease.into_any().unbind())
@@ -314,15 +314,15 @@ impl TaskPermit {
 #[derive(Debug)]
 pub(crate) struct TreePermit {
     /// `None` after the release.
-    handle: Option<Arc<TreeHandle>>,
+    tree_ref: Option<Py<PyTreeRef>>,
     id: PermitId,
 }
 
 impl TreePermit {
     #[inline]
-    pub(super) fn new(handle: &Arc<TreeHandle>, id: PermitId) -> Self {
+    pub(super) fn new(py: Python<'_>, tree_ref: &Py<PyTreeRef>, id: PermitId) -> Self {
         Self {
-            handle: Some(Arc::clone(handle)),
+            tree_ref: Some(tree_ref.clone_ref(py)),
             id,
         }
     }
@@ -337,25 +337,29 @@ impl TreePermit {
     }
 
     fn report(&self, py: Python<'_>, outcome: Outcome) -> PyResult<()> {
-        if let Some(handle) = &self.handle {
-            handle.enter(py)?.report(self.id, outcome);
+        if let Some(tree_ref) = &self.tree_ref {
+            tree_ref.get().0.enter(py)?.report(self.id, outcome);
         }
         Ok(())
     }
 
     #[inline]
     fn release(&mut self, py: Python<'_>) -> PyResult<()> {
-        let Some(handle) = self.handle.take() else {
+        let Some(tree_ref) = self.tree_ref.take() else {
             return Ok(());
         };
-        handle.give_back(py, "capacity", |tree| tree.release(self.id))
+        let handle = &tree_ref.get().0;
+        let released = handle.give_back(py, "capacity", |tree| tree.release(self.id));
+        tree_ref.drop_ref(py);
+        released
     }
 }
 
 impl Drop for TreePermit {
     fn drop(&mut self) {
         // A closed event loop drops its tasks with their permits. A forked child releases nothing.
-        if let Some(handle) = self.handle.take() {
+        if let Some(tree_ref) = self.tree_ref.take() {
+            let handle = &tree_ref.get().0;
             handle.in_destructor(|tree| tree.release(self.id));
         }
     }

@@ -81,7 +81,7 @@ impl PyPermitPrefetch {
             return Ok(None);
         };
         self.prefetched.borrow(py).used += 1;
-        Ok(Some(TreePermit::new(this.handle()?, id)))
+        Ok(Some(TreePermit::new(py, this.tree_and_node()?.0, id)))
     }
 
     /// Take the permit of the first queued request, if it was granted.
@@ -160,7 +160,7 @@ impl PyPermitPrefetch {
             Started::Pending(waiting) => Ok(Some(waiting)),
             // Suspended: the next request is granted it, or gets the error.
             Started::Granted(permit) => {
-                drop(TreePermit::new(handle, permit));
+                drop(TreePermit::new(py, capacity.tree_and_node()?.0, permit));
                 Ok(None)
             }
             Started::Refused(_) => Ok(None),
@@ -217,8 +217,18 @@ impl PyPermitPrefetch {
     /// Cancel all requests, and release the permits that were granted and not taken.
     #[inline]
     pub(crate) fn clear(&self, py: Python<'_>) {
-        self.clear_count.fetch_add(1, Relaxed);
-        drop(self.prefetched.take(py));
+        // The GIL is held between the load and the store.
+        let clear_count = self.clear_count.load(Relaxed);
+        self.clear_count.store(clear_count.wrapping_add(1), Relaxed);
+        let mut prefetched = self.prefetched.borrow(py);
+        if prefetched.queue.is_empty() {
+            prefetched.used = 0;
+            return;
+        }
+        let old = std::mem::take(&mut *prefetched);
+        // Dropped after the borrow: a permit that is released may wake Python code.
+        drop(prefetched);
+        drop(old);
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

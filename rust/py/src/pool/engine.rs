@@ -2,11 +2,10 @@
 //! `headrace/pool/run.py` makes one for each run.
 
 use std::collections::VecDeque;
-use std::fmt::Write;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use pyo3::exceptions::{PyException, PyRuntimeError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -19,6 +18,7 @@ use super::readiness::State;
 use super::registry::Registry;
 use super::self_wait;
 use super::task_ids::PyTaskIds;
+use super::task_names::TaskNames;
 use super::task_record::{Target, TaskRecord, TimeLimit};
 use super::task_spec::{Defaults, TaskSpec};
 use super::throughput::PyThroughput;
@@ -37,7 +37,7 @@ use crate::runtime::clock::Clock;
 pub(crate) struct PyEngine {
     /// The decisions that are left to Python: see `headrace.pool.policy`.
     pub(super) policy: Py<PyAny>,
-    name: String,
+    names: TaskNames,
     pub(super) source: PulledSource,
     /// The source, if it is notified of the outcome of its items.
     pub(super) outcome_listener: Option<Py<PyAny>>,
@@ -89,7 +89,7 @@ impl PyEngine {
     fn new(
         py: Python<'_>,
         policy: Py<PyAny>,
-        name: String,
+        name: &str,
         source: &Bound<'_, PyAny>,
         has_executor: bool,
         outcome_listener: Option<Py<PyAny>>,
@@ -114,7 +114,7 @@ impl PyEngine {
         let prefetch = Bound::new(py, PyPermitPrefetch::new(capacity.clone().unbind()))?.unbind();
         Ok(Self {
             policy,
-            name,
+            names: TaskNames::new(name),
             source: PulledSource::new(source),
             outcome_listener,
             client: CapacityClient::new(capacity.as_any(), prefetch)?,
@@ -413,35 +413,24 @@ impl PyEngine {
         self.factory.event_loop(py)
     }
 
-    /// Return the name of a task, for messages and its asyncio task. A key whose `str()` raises is shown by its class.
+    /// Return the name of a task, for messages and its asyncio task.
     pub(super) fn name_of<'py>(
         &self,
         py: Python<'py>,
         id: u64,
         key: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyString>> {
-        let Some(key) = key else {
-            return Ok(default_name(py, &self.name, id));
-        };
-        match key.str() {
-            Ok(shown) => {
-                let shown = shown.to_string_lossy();
-                Ok(PyString::new(py, &format!("{}: task {shown}", self.name)))
-            }
-            Err(error) if error.is_instance_of::<PyException>(py) => {
-                let class = key.get_type().name()?;
-                Ok(PyString::new(py, &format!("{}: task <{class}>", self.name)))
-            }
-            Err(error) => Err(error),
-        }
+        self.names.of(py, id, key)
     }
 
+    #[inline]
     pub(super) fn describe<'py>(
         &self,
         py: Python<'py>,
         record: &TaskRecord,
     ) -> PyResult<Bound<'py, PyString>> {
-        self.name_of(py, record.id, record.key(py).as_ref())
+        let key = record.key.as_ref().map(|key| key.bind(py));
+        self.names.of(py, record.id, key)
     }
 
     /// Return the specification of an item, or the error of an item that is not a task.
@@ -472,14 +461,4 @@ impl PyEngine {
             })
             .unwrap_or(false)
     }
-}
-
-/// Return the name of the asyncio task of a task without a key; `pool` is the name of its runner.
-fn default_name<'py>(py: Python<'py>, pool: &str, id: u64) -> Bound<'py, PyString> {
-    // One allocation takes half the time of `format!`.
-    let mut name = String::with_capacity(pool.len() + 32);
-    name.push_str(pool);
-    name.push_str(": task ");
-    let _ = write!(name, "{id}");
-    PyString::new(py, &name)
 }

@@ -27,6 +27,7 @@
 //! | [`task_record`] | the state of one task |
 //! | [`task_spec`] | the function and the options of a task |
 //! | [`task_ids`] | the numbers of tasks |
+//! | [`task_names`] | the names of the asyncio tasks |
 //! | [`task_body`] | one attempt, from its call to its end |
 //! | [`emitter`] | values that a task yields |
 //! | [`envelope`] | the event that the consumer gets |
@@ -51,6 +52,7 @@ mod start;
 mod submitted;
 mod task_body;
 mod task_ids;
+mod task_names;
 mod task_record;
 mod task_spec;
 mod throughput;

@@ -1,6 +1,6 @@
 //! The registry of a run: every task that was accepted and has not ended, by its id. `Engine` holds it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 
 use headrace_core::capacity::PermitId;
 use pyo3::intern;
@@ -208,10 +208,15 @@ impl Registry {
     #[inline]
     pub(super) fn remove_running(&self, py: Python<'_>, id: u64) -> Option<Running> {
         let mut tasks = self.0.borrow(py);
-        tasks.running_mut(id)?;
-        match tasks.entries.remove(&id) {
-            Some(Entry::Running(running)) => Some(running),
-            _ => None,
+        let hash_map::Entry::Occupied(found) = tasks.entries.entry(id) else {
+            return None;
+        };
+        if let Entry::Waiting(_) = found.get() {
+            return None;
+        }
+        match found.remove() {
+            Entry::Running(running) => Some(running),
+            Entry::Waiting(_) => None,
         }
     }
 

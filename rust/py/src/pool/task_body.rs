@@ -94,7 +94,8 @@ impl TaskBody {
         if let Some(lease) = record.grant.as_ref().and_then(|grant| grant.lease())
             && call.has_lease
         {
-            set_variable(this.lease_variable.bind(py), lease.bind(py))?;
+            // Each lease is a new object, so the variable never has it yet.
+            replace_variable(this.lease_variable.bind(py), lease.bind(py))?;
         }
         let coroutine = if this.is_debug {
             let args = call.args.as_ref().map(|args| args.bind(py).clone());
@@ -161,17 +162,25 @@ traverse!(TaskBody {
 
 /// Set a context variable in the current context, unless it has that value: setting costs several times as much as reading.
 fn set_variable(variable: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-    // SAFETY: attached, and two live objects; CPython refuses an object that is no context variable. The value and the token are
-    // owned references, or null.
-    let token = unsafe {
+    // SAFETY: attached, and a live object; CPython refuses an object that is no context variable. The value is an owned reference, or
+    // null.
+    let current = unsafe {
         let mut current = std::ptr::null_mut();
         if ffi::PyContextVar_Get(variable.as_ptr(), std::ptr::null_mut(), &raw mut current) < 0 {
             return Err(PyErr::fetch(variable.py()));
         }
-        let current = Bound::from_owned_ptr_or_opt(variable.py(), current);
-        if current.is_some_and(|current| current.is(value)) {
-            return Ok(());
-        }
+        Bound::from_owned_ptr_or_opt(variable.py(), current)
+    };
+    if current.is_some_and(|current| current.is(value)) {
+        return Ok(());
+    }
+    replace_variable(variable, value)
+}
+
+/// Set a context variable in the current context.
+fn replace_variable(variable: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    // SAFETY: as above, with two live objects. The token is an owned reference, or null.
+    let token = unsafe {
         Bound::from_owned_ptr_or_err(
             variable.py(),
             ffi::PyContextVar_Set(variable.as_ptr(), value.as_ptr()),
