@@ -146,3 +146,38 @@ async def test_key_with_raising_hash_fails_only_its_task(times: int) -> None:
     found = await run_sorted([Task(wait, key=RaisingHash(times)), Task(wait, key=5)])
     assert found[1].value == 1
     assert found[0].value == 1 or str(found[0].error) == "no hash"
+
+
+class Shown(int):
+    """A number that is shown in another way."""
+
+    def __str__(self) -> str:
+        return "seven"
+
+
+async def test_task_is_named_after_its_key() -> None:
+    async def name() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        return task.get_name()
+
+    long = "x" * 3000
+    keys = {
+        0: "0",
+        40: "40",
+        -3: "-3",
+        2**64 - 1: "18446744073709551615",
+        2**64: "18446744073709551616",
+        True: "True",
+        Shown(7): "seven",
+        "é": "é",
+        long: long,
+        (1, 2): "(1, 2)",
+        None: "11",
+    }
+    tasks = [Task(name, key=key) for key in [*keys, None]]
+    runner = HierarchicalTaskPoolRunner(tasks, CapacitySource(1), name="mill")
+    async with runner.run_tasks() as progress:
+        values = [envelope.value async for envelope in progress]
+    # A task without a key is named after its number.
+    assert values == [f"mill: task {text}" for text in [*keys.values(), "12"]]
