@@ -10,7 +10,7 @@
 | `groups`, `inflight` | records in groups with their own limits; a bound on records in flight |
 | `records`, `record`, `record_batches`, `lines`, `json_array`, `columnar` | lazy reading of records, in each format |
 | `file_format`, `compression`, `optional` | formats by suffix, and the packages that they need |
-| `record_task`, `record_runner`, `record_pool`, `record_error`, `failures` | a record in progress, its pool task, the pool, its error, all errors |
+| `record_task`, `record_runner`, `record_pool`, `record_error`, `failures` | a record, its task, the pool, its error, all errors |
 | `run_options` | limits, cost and retry options |
 | `output`, `replacement`, `conversion`, `leftovers` | files that appear whole or not at all, in each format |
 | `progress`, `stderr` | progress display and messages |

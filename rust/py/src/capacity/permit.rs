@@ -328,10 +328,10 @@ impl TreePermit {
     }
 
     fn cost<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let Some(handle) = &self.handle else {
+        let Some(tree_ref) = &self.tree_ref else {
             return Ok(PyDict::new(py));
         };
-        let tree = handle.peek();
+        let tree = tree_ref.get().0.peek();
         let cost = tree.cost(self.id);
         convert::by_name(py, tree, cost.iter().flat_map(core::Cost::parts).copied())
     }
