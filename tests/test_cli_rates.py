@@ -18,6 +18,7 @@ from headrace.cli.arguments import (
     parse_rate,
     parse_seconds,
     parse_size,
+    parse_token_rate,
     parse_weight,
 )
 from headrace.cli.groups import Groups
@@ -165,6 +166,19 @@ def test_cost_of_a_call() -> None:
         "calls": Rate(500),
         "tokens": Rate(1000),
     }
+
+
+def test_rate_may_follow_the_server() -> None:
+    options = make_options(rate=parse_rate("auto"))
+    assert options.rates() == {"calls": Rate.auto()}
+    assert options.capacity().limit == {"slots": 3, "calls": Rate(60)}
+    assert options.cost(0) == {"slots": 1, "calls": 1}
+    assert ("rate", "auto") in options.describe()
+    # The rate of the report would be a line that the calls do not follow.
+    assert options.rate_series() == []
+    with pytest.raises(argparse.ArgumentTypeError, match="`auto` is for --rate alone"):
+        parse_token_rate("auto")
+    assert parse_token_rate("90000/m") == Rate(90_000)
 
 
 def test_limit_may_follow_the_server() -> None:

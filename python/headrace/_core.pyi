@@ -524,7 +524,9 @@ class Capacity:
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
     def __init__(
         self,
-        limits: list[tuple[str, str, float, float, float | None]],
+        limits: list[
+            tuple[str, str, float, float, float | tuple[float | None, float, float] | None]
+        ],
         parent: Capacity | None,
         weight: float,
         name: str | None,
@@ -576,7 +578,9 @@ class Capacity:
     def _check(self, cost: float | Mapping[str, float], priority: int) -> None: ...
     def _resize(
         self,
-        limits: list[tuple[str, str, float, float, float | None]],
+        limits: list[
+            tuple[str, str, float, float, float | tuple[float | None, float, float] | None]
+        ],
         current: list[_T],
         before: _T,
         after: _T,

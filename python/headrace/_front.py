@@ -107,7 +107,8 @@ def amap(
             `lambda url: fetch(url, client)` does, the event loop awaits that.
         items: The items: an iterable or an async iterable, finite or not.
         limit: The number of calls at once, or a `CapacitySource`, which others may share.
-        rate: The maximum rate of calls: `"500/m"`, per `s`, `m`, `h` or `d`; or a `Rate`. None for no maximum.
+        rate: The maximum rate of calls: `"500/m"`, per `s`, `m`, `h` or `d`; `"auto"` to follow the server; or a `Rate`. None for no
+            maximum.
         retry: The number of calls after the first that failed, or a `Retry`, which says when and after which errors.
         timeout: The maximum time of each call in seconds. A call that takes longer fails with a `TimeoutError`.
         ordered: Whether the results are in the order of the items.

@@ -36,9 +36,10 @@ def observe(client: Client) -> Client:
     """Report each answer that an httpx client receives to the current task's lease; return the client.
 
     An answer is reported when its headers have arrived: `current_lease().report(headers=...)`, with an error if the status is
-    400 or more. So an `AdaptiveLimit` also learns from answers that the task never sees as errors. An SDK that retries by
-    itself hides them: `AsyncOpenAI(http_client=observe(httpx.AsyncClient()))`. A call outside of a task, or in a task whose
-    cost names no resources, reports nothing. Observing a client again changes nothing.
+    400 or more. So a `Rate.auto()` learns from the limits that the headers state, and an `AdaptiveLimit` also from answers that
+    the task never sees as errors. An SDK that retries by itself hides them:
+    `AsyncOpenAI(http_client=observe(httpx.AsyncClient()))`. A call outside of a task, or in a task whose cost names no
+    resources, reports nothing. Observing a client again changes nothing.
 
     Args:
         client: An `httpx.Client` or `httpx.AsyncClient`, or one with the same `event_hooks`. Its other hooks stay.

@@ -14,7 +14,6 @@ from headrace._internal.reprs import describe_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping as MappingOf
-    from typing import Self
 
 # The range of `Rate.per`, in seconds.
 LEAST, MOST = 1e-6, 366 * 86400
@@ -79,8 +78,8 @@ class Rate:
             checked_amount("burst", self.burst, above=0)
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        """Return the rate of a text such as `"500/m"`: a number above 0, per `s`, `m`, `h` or `d`.
+    def parse(cls, text: str) -> Rate:
+        """Return the rate of a text such as `"500/m"`: a number above 0, per `s`, `m`, `h` or `d`. `"auto"` is `Rate.auto()`.
 
         An amount below 1 becomes 1 in a longer period: `"0.5/s"` is one in two seconds.
 
@@ -93,7 +92,83 @@ class Rate:
 
         if not isinstance(cast("object", text), str):
             raise TypeError(f"rate must be a string such as '500/m', got {describe_value(text)}")
-        return cls(*parse_rate_text(text))
+        return Rate.auto() if text == "auto" else cls(*parse_rate_text(text))
+
+    @staticmethod
+    def auto(
+        start: Number = 60,
+        per: float = 60.0,
+        *,
+        minimum: Number | None = None,
+        maximum: Number | None = None,
+        burst: Number | None = None,
+    ) -> AutoRate:
+        """Return a rate that follows the server: it learns from the limits in the headers of answers, and from 429s.
+
+            api = CapacitySource({"slots": 40, "requests": Rate.auto(), "tokens": Rate.auto(10_000)})
+
+        A task pool reports the outcomes of its tasks, and the headers of their errors, by itself. The headers of other answers come from
+        `headrace.http.observe(client)` or `lease.report(headers=...)`. A resource with "token" in its name learns from the limits of
+        tokens, any other resource from those of requests. Without reports the rate stays at `start`.
+
+        Law: any interval of `t` seconds has at most `burst` plus the rates of that time; the rate stays between `minimum` and `maximum`.
+        With headers the rate spends what is left until it is restored, so a single client causes no 429 after the first answer,
+        and several clients share evenly. Without headers it rises only while a request waits for it and for nothing else, and
+        falls once for the 429s of one moment. Calls that began before a decrease cause no other one.
+        A throttled answer without a delay that lowers the rate only pauses the node, as for an `AdaptiveLimit`.
+        Order: as any `Rate`. A cost of any size is accepted; one above `burst` is granted when all quota is restored.
+        Cost: a lock and some arithmetic for each report; nothing for other limits.
+
+        `resize(Rate(...))` sets the maximum and keeps what was learned. `capacity.limits` has the current rate.
+
+        Args:
+            start: The amount per period before the first report, above 0; one in each second by default.
+            per: The period in seconds, as in `Rate`.
+            minimum: The least amount, above 0. By default a tenth of `start`, but at most 6 a minute.
+            maximum: The greatest amount. By default 10**9 a minute, and at least `start`.
+            burst: As in `Rate`: the amount that may be granted at once after a pause. By default the flow is even.
+
+        Raises:
+            TypeError: A parameter is not a number.
+            ValueError: As `Rate`; or the parameters are not in the order minimum, start, maximum.
+        """
+        checked_amount("start", start, above=0)
+        checked("per", per, above=0, most=math.inf)
+        if minimum is None:
+            minimum = min(start / 10, per / 10) or start
+            minimum = max(minimum, 1 / MICROS)
+        if maximum is None:
+            maximum = min(max(start, 1e9 * per / 60), LARGEST)
+        return AutoRate(start, per, burst, minimum, maximum)
+
+
+@dataclass(frozen=True, slots=True)
+class AutoRate(Rate):
+    """A rate that follows the server. `Rate.auto()` creates it and explains it; `amount` is the start."""
+
+    minimum: Number = 1
+    maximum: Number = LARGEST
+
+    def __post_init__(self) -> None:
+        Rate.__post_init__(self)
+        checked_amount("start", self.amount, above=0)
+        checked_amount("minimum", self.minimum, above=0)
+        checked_amount("maximum", self.maximum)
+        if self.maximum < self.minimum:
+            raise ValueError(
+                f"maximum must be at least minimum, which is {self.minimum!r}, got {self.maximum!r}"
+            )
+        if not self.minimum <= self.amount <= self.maximum:
+            raise ValueError(
+                f"start must be between minimum and maximum, {self.minimum!r} and {self.maximum!r}, got {self.amount!r}"
+            )
+
+    def __repr__(self) -> str:
+        burst = "" if self.burst is None else f", burst={self.burst!r}"
+        return (
+            f"Rate.auto(start={self.amount!r}, per={self.per!r}, minimum={self.minimum!r},"
+            f" maximum={self.maximum!r}{burst})"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,21 +331,26 @@ def _checked_limit(parameter: str, limit: object, besides: str = "") -> Limit:
     return held(checked_amount(parameter, limit))
 
 
-CoreLimits: TypeAlias = "list[tuple[str, str, float, float, float | None]]"
-"""Limits in the form of the core: resource, kind, amount, `per`, burst. An adaptive limit has its start, minimum and maximum there."""
+CoreLimits: TypeAlias = (
+    "list[tuple[str, str, float, float, float | tuple[float | None, float, float] | None]]"
+)
+"""Limits in the form of the core: resource, kind, amount, `per`, burst. An adaptive limit has its start, minimum and maximum there; an
+auto rate its start, `per`, and a tuple of burst, minimum and maximum."""
 
 
 def to_core(limits: MappingOf[str, Limit]) -> CoreLimits:
     """Convert limits to the form of the core."""
     converted: CoreLimits = []
     for resource, limit in limits.items():
-        if isinstance(limit, Rate):
+        if isinstance(limit, AutoRate):
+            bounds = (limit.burst, limit.minimum, limit.maximum)
+            converted.append((resource, "auto", limit.amount, limit.per, bounds))
+        elif isinstance(limit, Rate):
             converted.append((resource, "rate", limit.amount, limit.per, limit.burst))
         elif isinstance(limit, Budget):
             converted.append((resource, "budget", limit.amount, 0.0, None))
         elif isinstance(limit, AdaptiveLimit):
-            bounds = (limit.minimum, limit.maximum)
-            converted.append((resource, "adaptive", limit.start, *bounds))
+            converted.append((resource, "adaptive", limit.start, limit.minimum, limit.maximum))
         else:
             converted.append((resource, "number", limit, 0.0, None))
     return converted

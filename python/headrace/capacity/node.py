@@ -8,6 +8,7 @@ acquire leases from it.
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -17,7 +18,15 @@ from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import NotebookMixin, describe_value, format_repr, short_repr
 from headrace._internal.validate import check_flag
 from headrace.capacity.breaker import BreakerState, breaker_to_core, checked_breaker
-from headrace.capacity.limits import SLOTS, AdaptiveLimit, Budget, Rate, checked_limits, to_core
+from headrace.capacity.limits import (
+    SLOTS,
+    AdaptiveLimit,
+    AutoRate,
+    Budget,
+    Rate,
+    checked_limits,
+    to_core,
+)
 from headrace.capacity.snapshot import CapacitySnapshot
 
 if TYPE_CHECKING:
@@ -57,8 +66,8 @@ class CapacitySource(NotebookMixin, Uncopied, _core.Capacity):
     queue. The amount that such a grant took of a rate or a budget is refunded.
 
     Args:
-        limit: A number of slots, an `AdaptiveLimit`, a `Rate`, a `Budget`, or a mapping of resource to one of them. A number is 0 or more,
-            and is stored as a whole number of millionths. 0 grants nothing until the limit is raised.
+        limit: A number of slots, an `AdaptiveLimit`, a `Rate` or `Rate.auto()`, a `Budget`, or a mapping of resource to one of
+            them. A number is 0 or more, and is stored as a whole number of millionths. 0 grants nothing until the limit is raised.
         parent: The parent node; `None` for a root.
         weight: The share relative to the siblings, from 0.001 to 1,000,000.
         floor: A guaranteed minimum of slots, for a node with a parent; 0 for none. While this node holds fewer and has a
@@ -112,7 +121,9 @@ class CapacitySource(NotebookMixin, Uncopied, _core.Capacity):
             self.breaker = breaker
         # A list of one element: the core replaces the element in the same atomic step as its own limits.
         self._current: list[Mapping[str, Limit]] = [MappingProxyType(limits)]
-        self._is_adaptive = any(isinstance(one, AdaptiveLimit) for one in limits.values())
+        self._is_adaptive = any(
+            isinstance(one, (AdaptiveLimit, AutoRate)) for one in limits.values()
+        )
         # Whether this node, and the whole path, limits only slots: amounts are then bare numbers.
         self._is_plain = not hasattr(limit, "keys")
         self._has_plain_path: bool = self._is_plain and (parent is None or parent._has_plain_path)
@@ -153,15 +164,20 @@ class CapacitySource(NotebookMixin, Uncopied, _core.Capacity):
 
     @property
     def limits(self) -> Mapping[str, Limit]:
-        """The limit of each resource, read-only; for an adaptive one its current number."""
+        """The limit of each resource, read-only; for an adaptive one its current number, for `Rate.auto()` its current rate."""
         if not self._is_adaptive:
             return self._limits
-        current = {resource: limit for resource, (limit, _) in self._adaptive().items()}
-        return MappingProxyType({**self._limits, **current})
+        limits = dict(self._limits)
+        for resource, (amount, _) in self._adaptive().items():
+            limit = limits[resource]
+            limits[resource] = (
+                Rate(amount, limit.per, limit.burst) if isinstance(limit, AutoRate) else amount
+            )
+        return MappingProxyType(limits)
 
     @property
     def limit(self) -> Any:
-        """The limit in the form in which it was given: one limit, or a mapping. Of an adaptive limit the current number."""
+        """The limit in the form in which it was given: one limit, or a mapping. Of an adaptive one the current number or rate."""
         return self.limits[SLOTS] if self._is_plain else self.limits
 
     @property
@@ -254,7 +270,8 @@ class CapacitySource(NotebookMixin, Uncopied, _core.Capacity):
         Args:
             limit: One limit, if the node limits only slots; or a mapping of some of the resources to their new limits. A
                 resource keeps its kind: a number stays a number, a rate stays a rate. A number becomes the maximum of an
-                adaptive limit, and an `AdaptiveLimit` replaces its minimum and maximum; both keep what it has learned.
+                adaptive limit, and an `AdaptiveLimit` replaces its minimum and maximum; both keep what it has learned. Likewise a
+                `Rate` becomes the maximum of a `Rate.auto()`.
 
         Raises:
             TypeError: `limit` is not a limit.
@@ -269,18 +286,16 @@ class CapacitySource(NotebookMixin, Uncopied, _core.Capacity):
                 raise ValueError(
                     f"{self!r} does not limit {resource!r}; it limits {', '.join(map(repr, self._limits))}"
                 )
-            if _kind(old) is not _kind(new) or (
-                isinstance(new, AdaptiveLimit) and not isinstance(old, AdaptiveLimit)
+            if _kind(old) is not _kind(new) or any(
+                isinstance(new, kind) and not isinstance(old, kind)
+                for kind in (AdaptiveLimit, AutoRate)
             ):
                 raise ValueError(f"{resource!r} of {self!r} is {old!r}, and cannot become {new!r}")
         converted = to_core(changed)
         if self._is_adaptive:
             # The core keeps the maximum. Here the limit stays adaptive.
             changed = {
-                resource: self._limits[resource]
-                if isinstance(self._limits[resource], AdaptiveLimit)
-                else new
-                for resource, new in changed.items()
+                resource: _resized(self._limits[resource], new) for resource, new in changed.items()
             }
         # A concurrent call may change the limits first: from another thread, or in this one from a signal handler, a
         # finaliser or the clock. The core then changes nothing, and the loop retries on top of that change.
@@ -304,6 +319,8 @@ class CapacitySource(NotebookMixin, Uncopied, _core.Capacity):
             how = f" in {limit.per} s" if isinstance(limit, Rate) else ""
             if isinstance(self._limits[resource], AdaptiveLimit):
                 how = ", adaptive"
+            elif isinstance(self._limits[resource], AutoRate):
+                how += ", auto"
             yield f"{held[resource]} of {whole} {short_repr(resource)[1:-1]}{how}"
         if len(self._limits) > _SHOWN:
             yield f"{len(self._limits) - _SHOWN} more resources"
@@ -405,7 +422,17 @@ def _shaped(amounts: dict[str, float], is_plain: bool) -> Amounts:
 
 
 def _kind(limit: Limit) -> type[Rate | Budget] | None:
-    return type(limit) if isinstance(limit, (Rate, Budget)) else None
+    if isinstance(limit, Rate):
+        return Rate
+    return Budget if isinstance(limit, Budget) else None
+
+
+def _resized(old: Limit, new: Limit) -> Limit:
+    """Return the limit to keep in Python: one that follows the server stays so."""
+    if isinstance(old, AutoRate) and not isinstance(new, AutoRate):
+        burst = new.burst if isinstance(new, Rate) and new.burst is not None else old.burst
+        return replace(old, burst=burst)
+    return old if isinstance(old, AdaptiveLimit) else new
 
 
 def _whole(limit: Limit) -> float:

@@ -46,12 +46,21 @@ def most_calls(limit: int | AdaptiveLimit) -> int:
 
 
 def parse_rate(text: str) -> Rate:
-    """Parse a rate per second, minute, hour or day; see `Rate.parse`."""
+    """Parse a rate per second, minute, hour or day, or `auto`; see `Rate.parse`."""
     try:
         return Rate.parse(text)
     except ValueError as error:
         # argparse adds the name of the option.
         raise argparse.ArgumentTypeError(str(error).removeprefix("rate ")) from None
+
+
+def parse_token_rate(text: str) -> Rate:
+    """Parse a rate of tokens, which cannot be `auto`: the command sees no headers from which to learn it."""
+    if text == "auto":
+        raise argparse.ArgumentTypeError(
+            "must be a number per s, m, h or d, such as 90000/m: `auto` is for --rate alone"
+        )
+    return parse_rate(text)
 
 
 def parse_weight(text: str) -> tuple[str, float]:

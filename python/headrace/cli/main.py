@@ -20,6 +20,7 @@ from headrace.cli.arguments import (
     parse_seconds,
     parse_share,
     parse_size,
+    parse_token_rate,
     parse_weight,
 )
 from headrace.cli.errors import CommandError, UsageError
@@ -375,7 +376,8 @@ def _parser() -> argparse.ArgumentParser:
         "--rate",
         type=parse_rate,
         metavar="N/UNIT",
-        help="start at most N calls per second (s), minute (m), hour (h) or day (d), evenly spaced, such as 500/m",
+        help="start at most N calls per second (s), minute (m), hour (h) or day (d), evenly spaced, such as 500/m;"
+        " or `auto` to follow the rate limits of the server",
     )
     limits.add_argument(
         "--tokens",
@@ -384,7 +386,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     limits.add_argument(
         "--token-rate",
-        type=parse_rate,
+        type=parse_token_rate,
         metavar="N/UNIT",
         help="use at most N tokens per unit of time, evenly spaced, such as 90000/m; a record that needs more than N fails",
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace.capacity._rate_text import UNITS
+from headrace.capacity.limits import AutoRate
 from headrace.capacity.node import CapacitySource
 from headrace.cli.arguments import most_calls
 from headrace.cli.format import format_duration
@@ -94,10 +95,10 @@ class RunOptions:
     def rate_series(self) -> list[RateSeries]:
         """Return the event series that the report shows with their rates."""
         rate_series: list[RateSeries] = []
-        if self.rate is not None:
+        if self.rate is not None and not isinstance(self.rate, AutoRate):
             title, note = "Calls per second", "calls started"
             rate_series.append(RateSeries("started", title, note, self.rate.amount / self.rate.per))
-        if self.token_rate is not None:
+        if self.token_rate is not None and not isinstance(self.token_rate, AutoRate):
             title, note = "Tokens per second", "tokens used, as stated in the records"
             rate_series.append(
                 RateSeries("tokens", title, note, self.token_rate.amount / self.token_rate.per)
@@ -162,6 +163,8 @@ def get_field(value: Any, field: str) -> Any:
 
 
 def _format_rate(rate: Rate) -> str:
+    if isinstance(rate, AutoRate):
+        return "auto"
     for unit, period in UNITS.items():
         if period == rate.per:
             return f"{rate.amount:,.12g}/{unit}"

@@ -37,11 +37,11 @@ def requested_delay(headers: Mapping[str, str]) -> float | None:
     """Return the delay that a server states for the next request."""
     for name in _MILLISECONDS:
         if (text := headers.get(name)) is not None:
-            delay = _number(text)
+            delay = parse_number(text)
             if delay is not None and delay >= 0:
                 return delay / 1000
     text = headers.get("retry-after")
-    return None if text is None else _delay(text, headers)
+    return None if text is None else parse_delay(text, headers)
 
 
 def limit_reset(headers: Mapping[str, str]) -> float | None:
@@ -55,11 +55,11 @@ def limit_reset(headers: Mapping[str, str]) -> float | None:
     for name, text in headers.items():
         if "ratelimit" not in name or "reset" not in name:
             continue
-        delay = _delay(text, headers)
+        delay = parse_delay(text, headers)
         if not delay:
             # A limit that is reset already is not the one that refused the call.
             continue
-        if _number(headers.get(name.replace("reset", "remaining"), "")) == 0:
+        if parse_number(headers.get(name.replace("reset", "remaining"), "")) == 0:
             exhausted.append(delay)
         elif not name.endswith("-day"):
             others.append(delay)
@@ -69,7 +69,7 @@ def limit_reset(headers: Mapping[str, str]) -> float | None:
 def is_limit_exhausted(headers: Mapping[str, str]) -> bool:
     """Return whether the headers name a rate limit of which nothing remains."""
     return any(
-        "ratelimit" in name and "remaining" in name and _number(text) == 0
+        "ratelimit" in name and "remaining" in name and parse_number(text) == 0
         for name, text in headers.items()
     )
 
@@ -85,7 +85,7 @@ def advised_delay(message: str) -> float | None:
 
 def parse_duration(text: str) -> float | None:
     """Return the seconds of a duration such as `1h2m3.5s`, `250ms` or `13`."""
-    number = _number(text)
+    number = parse_number(text)
     if number is not None:
         return number if number >= 0 else None
     text = text.strip()
@@ -97,9 +97,9 @@ def parse_duration(text: str) -> float | None:
     return _finite(sum(float(amount) * _UNITS[unit] for amount, unit in parts))
 
 
-def _delay(text: str, headers: Mapping[str, str]) -> float | None:
+def parse_delay(text: str, headers: Mapping[str, str]) -> float | None:
     """Return the seconds until the time that a header names: a number, a duration, or a date."""
-    number = _number(text)
+    number = parse_number(text)
     if number is None:
         delay = parse_duration(text)
         if delay is not None:
@@ -115,7 +115,7 @@ def _delay(text: str, headers: Mapping[str, str]) -> float | None:
     return max(0.0, number - (time.time() if sent is None else sent))
 
 
-def _number(text: str) -> float | None:
+def parse_number(text: str) -> float | None:
     text = text.strip()
     return _finite(float(text)) if len(text) <= _MAX_LENGTH and _NUMBER.fullmatch(text) else None
 

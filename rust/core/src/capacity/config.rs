@@ -37,6 +37,22 @@ pub enum Limit {
         /// The greatest limit.
         maximum: Amount,
     },
+    /// As `Rate`, but the rate follows the outcomes and the limits of the server that are reported; see [`auto_rate`](super::auto_rate).
+    ///
+    /// A node that has such a rate keeps it: a later `Rate` sets its maximum, and a later `AutoRate` its range. Any cost is accepted: one
+    /// above the burst is granted when all quota is restored.
+    AutoRate {
+        /// The amount in each `per` before the first report. A snapshot shows the current one.
+        start: Amount,
+        /// As in `Rate`.
+        per: Duration,
+        /// As in `Rate`.
+        burst: Option<Amount>,
+        /// The least amount.
+        minimum: Amount,
+        /// The greatest amount. 0 pauses.
+        maximum: Amount,
+    },
 }
 
 /// The options of a node: see [`Tree::root`](super::Tree::root) and [`Tree::add`](super::Tree::add).

@@ -160,6 +160,9 @@
 //! limit is applied as by [`Tree::resize`]: lowering it revokes nothing. A cost above the current limit, but not above the maximum,
 //! raises it, as it could wait for ever otherwise.
 //!
+//! [`Limit::AutoRate`] is a rate that follows them in the same way, and the limits that a server states in its answers, which
+//! [`Tree::report_stated`] takes. [`auto_rate`] explains how.
+//!
 //! # Hand-off
 //!
 //! One lock guards the tree. An operation that frees capacity also grants it, in the same step, to futures that have not been
@@ -247,6 +250,7 @@ pub use model::breaker::{BreakerOptions, Trip};
 pub use model::ids::{AlarmId, NodeId, OwnerId, PermitId};
 pub use permit::Permit;
 pub use policy::adaptive;
+pub use policy::auto_rate;
 pub use request::AcquireRequest;
 pub use snapshot::{BreakerState, BreakerUsage, Cooldown, ResourceUsage, Snapshot, Usage};
 pub use timer::Alarm;

@@ -2,6 +2,7 @@
 //! and the future `Acquire` return permits.
 
 use super::adaptive::Outcome;
+use super::auto_rate::StatedLimit;
 use super::model::permit_record::Held;
 use super::{
     AlarmId, Amount, Cost, NodeError, NodeId, PermitError, PermitId, ResourceId, Resume, Tree,
@@ -219,7 +220,24 @@ impl Tree {
         Self::finish(state, wakes);
     }
 
-    /// Return whether `node` or one of its ancestors has an adaptive limit.
+    /// Return the resources of a permit's cost whose rate follows the server, at a node of its path.
+    pub fn auto_rates(&self, permit: PermitId) -> Vec<ResourceId> {
+        let state = self.lock_unless_broken();
+        state.map_or_else(Vec::new, |state| state.auto_rates(permit.0))
+    }
+
+    /// Report the limits that the server stated in its answer to the work of a permit. Each is of the nearest node of the path
+    /// whose rate of that resource follows the server. Does nothing without such a node, or after the release.
+    pub fn report_stated(&self, permit: PermitId, stated: &[(ResourceId, StatedLimit)]) {
+        let Some(mut state) = self.lock_unless_broken() else {
+            return;
+        };
+        let mut wakes = WakeList::new();
+        state.report_stated(permit.0, stated, &mut wakes);
+        Self::finish(state, wakes);
+    }
+
+    /// Return whether `node` or one of its ancestors has an adaptive limit or an auto rate.
     pub fn is_adaptive(&self, node: NodeId) -> bool {
         let Some(state) = self.lock_unless_broken() else {
             return false;

@@ -107,7 +107,14 @@ impl State {
             if self.kind(id).is_some_and(|kind| kind != limit.kind()) {
                 return Err(NodeError::Kind(id));
             }
-            if let Limit::Rate { amount, per, burst } = limit {
+            if let Limit::Rate { amount, per, burst }
+            | Limit::AutoRate {
+                maximum: amount,
+                per,
+                burst,
+                ..
+            } = limit
+            {
                 if per < Duration::from_micros(1) || per > YEAR {
                     return Err(NodeError::Per(id));
                 }
@@ -125,6 +132,7 @@ impl State {
         for resource in here.resources.iter_mut() {
             if !limits.iter().any(|(named, _)| *named == resource.id) {
                 resource.set_controller(None);
+                resource.set_rate_controller(None);
                 resource.set_limit_state(LimitState::None, now);
             }
         }

@@ -30,6 +30,7 @@ impl Resource {
         Some(match &self.limit {
             LimitState::None => return None,
             LimitState::Slots(limit) => Limit::Slots(Amount::raw(*limit)),
+            LimitState::Rate(rate) if self.rate_controller().is_some() => self.auto_rate(rate)?,
             LimitState::Rate(rate) => Limit::Rate {
                 amount: Amount::raw(rate.amount),
                 per: Duration::from_nanos(rate.per),

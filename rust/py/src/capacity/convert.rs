@@ -11,7 +11,8 @@ use super::tree::TreeHandle;
 use super::{arguments, breaker};
 use crate::errors;
 
-/// Limits as Python passes them: resource, kind, amount, `per`, burst. An adaptive limit has its start, minimum and maximum there.
+/// Limits as Python passes them: resource, kind, amount, `per`, burst. An adaptive limit has its start, minimum and maximum there, and
+/// an auto rate has its start, `per`, and a tuple of burst, minimum and maximum.
 pub(super) type LimitTuples<'py> = Vec<(
     Bound<'py, PyString>,
     String,
@@ -25,6 +26,7 @@ const NUMBER: &str = "number";
 const RATE: &str = "rate";
 const BUDGET: &str = "budget";
 const ADAPTIVE: &str = "adaptive";
+const AUTO: &str = "auto";
 
 /// Convert limits for the core.
 pub(super) fn limits_to_core(
@@ -49,6 +51,22 @@ pub(super) fn limits_to_core(
                     .transpose()?
                     .unwrap_or(Amount::MAX),
             },
+            AUTO => {
+                let (burst, minimum, maximum) =
+                    burst.map_or_else(|| Ok((None, None, None)), |bounds| bounds.extract())?;
+                let bound = |name, value: Option<Bound<'_, PyAny>>| {
+                    value
+                        .map(|value| arguments::amount(name, &value))
+                        .transpose()
+                };
+                Limit::AutoRate {
+                    start: number,
+                    per: Duration::try_from_secs_f64(per).unwrap_or(Duration::MAX),
+                    burst: bound("burst", burst)?,
+                    minimum: bound("minimum", minimum)?.unwrap_or(Amount::ZERO),
+                    maximum: bound("maximum", maximum)?.unwrap_or(Amount::MAX),
+                }
+            }
             _ => Limit::Budget(number),
         };
         let name = errors::text("a resource of limit", &name)?;
@@ -66,7 +84,13 @@ pub(super) fn limit_to_python<'py>(
         Limit::Slots(held) | Limit::Adaptive { start: held, .. } => {
             (NUMBER, arguments::number(py, held), 0.0, py.None())
         }
-        Limit::Rate { amount, per, burst } => (
+        Limit::Rate { amount, per, burst }
+        | Limit::AutoRate {
+            start: amount,
+            per,
+            burst,
+            ..
+        } => (
             RATE,
             arguments::number(py, amount),
             per.as_secs_f64(),

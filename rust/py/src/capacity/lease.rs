@@ -18,7 +18,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::arguments::current_owner;
 use super::node::PyCapacity;
-use super::outcome::{check_headers, is_current, outcome_of};
+use super::outcome::{check_headers, is_current, outcome_of, report_stated};
 use super::queued::Queued;
 use super::timer::LoopTimer;
 use super::tree::{PyTreeRef, TreeHandle};
@@ -139,15 +139,15 @@ impl PyLease {
         (tree.settle(self.id(), &actual)).map_err(|error| core_error::permit_error(tree, error))
     }
 
-    /// Report the outcome of a call that was made under this lease, for the `AdaptiveLimit`s and `Breaker`s of its path. Without any it
-    /// does nothing. A pool reports the results and errors of its tasks by itself; there, only errors that the task handles need a report.
+    /// Report the outcome of a call that was made under this lease, for the `AdaptiveLimit`s, `Rate.auto()`s and `Breaker`s of its path.
+    /// Without any it does nothing. A pool reports the results and errors of its tasks by itself; there, only errors that the task handles need a report.
     ///
     /// For an `AdaptiveLimit` the first result tells how long the call took, from the grant on, and after it only errors that mean
     /// congestion count. A `Breaker` counts each report as a call.
     ///
     /// Args:
     ///     error: The error of the call; `None` if it returned a result.
-    ///     headers: The headers of the answer. They are not used yet.
+    ///     headers: The headers of the answer. A `Rate.auto()` learns from the limits that they state; otherwise from those that `error` carries.
     ///
     /// Raises:
     ///     TypeError: `error` is no exception, or `headers` is no mapping of strings.
@@ -171,6 +171,7 @@ impl PyLease {
             return Err(PyRuntimeError::new_err("this lease was released"));
         }
         let this = slf.get();
+        report_stated(py, this.handle(), this.id(), headers, error)?;
         let outcome = match error {
             Some(error) => outcome_of(py, error, None)?,
             // A task may make several calls; the pool reports its result at its end.
@@ -306,6 +307,11 @@ impl PyLease {
     pub(super) fn report_outcome(&self, py: Python<'_>, outcome: Outcome) -> PyResult<()> {
         self.handle().enter(py)?.report(self.id(), outcome);
         Ok(())
+    }
+
+    /// Report the limits that an error carries to the auto rates of the path.
+    pub(super) fn report_stated(&self, py: Python<'_>, error: &Bound<'_, PyAny>) -> PyResult<()> {
+        report_stated(py, self.handle(), self.id(), None, Some(error))
     }
 
     fn suspend(&self, py: Python<'_>) -> PyResult<()> {

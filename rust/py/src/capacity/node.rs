@@ -422,12 +422,14 @@ impl PyCapacity {
         Ok(self.usage(py)?.breaker.map(breaker::status_to_python))
     }
 
-    /// Return the current limit of each adaptive resource, and its maximum.
+    /// Return the current limit of each adaptive resource and each auto rate, and its maximum.
     fn _adaptive<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let (tree, node) = self.enter(py)?;
         let found = PyDict::new(py);
         for (resource, limit) in tree.limits(node) {
-            if let Limit::Adaptive { start, maximum, .. } = limit {
+            if let Limit::Adaptive { start, maximum, .. } | Limit::AutoRate { start, maximum, .. } =
+                limit
+            {
                 let pair = (arguments::number(py, start), arguments::number(py, maximum));
                 found.set_item(&*tree.resource_name(resource), pair)?;
             }

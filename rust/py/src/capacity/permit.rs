@@ -15,6 +15,7 @@ use super::arguments::Argument;
 use super::convert;
 use super::lease::PyLease;
 use super::node::PyCapacity;
+use super::outcome::report_stated;
 use super::prefetch::{PyPermitPrefetch, RunUsage};
 use super::tree::PyTreeRef;
 use crate::object::gc::traverse;
@@ -277,6 +278,22 @@ impl TaskPermit {
                 let cost = lease.bind(py).getattr(intern!(py, "cost"))?;
                 Ok(cost.cast_into()?)
             }
+        }
+    }
+
+    /// Report the limits that an error of the task carries to the auto rates of the path.
+    pub(crate) fn report_stated(&self, py: Python<'_>, error: &Bound<'_, PyAny>) -> PyResult<()> {
+        match self {
+            Self::Native(permit) => match &permit.tree_ref {
+                Some(tree_ref) => {
+                    report_stated(py, &tree_ref.get().0, permit.id, None, Some(error))
+                }
+                None => Ok(()),
+            },
+            Self::Lease(lease) => match lease.bind(py).cast::<PyLease>() {
+                Ok(lease) => lease.get().report_stated(py, error),
+                Err(_) => Ok(()),
+            },
         }
     }
 

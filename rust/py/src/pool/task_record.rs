@@ -162,6 +162,7 @@ impl TaskRecord {
             _ if timed_out => Outcome::TimedOut,
             None => Outcome::Done,
             Some(error) => {
+                grant.report_stated(py, error.value(py))?;
                 let retry = (self.options.as_ref()).and_then(|options| options.retry.as_ref());
                 match outcome_of(py, error.value(py), retry)? {
                     Some(outcome) => outcome,

@@ -19,6 +19,8 @@ pub(in crate::capacity) struct Rate {
     pub(in crate::capacity) per: u64,
     /// The most quota that can be ready at once. `None`: a grant waits until the debt is 0, and may then take up to `amount`.
     pub(in crate::capacity) burst: Option<u64>,
+    /// Whether a cost above the burst, or the amount, is granted as soon as the debt is 0.
+    takes_any_cost: bool,
     /// The debt at the time `at`.
     debt: u128,
     at: Time,
@@ -34,6 +36,7 @@ impl Rate {
             amount,
             per,
             burst,
+            takes_any_cost: false,
             debt: 0,
             at: Time::ZERO,
             is_awaited: false,
@@ -41,11 +44,25 @@ impl Rate {
         }
     }
 
+    /// Accept costs above the burst, or above the amount.
+    pub(in crate::capacity) fn of_any_cost(mut self) -> Self {
+        self.takes_any_cost = true;
+        self
+    }
+
+    /// Change the amount of each `per`; the debt stays.
+    pub(in crate::capacity) fn set_amount(&mut self, amount: u64, now: Time) {
+        self.debt = self.debt_at(now);
+        self.at = self.at.max(now);
+        self.amount = amount;
+    }
+
     /// Return the largest amount that one request can have.
     #[inline]
     pub(in crate::capacity) fn largest(&self) -> u64 {
         match self.burst {
             _ if self.amount == 0 => 0,
+            _ if self.takes_any_cost => u64::MAX,
             Some(burst) => burst,
             None => self.amount,
         }

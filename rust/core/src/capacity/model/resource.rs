@@ -4,6 +4,7 @@
 use super::rate::Rate;
 use super::waiter::Rank;
 use crate::capacity::adaptive::Controller;
+use crate::capacity::auto_rate::RateController;
 use crate::capacity::clock::nanos;
 use crate::capacity::index::demand::Demand;
 use crate::capacity::index::sorted_set::SortedSet;
@@ -43,6 +44,12 @@ impl From<Limit> for LimitState {
                 nanos(per),
                 burst.map(Amount::as_micros),
             ))),
+            Limit::AutoRate {
+                start, per, burst, ..
+            } => Self::Rate(Box::new(
+                Rate::new(start.as_micros(), nanos(per), burst.map(Amount::as_micros))
+                    .of_any_cost(),
+            )),
             Limit::Budget(total) => Self::Budget {
                 total: total.as_micros(),
                 spent: 0,
@@ -55,7 +62,7 @@ impl Limit {
     pub(in crate::capacity) fn kind(&self) -> ResourceKind {
         match self {
             Self::Slots(_) | Self::Adaptive { .. } => ResourceKind::Slots,
-            Self::Rate { .. } => ResourceKind::Rate,
+            Self::Rate { .. } | Self::AutoRate { .. } => ResourceKind::Rate,
             Self::Budget(_) => ResourceKind::Budget,
         }
     }
@@ -107,6 +114,8 @@ struct Extra {
     queue: SortedSet<(u64, u32)>,
     /// Of adaptive slots.
     controller: Option<Controller>,
+    /// Of an auto rate.
+    rate_controller: Option<RateController>,
 }
 
 impl Resource {
@@ -171,6 +180,22 @@ impl Resource {
     pub(in crate::capacity) fn set_controller(&mut self, controller: Option<Controller>) {
         if controller.is_some() || self.extra.is_some() {
             self.extra().controller = controller;
+        }
+    }
+
+    /// Return the controller of an auto rate.
+    pub(in crate::capacity) fn rate_controller(&self) -> Option<&RateController> {
+        self.extra.as_ref()?.rate_controller.as_ref()
+    }
+
+    pub(in crate::capacity) fn rate_controller_mut(&mut self) -> Option<&mut RateController> {
+        self.extra.as_mut()?.rate_controller.as_mut()
+    }
+
+    /// Replace the controller of an auto rate.
+    pub(in crate::capacity) fn set_rate_controller(&mut self, controller: Option<RateController>) {
+        if controller.is_some() || self.extra.is_some() {
+            self.extra().rate_controller = controller;
         }
     }
 

@@ -51,6 +51,10 @@ impl Resource {
                 minimum: minimum.as_f64(),
                 maximum: maximum.as_f64(),
             },
+            (Limit::AutoRate { .. }, _) => return self.set_auto_rate(limit, now),
+            (Limit::Rate { .. }, _) if self.rate_controller().is_some() => {
+                return self.set_auto_rate(limit, now);
+            }
             _ => return self.set_limit_state(limit.into(), now),
         };
         match self.controller_mut() {
@@ -78,7 +82,9 @@ impl State {
         let mut path = self.path(node);
         path.any(|at| {
             let mut resources = self.nodes.at(at).resources.iter();
-            resources.any(|resource| resource.controller().is_some())
+            resources.any(|resource| {
+                resource.controller().is_some() || resource.rate_controller().is_some()
+            })
         })
     }
 
@@ -100,6 +106,10 @@ impl State {
         let mut at = node;
         while at != NIL {
             for &(id, _) in cost.parts() {
+                if outcome != Outcome::Failed && self.is_auto_rate(at, id) {
+                    self.learn_rate(at, id, key, outcome, now, wakes);
+                    continue;
+                }
                 let is_adaptive = |resource: &Resource| resource.controller().is_some();
                 if !self.nodes.at(at).resource(id).is_some_and(is_adaptive) {
                     continue;
@@ -122,7 +132,8 @@ impl State {
         let nodes = self.path(node).map(|at| &self.nodes.at(at).resources);
         let controllers =
             nodes.flat_map(|resources| resources.iter().filter_map(Resource::controller));
-        controllers.map(Controller::setbacks).max().unwrap_or(0)
+        let slots = controllers.map(Controller::setbacks).max();
+        slots.unwrap_or(0).max(self.rate_setbacks(node))
     }
 
     fn learn(&mut self, node: u32, id: ResourceId, sample: Sample, wakes: &mut WakeList) {
@@ -153,7 +164,7 @@ impl State {
     }
 
     /// Return whether a waiter would be granted if the limit of this resource, which is adaptive, were higher.
-    fn is_held_back(&self, node: u32, id: ResourceId) -> bool {
+    pub(super) fn is_held_back(&self, node: u32, id: ResourceId) -> bool {
         let here = self.nodes.at(node);
         let is_first = here.queue.has_offers() || !here.ready.is_empty();
         let now = self.now;
@@ -172,7 +183,8 @@ impl State {
             let above = self.nodes.at(at);
             above.is_held_off(now)
                 || above.resources.iter().any(|resource| {
-                    let is_fixed = resource.controller().is_none();
+                    let is_fixed =
+                        resource.controller().is_none() && resource.rate_controller().is_none();
                     (is_fixed || resource.is_held_off(now, above.permits))
                         && resource.demand.len() == above.offered
                         && lacks(resource, above.permits)

@@ -3,6 +3,8 @@
 pub(in crate::capacity) mod adaptation;
 pub mod adaptive;
 pub(in crate::capacity) mod admission;
+pub mod auto_rate;
+pub(in crate::capacity) mod auto_rates;
 pub(in crate::capacity) mod breaker;
 pub(in crate::capacity) mod charging;
 pub(in crate::capacity) mod cooldown;

@@ -1,0 +1,236 @@
+//! Auto rates: properties of the controller for random samples, and every invariant of a tree whose rates adapt.
+#![cfg(not(loom))]
+
+mod common;
+
+use common::Task;
+use common::dice::Dice;
+use headrace_core::Tree;
+use headrace_core::capacity::adaptive::Outcome;
+use headrace_core::capacity::auto_rate::{RateController, RateRange, RateSample, StatedLimit};
+use headrace_core::capacity::{
+    Acquire, AcquireRequest, Amount, Cost, Limit, ManualClock, NodeOptions, Permit, ResourceId,
+    Settings, Time,
+};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+const RANGE: RateRange = RateRange {
+    start: 1.0,
+    minimum: 0.1,
+    maximum: 1000.0,
+};
+
+fn outcome(dice: &mut Dice) -> Outcome {
+    match dice.below(12) {
+        0 => Outcome::Throttled,
+        1 => Outcome::TimedOut,
+        2 => Outcome::Failed,
+        _ => Outcome::Done,
+    }
+}
+
+#[test]
+fn rate_stays_in_its_range_and_rises_only_if_it_holds_work_back() {
+    for seed in 0..200 {
+        let mut dice = Dice::new(seed);
+        let mut controller = RateController::new(RANGE);
+        let (mut now, mut was_held_back) = (0, false);
+        for next in 1..1000 {
+            now += dice.bits() % 2_000_000_000;
+            let before = controller.rate();
+            if dice.below(4) == 0 {
+                let limit = f64::from(u32::try_from(dice.below(100)).unwrap());
+                let stated = StatedLimit {
+                    limit,
+                    remaining: (limit * dice.unit()).floor(),
+                    reset: dice.unit() * 60.0,
+                };
+                controller.stated(next, Some(Duration::from_secs(1)), stated);
+                let most = stated.remaining.max(1.0) / stated.reset;
+                assert!(
+                    controller.rate() <= most.max(RANGE.minimum) * 1.000_001,
+                    "seed {seed}: {} after {stated:?}",
+                    controller.rate()
+                );
+            } else {
+                let outcome = outcome(&mut dice);
+                let is_held_back = dice.below(2) == 0;
+                was_held_back |= is_held_back;
+                controller.sample(RateSample {
+                    begun: next - (dice.bits() % 5).min(next),
+                    next,
+                    now: Time::from_nanos(now),
+                    outcome,
+                    is_held_back,
+                });
+                let rate = controller.rate();
+                assert!(
+                    rate <= before || is_held_back && was_held_back,
+                    "seed {seed}"
+                );
+                assert!(
+                    outcome != Outcome::Throttled || rate <= before,
+                    "seed {seed}"
+                );
+            }
+            let rate = controller.rate();
+            assert!(
+                (RANGE.minimum..=RANGE.maximum).contains(&rate),
+                "seed {seed}: {rate}"
+            );
+        }
+    }
+}
+
+#[test]
+fn calls_from_before_a_decrease_do_not_decrease_again() {
+    let mut controller = RateController::new(RateRange {
+        start: 64.0,
+        ..RANGE
+    });
+    let throttled = |begun, next| RateSample {
+        begun,
+        next,
+        now: Time::ZERO,
+        outcome: Outcome::Throttled,
+        is_held_back: true,
+    };
+    for begun in 0..10 {
+        controller.sample(throttled(begun, 10));
+    }
+    // Half, and a tenth below that target.
+    assert!((controller.rate() - 28.8).abs() < 1e-9 && controller.setbacks() == 1);
+    controller.sample(throttled(10, 12));
+    assert!(controller.rate() < 28.8 && controller.setbacks() == 2);
+}
+
+#[test]
+fn limits_that_a_refusal_contradicts_raise_nothing() {
+    let mut controller = RateController::new(RANGE);
+    let stated = StatedLimit {
+        limit: 1000.0,
+        remaining: 900.0,
+        reset: 10.0,
+    };
+    controller.stated(1, None, stated);
+    assert!((controller.rate() - 90.0).abs() < 1e-9);
+    controller.sample(RateSample {
+        begun: 2,
+        next: 3,
+        now: Time::ZERO,
+        outcome: Outcome::Throttled,
+        is_held_back: true,
+    });
+    let lower = controller.rate();
+    controller.stated(3, None, stated);
+    assert!(lower < 50.0 && (controller.rate() - lower).abs() < 1e-9);
+}
+
+#[test]
+fn invariants_hold_while_rates_adapt() {
+    for seed in 0..40 {
+        let mut dice = Dice::new(seed);
+        let clock = Arc::new(ManualClock::new());
+        let tree = Tree::new(Settings::with_clock(Arc::clone(&clock) as _));
+        let calls = tree.resource("calls");
+        let auto = |start, burst: Option<u64>| Limit::AutoRate {
+            start: Amount::units(start),
+            per: Duration::from_secs(1),
+            burst: burst.map(Amount::units),
+            minimum: Amount::units(1),
+            maximum: Amount::units(100),
+        };
+        let slots = (ResourceId::SLOTS, Limit::Slots(Amount::units(12)));
+        let root = tree
+            .root(NodeOptions::new([slots, (calls, auto(5, None))]))
+            .unwrap();
+        let nodes = [
+            tree.add(root, NodeOptions::new([(calls, auto(3, Some(2)))]))
+                .unwrap(),
+            tree.add(root, NodeOptions::default()).unwrap(),
+        ];
+        tree.check();
+        let mut waiting: Vec<Task<Acquire>> = Vec::new();
+        let mut permits: Vec<Permit> = Vec::new();
+        let mut now = 0;
+        for _ in 0..800 {
+            now += dice.bits() % 200_000_000;
+            clock.set(Time::from_nanos(now));
+            match dice.below(10) {
+                0..4 => {
+                    let parts = [
+                        (ResourceId::SLOTS, Amount::units(1)),
+                        (calls, Amount::units(1 + dice.bits() % 3)),
+                    ];
+                    let cost = Cost::new(parts).unwrap();
+                    let request = AcquireRequest::new(nodes[dice.below(2)], cost);
+                    waiting.push(Task::new(tree.acquire(request)));
+                }
+                4..9 if !permits.is_empty() => {
+                    let permit = permits.swap_remove(dice.below(permits.len()));
+                    if dice.below(3) == 0 {
+                        let stated = StatedLimit {
+                            limit: 20.0,
+                            remaining: 20.0 * dice.unit(),
+                            reset: dice.unit(),
+                        };
+                        tree.report_stated(permit.id(), &[(calls, stated)]);
+                        tree.check();
+                    }
+                    let outcome = outcome(&mut dice);
+                    permit.report(outcome);
+                    tree.check();
+                    if outcome == Outcome::Throttled {
+                        tree.back_off(root, permit.node()).unwrap();
+                        tree.check();
+                    }
+                    permit.release();
+                }
+                9 => {
+                    let limit = Limit::Rate {
+                        amount: Amount::units(dice.bits() % 20),
+                        per: Duration::from_secs(1),
+                        burst: None,
+                    };
+                    tree.resize(root, &[slots, (calls, limit)]).unwrap();
+                }
+                _ => {}
+            }
+            tree.tick();
+            tree.check();
+            waiting.retain_mut(|task| match task.poll() {
+                Poll::Ready(granted) => {
+                    permits.push(granted.unwrap());
+                    false
+                }
+                Poll::Pending => true,
+            });
+        }
+        let limit = Limit::Rate {
+            amount: Amount::units(100),
+            per: Duration::from_secs(1),
+            burst: None,
+        };
+        tree.resize(root, &[slots, (calls, limit)]).unwrap();
+        while !waiting.is_empty() {
+            permits.clear();
+            let before = waiting.len();
+            // Beyond the longest cooldown and its ramp.
+            clock.advance(Duration::from_secs(200));
+            tree.tick();
+            waiting.retain_mut(|task| match task.poll() {
+                Poll::Ready(granted) => {
+                    permits.push(granted.unwrap());
+                    false
+                }
+                Poll::Pending => true,
+            });
+            assert!(
+                waiting.len() < before,
+                "seed {seed}: {before} waiters are stuck"
+            );
+        }
+    }
+}
