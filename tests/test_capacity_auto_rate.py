@@ -346,14 +346,3 @@ async def test_two_clients_share_a_server(states: bool) -> None:
     if states:
         done = Counter(client for _, client in server.done)
         assert done[0] / done.total() == pytest.approx(0.5, abs=0.05)
-
-
-@pytest.mark.virtual
-async def test_server_that_refuses_every_call_ends_the_tasks() -> None:
-    server = Server(1e-9, 1, states=False, seed=7)
-    capacity = auto()
-    tasks = [Task(server.call, cost={"slots": 1, "calls": 1}) for _ in range(5)]
-    async with HierarchicalTaskPoolRunner(SourceIterObj(tasks), capacity).run_tasks() as events:
-        errors = [type(event.error).__name__ async for event in events]
-    assert errors.count("ThrottledError") == 4
-    assert len(server.throttled) < 200
