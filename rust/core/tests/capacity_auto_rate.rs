@@ -128,6 +128,24 @@ fn limits_that_a_refusal_contradicts_raise_nothing() {
     assert!(lower < 50.0 && (controller.rate() - lower).abs() < 1e-9);
 }
 
+fn auto(start: u64, burst: Option<u64>) -> Limit {
+    Limit::AutoRate {
+        start: Amount::units(start),
+        per: Duration::from_secs(1),
+        burst: burst.map(Amount::units),
+        minimum: Amount::units(1),
+        maximum: Amount::units(100),
+    }
+}
+
+fn plain_rate(amount: u64) -> Limit {
+    Limit::Rate {
+        amount: Amount::units(amount),
+        per: Duration::from_secs(1),
+        burst: None,
+    }
+}
+
 #[test]
 fn invariants_hold_while_rates_adapt() {
     for seed in 0..40 {
@@ -135,13 +153,6 @@ fn invariants_hold_while_rates_adapt() {
         let clock = Arc::new(ManualClock::new());
         let tree = Tree::new(Settings::with_clock(Arc::clone(&clock) as _));
         let calls = tree.resource("calls");
-        let auto = |start, burst: Option<u64>| Limit::AutoRate {
-            start: Amount::units(start),
-            per: Duration::from_secs(1),
-            burst: burst.map(Amount::units),
-            minimum: Amount::units(1),
-            maximum: Amount::units(100),
-        };
         let slots = (ResourceId::SLOTS, Limit::Slots(Amount::units(12)));
         let root = tree
             .root(NodeOptions::new([slots, (calls, auto(5, None))]))
@@ -189,11 +200,7 @@ fn invariants_hold_while_rates_adapt() {
                     permit.release();
                 }
                 9 => {
-                    let limit = Limit::Rate {
-                        amount: Amount::units(dice.bits() % 20),
-                        per: Duration::from_secs(1),
-                        burst: None,
-                    };
+                    let limit = plain_rate(dice.bits() % 20);
                     tree.resize(root, &[slots, (calls, limit)]).unwrap();
                 }
                 _ => {}
@@ -208,12 +215,8 @@ fn invariants_hold_while_rates_adapt() {
                 Poll::Pending => true,
             });
         }
-        let limit = Limit::Rate {
-            amount: Amount::units(100),
-            per: Duration::from_secs(1),
-            burst: None,
-        };
-        tree.resize(root, &[slots, (calls, limit)]).unwrap();
+        tree.resize(root, &[slots, (calls, plain_rate(100))])
+            .unwrap();
         while !waiting.is_empty() {
             permits.clear();
             let before = waiting.len();

@@ -63,7 +63,7 @@
 //!
 //! # Sources
 //!
-//! Ha, Rhee and Xu, *CUBIC*, 2008. The adaptive retry mode of AWS's SDKs. IETF, *RateLimit header fields for HTTP*.
+//! Ha, Rhee and Xu, *CUBIC*, 2008. The adaptive retry mode of AWS's SDKs. IETF, *`RateLimit` header fields for HTTP*.
 
 mod controller;
 
