@@ -69,7 +69,7 @@ def _families(headers: dict[str, str]) -> dict[str, Stated]:
         match = _NAME.fullmatch(name)
         if match is None:
             continue
-        kind = match[1] or match[4]
+        kind = match[1] or match[4] or ""
         number = (
             parse_delay(text, headers) if kind == "reset" else parse_number(text.partition(",")[0])
         )

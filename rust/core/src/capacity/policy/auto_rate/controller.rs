@@ -204,7 +204,7 @@ impl RateController {
         }
     }
 
-    /// Return whether the maximum is 0, as it is while the user pauses the rate. What was learned is kept for later.
+    /// Return whether the maximum is 0, as it is while the user pauses the rate. The learned state is kept.
     fn is_paused(&self) -> bool {
         self.range.maximum <= 0.0
     }
