@@ -154,8 +154,8 @@ class JournalStopped(RunStopped, JournalError):
     No further tasks were called. Running tasks have run to their end, and their events were delivered.
 
     Attributes:
-        unrecorded: The keys of the tasks whose ends were delivered and are not in the journal, so that a later run would call them
-            again; of a task without a key, its number.
+        unrecorded: The keys, as in the journal, of the tasks whose ends were delivered and are not in the journal, so that a later run
+            would call them again.
     """
 
     def __init__(self, message: str) -> None:

@@ -10,7 +10,7 @@ import os
 import pathlib
 import warnings
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from headrace._core import JournalFile
 from headrace._internal.copying import Uncopied
@@ -35,6 +35,20 @@ _SMALL = 1 << 20
 
 # The files whose spend was restored, by the capacity: later spend is charged while it happens.
 _restored: WeakKeyDictionary[CapacitySource, set[str]] = WeakKeyDictionary()
+
+
+# The open files. The lock of one is shared by forked processes.
+_open_files: WeakSet[JournalFile] = WeakSet()
+
+
+def _close_in_child() -> None:
+    """Close the files of the parent, so that a child that outlives it does not hold their locks."""
+    for file in tuple(_open_files):
+        file.close(False)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)
 
 
 class Pass(Protocol):
@@ -161,12 +175,12 @@ class Journal(Uncopied):
             OSError: The operating system refuses it.
         """
         if self._file is None:
-            self._use(JournalFile(self._path, self._skips_damage))
+            self._use(JournalFile(self._path, self._skips_damage, self.durability == "disk"))
         return self
 
     def _use(self, file: JournalFile) -> None:
         """Use a file that was opened."""
-        self._file = file
+        _open_files.add(file)
         self._in_flight = tuple(file.in_flight)
         for start, end in file.damage:
             warnings.warn(
@@ -174,6 +188,8 @@ class Journal(Uncopied):
                 JournalWarning,
                 stacklevel=3,
             )
+        # Last: a warning may be an error, and the lock is freed with the file.
+        self._file = file
 
     def close(self) -> None:
         """Put everything on disk, close the file and free its lock. Idempotent.

@@ -52,8 +52,10 @@ class Config(Generic[R]):
     """The limits on failures that this runner shares with others."""
     names_items: bool = False
     """Whether each task is a call for an item, which the note on its error names."""
+    given: object = None
+    """The source as the user has passed it: a plain iterable is not yet a pull object."""
     outcome_listener: OutcomeListener | None = field(init=False)
-    """The source, if it is notified of the outcome of its items."""
+    """The given source, if it is notified of the outcome of its items."""
     ids: TaskIds = field(default_factory=TaskIds)
     """The ids of tasks, in the order in which they are accepted."""
     unstarted: deque[object] = field(default_factory=deque[object])
@@ -66,7 +68,7 @@ class Config(Generic[R]):
     """The active run."""
 
     def __post_init__(self) -> None:
-        source: object = self.source
+        source: object = self.source if self.given is None else self.given
         self.outcome_listener = source if isinstance(source, OutcomeListener) else None
 
     def name_of(self, task_id: int, key: object) -> str:

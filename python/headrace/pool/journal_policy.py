@@ -114,10 +114,8 @@ class JournalPolicy:
             "pass rerun=True to call it again"
         )
 
-    def failed(
-        self, error: BaseException, task_id: int | None = None, key: Hashable = None
-    ) -> None:
-        """Stop the run, because the journal cannot be used. With a task, that one has ended and is not recorded."""
+    def failed(self, error: BaseException, *unrecorded: Hashable) -> None:
+        """Stop the run, because the journal cannot be used. The tasks with the keys `unrecorded` have ended and are not recorded."""
         if self._stopped is None:
             stopped = error if isinstance(error, JournalStopped) else None
             if stopped is None:
@@ -127,8 +125,12 @@ class JournalPolicy:
                 stopped.__cause__ = error
             self._stopped = stopped
             self._run.halt(stopped)
-        if task_id is not None:
-            self._stopped.unrecorded.append(task_id if key is None else key)
+        self._stopped.unrecorded.extend(unrecorded)
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether the run was stopped because the journal cannot be used."""
+        return self._stopped is not None
 
     def start_sync(self) -> None:
         """Put the journal on disk, until no ended task waits for it."""
@@ -145,9 +147,11 @@ class JournalPolicy:
         while goes_on:
             try:
                 await self._file.sync()
-            except OSError as error:
-                unsynced, _ = engine.synced(True)
-                for task_id, key in unsynced:
-                    self.failed(error, task_id, key)
+            except asyncio.CancelledError:
+                # For example by `asyncio.run`, which cancels all tasks at its end. The run cannot end without the sync.
+                continue
+            except Exception as error:
+                unrecorded, _ = engine.synced(True)
+                self.failed(error, *unrecorded)
                 return
             _, goes_on = engine.synced(False)

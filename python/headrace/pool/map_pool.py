@@ -274,16 +274,23 @@ class Calls(Generic[OUT]):
     async def aclose(self) -> None:
         """Cancel the calls, wait for them, and close the source, in the task that pulled it if that still runs."""
         try:
-            if self._run is not None:
-                await self._run.aclose()
-            if (journal := self.runner._config.journal) is not None:  # pyright: ignore[reportPrivateUsage]
-                journal.end()
+            try:
+                if self._run is not None:
+                    await self._run.aclose()
+            finally:
+                self._end_pass()
         finally:
             # In a separate task, because a long chain of such streams would otherwise be closed by recursion.
             closer = asyncio.Task(self.tasks.aclose(), name=f"{self.runner.name}: closer")
             if (cancellation := await wait_until_done(closer)) is not None:
                 raise cancellation
             closer.result()
+
+    def _end_pass(self) -> None:
+        """Close the journal, unless the run could not be closed."""
+        journal = self.runner._config.journal  # pyright: ignore[reportPrivateUsage]
+        if journal is not None and (self._run is None or not self._run.running):
+            journal.end()
 
     def restarting(self) -> Generator[PullObj[Any], None, None]:
         """Begin a new cycle; yield the source, which the caller restarts.

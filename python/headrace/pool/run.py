@@ -484,12 +484,14 @@ class Run:
         """Close the journal if the pass over the source is over."""
         if (journal := self.config.journal) is None:
             return
-        self._journal_policy = None
+        policy, self._journal_policy = self._journal_policy, None
         is_over = self._source_has_ended and not self.config.unstarted
         try:
             journal.end() if is_over else journal.suspend()
         except OSError as error:
-            self.report(f"the journal of {self.config.name} cannot be closed", error)
+            # If the run was stopped because of the journal, its consumer has the error.
+            if policy is None or not policy.has_stopped:
+                self.report(f"the journal of {self.config.name} cannot be closed", error)
 
     # Called by the policy and the runner.
 

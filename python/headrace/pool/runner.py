@@ -178,6 +178,7 @@ class HierarchicalTaskPoolRunner(NotebookMixin, Uncopied, Generic[R_co]):
         self._config: Config[Run] = Config(
             name=f"pool-{next(_numbers)}" if name is None else name,
             source=as_pull(source),
+            given=source,
             capacity=capacity,
             on_error=on_error,
             max_failures=check_max_failures(max_failures),

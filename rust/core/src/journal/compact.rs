@@ -15,10 +15,11 @@ use std::path::Path;
 use super::error::OpenError;
 use super::file::{Journal, Options};
 use super::frame;
+use super::opening::sync_directory;
 use super::record::Record;
 use super::scan::file_header;
 
-/// Remove the records of calls that have a later record, and damaged bytes. Return the lengths before and after in bytes.
+/// Remove the records of calls that have a later record, unless they have spend, and damaged bytes. Return the lengths before and after in bytes.
 ///
 /// # Errors
 ///
@@ -49,7 +50,7 @@ fn copy(journal: &Journal, new: &Path, time: f64) -> io::Result<u64> {
     let mut out = BufWriter::with_capacity(1 << 20, file);
     out.write_all(&file_header())?;
     let mut length = file_header().len() as u64;
-    let mut frame = Vec::new();
+    let (mut frame, mut end) = (Vec::new(), Vec::new());
     let mut put = |payload: &dyn Fn(&mut Vec<u8>)| {
         frame.clear();
         frame::append(&mut frame, payload);
@@ -68,15 +69,10 @@ fn copy(journal: &Journal, new: &Path, time: f64) -> io::Result<u64> {
         let payload = journal.payload(offset)?;
         put(&|out| out.extend_from_slice(&payload))?;
     }
+    // It is on disk before it has its name.
+    frame::append(&mut end, |out| Record::Synced(length).encode(out));
+    out.write_all(&end)?;
+    length += end.len() as u64;
     out.into_inner()?.sync_all()?;
     Ok(length)
-}
-
-/// Put the new name on disk. Other systems than Unix cannot sync a directory.
-fn sync_directory(path: &Path) -> io::Result<()> {
-    if cfg!(unix) {
-        let parent = path.parent().filter(|parent| *parent != Path::new(""));
-        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
-    }
-    Ok(())
 }

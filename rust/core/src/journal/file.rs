@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::error::OpenError;
 use super::frame::{self, Header};
 use super::index::{Entry, Index};
+use super::opening::{lock, same_file, start_file};
 use super::record::{End, Identity, Record, Status, spends};
-use super::scan::{Damage, FILE_HEADER, Scan, Step, file_header};
+use super::scan::{Damage, Scan, Step};
 use super::{read_at, read_some_at};
 
 /// How a journal is opened.
@@ -18,6 +19,8 @@ use super::{read_at, read_some_at};
 pub struct Options {
     /// Whether damaged bytes are skipped also where a crash cannot have left them.
     pub skips_damage: bool,
+    /// Whether the start of a new file is put on disk, so that a power cut can damage only what follows.
+    pub syncs_start: bool,
 }
 
 /// A call that was claimed from a journal: no other call of this pass has its identity.
@@ -73,6 +76,8 @@ pub struct Journal {
     version: Option<(bool, String)>,
     spend: BTreeMap<String, f64>,
     damage: Vec<Damage>,
+    /// The offsets of the ends with spend of calls that have a later end.
+    superseded: Vec<u64>,
     ended: usize,
 }
 
@@ -91,7 +96,7 @@ impl Journal {
             .append(true)
             .create(true)
             .open(path)?;
-        start_file(&mut file)?;
+        start_file(&mut file, path, options.syncs_start)?;
         let mut journal = Self {
             length: file.metadata()?.len(),
             file,
@@ -105,6 +110,7 @@ impl Journal {
             version: None,
             spend: BTreeMap::new(),
             damage: Vec::new(),
+            superseded: Vec::new(),
             ended: 0,
         };
         journal.read(options)?;
@@ -150,8 +156,9 @@ impl Journal {
             Record::Synced(length) => self.synced = self.synced.max(*length),
             Record::Start { identity, .. } => {
                 let hash = self.index.hash(*identity);
-                if self.find(hash, *identity)?.is_none() {
-                    self.index.insert(hash, Entry::at(offset, false));
+                match self.find(hash, *identity)? {
+                    Some(entry) => *entry = entry.begun_again(),
+                    None => self.index.insert(hash, Entry::at(offset, false)),
                 }
             }
             Record::End(end) => {
@@ -165,8 +172,22 @@ impl Journal {
                 if old.is_none() {
                     self.index.insert(hash, ended);
                 }
-                self.ended += usize::from(!old.is_some_and(Entry::has_ended));
+                match old.filter(|old| old.has_ended()).and_then(Entry::offset) {
+                    None => self.ended += 1,
+                    Some(earlier) => self.supersede(earlier)?,
+                }
             }
+        }
+        Ok(())
+    }
+
+    /// Note that the end at this offset has a later one. A compacted journal needs it for its spend.
+    fn supersede(&mut self, offset: u64) -> io::Result<()> {
+        let payload = payload_at(&self.file, offset)?;
+        if let Some(Record::End(end)) = Record::decode(&payload)
+            && !end.spend.is_empty()
+        {
+            self.superseded.push(offset);
         }
         Ok(())
     }
@@ -195,8 +216,13 @@ impl Journal {
     }
 
     /// Free the lock until [`relock`](Self::relock): the pass is interrupted. Nothing may be written meanwhile.
+    ///
+    /// Do not only drop the journal, if the process may have forked: its children share the lock until they end.
     pub fn unlock(&mut self) {
-        self.lock = None;
+        if let Some(lock) = self.lock.take() {
+            // Closing the file frees it too, unless a child has it.
+            let _ = lock.unlock();
+        }
     }
 
     /// Take the lock again, to continue the pass. Idempotent.
@@ -388,12 +414,19 @@ impl Journal {
                 Ok(())
             }
             Err(error) => {
-                self.failure = Some((error.kind(), error.raw_os_error()));
+                self.refuse_writes(&error);
                 // If this fails too, the next open finds a torn tail.
                 let _ = self.file.set_len(self.length);
                 Err(error)
             }
         }
+    }
+
+    /// Refuse all later writes with this error. After a failed sync too: what was not put on disk may be lost, and a later sync does
+    /// not report it again.
+    pub fn refuse_writes(&mut self, error: &io::Error) {
+        self.failure
+            .get_or_insert((error.kind(), error.raw_os_error()));
     }
 
     /// Return the error after which nothing more is written.
@@ -458,13 +491,13 @@ impl Journal {
         &self.damage
     }
 
-    /// Return the payloads of the start records of calls that have begun and not ended, in the order of the file.
+    /// Return the payloads of the last records of calls that have begun and not ended since, in the order of the file.
     ///
     /// # Errors
     ///
     /// The file cannot be read.
     pub fn in_flight(&self) -> io::Result<Vec<Vec<u8>>> {
-        let begun = self.index.entries().filter(|entry| !entry.has_ended());
+        let begun = self.index.entries().filter(|entry| entry.is_in_flight());
         let mut offsets: Vec<_> = begun.filter_map(Entry::offset).collect();
         offsets.sort_unstable();
         let read = offsets.into_iter();
@@ -474,6 +507,7 @@ impl Journal {
     /// Return the offsets of the records that a compacted journal needs, in the order of the file.
     pub(super) fn live(&self) -> Vec<u64> {
         let mut offsets: Vec<_> = self.index.entries().filter_map(Entry::offset).collect();
+        offsets.extend(&self.superseded);
         offsets.sort_unstable();
         offsets
     }
@@ -495,58 +529,6 @@ impl Journal {
 
 /// The largest buffer that is kept between two writes.
 const KEPT_BUFFER: usize = 1 << 20;
-
-/// The path of the lock file: it is another file, so that a compaction, which replaces the journal, does not free the lock.
-pub fn lock_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    name.into()
-}
-
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let lock = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(lock_path(path))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked),
-        Err(TryLockError::Error(error)) => Err(error.into()),
-    }
-}
-
-/// Return whether two handles are of one file; a compaction replaces it.
-fn same_file(one: &File, other: &File) -> io::Result<bool> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        Ok(one.metadata()?.ino() == other.metadata()?.ino())
-    }
-    #[cfg(not(unix))]
-    Ok(one.metadata()?.created()? == other.metadata()?.created()?)
-}
-
-/// Write the header of a new file. A crash may have left a part of it.
-fn start_file(file: &mut File) -> Result<(), OpenError> {
-    let length = file.metadata()?.len();
-    if length >= FILE_HEADER as u64 {
-        return Ok(());
-    }
-    let header = file_header();
-    let mut part = vec![0; usize::try_from(length).unwrap_or(0)];
-    read_at(file, &mut part, 0)?;
-    if !header.starts_with(&part) {
-        return Err(OpenError::NotAJournal);
-    }
-    file.set_len(0)?;
-    if let Err(error) = file.write_all(&header) {
-        let _ = file.set_len(0);
-        return Err(error.into());
-    }
-    Ok(())
-}
 
 /// The number of bytes of a frame in front of a place in its payload.
 fn bytes_before(place: usize) -> u64 {

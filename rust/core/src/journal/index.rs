@@ -7,12 +7,14 @@ use std::hash::{BuildHasher, RandomState};
 
 use super::record::Identity;
 
-/// The state of a call: the offset of its last record, and two flags.
+/// The state of a call: the offset of its last record, and three flags.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Entry(u64);
 
 const ENDED: u64 = 1 << 63;
 const CLAIMED: u64 = 1 << 62;
+/// The call has ended, and has begun again without a later end.
+const AGAIN: u64 = 1 << 61;
 
 impl Entry {
     /// Return the entry of a call whose last record is at this offset.
@@ -27,12 +29,22 @@ impl Entry {
 
     /// The offset of the last record; `None` if the call has none.
     pub(super) fn offset(self) -> Option<u64> {
-        let offset = self.0 & !(ENDED | CLAIMED);
+        let offset = self.0 & !(ENDED | CLAIMED | AGAIN);
         (offset != 0).then_some(offset)
     }
 
     pub(super) fn has_ended(self) -> bool {
         self.0 & ENDED != 0
+    }
+
+    /// Return the entry after another start.
+    pub(super) fn begun_again(self) -> Self {
+        Self(self.0 | AGAIN)
+    }
+
+    /// Return whether the call has begun and not ended since.
+    pub(super) fn is_in_flight(self) -> bool {
+        !self.has_ended() || self.0 & AGAIN != 0
     }
 
     pub(super) fn is_claimed(self) -> bool {

@@ -28,7 +28,7 @@
 //! - The process is killed in a `write`: a part of a frame is at the end. No intact frame follows, so the open cuts it off.
 //! - The machine loses power: bytes behind the last sync may be missing, also in the middle. The first write after a sync says how much
 //!   was on disk ([`Record::Synced`]). Damage behind that is skipped; those results were not delivered, unless the journal was to
-//!   survive only the process.
+//!   survive only the process. A journal whose results survive a power cut has a first mark before its first call.
 //! - A disk flips a bit in front of that, or in a journal that was never synced: the open fails and names the place. With
 //!   [`Options::skips_damage`] the calls of the damaged records are called again.
 //! - A file system has no room: the write fails, the part that was written is cut off, and the run stops.
@@ -42,11 +42,13 @@ mod error;
 mod file;
 pub mod frame;
 mod index;
+mod opening;
 pub mod record;
 pub mod scan;
 
 pub use error::OpenError;
-pub use file::{Claim, Journal, Options, Outcome, lock_path};
+pub use file::{Claim, Journal, Options, Outcome};
+pub use opening::lock_path;
 pub use record::{End, Identity, Record, Status};
 
 use std::fs::File;

@@ -22,7 +22,7 @@ use crate::runtime::blocking_pool::checked_path;
 use crate::runtime::fork_guard::ProcessId;
 
 /// A journal that this process has opened. Its description is in `headrace.journal`.
-#[pyclass(name = "JournalFile", frozen, module = "headrace._core")]
+#[pyclass(name = "JournalFile", frozen, weakref, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct PyJournalFile {
     process: ProcessId,
@@ -52,12 +52,16 @@ pub(crate) enum Replay<'py> {
 
 #[pymethods]
 impl PyJournalFile {
-    /// Open or create a journal. Reads it whole.
+    /// Open or create a journal. Reads it whole. If `syncs`, the start of a new file is put on disk.
     #[new]
-    fn new(py: Python<'_>, path: PathBuf, skips_damage: bool) -> PyResult<Self> {
+    fn new(py: Python<'_>, path: PathBuf, skips_damage: bool, syncs: bool) -> PyResult<Self> {
         let path = checked_path(path)?;
         let opened = py.detach(|| {
-            let journal = Journal::open(&path, Options { skips_damage })?;
+            let options = Options {
+                skips_damage,
+                syncs_start: syncs,
+            };
+            let journal = Journal::open(&path, options)?;
             let file = journal.file()?;
             Ok::<(Journal, File), OpenError>((journal, file))
         });
@@ -91,6 +95,13 @@ impl PyJournalFile {
     #[getter]
     fn length(&self, py: Python<'_>) -> PyResult<u64> {
         self.with(py, |journal| journal.length())
+    }
+
+    /// The number of bytes that this process has put on disk.
+    #[getter]
+    #[pyo3(name = "synced")]
+    fn synced_length(&self) -> u64 {
+        self.syncer.reached()
     }
 
     /// The memory of the index in bytes.
@@ -184,16 +195,17 @@ impl PyJournalFile {
     /// Close the file and free its lock. If `syncs`, put it on disk before. Idempotent.
     fn close(&self, py: Python<'_>, syncs: bool) -> PyResult<()> {
         let journal = self.journal.borrow(py).take();
-        if journal.is_none() || !self.process.is_current() {
+        let Some(mut journal) = journal.filter(|_| self.process.is_current()) else {
             // In a forked child, dropping closes only its own descriptors.
             return Ok(());
-        }
+        };
         let synced = py.detach(|| {
             let synced = if syncs {
                 self.syncer.sync_now()
             } else {
                 Ok(())
             };
+            journal.unlock();
             drop(journal);
             synced
         });
@@ -210,7 +222,11 @@ impl PyJournalFile {
     #[pyo3(name = "compact")]
     fn compacted(py: Python<'_>, path: PathBuf, skips_damage: bool) -> PyResult<(u64, u64)> {
         let path = checked_path(path)?;
-        let done = py.detach(|| compact(&path, Options { skips_damage }, now()));
+        let options = Options {
+            skips_damage,
+            syncs_start: true,
+        };
+        let done = py.detach(|| compact(&path, options, now()));
         done.map_err(|error| open_error(py, &path, &error))
     }
 }
@@ -283,6 +299,15 @@ impl PyJournalFile {
         self.write(py, |journal| journal.end(claim, outcome))
     }
 
+    /// Write nothing more, because a sync has failed.
+    pub(crate) fn refuse_writes(&self, py: Python<'_>) {
+        if let Some(error) = self.syncer.failure()
+            && let Some(journal) = &mut *self.journal.borrow(py)
+        {
+            journal.refuse_writes(&error);
+        }
+    }
+
     /// The number of bytes on disk.
     pub(crate) fn synced(&self, py: Python<'_>) -> u64 {
         let reached = self.syncer.reached();
@@ -297,9 +322,19 @@ impl Drop for PyJournalFile {
     fn drop(&mut self) {
         // In a forked child the thread that may hold the lock does not exist.
         if self.process.is_current() {
-            Python::attach(|_| self.syncer.abandon());
+            Python::attach(|py| {
+                self.syncer.abandon();
+                if let Some(journal) = &mut *self.journal.borrow(py) {
+                    journal.unlock();
+                }
+            });
         }
     }
+}
+
+/// Return the key of a claimed call.
+pub(crate) fn key_of<'py>(py: Python<'py>, claim: &Claim) -> PyResult<Bound<'py, PyAny>> {
+    key::decode(py, claim.identity().key)
 }
 
 impl Claimed {

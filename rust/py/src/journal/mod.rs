@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use crate::coroutine::Native;
 use crate::coroutine::operation::Ready;
 
-pub(crate) use file::{PyJournalFile, Replay};
+pub(crate) use file::{PyJournalFile, Replay, key_of};
 pub(crate) use value::Stored;
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

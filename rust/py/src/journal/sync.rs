@@ -39,6 +39,7 @@ struct State {
     /// The bytes that are on disk.
     reached: u64,
     is_busy: bool,
+    /// The error of a sync that has failed. What it did not put on disk may be lost, and a later sync would not report it again.
     failure: Option<io::Error>,
     wakers: Vec<Waker>,
     /// Used wakers, to be dropped on an attached thread.
@@ -73,10 +74,26 @@ impl Syncer {
     /// Put all that was written on disk, on this thread.
     pub(super) fn sync_now(&self) -> io::Result<()> {
         let length = self.lock().written;
-        self.file.sync_data()?;
+        if let Some(error) = self.failure() {
+            return Err(error);
+        }
+        let synced = self.file.sync_data();
         let mut state = self.lock();
-        state.reached = state.reached.max(length);
-        Ok(())
+        match synced {
+            Ok(()) => {
+                state.reached = state.reached.max(length);
+                Ok(())
+            }
+            Err(error) => {
+                state.failure.get_or_insert_with(|| same_error(&error));
+                Err(error)
+            }
+        }
+    }
+
+    /// Return the error of a sync that has failed: there is none after it.
+    pub(super) fn failure(&self) -> Option<io::Error> {
+        self.lock().failure.as_ref().map(same_error)
     }
 
     /// Drop the used wakers, on an attached thread, and those of the next wake-ups on their own.
@@ -93,10 +110,10 @@ impl Syncer {
 
     fn run(&self) {
         std::thread::sleep(LINGER);
-        let synced = self.sync_now();
+        // A waiter finds the error in the state.
+        let _ = self.sync_now();
         let mut state = self.lock();
         state.is_busy = false;
-        state.failure = synced.err();
         let wakers = std::mem::take(&mut state.wakers);
         drop(state);
         blocking_pool::wake(wakers, |spent| {
@@ -108,6 +125,13 @@ impl Syncer {
             None
         });
     }
+}
+
+/// Return another error of the same kind.
+fn same_error(error: &io::Error) -> io::Error {
+    error
+        .raw_os_error()
+        .map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
 /// One wait until a length is on disk.
@@ -129,7 +153,7 @@ impl Operation for Sync {
     ) -> Poll<PyResult<Bound<'py, PyAny>>> {
         let mut state = self.syncer.lock();
         let spent = std::mem::take(&mut state.spent);
-        let failure = state.failure.take();
+        let failure = state.failure.as_ref().map(same_error);
         let is_reached = state.reached >= self.length;
         let mut starts = false;
         if !is_reached && failure.is_none() && !context.waker().will_wake(Waker::noop()) {
@@ -138,12 +162,12 @@ impl Operation for Sync {
         }
         drop(state);
         drop(spent);
+        if is_reached {
+            return Poll::Ready(Ok(py.None().into_bound(py)));
+        }
         if let Some(error) = failure {
             let path = &self.syncer.path;
             return Poll::Ready(Err(errors::os_error(py, path, &error)));
-        }
-        if is_reached {
-            return Poll::Ready(Ok(py.None().into_bound(py)));
         }
         if starts {
             let syncer = Arc::clone(&self.syncer);

@@ -352,12 +352,7 @@ impl PyEngine {
     }
 
     /// Deliver the events of tasks whose ends are on disk: see `deliver_synced`.
-    #[expect(clippy::type_complexity, reason = "it is read once")]
-    fn synced(
-        &self,
-        py: Python<'_>,
-        has_failed: bool,
-    ) -> PyResult<(Vec<(u64, Option<Py<PyAny>>)>, bool)> {
+    fn synced(&self, py: Python<'_>, has_failed: bool) -> PyResult<(Vec<Py<PyAny>>, bool)> {
         self.deliver_synced(py, has_failed)
     }
 

@@ -21,7 +21,7 @@ use pyo3::types::PyDict;
 
 use super::engine::PyEngine;
 use super::task_record::TaskRecord;
-use crate::journal::{PyJournalFile, Replay, Stored};
+use crate::journal::{PyJournalFile, Replay, Stored, key_of};
 use crate::object::gc::{Traverse, VisitError, Visitor, traverse};
 use crate::object::gil_cell::GilCell;
 
@@ -330,26 +330,29 @@ impl PyEngine {
             }
             Ok(_) => Ok(Some((record, outcome))),
             Err(error) => {
-                let arguments = (error.into_value(py), id, &key);
+                let arguments = (error.into_value(py), key_of(py, claim)?);
                 policy.call_method1(intern!(py, "failed"), arguments)?;
                 Ok(Some((record, outcome)))
             }
         }
     }
 
-    /// Deliver the events of the tasks whose ends are on disk; after a failed sync, of all. Return the ids and keys of the latter, and
-    /// whether tasks wait for another sync.
-    #[expect(clippy::type_complexity, reason = "it is read once")]
+    /// Deliver the events of the tasks whose ends are on disk; after a failed sync, of all. Return the keys of those whose ends are not,
+    /// and whether tasks wait for another sync.
     pub(super) fn deliver_synced(
         &self,
         py: Python<'_>,
         has_failed: bool,
-    ) -> PyResult<(Vec<(u64, Option<Py<PyAny>>)>, bool)> {
+    ) -> PyResult<(Vec<Py<PyAny>>, bool)> {
         let mut unrecorded = Vec::new();
         let Some(journal) = self.journal.get() else {
             return Ok((unrecorded, false));
         };
-        let reached = journal.file.get().synced(py);
+        let file = journal.file.get();
+        let reached = file.synced(py);
+        if has_failed {
+            file.refuse_writes(py);
+        }
         loop {
             let next = {
                 let mut unsynced = journal.unsynced.borrow(py);
@@ -361,16 +364,18 @@ impl PyEngine {
                 }
             };
             let Some(Unsynced {
-                record,
+                mut record,
                 outcome,
                 now,
-                ..
+                length,
             }) = next
             else {
                 break;
             };
-            if has_failed {
-                unrecorded.push((record.id, record.key(py).map(Bound::unbind)));
+            if length > reached
+                && let Some(journaled) = record.journaled_mut()
+            {
+                unrecorded.push(key_of(py, &journaled.claim)?.unbind());
             }
             self.conclude(py, record, &outcome, now, false)?;
         }
