@@ -71,11 +71,13 @@ def ended(path: Path) -> set[Any]:
     return {record.key for record in read_records(path) if record.status == "returned"}
 
 
-def assert_free(path: Path, capacity: CapacitySource) -> None:
-    """Check that a run has left nothing behind."""
+def assert_free(path: Path, capacity: CapacitySource, *, is_suspended: bool = False) -> None:
+    """Check that a run has left nothing behind. A suspended runner may keep the file open, without its lock."""
     assert capacity.held == 0
     gc.collect()
-    assert open_files(path) == []
+    left = open_files(path)
+    expected = {str(path)} if is_suspended else set()
+    assert set(left) <= expected, left
     Journal(path).open().close()
 
 
@@ -105,9 +107,8 @@ async def test_law_18_a_run_is_cancelled_everywhere(
 
         outcome = yield work(calls)
         assert outcome.cancelled or outcome.error is None
-        # The traceback of its error refers to the run.
-        del outcome
-        assert_free(path, capacity)
+        # The traceback of the error refers to the runner, which could continue the pass.
+        assert_free(path, capacity, is_suspended=kind == "runner")
         done = ended(path)
         again = Calls()
         assert await work(again) == [f"done {key}" for key in KEYS]
@@ -166,8 +167,7 @@ def test_a_loop_that_ends_with_a_dropped_stream_ends(tmp_path: Path, durability:
         stream = amap(calls, KEYS * 10, limit=capacity, journal=journal)
         streams.append(stream)
         pull = asyncio.ensure_future(anext(stream))
-        while len(calls.made) < 3:
-            await asyncio.sleep(0)
+        await until(lambda: len(calls.made) >= 3)
         # With "disk", the first calls have ended, and their sync has not.
         assert pull.done() is (durability == "process")
 
@@ -182,7 +182,7 @@ def test_a_loop_that_is_closed_in_the_middle_frees_the_lock(tmp_path: Path) -> N
     path, capacity = tmp_path / "run.journal", CapacitySource(2)
     loop = asyncio.new_event_loop()
     loop.set_exception_handler(lambda *_: None)
-    stream = amap(Calls(), KEYS, limit=capacity, journal=path)
+    stream = amap(Calls(), KEYS * 10, limit=capacity, journal=path)
     loop.run_until_complete(anext(stream))
     loop.close()
     with warnings.catch_warnings():
@@ -191,8 +191,8 @@ def test_a_loop_that_is_closed_in_the_middle_frees_the_lock(tmp_path: Path) -> N
         gc.collect()
         gc.collect()
     Journal(path).open().close()
-    results = asyncio.run(amap(Calls(), KEYS, limit=2, journal=path).collect())
-    assert results == [f"done {key}" for key in KEYS]
+    results = asyncio.run(amap(Calls(), KEYS * 10, limit=2, journal=path).collect())
+    assert results == [f"done {key}" for key in KEYS * 10]
 
 
 async def test_a_dropped_stream_frees_the_lock(tmp_path: Path) -> None:

@@ -36,9 +36,11 @@ async def wait_until_done(
     if all(future.done() for future in owned):
         return cancellation
     waiting = asyncio.current_task()
-    if waiting is not None:
-        tasks = [future for future in owned if isinstance(future, asyncio.Task)]
-        _awaited[waiting] = (*tasks, *(() if behind is None else (behind,)))
+    tasks = [future for future in owned if isinstance(future, asyncio.Task)]
+    awaited = (*tasks, *(() if behind is None else (behind,)))
+    # A plain future is not registered: if its event loop is closed meanwhile, the waiting task must not be kept alive.
+    if waiting is not None and awaited:
+        _awaited[waiting] = awaited
     try:
         while pending := [future for future in owned if not future.done()]:
             try:

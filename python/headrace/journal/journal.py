@@ -20,7 +20,7 @@ from headrace.capacity.limits import Budget
 from headrace.errors import JournalError, JournalWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Callable, Hashable
     from types import TracebackType
     from typing import Self
 
@@ -33,8 +33,8 @@ _LISTED = 5
 _SMALL = 1 << 20
 """The largest file, in bytes, that is read on the event loop: in about 10 ms."""
 
-# The files whose spend was restored, by the capacity: later spend is charged while it happens.
-_restored: WeakKeyDictionary[CapacitySource, set[str]] = WeakKeyDictionary()
+# The files and budgets whose spend was restored, by the node of the budget: later spend is charged while it happens.
+_restored: WeakKeyDictionary[CapacitySource, set[tuple[str, str]]] = WeakKeyDictionary()
 
 
 # The open files. The lock of one is shared by forked processes.
@@ -311,16 +311,18 @@ class Journal(Uncopied):
 
     def restore_spend(self, capacity: CapacitySource) -> list[str]:
         """Charge the budgets on the path of a capacity with what earlier runs have spent. Return the names of the budgets."""
-        budgets = sorted(set(_budgets(capacity)))
-        known = _restored.setdefault(capacity, set())
+        budgets = _budgets(capacity)
+        spend = self._opened().spend if budgets else {}
         path = os.path.realpath(self._path)
-        if budgets and path not in known:
-            known.add(path)
-            spend = self._opened().spend
-            for name in budgets:
-                if amount := spend.get(name):
-                    capacity._spend(name, amount)
-        return budgets
+        for name, nodes in budgets.items():
+            known = [_restored.setdefault(node, set()) for node in nodes]
+            if all((path, name) in restored for restored in known):
+                continue
+            for restored in known:
+                restored.add((path, name))
+            if amount := spend.get(name):
+                capacity._spend(name, amount)
+        return sorted(budgets)
 
     def warn_in_flight(self) -> None:
         """Name the calls that had begun in an earlier run and not ended."""
@@ -362,10 +364,13 @@ def as_journal(parameter: str, journal: Any) -> Journal:
     raise TypeError(f"{parameter} must be a Journal or a path, not {describe_value(journal)}")
 
 
-def _budgets(capacity: CapacitySource) -> Iterator[str]:
+def _budgets(capacity: CapacitySource) -> dict[str, list[CapacitySource]]:
+    """Return the nodes on the path of a capacity that have a budget, by its name."""
+    found: dict[str, list[CapacitySource]] = {}
     node: CapacitySource | None = capacity
     while node is not None:
         for name, limit in node.limits.items():
             if isinstance(limit, Budget):
-                yield name
+                found.setdefault(name, []).append(node)
         node = node.parent
+    return found

@@ -68,6 +68,7 @@ impl PyJournalFile {
         let (journal, file) = opened.map_err(|error| open_error(py, &path, &error))?;
         let syncer = Syncer::new(path.clone(), file);
         syncer.note_written(journal.length());
+        syncer.note_reached(journal.synced());
         Ok(Self {
             process: ProcessId::current(),
             path,
@@ -97,7 +98,7 @@ impl PyJournalFile {
         self.with(py, |journal| journal.length())
     }
 
-    /// The number of bytes that this process has put on disk.
+    /// The number of bytes that are known to be on disk.
     #[getter]
     #[pyo3(name = "synced")]
     fn synced_length(&self) -> u64 {

@@ -39,7 +39,7 @@ struct State {
     /// The bytes that are on disk.
     reached: u64,
     is_busy: bool,
-    /// The error of a sync that has failed. What it did not put on disk may be lost, and a later sync would not report it again.
+    /// The error of a sync that has failed. The bytes that it did not put on disk may be lost, and a later sync would not report that.
     failure: Option<io::Error>,
     wakers: Vec<Waker>,
     /// Used wakers, to be dropped on an attached thread.
@@ -64,6 +64,11 @@ impl Syncer {
     /// Note that this number of bytes was written.
     pub(super) fn note_written(&self, length: u64) {
         self.lock().written = length;
+    }
+
+    /// Note that this number of bytes is on disk.
+    pub(super) fn note_reached(&self, length: u64) {
+        self.lock().reached = length;
     }
 
     /// The number of bytes on disk.
