@@ -273,7 +273,11 @@ fn every_flipped_bit_is_found() {
             Err(OpenError::Damaged(damage)) => {
                 assert!((damage.start..damage.end).contains(&byte), "bit {bit}");
                 assert_eq!(fs::read(&path).unwrap(), flipped, "it was changed");
-                let journal = Journal::open(&path, Options { skips_damage: true }).unwrap();
+                let options = Options {
+                    skips_damage: true,
+                    ..Options::default()
+                };
+                let journal = Journal::open(&path, options).unwrap();
                 assert_eq!(journal.damage(), [damage]);
                 assert!(
                     journal.ended() >= 5,
