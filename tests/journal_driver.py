@@ -51,7 +51,7 @@ async def run(options: dict[str, Any]) -> None:
         for _ in range(rng.randrange(1, 4)):
             await asyncio.sleep(rng.choice([0, 0, 0.002]))
         note(returns=key)
-        return f"done {key} " + "x" * options.get("size", 0)
+        return f"done {key} " + str("x" * options.get("size", 0))
 
     def shown(result: str) -> str:
         return result.partition(" x")[0].strip()

@@ -162,5 +162,7 @@ GROUP = [
         is_alone=True,
     ),
     Probe("CPU time to open a million records", "<= 3 s", only(time_of_an_open)),
-    Probe("memory of the index for a record, of a million", "<= 40 bytes", only(memory_of_a_record)),
+    Probe(
+        "memory of the index for a record, of a million", "<= 40 bytes", only(memory_of_a_record)
+    ),
 ]
