@@ -49,7 +49,7 @@ pub(super) fn start_file(file: &mut File, path: &Path, syncs: bool) -> Result<()
     let mut start = file_header().to_vec();
     if syncs {
         // The header is on disk if the mark is: they are in one sector.
-        let mark = Record::Synced(FILE_HEADER as u64);
+        let mark = Record::Synced(MOST_OF_A_START);
         frame::append(&mut start, |out| mark.encode(out));
     }
     let length = file.metadata()?.len();
