@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+MAX_LISTED = 20
+"""The most records that a message lists."""
+
 # Characters that change the text direction: they would misrepresent a record.
 _BIDI_CONTROLS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -39,6 +42,12 @@ def shorten(text: str, most: int) -> str:
     whole = len(text) <= 4 * most and len(line) <= most
     line = line if whole else line[: most - 1] + "…"
     return "".join(_printable(character) for character in line)
+
+
+def format_records(numbers: list[int]) -> str:
+    """Format record numbers as `records 3, 5, 7`, shortened to the first ones."""
+    more = f" and {len(numbers) - MAX_LISTED:,} more" if len(numbers) > MAX_LISTED else ""
+    return f"records {', '.join(map(str, numbers[:MAX_LISTED]))}{more}" if numbers else ""
 
 
 def _printable(character: str) -> str:

@@ -25,6 +25,8 @@ from headrace.cli.arguments import (
 )
 from headrace.cli.errors import CommandError, UsageError
 from headrace.cli.file_format import FileFormat, parse_format
+from headrace.cli.journal_command import add_journal_command, run_journal_command
+from headrace.cli.journal_options import JournalOptions, add_journal_options, journal_options
 from headrace.cli.load_function import load_function
 from headrace.cli.map import run
 from headrace.cli.map_options import MapOptions
@@ -54,6 +56,8 @@ exit codes:
 
 If the run is stopped, OUTPUT is unchanged and the finished results are kept in
 OUTPUT.partial. A killed run leaves .OUTPUT.*.tmp, which the next run reports.
+With --journal FILE, the same command line with --resume continues a run,
+however it ended, and makes no finished call again.
 """
 
 
@@ -63,23 +67,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ensure_stderr()
     options = _parser().parse_args(arguments)
     try:
-        return _map(options)
+        if options.command == "journal":
+            return run_journal_command(options)
+        return _map(options, journal_options(options, arguments))
     except CommandError as error:
         signals.set_exit_code(2)
-        eprint(error)
+        eprint(error, options.command)
         return 2
     except signals.Interrupted as interrupted:
         signals.set_exit_code(interrupted.code)
-        eprint("interrupted")
+        eprint("interrupted", options.command)
         return interrupted.code
     except KeyboardInterrupt:
         # Raised by the user's module.
         signals.set_exit_code(130)
-        eprint("interrupted")
+        eprint("interrupted", options.command)
         return 130
 
 
-def _map(options: argparse.Namespace) -> int:
+def _map(options: argparse.Namespace, journal: JournalOptions | None) -> int:
     _check_required(options)
     function = load_function(options.function)
     if options.first is not None:
@@ -135,6 +141,7 @@ def _map(options: argparse.Namespace) -> int:
             window=window,
             max_record=options.max_record,
             every=options.every,
+            journal=journal,
         )
     )
 
@@ -234,6 +241,7 @@ def _weights(pairs: list[tuple[str, float]]) -> dict[str, float]:
 def _check_files(options: argparse.Namespace) -> None:
     """Refuse one path for two files: each is published whole and would replace the other."""
     named = {"--output": options.output, "--errors": options.errors, "--report": options.report}
+    named["--journal"] = options.journal
     seen: dict[str, str] = {}
     for option, path in named.items():
         # A pipe or a device is never replaced.
@@ -250,8 +258,8 @@ def _check_files(options: argparse.Namespace) -> None:
             continue
         if path == "-":
             raise UsageError("standard output is the input; write to another file")
-        if option == "--report":
-            raise UsageError(f"--report would replace the input, {path!r}; name another file")
+        if option in {"--report", "--journal"}:
+            raise UsageError(f"{option} would replace the input, {path!r}; name another file")
         if not options.force:
             raise UsageError(
                 f"{option} would replace the input, {path!r}; name another file, or add --force"
@@ -469,6 +477,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="write a line of JSON for each failed record to FILE: the error and the record",
     )
+    add_journal_options(job)
     reports = job.add_argument_group("progress")
     reports.add_argument(
         "--every",
@@ -482,4 +491,5 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="write an HTML page about the run to FILE: totals, durations, a time line, slow and failed records",
     )
+    add_journal_command(commands)
     return parser

@@ -21,21 +21,23 @@ from contextlib import ExitStack, suppress
 from datetime import datetime
 from operator import itemgetter
 from signal import SIGINT
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from headrace.cli import signals
 from headrace.cli.errors import CommandError
 from headrace.cli.failures import Failures
+from headrace.cli.format import format_records
 from headrace.cli.groups import Groups, group_name
 from headrace.cli.hidden_retries import HiddenRetries
 from headrace.cli.inflight import InFlight
 from headrace.cli.leftovers import report_leftovers
-from headrace.cli.output import Output
+from headrace.cli.output import Output, keep_partial
 from headrace.cli.progress import Tally, choose_display
 from headrace.cli.record import FailedJson, Row
 from headrace.cli.record_error import (
     InterruptingError,
     RecordError,
+    ReplayedError,
     encode_error_line,
 )
 from headrace.cli.record_pool import RecordPool
@@ -45,6 +47,7 @@ from headrace.cli.records import RecordReader
 from headrace.cli.report.collector import Collector
 from headrace.cli.report.series import Series, SeriesFamily
 from headrace.cli.report.summary import Summary
+from headrace.cli.run_journal import RunJournal, suggest_journal
 from headrace.cli.stderr import eprint, ignore_broken_stderr, show_warnings
 from headrace.errors import RunStopped
 from headrace.pull.source import SourceIterObj
@@ -54,9 +57,6 @@ if TYPE_CHECKING:
 
     from headrace.cli.map_options import MapOptions
     from headrace.task.task import Task
-
-# How many unfinished records a message lists.
-MAX_LISTED = 20
 
 
 def run(options: MapOptions) -> int:
@@ -88,7 +88,10 @@ def run(options: MapOptions) -> int:
             if opened is not None:
                 report_leftovers(opened)
         show_warnings()
-        return asyncio.run(_Map(options, reader, output, errors, report).run())
+        journal = None
+        if options.journal is not None:
+            journal = stack.enter_context(RunJournal(options.journal, options.function))
+        return asyncio.run(_Map(options, reader, output, errors, report, journal).run())
 
 
 class _Map:
@@ -101,12 +104,14 @@ class _Map:
         output: Output,
         errors: Output | None,
         report: Output | None,
+        journal: RunJournal | None,
     ) -> None:
         self._options = options
         self._reader = reader
         self._output = output
         self._errors = errors
         self._report = report
+        self._journal = journal
         self._tally = Tally(total_size=None if options.first else reader.size)
         self._display = choose_display(options.every)
         self._started = time.monotonic()
@@ -140,6 +145,9 @@ class _Map:
         )
         self._failure_limits = options.run_options.failure_limits()
         self._runner_options = options.run_options.runner_options(self._runner.classify)
+        if journal is not None:
+            # The runners share it, so it is no journal that each of them would open.
+            self._runner_options["journal"] = cast("Any", journal.use)
         self._groups = None
         if options.group_by is not None:
             self._groups = Groups(
@@ -169,6 +177,8 @@ class _Map:
         background = {asyncio.create_task(self._show_progress(), name="headrace map: progress")}
         if self._collector is not None:
             background.add(asyncio.create_task(self._collector.run(), name="headrace map: report"))
+        if self._options.journal is None and self._options.first is None:
+            background.add(asyncio.create_task(suggest_journal(), name="headrace map: advice"))
         try:
             await self._work()
         except BaseException:
@@ -258,10 +268,12 @@ class _Map:
         """See `RecordListener`."""
         return self._stop.is_set()
 
-    def complete(self, record_task: RecordTask, line: bytes | None) -> None:
+    def complete(self, record_task: RecordTask, line: bytes) -> None:
         """See `RecordListener`."""
-        if line is not None:
-            self._settle(record_task, line, None)
+        if not record_task.calls:
+            record_task.end()
+            self._tally.replayed += 1
+        self._settle(record_task, line, None)
 
     def fail(self, record_task: RecordTask, error: BaseException) -> None:
         """See `RecordListener`."""
@@ -275,6 +287,7 @@ class _Map:
             # Cancelled by the stop, perhaps while it waited for a retry, so it has not failed.
             return
         record_task.end()
+        self._tally.failures_replayed += isinstance(error, ReplayedError)
         self._settle(record_task, None, error)
 
     def _settle(
@@ -331,8 +344,10 @@ class _Map:
                     self._summary(outcome, whole=code < 2 and self._stopped is None)
                 )
             except CommandError as problem:
-                messages.append(f"{problem}{_keep_partial(self._report, 'page')}")
+                messages.append(f"{problem}{keep_partial(self._report, 'page')}")
                 code = max(code, 2)
+        if self._journal is not None and code >= 2:
+            messages.append(self._journal.describe_resume())
         signals.set_exit_code(code)
         self._update_tally()
         with ignore_broken_stderr():
@@ -347,7 +362,7 @@ class _Map:
         problem = self._problem or (None if self._signal else self._reader.problem)
         if problem is not None:
             return 2, f"stopped: {problem}", f"{problem}{self._keep_results()}"
-        counts = f"{tally.done:,} done, {tally.failed:,} failed"
+        counts = tally.outcome
         left = self._not_done()
         if self._stopped is not None:
             message = f"{self._stopped}: {counts}{self._keep_results()}; not done: {left}"
@@ -375,7 +390,7 @@ class _Map:
 
     def _not_done(self) -> str:
         """Describe the records that are not settled."""
-        unsettled = _format_records(
+        unsettled = format_records(
             [record_task.record.number for record_task in self._unsettled.values()]
         )
         return f"{unsettled + ', and ' if unsettled else ''}everything after {self._reader.unit} {self._last_read}"
@@ -384,7 +399,7 @@ class _Map:
         """Keep all finished lines, out of order too, in partial files. Return a description of the files."""
         for index in sorted(self._results):
             self._write(self._results.pop(index))
-        return _keep_partial(self._output, "result") + _keep_partial(self._errors, "failure")
+        return keep_partial(self._output, "result") + keep_partial(self._errors, "failure")
 
     def _make_series(self) -> list[Series]:
         """Make the series of the report's time line."""
@@ -416,6 +431,8 @@ class _Map:
         shown = [("input", options.input), ("output", options.output)]
         if options.errors is not None:
             shown.append(("errors", options.errors))
+        if options.journal is not None:
+            shown.append(("journal", options.journal.path))
         shown += self._run_options.describe()
         if options.group_by is not None:
             shown.append(("group by", options.group_by))
@@ -472,20 +489,3 @@ class _Map:
         self._tally.running = self._running()
         groups = self._groups
         self._tally.waiting = self._limit.waiting if groups is None else groups.waiting
-
-
-def _format_records(numbers: list[int]) -> str:
-    """Format record numbers as `records 3, 5, 7`, shortened to the first ones."""
-    more = f" and {len(numbers) - MAX_LISTED:,} more" if len(numbers) > MAX_LISTED else ""
-    return f"records {', '.join(map(str, numbers[:MAX_LISTED]))}{more}" if numbers else ""
-
-
-def _keep_partial(output: Output | None, noun: str) -> str:
-    """Keep the lines of an unpublished output, and return a description of the partial file."""
-    if output is None:
-        return ""
-    output.keep()
-    if output.partial is None:
-        return ""
-    lines = f"1 {noun} is" if output.lines == 1 else f"{output.lines:,} {noun}s are"
-    return f"; {lines} in {output.partial}"

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from headrace.cli.file_format import FileFormat
+    from headrace.cli.journal_options import JournalOptions
     from headrace.cli.run_options import RunOptions
 
 
@@ -43,3 +44,5 @@ class MapOptions:
     window: int
     max_record: int
     every: float
+    journal: JournalOptions | None
+    """The journal; None for a run without one."""

@@ -185,6 +185,17 @@ class Output:
         return write_error(self._name, error)
 
 
+def keep_partial(output: Output | None, noun: str) -> str:
+    """Keep the lines of an unpublished output, and return a description of the partial file."""
+    if output is None:
+        return ""
+    output.keep()
+    if output.partial is None:
+        return ""
+    lines = f"1 {noun} is" if output.lines == 1 else f"{output.lines:,} {noun}s are"
+    return f"; {lines} in {output.partial}"
+
+
 def _as_text(line: bytes) -> bytes:
     """Return a result as plain text: text as it is, anything else as JSON."""
     if not line.startswith(b'"'):

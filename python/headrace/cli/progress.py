@@ -32,12 +32,25 @@ class Tally:
     done: int = 0
     """Records with a result."""
     failed: int = 0
+    replayed: int = 0
+    """Records with a result out of the journal."""
+    failures_replayed: int = 0
+    """Records that have failed in an earlier run, by its journal."""
     retried: int = 0
     """Retries of the records that are done or failed."""
     throttled: int = 0
     """Their calls that a server throttled, and that cost no attempt."""
     settled_size: float = 0
     """The size of the records that are done or failed."""
+
+    @property
+    def outcome(self) -> str:
+        """The records that are done and failed, in words."""
+        done = f" ({self.replayed:,} from the journal)" if self.replayed else ""
+        failed = (
+            f" ({self.failures_replayed:,} in an earlier run)" if self.failures_replayed else ""
+        )
+        return f"{self.done:,} done{done}, {self.failed:,} failed{failed}"
 
     @property
     def settled(self) -> int:

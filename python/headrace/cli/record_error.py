@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from headrace.cli.format import shorten
 from headrace.cli.output import encode_line
+from headrace.errors import RecordedError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -34,6 +35,14 @@ class InterruptingError(PermanentError):
     """Wraps a `KeyboardInterrupt` that the function raised. It stops the run; the record has not failed."""
 
 
+class ReplayedError(RecordedError):
+    """The error of an earlier run, out of its journal. The function was not called."""
+
+    def __init__(self, kind: str, text: str, where: str) -> None:
+        super().__init__(kind, text)
+        self.where = where
+
+
 @dataclass(frozen=True, slots=True)
 class RecordError:
     """A formatted error."""
@@ -48,6 +57,8 @@ class RecordError:
     @classmethod
     def of(cls, error: BaseException) -> RecordError:
         """Format an error, even one whose `__str__` raises."""
+        if isinstance(error, ReplayedError):
+            return cls(error.kind, error.text, error.where)
         if isinstance(error, PermanentError) and error.__cause__ is not None:
             error = error.__cause__
         try:

@@ -26,8 +26,8 @@ class RecordListener(Protocol):
         """Whether no further record may be started."""
         ...
 
-    def complete(self, record_task: RecordTask, line: bytes | None) -> None:
-        """Accept a result as a line of JSON; None if the record was not started."""
+    def complete(self, record_task: RecordTask, line: bytes) -> None:
+        """Accept a result as a line of JSON."""
         ...
 
     def fail(self, record_task: RecordTask, error: BaseException) -> None:
@@ -64,7 +64,7 @@ class RecordRunner:
         self._cooldown = cooldown
         self._is_async = is_async(function)
 
-        def in_thread(record_task: RecordTask) -> bytes | None:
+        def in_thread(record_task: RecordTask) -> bytes:
             return self._in_thread(record_task)
 
         # A function, because `Task` takes longer to check a method.
@@ -81,7 +81,9 @@ class RecordRunner:
             key=record_task.record.number,
             cost=cost,
             thread=not self._is_async,
-            on_complete=lambda line: self._listener.complete(record_task, line),
+            on_complete=lambda line: self._listener.complete(
+                record_task, self._numbered(record_task, line)
+            ),
             on_error=lambda error: self._fail(record_task, error),
         )
 
@@ -97,29 +99,30 @@ class RecordRunner:
                 record_task.throttled += 1
         return verdict
 
-    async def _on_loop(self, record_task: RecordTask) -> bytes | None:
-        if self._listener.is_stopped():
-            return None  # the pool had already granted it
+    async def _on_loop(self, record_task: RecordTask) -> bytes:
+        self._check_stopped()
         try:
             value = await self._function(self._begin(record_task))
         except BaseException as error:
             self._end_failed(record_task, error)
             raise
         record_task.end()
-        record_task.line = self._encode(record_task, value)
-        return record_task.line
+        return self._encode(record_task, value)
 
-    def _in_thread(self, record_task: RecordTask) -> bytes | None:
-        if self._listener.is_stopped():
-            return None
+    def _in_thread(self, record_task: RecordTask) -> bytes:
+        self._check_stopped()
         try:
             value = self._function(self._begin(record_task))
         except BaseException as error:
             self._end_failed(record_task, error)
             raise
         record_task.end()
-        record_task.line = self._encode(record_task, value)
-        return record_task.line
+        return self._encode(record_task, value)
+
+    def _check_stopped(self) -> None:
+        """Cancel a call that the pool had already granted when the run was stopped. A journal must not record a result for it."""
+        if self._listener.is_stopped():
+            raise CancelledError
 
     def _begin(self, record_task: RecordTask) -> Any:
         """Note the start of a call. Return its argument, parsed again for a later call: an earlier one may have changed it."""
@@ -160,10 +163,17 @@ class RecordRunner:
             record_task.raised = None
 
     def _encode(self, record_task: RecordTask, value: object) -> bytes:
+        """Return the line of a result without its number: in a later run with the same journal, the record may have another."""
         try:
-            if self._number:
-                value = {NUMBER: record_task.record.number, RESULT: value}
-            return encode_line(value)
+            line = encode_line(value)
         except Exception as error:
             # A retry would return the same value.
             raise PermanentError from error
+        record_task.line = self._numbered(record_task, line)
+        return line
+
+    def _numbered(self, record_task: RecordTask, line: bytes) -> bytes:
+        if not self._number:
+            return line
+        number = record_task.record.number
+        return b'{"%s": %d, "%s": %s}\n' % (NUMBER.encode(), number, RESULT.encode(), line[:-1])

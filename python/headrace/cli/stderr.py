@@ -8,7 +8,7 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from headrace.errors import DeadlockWarning, StallWarning
+from headrace.errors import DeadlockWarning, JournalWarning, StallWarning
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -22,14 +22,14 @@ def ensure_stderr() -> None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - stays open until the process ends
 
 
-def eprint(text: object) -> None:
+def eprint(text: object, command: str = "map") -> None:
     """Print one line on standard error."""
     with ignore_broken_stderr():
-        print("headrace map:", text, file=sys.stderr, flush=True)
+        print(f"headrace {command}:", text, file=sys.stderr, flush=True)
 
 
 def show_warnings() -> None:
-    """Print the warnings of stuck capacities and of calls without progress as messages of the command."""
+    """Print the warnings of stuck capacities, of calls without progress and of journals as messages of the command."""
     show = warnings.showwarning
 
     def show_warning(
@@ -40,7 +40,7 @@ def show_warnings() -> None:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        if issubclass(category, (DeadlockWarning, StallWarning)):
+        if issubclass(category, (DeadlockWarning, JournalWarning, StallWarning)):
             # It begins with the name of the runner, which is that of the command.
             eprint(str(message).removeprefix("headrace map: "))
         else:

@@ -54,8 +54,11 @@ if hasattr(os, "register_at_fork"):
 class Pass(Protocol):
     """The owner of an open journal."""
 
-    is_active: bool
-    """Whether it uses the journal now."""
+    @property
+    def is_active(self) -> bool:
+        """Whether it uses the journal now."""
+        ...
+
     has_begun: bool
     """Whether it has used a journal."""
 
@@ -146,6 +149,16 @@ class Journal(Uncopied):
     def in_flight(self) -> tuple[Hashable, ...]:
         """The keys of the calls that had begun and not ended when the file was last opened."""
         return self._in_flight
+
+    @property
+    def recorded_version(self) -> str | None:
+        """The version of the last run that has used the file: that of a `Journal`, or the hash of a function. None for a new file.
+
+        Raises:
+            RuntimeError: The journal is not open.
+        """
+        version = self._opened().version
+        return None if version is None else version[1]
 
     @property
     def ended(self) -> int:
@@ -241,7 +254,8 @@ class Journal(Uncopied):
         """
         if self._pass is owner:
             file = self._opened()
-            file.relock()
+            if not owner.is_active:
+                file.relock()
             return file
         if self._pass is not None and self._pass.is_active:
             raise JournalError(

@@ -1,4 +1,7 @@
-"""`JournalPass`: the use of a journal by the runs of a runner. The runner makes one; a stream makes them by a `PassMaker`."""
+"""`JournalPass`: the use of a journal by the runs of a runner. The runner makes one; a stream makes them by a `PassMaker`.
+
+Several runners may share a pass, as those of the groups of `headrace map` do. A `with` statement must then hold the journal open.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from headrace._internal.reprs import describe_value
+from headrace._internal.reprs import describe_value, safe_str
+from headrace.errors import RecordedError
+from headrace.journal.journal import as_journal
 from headrace.task._version import version_of
 from headrace.task.task import Task
 
@@ -73,6 +78,9 @@ class JournalPass:
         version: Returns the version of the function; None if there is no single one.
     """
 
+    names_in_flight: bool = True
+    """Whether a `JournalWarning` names the calls that were in flight."""
+
     def __init__(
         self,
         journal: Journal,
@@ -82,8 +90,29 @@ class JournalPass:
         self.journal = journal
         self.key_of = key_of
         self._version = version
-        self.is_active: bool = False
         self.has_begun: bool = False
+        # The runs that use it now.
+        self._users = 0
+
+    @classmethod
+    def of(cls, journal: Any) -> JournalPass:
+        """Return the pass of a runner for its argument: a pass that runners share, or what `as_journal` takes."""
+        if isinstance(journal, JournalPass):
+            return journal
+        return cls(as_journal("journal", journal))
+
+    @property
+    def is_active(self) -> bool:
+        """Whether a run uses the journal."""
+        return self._users > 0
+
+    def describe(self, error: Exception) -> dict[str, str] | None:
+        """Return the description of an error that is recorded; None if the call has not ended for the journal."""
+        return {"type": type(error).__qualname__, "message": safe_str(error)}
+
+    def recorded_error(self, described: dict[str, str]) -> RecordedError:
+        """Return the error that a description stands for."""
+        return RecordedError(described["type"], described["message"])
 
     async def begin(self, loop: asyncio.AbstractEventLoop) -> JournalFile:
         """Open the journal for a run."""
@@ -97,10 +126,11 @@ class JournalPass:
                 opening.add_done_callback(self._drop)
                 raise
         file = journal.attach(self, self._version)
-        self.is_active = True
+        self._users += 1
         if not self.has_begun:
             self.has_begun = True
-            journal.warn_in_flight()
+            if self.names_in_flight:
+                journal.warn_in_flight()
         return file
 
     def _drop(self, opening: asyncio.Future[Journal]) -> None:
@@ -109,13 +139,15 @@ class JournalPass:
 
     def suspend(self) -> None:
         """End the use by a run; another may continue the pass."""
-        self.is_active = False
-        self.journal.suspend(self)
+        self._users = max(0, self._users - 1)
+        if not self._users:
+            self.journal.suspend(self)
 
     def end(self) -> None:
         """End the pass: close the journal, unless the user holds it open."""
-        self.is_active = False
-        self.journal.detach(self)
+        self._users = max(0, self._users - 1)
+        if not self._users:
+            self.journal.detach(self)
 
     def __del__(self) -> None:
         # A runner was dropped before the end of its source.

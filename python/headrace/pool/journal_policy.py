@@ -7,8 +7,7 @@ import json
 import warnings
 from typing import TYPE_CHECKING, Any, Protocol
 
-from headrace._internal.reprs import safe_str
-from headrace.errors import JournalStopped, JournalWarning, RecordedError
+from headrace.errors import JournalStopped, JournalWarning
 from headrace.task.failure import classify
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from headrace._core import Engine, JournalFile
-    from headrace.errors import RunStopped
+    from headrace.errors import RecordedError, RunStopped
     from headrace.pool.config import Config
     from headrace.pool.journal_pass import JournalPass
     from headrace.task.retry import Retry
@@ -48,6 +47,7 @@ class JournalPolicy:
 
     def __init__(self, run: JournaledRun, owner: JournalPass, file: JournalFile) -> None:
         self._run = run
+        self._owner = owner
         self._journal = owner.journal
         self._file = file
         self._key_of = owner.key_of
@@ -73,7 +73,7 @@ class JournalPolicy:
         self, task_id: int, key: Hashable, described: dict[str, str]
     ) -> RecordedError:
         """Return the error of a task that has failed in an earlier run."""
-        return RecordedError(described["type"], described["message"])
+        return self._owner.recorded_error(described)
 
     def error_to_record(
         self, task_id: int, key: Hashable, error: BaseException, retry: Retry | None
@@ -91,7 +91,8 @@ class JournalPolicy:
         else:
             if verdict.kind == "fatal":
                 return None
-        return json.dumps({"type": type(error).__qualname__, "message": safe_str(error)})
+        described = self._owner.describe(error)
+        return None if described is None else json.dumps(described)
 
     def cannot_store(self, task_id: int, key: Hashable, error: BaseException) -> None:
         """Warn of a result that cannot be stored, once in a run."""

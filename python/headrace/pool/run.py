@@ -482,7 +482,7 @@ class Run:
 
     def _leave_journal(self) -> None:
         """Close the journal if the pass over the source is over."""
-        if (journal := self.config.journal) is None:
+        if (journal := self.config.journal) is None or self._journal_policy is None:
             return
         policy, self._journal_policy = self._journal_policy, None
         is_over = self._source_has_ended and not self.config.unstarted

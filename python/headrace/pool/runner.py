@@ -392,10 +392,9 @@ def _checked_cooldown(cooldown: object, max_cooldown: float) -> float | None:
 def _pass(journal: Journal | Path) -> JournalPass:
     """Return the pass of a journal."""
     # Late: an option that most programs do not use.
-    from headrace.journal.journal import as_journal
     from headrace.pool.journal_pass import JournalPass
 
-    return JournalPass(as_journal("journal", journal))
+    return JournalPass.of(journal)
 
 
 def _check_executor(executor: object) -> None:
