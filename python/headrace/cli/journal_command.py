@@ -18,6 +18,7 @@ from headrace.cli.errors import UsageError
 from headrace.cli.format import MAX_LISTED, shorten
 from headrace.cli.journal_export import EXPORTS, check_packages, export
 from headrace.cli.journal_log import JournalLog, exported_value
+from headrace.cli.output import write_error
 from headrace.cli.run_journal import format_key, journal_errors
 
 if TYPE_CHECKING:
@@ -91,15 +92,17 @@ def run_journal_command(options: argparse.Namespace) -> int:
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, sys.stdout.fileno())
         os.close(devnull)
+    except OSError as error:
+        raise write_error("standard output", error) from error
     return 0
 
 
 def _show(options: argparse.Namespace) -> None:
     log = JournalLog(options.journal, skips_damage=options.skip_damage)
+    for record in log.records():
+        if options.records:
+            print(_format_record(record, trusts=options.trust))
     with journal_errors(options.journal):
-        for record in log.records():
-            if options.records:
-                print(_format_record(record, trusts=options.trust))
         size = Path(options.journal).stat().st_size
     if options.records:
         print()

@@ -27,7 +27,7 @@ from headrace.cli.journal_log import JournalLog, exported_value
 from headrace.cli.optional import import_arrow
 from headrace.cli.output import encode_line, write_error
 from headrace.cli.replacement import Replacement, write_all
-from headrace.cli.run_journal import journal_errors, record_text
+from headrace.cli.run_journal import record_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,20 +94,19 @@ def export(log: JournalLog, path: str, kind: str, *, trusts: bool, replaces: boo
 
 
 def _rows(log: JournalLog, *, trusts: bool) -> Iterator[Row]:
-    with journal_errors(log.path):
-        for record in log.latest():
-            key = record_text(record.key)
-            kind, value = exported_value(record, trusts=trusts)
-            yield {
-                "key": repr(record.key) if key is None else key,
-                "occurrence": record.occurrence,
-                "status": record.status,
-                "time": record.time,
-                "attempts": record.attempts,
-                "format": kind,
-                "value": value,
-                "spend": record.spend,
-            }
+    for record in log.latest():
+        key = record_text(record.key)
+        kind, value = exported_value(record, trusts=trusts)
+        yield {
+            "key": repr(record.key) if key is None else key,
+            "occurrence": record.occurrence,
+            "status": record.status,
+            "time": record.time,
+            "attempts": record.attempts,
+            "format": kind,
+            "value": value,
+            "spend": record.spend,
+        }
 
 
 def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from headrace._core import JournalReader
+from headrace.cli.run_journal import journal_errors
 from headrace.journal.records import read_records
 
 if TYPE_CHECKING:
@@ -47,15 +48,20 @@ class JournalLog:
         """Read all records from the first on. Then the other methods know the calls.
 
         Raises:
-            JournalError: the file is no journal, or it is damaged.
-            OSError: the operating system refuses it.
+            CommandError: the file is no journal, it is damaged, or the operating system refuses it.
         """
-        self._read_runs()
-        for record in read_records(self.path, skip_damage=self._skips_damage):
+        with journal_errors(self.path):
+            self._read_runs()
+        for record in self._read():
             self.first = record.time if self.first is None else self.first
             self.last = record.time
             self._last[record.key, record.occurrence] = record.offset, record.status
             yield record
+
+    def _read(self) -> Iterator[JournalRecord]:
+        # The errors of the caller are not raised inside the block.
+        with journal_errors(self.path):
+            yield from read_records(self.path, skip_damage=self._skips_damage)
 
     def _read_runs(self) -> None:
         for kind, offset, *fields in JournalReader(self.path):
@@ -69,14 +75,13 @@ class JournalLog:
         """Read the last record of each call, in the order of the file.
 
         Raises:
-            JournalError: see `records`.
-            OSError: see `records`.
+            CommandError: see `records`.
         """
         for _ in self.records():
             pass
         places = {offset for offset, _ in self._last.values()}
         # Records that were appended since are not among them.
-        for record in read_records(self.path, skip_damage=self._skips_damage):
+        for record in self._read():
             if record.offset in places:
                 yield record
 
