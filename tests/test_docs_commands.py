@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import headrace
 from tests.doc_programs import expected_output, programs_of
 from tests.test_docs import DOCUMENTS, ROOT
 
@@ -87,6 +88,9 @@ def check_map(words: list[str], folder: Path) -> None:
     options = dict(pairwise(words))
     path = folder / options["--input"]
     path.write_text(INPUTS[path.suffix], encoding="utf-8")
+    if "--resume" in words:
+        first = [word for word in words if word != "--resume"]
+        subprocess.run([sys.executable, "-m", "headrace", *first], cwd=folder, check=True)
     completed = subprocess.run(
         [sys.executable, "-m", "headrace", *words],
         cwd=folder,
@@ -103,6 +107,15 @@ def check_map(words: list[str], folder: Path) -> None:
     if "--number" in words:
         results = [result["result"] for result in results]
     assert results == [{"url": "a"}, {"url": "b"}]
+
+
+def check_journal(words: list[str], folder: Path) -> None:
+    """Run `headrace journal` with a journal of the name in the command."""
+    headrace.map(str.upper, ["a", "b"], limit=1, journal=folder / words[1])
+    command = [sys.executable, "-m", "headrace", "journal", *words]
+    subprocess.run(command, cwd=folder, check=True, timeout=60)
+    if words[0] == "export":
+        assert (folder / words[2]).stat().st_size
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -123,6 +136,8 @@ def test_documented_command_works(line: str, tmp_path: Path) -> None:
             check_pytest(rest)
         case [".venv/bin/python", program] if program.startswith("examples/"):
             pass  # tests/test_examples.py and tests/test_examples_web.py run them all
+        case ["headrace", "journal", *rest]:
+            check_journal(rest, tmp_path)
         case ["headrace", *rest]:
             check_map(rest, tmp_path)
         case ["grep", *_]:
