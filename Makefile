@@ -131,7 +131,7 @@ test-valgrind: ## the core's tests that are quick enough, under valgrind memchec
 		--config "target.'cfg(unix)'.runner = '$(MEMCHECK)'" $(MEMCHECKED) -- --skip two_hundred_a_second $(ARGS)
 
 .PHONY: soak
-soak: build ## 125 minutes of a processor: all at once, then random programs, each for SECONDS= (600); then a million items through buffers and pools, RUNS= times (20); a million records of each format through the command; pools under each pair of options; 100,000 waiters cancelled at their grants; then CASES= (200000) of each of the five themes of the tree's model
+soak: build ## 130 minutes of a processor: all at once, then random programs, each for SECONDS= (600); then a million items through buffers and pools, RUNS= times (20); a million records of each format through the command; 150 kills of a command with a journal; pools under each pair of options; 100,000 waiters cancelled at their grants; then CASES= (200000) of each of the five themes of the tree's model
 	HEADRACE_SOAK_SECONDS=$(or $(SECONDS),600) $(RUN) -m pytest tests/test_soak.py -q -o faulthandler_timeout=0 $(ARGS)
 	HEADRACE_FUZZ_SECONDS=$(or $(SECONDS),600) $(RUN) -m pytest tests/test_fuzz.py -q -rP -o faulthandler_timeout=0 $(ARGS)
 	for run in $$(seq $(or $(RUNS),20)); do \
@@ -139,6 +139,7 @@ soak: build ## 125 minutes of a processor: all at once, then random programs, ea
 		HEADRACE_SOAK=10 $(RUN) -m pytest tests/test_buffer_soak.py tests/test_pool_soak.py -q -o faulthandler_timeout=0 $(ARGS); \
 	done
 	HEADRACE_ROWS=1000000 $(RUN) -m pytest tests/test_cli_formats.py -k memory -q --timeout 1200 -o faulthandler_timeout=0 $(ARGS)
+	HEADRACE_SOAK=10 $(RUN) -m pytest tests/test_cli_journal_kills.py -q -rP -o faulthandler_timeout=0 $(ARGS)
 	HEADRACE_SOAK=100 $(RUN) -m pytest tests/test_pool_pairs.py -k interrupted -q -o faulthandler_timeout=0 $(ARGS)
 	HEADRACE_ROUNDS=100000 $(RUN) -m pytest tests/test_capacity_loops.py -k cancellation_races_with_its_grant -q -o faulthandler_timeout=0 $(ARGS)
 	PROPTEST_CASES=$(or $(CASES),200000) cargo test --package headrace-core $(LOCKED) --test capacity_model

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace.journal import read_records
+from headrace.cli.hidden_retries import HiddenRetries
+from headrace.cli.record import PlainText, Record
+from headrace.cli.record_runner import RecordRunner
+from headrace.cli.record_task import RecordTask
 from tests.command import assert_one_line_error, interrupt, rest, run, running, wait_for_line
 from tests.journal_runs import Folder, in_flight, key_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -173,14 +178,32 @@ def test_a_stopped_run_is_resumed(folder: Folder, function: str) -> None:
     assert folder.calls().count(key_of({"n": 4})) == 2
 
 
-def test_a_stop_records_no_empty_result(folder: Folder) -> None:
-    """A call that was granted before the stop and not made has no end in the journal."""
-    with running(folder.path, "work:stuck", *JOURNAL, limit=3) as process:
-        wait_for_line(process, "stuck on")
-        interrupt(process)
-    ended = [one for one in read_records(folder.path / "run.journal") if one.status == "returned"]
-    assert all(one.stored.startswith(b"{") for one in ended)
-    assert {one.key for one in ended} <= {key_of({"n": number}) for number in range(4)}
+class _Stopped:
+    """A listener of a run that was stopped."""
+
+    def is_stopped(self) -> bool:
+        return True
+
+    def complete(self, record_task: RecordTask, line: bytes) -> None:
+        pytest.fail("it was not called")
+
+    def fail(self, record_task: RecordTask, error: BaseException) -> None:
+        pytest.fail("no run has ended it")
+
+
+async def _on_loop(record: object) -> object:
+    return record
+
+
+@pytest.mark.parametrize("function", [_on_loop, str])
+async def test_a_stop_records_no_empty_result(function: Callable[[Any], Any]) -> None:
+    """A call that was granted before the stop has not ended for the journal."""
+    runner = RecordRunner(function, _Stopped(), HiddenRetries(), cooldown=True, number=False)
+    record = Record(1, "a", "a", 2, PlainText())
+    task = runner.make_task(RecordTask(record, 0, 0.0), 1)
+    with pytest.raises(asyncio.CancelledError):
+        called: Any = task.fn(*task.args)
+        await called
 
 
 def test_two_drivers(folder: Folder) -> None:
@@ -225,6 +248,25 @@ def test_damage_is_found_and_named(folder: Folder) -> None:
     assert folder.words("journal", "compact", "--skip-damage", "run.journal").returncode == 0
     assert folder.run("on_loop", "--resume").returncode == 1
     assert folder.output() == folder.undisturbed()
+
+
+@pytest.mark.parametrize("options", [[], ["--group-by", "group"]])
+def test_a_full_disk(folder: Folder, options: list[str]) -> None:
+    """A limit on the size of files, which the journal reaches before the output, stands for the full disk."""
+    folder.write(*({"n": number * 10, "group": f"{number % 3}"} for number in range(300)))
+    words = ["-m", "headrace", "map", *folder.arguments("on_loop", *options)]
+    limited = ["sh", "-c", 'ulimit -f 16; exec "$0" "$@"', sys.executable, *words]
+    full = subprocess.run(limited, cwd=folder.path, capture_output=True, text=True, check=False)
+    assert full.returncode == 2
+    assert "headrace map: the journal cannot be written: File too large" in full.stderr
+    assert "to resume: " in full.stderr
+    calls = folder.calls()
+    assert 10 < len(calls) < 290
+    # A call whose end could not be written is made again.
+    allowed = len(in_flight(folder))
+    assert folder.run("on_loop", *options, "--resume").returncode == 0
+    assert len(folder.calls()) <= 300 + allowed
+    assert sorted(folder.output()) == sorted(folder.undisturbed())
 
 
 @pytest.mark.parametrize(

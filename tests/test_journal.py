@@ -472,3 +472,13 @@ async def test_a_journal_is_used_in_a_with_statement(path: Path) -> None:
     assert not journal.is_open
     with pytest.raises(RuntimeError, match="not open"):
         _ = journal.ended
+
+
+def test_recorded_version(path: Path) -> None:
+    with Journal(path, version="one") as journal:
+        versions = [journal.recorded_version]
+        headrace.map(str.upper, ["a"], limit=1, journal=journal)
+        versions.append(journal.recorded_version)
+    assert versions == [None, "one"]
+    with pytest.raises(RuntimeError, match="not open"):
+        print(journal.recorded_version)

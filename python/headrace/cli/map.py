@@ -47,9 +47,9 @@ from headrace.cli.records import RecordReader
 from headrace.cli.report.collector import Collector
 from headrace.cli.report.series import Series, SeriesFamily
 from headrace.cli.report.summary import Summary
-from headrace.cli.run_journal import RunJournal, suggest_journal
+from headrace.cli.run_journal import RunJournal, describe_failure, suggest_journal
 from headrace.cli.stderr import eprint, ignore_broken_stderr, show_warnings
-from headrace.errors import RunStopped
+from headrace.errors import JournalStopped, RunStopped
 from headrace.pull.source import SourceIterObj
 
 if TYPE_CHECKING:
@@ -365,9 +365,11 @@ class _Map:
         counts = tally.outcome
         left = self._not_done()
         if self._stopped is not None:
-            message = f"{self._stopped}: {counts}{self._keep_results()}; not done: {left}"
-            code = 2 if self._failure_limits.is_fatal else 1
-            return code, f"{self._stopped}; not done: {left}", message
+            code, reason = 2 if self._failure_limits.is_fatal else 1, str(self._stopped)
+            if isinstance(self._stopped, JournalStopped):
+                code, reason = 2, describe_failure(self._stopped)
+            message = f"{reason}: {counts}{self._keep_results()}; not done: {left}"
+            return code, f"{reason}; not done: {left}", message
         if self._signal is not None:
             message = f"interrupted: {counts}{self._keep_results()}; not done: {left}"
             return 128 + self._signal, f"interrupted; not done: {left}", message

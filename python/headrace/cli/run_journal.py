@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from headrace.cli.journal_options import JournalOptions
     from headrace.cli.record import Record
+    from headrace.errors import JournalStopped
     from headrace.task.task import Task
 
 MAX_KEY = 120
@@ -153,6 +154,18 @@ class _Use(JournalPass):
     def recorded_error(self, described: dict[str, str]) -> ReplayedError:
         """See `JournalPass`."""
         return ReplayedError(described["type"], described["message"], described.get("where", ""))
+
+
+def describe_failure(error: JournalStopped) -> str:
+    """Describe why a journal has stopped a run, and name the records whose ends it does not have."""
+    if not isinstance(error.__cause__, OSError):
+        return str(error)
+    reason = f"the journal cannot be written: {error.__cause__.strerror}"
+    if not error.unrecorded:
+        return reason
+    lost = ", ".join(format_key(key) for key in error.unrecorded[:MAX_LISTED])
+    more = len(error.unrecorded) - MAX_LISTED
+    return f"{reason} (ended, and would be called again: {lost}{f' and {more:,} more' if more > 0 else ''})"
 
 
 async def suggest_journal() -> None:
