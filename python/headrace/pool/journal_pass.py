@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 from headrace._internal.reprs import describe_value, safe_str
 from headrace.errors import RecordedError
 from headrace.journal.journal import as_journal
-from headrace.task._version import version_of
 from headrace.task.task import Task
 
 if TYPE_CHECKING:
@@ -66,7 +65,14 @@ class PassMaker:
 
     def __call__(self) -> JournalPass:
         """Make the pass of a cycle."""
-        return JournalPass(self._journal, self._key_of, partial(version_of, self._fn))
+        return JournalPass(self._journal, self._key_of, partial(_version_of, self._fn))
+
+
+def _version_of(fn: Callable[..., Any]) -> str:
+    # Late: it imports the modules for bytecode and hashes, which a pool without a journal does not need.
+    from headrace.task._version import version_of
+
+    return version_of(fn)
 
 
 class JournalPass:
