@@ -7,7 +7,6 @@ closes it at its end, unless the journal was opened before with a `with` stateme
 from __future__ import annotations
 
 import os
-import pathlib
 import warnings
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from weakref import WeakKeyDictionary, WeakSet
@@ -237,7 +236,7 @@ class Journal(Uncopied):
     def is_small(self) -> bool:
         """Return whether `open` is fast enough for the event loop."""
         try:
-            return self._file is not None or pathlib.Path(self._path).stat().st_size <= _SMALL
+            return self._file is not None or os.path.getsize(self._path) <= _SMALL  # noqa: PTH202 - `pathlib` makes the import of a pool slower
         except OSError:
             # `open` raises the error.
             return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import warnings
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -91,6 +90,9 @@ class JournalPolicy:
         else:
             if verdict.kind == "fatal":
                 return None
+        # Late: a pool without a journal needs no JSON.
+        import json
+
         described = self._owner.describe(error)
         return None if described is None else json.dumps(described)
 
