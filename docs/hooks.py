@@ -47,6 +47,8 @@ MAIN = {
     "capacity": "CapacitySource",
     "map": "map",
     "pool": "HierarchicalTaskPoolRunner",
+    "journal": "Journal",
+    "cache": "Cache",
     "errors": "HeadraceError",
     "queue": "Queue",
     "http": "observe",

@@ -12,6 +12,7 @@ from headrace import (
     DependencySourceObj,
     PriorityDependencySourceObj,
     PrioritySourceObj,
+    PullJournalObj,
     PullObj,
     PullObj1To1Link,
     PullTimerObj,
@@ -23,6 +24,7 @@ from headrace import (
     SourceLinesObj,
     SourceObj,
 )
+from headrace._core import JournalFile
 from headrace.testing import Delay, ScriptedSource, Yields
 from tests.support import wrong
 from tests.sweep_types import SourceKind
@@ -108,6 +110,17 @@ def read_lines(items: list[Any], *, zipped: bool = False) -> PullObj[Any]:
     return SourceLinesObj(written(lines.encode(), zipped=zipped)).map(json.loads)
 
 
+def replayed(items: list[Any]) -> PullObj[Any]:
+    """Return the items out of a journal."""
+    path = DIRECTORY[0] / f"{hash(repr(items)):x}.journal"
+    file = JournalFile(str(path), False)
+    for number, item in enumerate(items):
+        # Once, also if the file is from an earlier test.
+        file.store(number, item)
+    file.close(False)
+    return PullJournalObj(path)
+
+
 def pausing(items: list[Any]) -> ScriptedSource:
     """Return a source that waits sometimes, also before its end and while it closes."""
     return ScriptedSource(
@@ -183,6 +196,13 @@ SOURCES = [
                 r"ageing must not be negative, got -1 \(int\)",
             ),
         ),
+    ),
+    SourceKind(
+        "journal",
+        replayed,
+        covers=(PullJournalObj,),
+        is_twin=True,
+        bad=((lambda: PullJournalObj(wrong(3)), TypeError, r"path must be .*got 3 \(int\)"),),
     ),
     SourceKind("pausing", pausing),
     SourceKind(

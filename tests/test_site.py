@@ -29,6 +29,7 @@ def test_reference_has_every_public_name_once() -> None:
     public = [f"headrace.{name}" for name in [*EXPORTED, "map"] if name != "__version__"]
     for module in (headrace.queue, headrace.http, headrace.abc, headrace.testing):
         public += [f"{module.__name__}.{name}" for name in module.__all__]
+    public += [f"headrace.journal.{name}" for name in ("JournalRecord", "read_records")]
     assert sorted(DOCUMENTED) == sorted(public), (
         "a module is missing from the pages of docs/hooks.py"
     )
