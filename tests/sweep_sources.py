@@ -113,7 +113,7 @@ def read_lines(items: list[Any], *, zipped: bool = False) -> PullObj[Any]:
 def replayed(items: list[Any]) -> PullObj[Any]:
     """Return the items out of a journal."""
     path = DIRECTORY[0] / f"{hash(repr(items)):x}.journal"
-    file = JournalFile(str(path), False)
+    file = JournalFile(str(path), skips_damage=False, syncs=False)
     for number, item in enumerate(items):
         # Once, also if the file is from an earlier test.
         file.store(number, item)

@@ -490,7 +490,7 @@ class Run:
             journal.end() if is_over else journal.suspend()
         except OSError as error:
             # If the run was stopped because of the journal, its consumer has the error.
-            if policy is None or not policy.has_stopped:
+            if not policy.has_stopped:
                 self.report(f"the journal of {self.config.name} cannot be closed", error)
 
     # Called by the policy and the runner.

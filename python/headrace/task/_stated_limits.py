@@ -64,7 +64,7 @@ def _families(headers: dict[str, str]) -> dict[str, Stated]:
             continue
         if name in ("ratelimit", "ratelimit-policy"):
             for key, value in _FIELD.findall(text[:_LONGEST]):
-                found.setdefault("", {}).setdefault(_SHORT.get(key, key), float(value))
+                found.setdefault("", {}).setdefault(str(_SHORT.get(key, key)), float(value))
             continue
         match = _NAME.fullmatch(name)
         if match is None:
