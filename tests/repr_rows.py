@@ -181,7 +181,7 @@ ROWS: dict[str, tuple[Callable[[], Any], str]] = {
         "<HierarchicalBalancer: moves 1 limit, idle>",
     ),
     "HierarchicalTaskPoolRunner": (runner, "<HierarchicalTaskPoolRunner 'pool': idle>"),
-    "Journal": (lambda: Journal("a.journal"), "<Journal 'a.journal', closed>"),
+    "Journal": (lambda: Journal("a.journal"), "<Journal: 'a.journal', closed>"),
     "LruStore": (lambda: LruStore(3), "<LruStore: 0 of 3 entries>"),
     "IteratorResult": (lambda: IteratorResult(1, False), "IteratorResult(value=1, done=False)"),
     "Lease": (lambda: capacity().acquire_nowait(2), "<Lease of 2 slots of 'fetches'>"),
@@ -360,7 +360,7 @@ ROWS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "SinkJournal": (
         lambda: SinkJournal("a.journal"),
-        "<SinkJournal: <Journal 'a.journal', closed>, open>",
+        "<SinkJournal: <Journal: 'a.journal', closed>, open>",
     ),
     "SinkWriterObj": (lambda: SinkWriterObj("out.jsonl"), "<SinkWriterObj: 'out.jsonl', open>"),
     "Skip": (lambda: SKIP, "SKIP"),

@@ -13,13 +13,13 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from headrace._core import JournalFile
 from headrace._internal.copying import Uncopied
-from headrace._internal.reprs import describe_value, pluralize, short_repr
+from headrace._internal.reprs import describe_value, format_repr, pluralize, short_repr
 from headrace._internal.validate import check_flag, check_path
 from headrace.capacity.limits import Budget
 from headrace.errors import JournalError, JournalWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterator
     from types import TracebackType
     from typing import Self
 
@@ -360,8 +360,11 @@ class Journal(Uncopied):
         return self._file
 
     def __repr__(self) -> str:
-        state = "closed" if self._file is None else f"{self._file.ended:,} ended"
-        return f"<Journal {self._path!r}, {state}>"
+        return format_repr("Journal", self._repr_parts())
+
+    def _repr_parts(self) -> Iterator[str]:
+        yield short_repr(self._path)
+        yield "closed" if self._file is None else f"{self._file.ended:,} ended"
 
 
 def as_journal(parameter: str, journal: Any) -> Journal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from headrace._internal.reprs import short_repr
 from headrace._internal.validate import check_path
 from headrace.journal.records import read_records
 from headrace.pull.source import SourceIterObj
@@ -37,7 +38,13 @@ class PullJournalObj(SourceIterObj[T], stock=True):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(_Results(check_path("path", path)))
+        self._path = check_path("path", path)
+        super().__init__(_Results(self._path))
+
+    def _repr_parts(self) -> Iterator[str]:
+        yield f"of {short_repr(self._path)}"
+        # Not that of the base, which would name the iterable.
+        yield from super(SourceIterObj, self)._repr_parts()
 
 
 class _Results:
@@ -50,6 +57,3 @@ class _Results:
         for record in read_records(self._path):
             if record.status == "returned":
                 yield record.value()
-
-    def __repr__(self) -> str:
-        return repr(self._path)
