@@ -102,7 +102,12 @@ def check_map(words: list[str], folder: Path) -> None:
     assert completed.returncode == 0, completed.stderr
     written = completed.stdout
     if "--first" not in words:
-        written = (folder / options["--output"]).read_text(encoding="utf-8")
+        output = folder / options["--output"]
+        if output.suffix == ".parquet":
+            parquet = pytest.importorskip("pyarrow.parquet")
+            assert parquet.read_table(output).to_pylist() == [{"url": "a"}, {"url": "b"}]
+            return
+        written = output.read_text(encoding="utf-8")
     results = [json.loads(line) for line in written.splitlines()]
     if "--number" in words:
         results = [result["result"] for result in results]

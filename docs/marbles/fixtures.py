@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from headrace import CapacitySource, DependencyGraph, SinkObj, WaitObject
+from headrace._core import JournalFile
 from headrace.testing import ScriptedSource
 from headrace.testing.marble import END, frames
 from marbles.track import Kind, Mark, Track
@@ -196,6 +197,21 @@ class File(Fixture):
         self._folder.pop().cleanup()
 
     _folder: list[TemporaryDirectory[str]] = field(default_factory=list, init=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Recorded(File):
+    """The path of a journal that has each letter of `text` as a result."""
+
+    def enter(self, track: Track) -> Path:
+        """Create the file, in a folder of its own."""
+        self._folder.append(TemporaryDirectory())
+        path = Path(self._folder[-1].name, track.name)
+        journal = JournalFile(str(path), skips_damage=False, syncs=False)
+        for number, letter in enumerate(self.text):
+            journal.store(number, letter)
+        journal.close(False)
+        return path
 
 
 @dataclass(frozen=True)

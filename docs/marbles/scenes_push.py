@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+from headrace.journal import read_records
 from marbles.fixtures import Called, File, Held, Resolved, Sink
 from marbles.scene import Scene
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 __all__ = ["PUSH"]
+
+
+def recorded(path: Path) -> list[Any]:
+    """Return the items in a journal."""
+    return [record.value() for record in read_records(path)]
 
 
 def line(code: str, pushed: str, **given: object) -> Scene:
@@ -23,6 +34,13 @@ PUSH = (
         pushed="a-b|",
         until=None,
         result="path.read_text()",
+    ),
+    Scene(
+        "SinkJournal(path)",
+        given={"path": File(), "recorded": recorded},
+        pushed="a-b|",
+        until=None,
+        result="recorded(path)",
     ),
     line("PushMapObj(sink, lambda n: n * 10)", "1-2-3|"),
     line("PushFilterObj(sink, lambda n: n % 2)", "1-2-3|"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace import PushPullBufferObj
-from marbles.fixtures import File, Graph, Made, Sink, Source
+from marbles.fixtures import File, Graph, Made, Recorded, Sink, Source
 from marbles.scene import Scene
 
 __all__ = ["SOURCES"]
@@ -17,6 +17,12 @@ SOURCES = (
         given={"path": File("ab\ncd\nef\n")},
         takes=1,
         until=None,
+        says="The consumer takes a second for each item.",
+    ),
+    Scene(
+        "PullJournalObj(path)",
+        given={"path": Recorded("abc")},
+        takes=1,
         says="The consumer takes a second for each item.",
     ),
     Scene("PullTimerObj(2, count=3)"),
