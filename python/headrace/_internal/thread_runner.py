@@ -11,6 +11,7 @@ import asyncio
 import atexit
 import contextvars
 import os
+import socket
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -56,7 +57,12 @@ class _ThreadRunner:
             # Closing would remove the parent's descriptors from the shared selector, so that no thread could wake the
             # parent's loop any more. The finaliser of the loop does nothing to a closed one.
             with suppress(TypeError):
-                vars(loop)["is_closed"] = lambda: True
+                held = vars(loop)
+                held["is_closed"] = lambda: True
+                # The child's own descriptors: otherwise they warn when they are dropped.
+                for one in tuple(held.values()):
+                    if isinstance(one, socket.socket):
+                        one.close()
             return
         if loop.is_closed():
             return
