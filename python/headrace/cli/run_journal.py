@@ -68,7 +68,7 @@ class RunJournal:
             accept_version=True,
             retry_failed=options.retry_failed,
         )
-        self.use = _Use(self._journal, _key_of_task, lambda: self._version)
+        self.use: JournalPass = _Use(self._journal, _key_of_task, lambda: self._version)
         """The use of the journal by all runners."""
 
     def __enter__(self) -> Self:
