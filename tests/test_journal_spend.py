@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Failing:
-    """A function that fails while it is told to."""
+    """A function that fails while `fails` is true."""
 
     fails = True
 

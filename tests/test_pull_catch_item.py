@@ -15,32 +15,14 @@ import pytest
 
 from headrace import PullCatchObj, PullObj, PullObj1To1Link, SourceIterObj, amap
 from tests.support import collect, wrong, yield_to_loop
+from tests.test_pull_catch import Failing, odd_fails
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-
-
-def odd_fails(n: int) -> int:
-    if n % 2:
-        raise KeyError(n)
-    return n
+    from collections.abc import AsyncIterator, Callable
 
 
 def negate(error: Exception) -> int:
     return -int(error.args[0])
-
-
-class Failing:
-    """A source that raises for each odd number, and continues."""
-
-    def __init__(self, count: int) -> None:
-        self._numbers = iter(range(count))
-
-    def __iter__(self) -> Iterator[int]:
-        return self
-
-    def __next__(self) -> int:
-        return odd_fails(next(self._numbers))
 
 
 async def note_item(error: Exception, item: Any) -> tuple[Any, int]:

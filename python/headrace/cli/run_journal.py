@@ -1,7 +1,7 @@
 """`RunJournal`: the journal of `headrace map`. `map` opens one for `--journal`.
 
 The key of a record is its value as JSON. So the result of a record is found again when lines were inserted, deleted or moved, and in
-another format of the input. Equal records are told apart by their order: the journal counts the occurrences of a key. The key of a long
+another format of the input. The journal numbers equal records in their order, as occurrences of one key. The key of a long
 record is its beginning and a hash.
 
 The stored result is the line of the output without `--number`. An error is stored with its place, as the messages show it.

@@ -286,7 +286,7 @@ fn every_flipped_bit_is_found() {
             }
             Err(OpenError::NotAJournal | OpenError::DamagedHeader) => assert!(byte < 16),
             Err(error) => panic!("bit {bit}: {error}"),
-            // A damaged header of the last frame cannot be told from a torn tail.
+            // A damaged header of the last frame looks like a torn tail.
             Ok(_) => assert!((last..last + 12).contains(&byte), "bit {bit} was not found"),
         }
     }

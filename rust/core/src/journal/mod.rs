@@ -9,7 +9,7 @@
 //!
 //! The file has a header and *frames* ([`frame`]), each a record ([`record`]) with its length and checksums. Before a call begins, a
 //! [`Record::Start`] is written; when it has ended, a [`Record::End`] with its result. A call is identified by its key and its *occurrence*,
-//! the number of earlier calls with that key, so equal keys are told apart by the order of the source.
+//! the number of earlier calls with that key, so calls with equal keys differ by their place in the source.
 //!
 //! One thread writes. Each record is one `write`, whole, at the end of the file: 1 us, and after it the record survives the process. A
 //! sync on another thread makes it survive a power cut; the caller delivers a result after that.
