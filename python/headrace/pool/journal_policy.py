@@ -68,9 +68,7 @@ class JournalPolicy:
             "budgets": journal.restore_spend(self._run.config.capacity),
         }
 
-    def recorded_error(
-        self, task_id: int, key: Hashable, described: dict[str, str]
-    ) -> RecordedError:
+    def recorded_error(self, described: dict[str, str]) -> RecordedError:
         """Return the error of a task that has failed in an earlier run."""
         return self._owner.recorded_error(described)
 

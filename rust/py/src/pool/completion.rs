@@ -130,7 +130,7 @@ impl PyEngine {
         if let Some(journal) = this.journal.get() {
             let outcome = Ended::Value(value.clone().unbind());
             match Self::record_end(slf, journal, record, outcome, now)? {
-                Some((recorded, _)) => record = recorded,
+                Some(recorded) => record = recorded,
                 None => return Ok(()),
             }
         }
@@ -322,7 +322,7 @@ impl PyEngine {
         if let Some(journal) = this.journal.get() {
             let outcome = Ended::Error(reported.clone().unbind());
             match Self::record_end(slf, journal, record, outcome, now)? {
-                Some((recorded, _)) => record = recorded,
+                Some(recorded) => record = recorded,
                 None => return Ok(reported.is(&value)),
             }
         }

@@ -182,8 +182,7 @@ impl PyEngine {
         let outcome = match replay {
             Replay::Returned(value) => Ended::Value(value.unbind()),
             Replay::Failed(described) => {
-                let arguments = (record.id, record.key(py), described);
-                let error = policy.call_method1(intern!(py, "recorded_error"), arguments)?;
+                let error = policy.call_method1(intern!(py, "recorded_error"), (described,))?;
                 Ended::Error(error.unbind())
             }
             Replay::Unstored => {
@@ -279,13 +278,13 @@ impl PyEngine {
         mut record: TaskRecord,
         outcome: Ended,
         now: f64,
-    ) -> PyResult<Option<(TaskRecord, Ended)>> {
+    ) -> PyResult<Option<TaskRecord>> {
         let py = slf.py();
         let policy = journal.policy.bind(py);
         let (id, key, attempts) = (record.id, record.key(py), record.attempt);
         let retry = record.retry().map(|retry| retry.clone_ref(py));
         let Some(journaled) = record.journaled_mut().filter(|task| task.has_begun) else {
-            return Ok(Some((record, outcome)));
+            return Ok(Some(record));
         };
         let described;
         let (status, stored) = match &outcome {
@@ -302,7 +301,7 @@ impl PyEngine {
                 let arguments = (id, &key, error, retry);
                 let text = policy.call_method1(intern!(py, "error_to_record"), arguments)?;
                 let Some(text) = text.extract::<Option<String>>()? else {
-                    return Ok(Some((record, outcome)));
+                    return Ok(Some(record));
                 };
                 described = text;
                 (Status::Failed, Stored::json(&described))
@@ -328,11 +327,11 @@ impl PyEngine {
                 }
                 Ok(None)
             }
-            Ok(_) => Ok(Some((record, outcome))),
+            Ok(_) => Ok(Some(record)),
             Err(error) => {
                 let arguments = (error.into_value(py), key_of(py, claim)?);
                 policy.call_method1(intern!(py, "failed"), arguments)?;
-                Ok(Some((record, outcome)))
+                Ok(Some(record))
             }
         }
     }
