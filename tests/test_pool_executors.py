@@ -47,6 +47,7 @@ class Recorder:
         self.thread = threading.get_ident()
 
     name = "mill: task 1"
+    has_lease = False
 
     def record(self, event: str, value: Any) -> None:
         assert threading.get_ident() == self.thread

@@ -38,8 +38,10 @@ if TYPE_CHECKING:
         JournalError as JournalError,
         JournalStopped as JournalStopped,
         JournalWarning as JournalWarning,
+        NotSendable as NotSendable,
         OrderError as OrderError,
         RecordedError as RecordedError,
+        RemoteError as RemoteError,
         RunStopped as RunStopped,
         SourceCancelledError as SourceCancelledError,
         StallWarning as StallWarning,
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
         HierarchicalTaskPoolRunner as HierarchicalTaskPoolRunner,
         MapError as MapError,
         PoolSnapshot as PoolSnapshot,
+        ProcessExecutor as ProcessExecutor,
         PullMapPoolObj as PullMapPoolObj,
         TaskProgressEnvelope as TaskProgressEnvelope,
     )

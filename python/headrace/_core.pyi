@@ -58,6 +58,7 @@ __all__ = [
     "FilterKernel",
     "FlatMapKernel",
     "FlattenKernel",
+    "FrameChannel",
     "GraphCore",
     "InOrderKernel",
     "IterSource",
@@ -84,6 +85,7 @@ __all__ = [
     "TaskProgressEnvelope",
     "Throughput",
     "WhileKernel",
+    "WorkerCells",
     "__version__",
     "adopt",
     "attach",
@@ -99,6 +101,7 @@ __all__ = [
     "drop_push",
     "end_closing",
     "end_push",
+    "end_with",
     "engine_stalled",
     "engine_tasks",
     "flush_push",
@@ -1001,3 +1004,35 @@ class Throughput:
     def failed(self) -> int: ...
     def note(self, now: float, *, failed: bool) -> None: ...
     def rate(self, now: float) -> float: ...
+
+@final
+class WorkerCells:
+    def __new__(cls, fd: int, count: int, ring: int) -> WorkerCells: ...
+    @staticmethod
+    def size(count: int, ring: int) -> int: ...
+    def clear(self, cell: int) -> None: ...
+    def begun(self, cell: int) -> int: ...
+    def blocking(self, cell: int) -> int: ...
+    def veto(self, cell: int, position: int) -> bool: ...
+    def begin(self, cell: int, position: int) -> bool: ...
+    def set_blocking(self, cell: int, position: int) -> None: ...
+
+@final
+class FrameChannel:
+    def __new__(cls, fd: int) -> FrameChannel: ...
+    def fileno(self) -> int: ...
+    def send(
+        self,
+        kind: int,
+        position: int,
+        parts: tuple[bytes | bytearray | memoryview, ...],
+        *,
+        wait: bool = False,
+    ) -> bool: ...
+    def flush(self) -> bool: ...
+    def receive(
+        self, *, wait: bool = False
+    ) -> list[tuple[int, int, tuple[bytes | bytearray, ...]]] | None: ...
+    def close(self) -> None: ...
+
+def end_with(fd: int) -> None: ...

@@ -121,6 +121,27 @@ class WorkerLost(HeadraceError):
         self.where: str = where
 
 
+class NotSendable(HeadraceError, TypeError):
+    """A task, a value or an error cannot be sent between a driver and its workers, since it cannot be pickled or unpickled."""
+
+
+class RemoteError(HeadraceError):
+    """Stands for an error of a worker that cannot be unpickled. A note has its traceback.
+
+    Args:
+        kind: The full name of the class of the error.
+        text: Its text.
+    """
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(kind, text)
+        self.kind: str = kind
+        self.text: str = text
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}" if self.text else self.kind
+
+
 class WrongLoopError(HeadraceError, RuntimeError):
     """A stream that runs on one event loop was used on another."""
 

@@ -1,6 +1,6 @@
 """`classify`: decides what an error means for the call, for its record and for the run.
 
-How an error is judged, in this order:
+An error that comes from a worker may carry the verdict of the worker (`attach_verdict`). Otherwise an error is judged in this order:
 
 1. **A group** by its members: the worst verdict wins, fatal before permanent before throttled before transient. A group fails again if one
    of its members does.
@@ -48,6 +48,8 @@ answer of a model, and the next answer may be good.
 KINDS: tuple[Kind, ...] = ("throttled", "transient", "permanent", "fatal")
 
 _ORDER: dict[Kind, int] = {"transient": 0, "throttled": 1, "permanent": 2, "fatal": 3}
+
+_ATTACHED = "_headrace_verdict"
 
 _MAX_CAUSES = 8
 _MAX_MEMBERS = 100
@@ -103,6 +105,12 @@ def classify(error: BaseException) -> Verdict:
         return Verdict("transient", None, type(error).__name__)
 
 
+def attach_verdict(error: BaseException, verdict: Verdict) -> None:
+    """Attach the verdict of a worker to an error that may have lost, on its way, the attributes that the verdict is based on."""
+    if classify(error) != verdict:
+        error.__dict__[_ATTACHED] = verdict
+
+
 def _classify(error: BaseException, budget: list[int], *, is_cause: bool = False) -> Verdict:
     """Return the verdict on an error and its causes.
 
@@ -113,6 +121,8 @@ def _classify(error: BaseException, budget: list[int], *, is_cause: bool = False
     """
     unknown: Verdict | None = None
     for _ in range(_MAX_CAUSES + 1):
+        if (attached := error.__dict__.get(_ATTACHED)) is not None:
+            return cast("Verdict", attached)
         known = _known.get(type(error)) or _learn(type(error))
         if known.is_group:
             return _worst(cast("Group", error), budget, is_cause)

@@ -6,9 +6,10 @@
 //! | [`signal`] | one value for all waiters |
 //! | [`capacity`] | a tree of capacities: a cost is held at a node and at each of its ancestors |
 //! | [`journal`] | a file that says which calls have begun and how they ended |
+//! | [`worker`] | the handshake and the frames between a driver and a worker process |
 //! | [`sync`] | the parts that the others share: the lock, wait queues and deferred wake-ups |
 //!
-//! Three rules hold in every module but the journal, which one thread uses. Each operation takes one lock, and takes it once if it need not wait. No value or
+//! Three rules hold in every module but the journal, which one thread uses, and `worker`, which has no lock. Each operation takes one lock, and takes it once if it need not wait. No value or
 //! waker of the caller is dropped, cloned, compared or woken under the lock: collect, unlock, then act. A future that is
 //! dropped before completion leaves its wait queue, and hands on any promise that it has not collected.
 
@@ -20,6 +21,7 @@ pub mod capacity;
 pub mod journal;
 pub mod signal;
 pub mod sync;
+pub mod worker;
 
 pub use buffer::Buffer;
 pub use capacity::Tree;

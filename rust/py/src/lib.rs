@@ -19,13 +19,14 @@
 //! | [`asyncio_task`] | the asyncio tasks of calls, for `pool` and `concurrent_map` |
 //! | [`pool`] | the engine of the task pool |
 //! | [`concurrent_map`] | the calls of a `map` with a concurrency |
+//! | [`worker`] | worker processes: their channel, their shared memory, their end |
 //! | [`errors`] | exceptions |
 //!
 //! Unsafe code is in `coroutine/{type_object,type_slots,async_context,stop_iteration,delegate,future,self_test}`, in
 //! `source/{mod,async_gen,async_iter,iter,deque,lines/codec}`, in `kernel/{callable,pending_batch}`, in `merge/task_context`, in
 //! `pool/{envelope,event_queue,self_wait,start,task_body}`, in `object/{fast_attr,freelist,iterative_drop,gil_cell}`, in
-//! `runtime/{asyncio,clock,interpreter,private_layout,stack_limit}`, in `pull/control`, in `task` and in `capacity/lease`. Each
-//! block states its reason.
+//! `runtime/{asyncio,clock,interpreter,private_layout,stack_limit}`, in `pull/control`, in `task`, in `capacity/lease` and in
+//! `worker/{cells,channel,lifeline}`. Each block states its reason.
 
 mod asyncio_task;
 mod buffer;
@@ -46,6 +47,7 @@ mod runtime;
 mod signal;
 mod source;
 mod task;
+mod worker;
 
 use pyo3::prelude::*;
 
@@ -73,6 +75,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     journal::register(module)?;
     pool::register(module)?;
     concurrent_map::register(module)?;
+    worker::register(module)?;
     module.add_class::<graph::PyGraphCore>()?;
     module.add_class::<task::PyTaskBase>()?;
     module.add_function(wrap_pyfunction!(task::set_lease_variable, module)?)?;

@@ -32,6 +32,11 @@ class Listener(Protocol):
         """The name of the work in asyncio tasks and logs."""
         ...
 
+    @property
+    def has_lease(self) -> bool:
+        """Whether the task has a lease to settle: its cost names its resources."""
+        ...
+
     def called(self) -> None:
         """Note that the callable of the task is about to be called, or that a worker has called it."""
         ...

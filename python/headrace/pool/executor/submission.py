@@ -92,6 +92,11 @@ class Submission(Uncopied):
         """Detach the work; see `Handle.leave`. A later or pending `await` waits until it is cancelled."""
         self._handle.leave(stopped)
 
+    @property
+    def has_lease(self) -> bool:
+        """False: only a task of a pool has a lease."""
+        return False
+
     def called(self) -> None:
         """Do nothing: no method waits for this event."""
 

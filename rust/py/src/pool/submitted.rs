@@ -33,6 +33,8 @@ pub(crate) struct PyListener {
     /// `None` until the task was called.
     emitter: GilCell<Option<Py<PyEmitter>>>,
     name: Py<PyAny>,
+    /// Whether the task has a lease to settle.
+    has_lease: bool,
     /// Whether the result was reported. The same task may run again, with another listener.
     has_ended: AtomicBool,
 }
@@ -42,6 +44,11 @@ impl PyListener {
     #[getter]
     fn name(&self, py: Python<'_>) -> Py<PyAny> {
         self.name.clone_ref(py)
+    }
+
+    #[getter]
+    fn has_lease(&self) -> bool {
+        self.has_lease
     }
 
     fn called(&self, py: Python<'_>) -> PyResult<()> {
@@ -233,19 +240,20 @@ impl PyEngine {
             Ok(name) => name,
             Err(error) => return Self::refuse(slf, record, error),
         };
+        let lease = (record.grant.as_ref().and_then(TaskPermit::lease))
+            .filter(|_| cost.is_some_and(|cost| !is_number(cost)))
+            .map(|lease| lease.clone_ref(py));
         let listener = PyListener {
             engine: slf.clone().unbind(),
             id,
             emitter: GilCell::default(),
             name: name.into_any().unbind(),
+            has_lease: lease.is_some(),
             has_ended: AtomicBool::new(false),
         };
         let listener = Bound::new(py, listener)?;
         let item = record.item.clone_ref(py);
         let is_given = record.executor().is_some_and(Target::is_given);
-        let lease = (record.grant.as_ref().and_then(TaskPermit::lease))
-            .filter(|_| cost.is_some_and(|cost| !is_number(cost)))
-            .map(|lease| lease.clone_ref(py));
         let running = Running {
             submitted: Some(Box::new(Submitted {
                 record,

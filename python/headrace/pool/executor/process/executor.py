@@ -1,0 +1,514 @@
+"""`ProcessExecutor`: runs tasks in worker processes of its own.
+
+**Why our own pool.** A pool for paid or long work must do all of this, and none of the known pools does:
+
+| | one worker dies | a task is cancelled | yields values | the caller |
+|---|---|---|---|---|
+| `concurrent.futures` | the pool breaks, and every task is lost | only before it begins | no | a future and two threads a pool |
+| loky | the same; `reuse=True` makes another pool | the same | no | the same |
+| pebble | its task is lost, the worker is replaced | the worker is killed | no | a future and three threads a pool |
+| anyio.to_process | its task is lost, the worker is replaced | the worker is killed | no | a worker is one await; nothing is sent ahead |
+| this one | its begun task is lost, the others run elsewhere | killed with its children, confirmed | yes | no thread |
+
+**The path of a task.** `submit` pickles it and gives it to a worker (`place`). A worker has `tasks_per_worker` tasks that run, and
+`prefetch` tasks behind them, so that it need not wait for the driver between two tasks. The socket is read and written on the event loop,
+without a thread. A handshake in shared memory decides whether a task has begun (`rust/core/src/worker/mod.rs`), so that
+
+- a task that waits behind a long one is taken back and given to an idle worker (`_steal`);
+- a task that is cancelled before it began never begins;
+- when a worker dies, exactly the tasks that had begun are lost (`WorkerLost`), and the others are given to other workers.
+
+**Cancellation is confirmed.** A plain function cannot be asked to stop, so its worker is killed, with its process group. The outcome is
+reported when the process has ended and no process of its group can run any more. Until then the task holds its capacity.
+
+**The end of the driver** ends the workers: each has a thread without the GIL that waits for it (`rust/py/src/worker/lifeline.rs`). This
+needs no cooperation of the driver, so it holds for `kill -9` too.
+
+**Slots.** Only a worker that is ready adds slots. So no task holds capacity while the workers start, and when one is being replaced the
+others get no more than their share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import warnings
+from collections import deque
+from contextvars import Context
+from multiprocessing import spawn
+from typing import TYPE_CHECKING, Any, overload
+
+from headrace._core import WorkerCells
+from headrace._internal.copying import Uncopied
+from headrace._internal.reprs import describe_value
+from headrace._internal.validate import check_flag
+from headrace.errors import (
+    BrokenError,
+    ClosedError,
+    ForkError,
+    NotSendable,
+    WorkerLost,
+    WrongLoopError,
+)
+from headrace.pool.executor.executor import CancelSupport, Capabilities
+from headrace.pool.executor.process import worker
+from headrace.pool.executor.process.exit_watch import driver_fd
+from headrace.pool.executor.process.messages import dump_task
+from headrace.pool.executor.process.setup import Setup, named
+from headrace.pool.executor.process.work import Work
+from headrace.pool.executor.process.worker_process import WorkerProcess
+from headrace.pool.executor.submission import Submission
+from headrace.task.failure import Verdict, attach_verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from contextvars import ContextVar
+    from typing import Self
+
+    from headrace.pool.executor.handle import Handle, Listener
+    from headrace.task.task import Task
+
+_MAX_FAILED_STARTS = 3
+"""The number of workers in a row that may end before they are ready. A crash may be an accident; three are not."""
+
+_RING_SPARE = 8
+"""The number of tasks that may have been taken back from a worker before it answers."""
+
+
+class ProcessExecutor(Uncopied):
+    """An executor whose tasks run in worker processes, on all processors of this machine.
+
+        async with ProcessExecutor() as executor:
+            async for page in amap(parse, files, limit=8, executor=executor):
+                print(page.title)
+
+    A function and its arguments are pickled: define the function at the top of a module. The program needs the usual
+    `if __name__ == "__main__":`, since each worker imports it. Results and errors are pickled on their way back; an error has the
+    traceback of the worker as a note.
+
+    - *A worker that dies* loses the tasks that had begun: they end with `WorkerLost`, and a `Retry` calls them again. It alone is replaced.
+    - *Cancellation and timeouts* kill the worker of a plain function, with all processes that it has started. An async function is
+      cancelled as usual, and killed if it has not stopped after `grace`. Capacity is freed when the work has stopped.
+    - *Async generators* yield values to the driver, at most `window` ahead of it.
+    - `current_lease().settle()` works in a task. `suspended()` is refused there.
+
+    *Order*: tasks begin in the order of their submission, but for those that are sent again. *Bound*: `workers * (tasks_per_worker +
+    prefetch)` tasks are pickled at a time, and `window` values of each. *Cost*: about 60 us of the driver a task, and a start of 0.1 s for
+    each worker; arguments and results are pickled on the event loop, so that 10 MB take it about 10 ms. *Cancel safety*: cancelling `start`
+    or `aclose` leaves the executor as it is; call it again.
+
+    Linux and macOS; on Windows its construction raises `OSError`.
+
+    Args:
+        workers: The number of processes; None for one for each processor that this process may use.
+        prefetch: The number of tasks that wait at a worker behind those that run there. 0 for long tasks under a tight limit, since a
+            waiting task holds its capacity.
+        window: The maximum number of values that a task has yielded and that were not read.
+        tasks_per_worker: The number of tasks that run side by side in a worker: async functions on its event loop, plain functions in
+            threads. Above 1, cancellation is only a request.
+        grace: The seconds for which a cancelled async function may clean up before its worker is killed; None never kills it.
+        kill: Whether the worker is killed after `grace` also if other tasks run there. They end with `WorkerLost`.
+        carry: The context variables whose values travel with each task. Each must be a global of a module.
+
+    Raises:
+        ValueError: A number is out of its range, or a context variable is not a global.
+        TypeError: An argument has the wrong type.
+        OSError: This platform has no process groups.
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        prefetch: int = 1,
+        window: int = 8,
+        tasks_per_worker: int = 1,
+        grace: float | None = 5.0,
+        kill: bool = False,
+        carry: Iterable[ContextVar[Any]] = (),
+    ) -> None:
+        if not hasattr(os, "killpg"):
+            raise OSError(
+                "a ProcessExecutor needs process groups, which this platform does not have: use ThreadExecutor, or Linux or macOS"
+            )
+        if workers is None:
+            workers = _processors()
+        self._count = _number("workers", workers, 1)
+        self._prefetch = _number("prefetch", prefetch, 0)
+        self._window = _number("window", window, 1)
+        self.tasks_per_worker: int = _number("tasks_per_worker", tasks_per_worker, 1)
+        self.grace: float | None = None if grace is None else _seconds("grace", grace)
+        check_flag("kill", kill)
+        self.kill: bool = kill
+        self._carry = tuple(carry)
+        self._carried = named(self._carry)
+        self._ring = 2 * (tasks_per_worker + prefetch) + _RING_SPARE
+        self._workers: list[WorkerProcess] = []
+        # The tasks that no worker has, in their order.
+        self._waiting: deque[Work] = deque()
+        self._watchers: dict[object, Callable[[], object]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = os.getpid()
+        self._is_closing = False
+        self._broken: BrokenError | None = None
+        self._failed_starts = 0
+        # Done when a worker has ended; replaced at each.
+        self._ended: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        ready = sum(worker.is_ready and not worker.is_dying for worker in self._workers)
+        return f"<ProcessExecutor workers={self._count} ready={ready}>"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The current capabilities. `slots` changes when a worker becomes ready or ends."""
+        can_force = self.tasks_per_worker == 1 or self.kill
+        ready = sum(worker.is_ready and not worker.is_dying for worker in self._workers)
+        slots = ready * (self.tasks_per_worker + self._prefetch)
+        return Capabilities(
+            cancel_support=CancelSupport.FORCE if can_force else CancelSupport.COOPERATIVE,
+            streaming=True,
+            remote=True,
+            # A broken executor takes tasks to refuse them.
+            slots=slots if self._broken is None else None,
+            window=self._window,
+        )
+
+    @property
+    def workers(self) -> tuple[int, ...]:
+        """The ids of the worker processes that have not ended."""
+        return tuple(worker.pid for worker in self._workers)
+
+    def watch(self, changed: Callable[[], object]) -> Callable[[], object]:
+        """Call `changed` after each change of the capabilities; return a function that ends this."""
+        token = object()
+        self._watchers[token] = changed
+        return lambda: self._watchers.pop(token, None)
+
+    async def __aenter__(self) -> Self:
+        """Start the executor."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the executor."""
+        await self.aclose()
+
+    async def start(self) -> None:
+        """Start the workers, without waiting until they are ready. Idempotent.
+
+        Raises:
+            ClosedError: The executor was closed.
+            WrongLoopError: The executor runs on another event loop.
+            RuntimeError: A worker imports the main module of the program, which calls this unguarded.
+        """
+        self._check_process()
+        if worker.state["is_preparing"]:
+            raise RuntimeError(
+                "a worker imports this module, which starts a ProcessExecutor on import: move that under "
+                'if __name__ == "__main__":'
+            )
+        if self._is_closing:
+            raise ClosedError(f"{self!r} was closed; make another one")
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        if self._loop is not None:
+            if not self._loop.is_closed():
+                raise WrongLoopError(f"{self!r} runs on another event loop; make one for each")
+            self._abandon()
+        self._loop = loop
+        size = WorkerCells.size(self._count, self._ring)
+        self.cells_fd: int = _shared_file(size)
+        self.cells: WorkerCells = WorkerCells(self.cells_fd, self._count, self._ring)
+        self.driver_fd: int = driver_fd()
+        # The callbacks of the event loop do not run in the context of the run that happens to start the executor.
+        Context().run(self._start_workers)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop. A started executor has one."""
+        if self._loop is None:
+            raise RuntimeError(f"{self!r} was not started: use async with, or await start()")
+        return self._loop
+
+    @overload
+    def submit(self, task: Task, listener: Listener) -> Handle: ...
+
+    @overload
+    def submit(self, task: Task) -> Submission: ...
+
+    def submit(self, task: Task, listener: Listener | None = None) -> Handle:
+        """Pickle the task and give it to a worker.
+
+        Raises:
+            RuntimeError: The executor was not started.
+            ClosedError: It was closed.
+            ForkError: It belongs to the parent process.
+        """
+        if listener is None:
+            return Submission(self, task)
+        self._check_process()
+        loop = self.loop
+        if self._is_closing:
+            raise ClosedError(f"{self!r} was closed")
+        context = task.context
+        values = {
+            index: context[variable]
+            for index, variable in enumerate(self._carry)
+            if variable in context
+        }
+        try:
+            name = listener.name
+            message = dump_task(name, (task.fn, task.args, name, values, listener.has_lease))
+        except NotSendable as error:
+            work = Work(listener, (), loop, self._window)
+            work.end_with_error(error)
+            return work
+        work = Work(listener, message, loop, self._window)
+        work.on_cancel = self._cancel_waiting
+        if self._broken is not None:
+            work.end_with_error(self._broken)
+        else:
+            self.place(work)
+        return work
+
+    async def aclose(self, grace: float | None = None) -> None:
+        """End all workers, and wait for them. Idempotent. Tasks that still run are killed, and end with `CancelledError`.
+
+        Args:
+            grace: The seconds in which an idle worker may end by itself, for its `atexit` functions; None for those of the constructor.
+        """
+        self._check_process()
+        self._is_closing = True
+        if self._loop is None or not self._workers:
+            self._release()
+            return
+        if self._loop is not asyncio.get_running_loop():
+            raise WrongLoopError(f"{self!r} runs on another event loop")
+        while self._waiting:
+            self._waiting.popleft().end_with_error(asyncio.CancelledError())
+        for process in list(self._workers):
+            for work in list(process.works.values()):
+                work.is_cancelled = True
+            if process.works or not process.is_ready:
+                process.kill()
+            else:
+                process.stop()
+        longest = self.grace if grace is None else grace
+        deadline = None if longest is None else self.loop.time() + longest
+        while self._workers:
+            self._ended = self.loop.create_future()
+            wait = None if deadline is None else max(0.0, deadline - self.loop.time())
+            done, _ = await asyncio.wait([self._ended], timeout=wait)
+            if not done:
+                deadline = None
+                for process in list(self._workers):
+                    process.kill()
+        self._release()
+
+    def __del__(self) -> None:
+        # Also of an executor whose constructor has failed.
+        workers = self.__dict__.get("_workers")
+        if workers and self._pid == os.getpid():
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
+            self._abandon()
+
+    # The workers call these.
+
+    def place(self, work: Work) -> None:
+        """Give a task that has not begun to a worker, or keep it until one is ready."""
+        best = self._choose()
+        if best is None:
+            self._waiting.append(work)
+        else:
+            best.give(work)
+
+    def on_ready(self, process: WorkerProcess) -> None:
+        """Note that a worker can take tasks."""
+        del process
+        self._failed_starts = 0
+        self._fill()
+        self._changed()
+        self._steal_soon()
+
+    def on_space(self, process: WorkerProcess) -> None:
+        """Note that a task of a worker has ended."""
+        if self._waiting:
+            self._fill()
+        if self._prefetch and not process.works:
+            self._steal_soon()
+
+    def on_end(
+        self, process: WorkerProcess, left: list[Work], failure: BaseException | None
+    ) -> None:
+        """Note that a worker has ended."""
+        self._workers.remove(process)
+        begun = self.cells.begun(process.cell)
+        again: list[Work] = []
+        for work in left:
+            if work.is_cancelled:
+                work.end_with_error(asyncio.CancelledError())
+            elif work.position > begun:
+                work.worker = None
+                again.append(work)
+            else:
+                work.end_with_error(
+                    WorkerLost(
+                        f"{process.where} has ended ({process.exit_text}) while it ran {work.name}",
+                        started=True,
+                        confirmed="exit",
+                        where=process.where,
+                    )
+                )
+        self._waiting.extendleft(reversed(again))
+        if not process.is_ready and not self._is_closing:
+            self._failed_starts += 1
+            if failure is not None or self._failed_starts >= _MAX_FAILED_STARTS:
+                self._break(process, failure)
+        if not self._is_closing and self._broken is None:
+            self._start_workers()
+            self._fill()
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+        self._changed()
+
+    def _start_workers(self) -> None:
+        """Start as many workers as are missing."""
+        used = {process.cell for process in self._workers}
+        free = (cell for cell in range(self._count) if cell not in used)
+        for cell in free:
+            setup = Setup(
+                main=_main_module(cell),
+                cell=cell,
+                cells=self._count,
+                ring=self._ring,
+                window=self._window,
+                tasks_per_worker=self.tasks_per_worker,
+                carry=self._carried,
+            )
+            self._workers.append(WorkerProcess(self, setup))
+
+    def _choose(self) -> WorkerProcess | None:
+        """Return the worker for the next task: the one with the fewest tasks, if it takes another one."""
+        best: WorkerProcess | None = None
+        for process in self._workers:
+            if process.is_ready and not process.is_dying and self._takes(process):
+                if not process.works:
+                    return process
+                if best is None or len(process.works) < len(best.works):
+                    best = process
+        return best
+
+    def _takes(self, process: WorkerProcess) -> bool:
+        held = len(process.works)
+        # The ring of vetoes holds for that many unanswered tasks.
+        return (
+            held < self.tasks_per_worker + self._prefetch
+            and held + len(process.vetoed) < self._ring
+        )
+
+    def _fill(self) -> None:
+        while self._waiting and (best := self._choose()) is not None:
+            best.give(self._waiting.popleft())
+
+    def _steal_soon(self) -> None:
+        # In the next iteration: the pool may have new tasks for the idle worker, and a task that is taken back is sent twice.
+        self.loop.call_soon(self._steal)
+
+    def _steal(self) -> None:
+        """Take tasks that wait behind others back, and give them to idle workers."""
+        for idle in self._workers:
+            if idle.works or idle.is_dying or not idle.is_ready or self._waiting:
+                continue
+            for busy in self._workers:
+                if len(busy.works) <= self.tasks_per_worker or busy.is_dying:
+                    continue
+                work = next(reversed(busy.works.values()))
+                if not work.is_cancelled and self._takes(idle) and busy.take_back(work):
+                    idle.give(work)
+                    break
+
+    def _cancel_waiting(self, work: Work) -> None:
+        """End a task that no worker has."""
+        if work in self._waiting:
+            self._waiting.remove(work)
+            work.end_with_error(asyncio.CancelledError())
+
+    def _break(self, process: WorkerProcess, failure: BaseException | None) -> None:
+        """Refuse all tasks, since no worker can start."""
+        reason = process.exit_text if failure is None else str(failure) or type(failure).__name__
+        self._broken = BrokenError(f"{self!r}: its workers cannot start: {reason}")
+        self._broken.__cause__ = failure
+        # Every task of a run would fail for the same reason.
+        attach_verdict(self._broken, Verdict("fatal", None, "the workers cannot start"))
+        while self._waiting:
+            self._waiting.popleft().end_with_error(self._broken)
+
+    def _changed(self) -> None:
+        for changed in list(self._watchers.values()):
+            changed()
+
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():
+            raise ForkError(
+                f"{type(self).__name__} was made before this process was forked; make another one here"
+            )
+
+    def _abandon(self) -> None:
+        """Kill all workers of an event loop that was closed."""
+        for process in self._workers:
+            process.kill()
+            process.wait()
+        self._workers.clear()
+        self._release()
+
+    def _release(self) -> None:
+        """Close the descriptors."""
+        if self._loop is not None:
+            self._loop = None
+            os.close(self.cells_fd)
+            os.close(self.driver_fd)
+
+
+def _number(name: str, value: object, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {describe_value(value)}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
+    return value
+
+
+def _seconds(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be seconds or None, not {describe_value(value)}")
+    if not value >= 0:
+        raise ValueError(f"{name} must not be negative, not {value}")
+    return float(value)
+
+
+def _processors() -> int:
+    """Return the number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _main_module(cell: int) -> dict[str, Any]:
+    """Return the data with which a worker imports the main module."""
+    data = spawn.get_preparation_data(f"headrace worker {cell}")
+    # An `AuthenticationString` refuses to be pickled.
+    data["authkey"] = bytes(data["authkey"])
+    return data
+
+
+def _shared_file(size: int) -> int:
+    """Return the descriptor of a file of zeros in memory, without a name."""
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("headrace workers")
+    else:
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    os.ftruncate(fd, size)
+    return fd

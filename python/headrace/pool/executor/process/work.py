@@ -1,0 +1,203 @@
+"""`Work`: one task at a `ProcessExecutor`, and the pool's handle on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextvars import Context
+from typing import TYPE_CHECKING, Protocol
+
+from headrace._internal.copying import Uncopied
+from headrace.pool.executor.handle import CancelResult
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import NoReturn
+
+    from headrace.pool.executor.handle import Listener
+    from headrace.pool.executor.process.messages import Parts
+
+
+class Holder(Protocol):
+    """The worker that has a task."""
+
+    def cancel(self, work: Work) -> None:
+        """Cancel the task."""
+        ...
+
+    def credit(self, work: Work, values: int) -> None:
+        """Allow the task to send more values."""
+        ...
+
+
+class Work(Uncopied):
+    """One task, from its submission to its outcome.
+
+    Args:
+        listener: The listener of the task.
+        message: The pickled task; kept until its end, since it is sent again if its worker dies before it begins.
+        loop: The event loop.
+        window: The maximum number of values that were sent and not read.
+    """
+
+    __slots__ = (
+        "_deliverer",
+        "_listener",
+        "_loop",
+        "_outcome",
+        "_read",
+        "_unread",
+        "_window",
+        "force_timer",
+        "is_called",
+        "is_cancelled",
+        "message",
+        "on_cancel",
+        "position",
+        "worker",
+    )
+
+    def __init__(
+        self, listener: Listener, message: Parts, loop: asyncio.AbstractEventLoop, window: int
+    ) -> None:
+        self.message = message
+        self.worker: Holder | None = None
+        """The worker that has the task; None while it waits for one."""
+        self.position = 0
+        """The position of the task at its worker."""
+        self.is_called = False
+        self.is_cancelled = False
+        self.on_cancel: Callable[[Work], object] | None = None
+        """Called for a cancellation while no worker has the task."""
+        self.force_timer: asyncio.TimerHandle | None = None
+        self._listener: Listener | None = listener
+        self._loop = loop
+        self._window = window
+        # The values that wait until the listener takes the one before.
+        self._unread: deque[object] = deque()
+        self._deliverer: asyncio.Task[None] | None = None
+        # The number of values that were read and not credited.
+        self._read = 0
+        self._outcome: Callable[[Listener], object] | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the task."""
+        return "work that has ended" if self._listener is None else self._listener.name
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the outcome is known."""
+        return self._listener is None or self._outcome is not None
+
+    def cancel(self) -> CancelResult:
+        """Request cancellation and return the current state, without waiting.
+
+        A task that has not begun never begins. The worker of a plain function is killed. An async function is cancelled in its worker,
+        and killed after `grace`.
+        """
+        if self._listener is None:
+            return CancelResult.STOPPED
+        self.is_cancelled = True
+        if self.worker is not None:
+            self.worker.cancel(self)
+        elif self.on_cancel is not None:
+            self.on_cancel(self)
+        return CancelResult.STOPPED if self._is_over() else CancelResult.RUNNING
+
+    def inside(self) -> bool:
+        """Return False: the work runs in another process."""
+        return False
+
+    def leave(self, stopped: Callable[[], object]) -> NoReturn:
+        """Refuse: work in a process can be cancelled, so it is never left running."""
+        raise NotImplementedError("a ProcessExecutor does not leave work running")
+
+    # Notifications by the worker.
+
+    def begin(self) -> None:
+        """Note that the worker calls the task."""
+        if not self.is_called and self._listener is not None:
+            self.is_called = True
+            self._listener.called()
+
+    def emit(self, value: object) -> None:
+        """Deliver a value, after the values before it."""
+        self._unread.append(value)
+        if self._deliverer is None and (room := self._deliver_ready()) is not None:
+            # In an empty context: that of the caller belongs to the run that has started the executor.
+            self._deliverer = self._loop.create_task(
+                self._deliver(room), name=f"values of {self.name}", context=Context()
+            )
+
+    def settle(self, amounts: dict[str, float]) -> None:
+        """Settle the lease of the task."""
+        if self._listener is None:
+            return
+        try:
+            self._listener.settle(amounts)
+        except Exception as error:
+            # The task has gone on meanwhile, so it cannot receive the error.
+            self._loop.call_exception_handler(
+                {"message": f"{self.name}: the lease cannot be settled", "exception": error}
+            )
+
+    def end_with_value(self, value: object) -> None:
+        """Deliver the final value, after all values."""
+        self._end(lambda listener: listener.returned(value))
+
+    def end_with_error(self, error: BaseException) -> None:
+        """Deliver the error, after all values."""
+        self._end(lambda listener: listener.raised(error))
+
+    def _end(self, outcome: Callable[[Listener], object]) -> None:
+        if self.has_ended:
+            return
+        self._outcome = outcome
+        self.worker = None
+        self.message = ()
+        if self.force_timer is not None:
+            self.force_timer.cancel()
+            self.force_timer = None
+        if self._deliverer is None:
+            self._notify()
+
+    def _notify(self) -> None:
+        listener, outcome = self._listener, self._outcome
+        if listener is not None and outcome is not None:
+            self._listener = self._outcome = None
+            outcome(listener)
+
+    def _is_over(self) -> bool:
+        return self._listener is None
+
+    def _deliver_ready(self) -> Awaitable[None] | None:
+        """Deliver values until one has to wait for space; return that wait."""
+        while self._unread and self._listener is not None:
+            room = self._listener.emit(self._unread.popleft())
+            if room is not None:
+                return room
+            self._credit()
+        return None
+
+    async def _deliver(self, room: Awaitable[None] | None) -> None:
+        try:
+            while room is not None:
+                await room
+                self._credit()
+                room = self._deliver_ready()
+        except asyncio.CancelledError:
+            # The task must stop, so its values are not read any more. The worker may wait for space to send the next one.
+            self._unread.clear()
+            if not self.has_ended:
+                self.cancel()
+        finally:
+            self._deliverer = None
+            self._notify()
+
+    def _credit(self) -> None:
+        """Allow the worker to send another value. Half a window is credited at once."""
+        self._read += 1
+        if self.worker is not None and self._read >= max(1, self._window // 2):
+            self.worker.credit(self, self._read)
+            self._read = 0
