@@ -6,6 +6,7 @@ import asyncio
 import copy
 import random
 from collections import Counter
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ from headrace import (
     Rate,
     SourceIterObj,
     Task,
+    ThrottledError,
     current_lease,
 )
 from headrace.task._stated_limits import stated_limits
@@ -346,3 +348,43 @@ async def test_two_clients_share_a_server(states: bool) -> None:
     if states:
         done = Counter(client for _, client in server.done)
         assert done[0] / done.total() == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("kind", ["plain", "states", "refuses"])
+@pytest.mark.parametrize("weights", [(1, 3), (1, 2, 3)])
+async def test_weights_of_pools_hold_at_a_rate(weights: tuple[int, ...], kind: str) -> None:
+    server = Server(10, 60, states=kind == "states", seed=6)
+    root = auto()
+    if kind == "plain":
+        clock = asyncio.get_running_loop().time
+        root = CapacitySource({"slots": 40, "calls": Rate(10, 1)}, clock=clock)
+    children = [CapacitySource({"slots": 40}, root, weight=weight) for weight in weights]
+    await asyncio.gather(
+        *(serve(server, child, 360, client=client) for client, child in enumerate(children))
+    )
+    done = Counter(client for end, client in server.done if 60 <= end < 360)
+    assert done.total() >= 0.9 * 10 * 300
+    for client, weight in enumerate(weights):
+        assert done[client] / done.total() == pytest.approx(weight / sum(weights), rel=0.03)
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("seconds", [0.1, 5.0])
+async def test_server_that_refuses_everything_is_called_rarely(seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    calls: list[float] = []
+
+    async def refused() -> None:
+        calls.append(loop.time())
+        await asyncio.sleep(seconds)
+        raise Throttled
+
+    tasks = SourceIterObj([Task(refused, cost={"slots": 1, "calls": 1}) for _ in range(1000)])
+    async with HierarchicalTaskPoolRunner(tasks, auto()).run_tasks() as events:
+        first = await anext(aiter(events))
+    assert isinstance(first.error, ThrottledError)
+    assert len(calls) <= 30
+    gaps = [later - earlier for earlier, later in pairwise(calls)]
+    # The back-off of a plain cooldown in the end.
+    assert gaps[-3:] == pytest.approx([64 + seconds] * 3, abs=1)

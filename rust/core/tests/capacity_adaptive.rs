@@ -5,12 +5,11 @@
 mod common;
 
 use common::Task;
-use common::dice::Dice;
+use common::random_tree::RandomTree;
 use headrace_core::Tree;
 use headrace_core::capacity::adaptive::Outcome;
 use headrace_core::capacity::{
-    Acquire, AcquireRequest, Amount, Limit, ManualClock, NodeId, NodeOptions, Permit, ResourceId,
-    Settings, Time,
+    AcquireRequest, Amount, Limit, ManualClock, NodeId, NodeOptions, Permit, ResourceId, Settings,
 };
 use std::sync::Arc;
 use std::task::Poll;
@@ -42,9 +41,8 @@ fn slots(limit: Limit) -> NodeOptions {
 #[test]
 fn invariants_hold_while_limits_adapt() {
     for seed in 0..40 {
-        let mut dice = Dice::new(seed);
-        let clock = Arc::new(ManualClock::new());
-        let tree = Tree::new(Settings::with_clock(Arc::clone(&clock) as _));
+        let mut random = RandomTree::new(seed);
+        let tree = Arc::clone(&random.world.tree);
         let root = tree.root(slots(adaptive(8, 2, 24))).unwrap();
         // The limit of the root falls below the sum of the floors.
         let floored = slots(Limit::Slots(Amount::units(10))).floor(Amount::units(3));
@@ -55,40 +53,24 @@ fn invariants_hold_while_limits_adapt() {
                 .unwrap(),
         ];
         tree.check();
-        let mut waiting: Vec<Task<Acquire>> = Vec::new();
-        let mut permits: Vec<Permit> = Vec::new();
-        let mut now = 0;
         for _ in 0..1500 {
-            now += dice.bits() % 100_000_000;
-            clock.set(Time::from_nanos(now));
+            random.pass_below(100);
             let before = [root, nodes[0]].map(|node| held(&tree, node));
-            match dice.below(10) {
+            match random.dice.below(10) {
                 0..4 => {
-                    let cost = 1 + dice.bits() % 3;
-                    let request = AcquireRequest::slots(nodes[dice.below(3)], cost);
-                    waiting.push(Task::new(tree.acquire(request)));
+                    let cost = 1 + random.dice.bits() % 3;
+                    let node = nodes[random.dice.below(3)];
+                    random.acquire(AcquireRequest::slots(node, cost));
                 }
-                4..9 if !permits.is_empty() => {
-                    let permit = permits.swap_remove(dice.below(permits.len()));
-                    let outcome = match dice.below(12) {
-                        0 => Outcome::Throttled,
-                        1 => Outcome::TimedOut,
-                        2 => Outcome::Failed,
-                        _ => Outcome::Done,
-                    };
-                    permit.report(outcome);
-                    tree.check();
-                    if outcome == Outcome::Throttled {
+                4..9 => {
+                    if let Some(permit) = random.pick() {
                         // At the node or above, as in a pool.
-                        let cooled = [root, permit.node()][dice.below(2)];
-                        let delay = tree.back_off(cooled, permit.node()).unwrap();
-                        assert!(delay > Duration::ZERO);
-                        tree.check();
+                        let places = [root, permit.node()];
+                        random.end(permit, |dice| places[dice.below(2)]);
                     }
-                    permit.release();
                 }
-                9 => {
-                    let maximum = 4 + dice.bits() % 20;
+                _ => {
+                    let maximum = 4 + random.dice.bits() % 20;
                     let limits = [(ResourceId::SLOTS, Limit::Slots(Amount::units(maximum)))];
                     // Fails below the sum of the floors.
                     let done = tree.resize(root, &limits);
@@ -96,12 +78,11 @@ fn invariants_hold_while_limits_adapt() {
                     let sum = floors[0].as_micros() + floors[1].as_micros();
                     assert_eq!(done.is_ok(), maximum * 1_000_000 >= sum);
                     // As does a floor that the maximum does not cover.
-                    let _ = tree.refloor(nodes[2], Amount::units(dice.bits() % 12));
+                    let floor = Amount::units(random.dice.bits() % 12);
+                    let _ = tree.refloor(nodes[2], floor);
                 }
-                _ => {}
             }
-            tree.tick();
-            tree.check();
+            random.tick();
             for (node, before) in [root, nodes[0]].into_iter().zip(before) {
                 let (held, limit) = (held(&tree, node), limit(&tree, node));
                 assert!(
@@ -109,34 +90,11 @@ fn invariants_hold_while_limits_adapt() {
                     "seed {seed}: {held} of {limit}"
                 );
             }
-            waiting.retain_mut(|task| match task.poll() {
-                Poll::Ready(granted) => {
-                    permits.push(granted.unwrap());
-                    false
-                }
-                Poll::Pending => true,
-            });
+            random.collect();
         }
         let limits = [(ResourceId::SLOTS, Limit::Slots(Amount::units(24)))];
         tree.resize(root, &limits).unwrap();
-        while !waiting.is_empty() {
-            permits.clear();
-            let before = waiting.len();
-            // Beyond the longest cooldown and its ramp.
-            clock.advance(Duration::from_secs(200));
-            tree.tick();
-            waiting.retain_mut(|task| match task.poll() {
-                Poll::Ready(granted) => {
-                    permits.push(granted.unwrap());
-                    false
-                }
-                Poll::Pending => true,
-            });
-            assert!(
-                waiting.len() < before,
-                "seed {seed}: {before} waiters are stuck"
-            );
-        }
+        random.drain();
     }
 }
 

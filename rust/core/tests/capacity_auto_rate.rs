@@ -3,17 +3,12 @@
 
 mod common;
 
-use common::Task;
 use common::dice::Dice;
-use headrace_core::Tree;
+use common::random_tree::{RandomTree, outcome};
 use headrace_core::capacity::adaptive::Outcome;
 use headrace_core::capacity::auto_rate::{RateController, RateRange, RateSample, StatedLimit};
-use headrace_core::capacity::{
-    Acquire, AcquireRequest, Amount, Cost, Limit, ManualClock, NodeOptions, Permit, ResourceId,
-    Settings, Time,
-};
+use headrace_core::capacity::{AcquireRequest, Amount, Cost, Limit, NodeOptions, ResourceId, Time};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 const RANGE: RateRange = RateRange {
@@ -21,15 +16,6 @@ const RANGE: RateRange = RateRange {
     minimum: 0.1,
     maximum: 1000.0,
 };
-
-fn outcome(dice: &mut Dice) -> Outcome {
-    match dice.below(12) {
-        0 => Outcome::Throttled,
-        1 => Outcome::TimedOut,
-        2 => Outcome::Failed,
-        _ => Outcome::Done,
-    }
-}
 
 #[test]
 fn rate_stays_in_its_range_and_rises_only_if_it_holds_work_back() {
@@ -149,9 +135,8 @@ fn plain_rate(amount: u64) -> Limit {
 #[test]
 fn invariants_hold_while_rates_adapt() {
     for seed in 0..40 {
-        let mut dice = Dice::new(seed);
-        let clock = Arc::new(ManualClock::new());
-        let tree = Tree::new(Settings::with_clock(Arc::clone(&clock) as _));
+        let mut random = RandomTree::new(seed);
+        let tree = Arc::clone(&random.world.tree);
         let calls = tree.resource("calls");
         let slots = (ResourceId::SLOTS, Limit::Slots(Amount::units(12)));
         let root = tree
@@ -163,77 +148,41 @@ fn invariants_hold_while_rates_adapt() {
             tree.add(root, NodeOptions::default()).unwrap(),
         ];
         tree.check();
-        let mut waiting: Vec<Task<Acquire>> = Vec::new();
-        let mut permits: Vec<Permit> = Vec::new();
-        let mut now = 0;
         for _ in 0..800 {
-            now += dice.bits() % 200_000_000;
-            clock.set(Time::from_nanos(now));
-            match dice.below(10) {
+            random.pass_below(200);
+            match random.dice.below(10) {
                 0..4 => {
                     let parts = [
                         (ResourceId::SLOTS, Amount::units(1)),
-                        (calls, Amount::units(1 + dice.bits() % 3)),
+                        (calls, Amount::units(1 + random.dice.bits() % 3)),
                     ];
-                    let cost = Cost::new(parts).unwrap();
-                    let request = AcquireRequest::new(nodes[dice.below(2)], cost);
-                    waiting.push(Task::new(tree.acquire(request)));
+                    let node = nodes[random.dice.below(2)];
+                    random.acquire(AcquireRequest::new(node, Cost::new(parts).unwrap()));
                 }
-                4..9 if !permits.is_empty() => {
-                    let permit = permits.swap_remove(dice.below(permits.len()));
-                    if dice.below(3) == 0 {
-                        let stated = StatedLimit {
-                            limit: 20.0,
-                            remaining: 20.0 * dice.unit(),
-                            reset: dice.unit(),
-                        };
-                        tree.report_stated(permit.id(), &[(calls, stated)]);
-                        tree.check();
+                4..9 => {
+                    if let Some(permit) = random.pick() {
+                        if random.dice.below(3) == 0 {
+                            let stated = StatedLimit {
+                                limit: 20.0,
+                                remaining: 20.0 * random.dice.unit(),
+                                reset: random.dice.unit(),
+                            };
+                            tree.report_stated(permit.id(), &[(calls, stated)]);
+                            tree.check();
+                        }
+                        random.end(permit, |_| root);
                     }
-                    let outcome = outcome(&mut dice);
-                    permit.report(outcome);
-                    tree.check();
-                    if outcome == Outcome::Throttled {
-                        tree.back_off(root, permit.node()).unwrap();
-                        tree.check();
-                    }
-                    permit.release();
                 }
-                9 => {
-                    let limit = plain_rate(dice.bits() % 20);
+                _ => {
+                    let limit = plain_rate(random.dice.bits() % 20);
                     tree.resize(root, &[slots, (calls, limit)]).unwrap();
                 }
-                _ => {}
             }
-            tree.tick();
-            tree.check();
-            waiting.retain_mut(|task| match task.poll() {
-                Poll::Ready(granted) => {
-                    permits.push(granted.unwrap());
-                    false
-                }
-                Poll::Pending => true,
-            });
+            random.tick();
+            random.collect();
         }
         tree.resize(root, &[slots, (calls, plain_rate(100))])
             .unwrap();
-        while !waiting.is_empty() {
-            permits.clear();
-            let before = waiting.len();
-            // Beyond the longest cooldown and its ramp.
-            clock.advance(Duration::from_secs(200));
-            tree.tick();
-            waiting.retain_mut(|task| match task.poll() {
-                Poll::Ready(granted) => {
-                    permits.push(granted.unwrap());
-                    false
-                }
-                Poll::Pending => true,
-            });
-            assert!(
-                waiting.len() < before,
-                "seed {seed}: {before} waiters are stuck"
-            );
-        }
+        random.drain();
     }
 }

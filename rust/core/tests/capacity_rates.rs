@@ -363,3 +363,88 @@ fn passed_cost_may_find_the_budget_exhausted() {
         AcquireError::BudgetExhausted { left, .. } if left == units(10)
     ));
 }
+
+/// Return how many of 1,200 grants each node gets that requests once more after each grant.
+fn grants_of_single_requests(world: &World, nodes: &[NodeId], cost: &Cost) -> Vec<u32> {
+    let request = |node| Task::new(world.tree.acquire(AcquireRequest::new(node, cost.clone())));
+    let mut tasks: Vec<_> = nodes.iter().map(|&node| request(node)).collect();
+    let mut grants = vec![0; nodes.len()];
+    while grants.iter().sum::<u32>() < 1_200 {
+        let mut is_idle = true;
+        for (at, &node) in nodes.iter().enumerate() {
+            if let Poll::Ready(permit) = tasks[at].poll() {
+                drop(permit.unwrap());
+                grants[at] += 1;
+                tasks[at] = request(node);
+                is_idle = false;
+            }
+            world.tree.check();
+        }
+        if is_idle {
+            world.clock.set(world.tree.next_ready().unwrap());
+            world.tree.tick();
+        }
+    }
+    grants
+}
+
+/// The node that was just granted has no waiter when the next head is chosen.
+#[test]
+fn single_requests_share_a_rate_by_weight() {
+    let auto = Limit::AutoRate {
+        start: units(1),
+        per: Duration::from_millis(100),
+        burst: None,
+        minimum: units(1),
+        maximum: units(1),
+    };
+    for limit in [rate(1, 100, None), rate(10, 1_000, Some(1)), auto] {
+        for weights in [&[1, 3][..], &[3, 1], &[1, 2, 3], &[1, 9], &[1, 1, 10]] {
+            for depth in 0..3 {
+                let world = World::new();
+                let calls = world.tree.resource("calls");
+                let limits = [(SLOTS, Limit::Slots(units(40))), (calls, limit)];
+                let root = world.tree.root(NodeOptions::new(limits)).unwrap();
+                let leaf = |&weight: &u32| {
+                    let weight = Weight::from_f64(f64::from(weight)).unwrap();
+                    let options = NodeOptions::new([]).weight(weight);
+                    let child = world.tree.add(root, options).unwrap();
+                    (0..depth).fold(child, |node, _| {
+                        world.tree.add(node, NodeOptions::new([])).unwrap()
+                    })
+                };
+                let nodes: Vec<_> = weights.iter().map(leaf).collect();
+                let cost = cost(&[(SLOTS, 1), (calls, 1)]);
+                let grants = grants_of_single_requests(&world, &nodes, &cost);
+                let sum: u32 = weights.iter().sum();
+                for (&grants, weight) in grants.iter().zip(weights) {
+                    let due = 1_200 * weight / sum;
+                    assert!(
+                        grants.abs_diff(due) * 100 <= due * 3,
+                        "{limit:?}, {weights:?}, {depth}: {grants} of {due}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// A client that arrives for the first time replaces no head, however heavy: any number of them could.
+#[test]
+fn newcomers_do_not_replace_the_head_of_a_rate() {
+    let (world, root, tokens) = two_of_three();
+    let light = world.tree.add(root, NodeOptions::new([])).unwrap();
+    let ask = |node, amount| AcquireRequest::new(node, cost(&[(tokens, amount)]));
+    let mut large = world.waits_ask(ask(light, 3));
+    let heavy = Weight::from_f64(1_000.0).unwrap();
+    let newcomers: Vec<_> = (0..10)
+        .map(|_| {
+            let options = NodeOptions::new([]).weight(heavy);
+            let node = world.tree.add(root, options).unwrap();
+            world.waits_ask(ask(node, 1))
+        })
+        .collect();
+    world.pass(1.0);
+    drop(granted(&mut large));
+    assert!(newcomers.iter().all(|task| task.wakes() == 0));
+}

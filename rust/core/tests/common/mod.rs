@@ -6,6 +6,7 @@
 pub mod clocked;
 pub mod counting;
 pub mod dice;
+pub mod random_tree;
 pub mod rig;
 pub mod timer;
 pub mod world;

@@ -29,6 +29,8 @@ pub(in crate::capacity) struct Ramp {
     pub(in crate::capacity) ended: u64,
     /// How often the next back-off is doubled.
     pub(in crate::capacity) doublings: u32,
+    /// Whether it is remembered until a later call has ended, since an auto rate may grant the next one long after.
+    pub(in crate::capacity) needs_call: bool,
     /// Whether it is only a pause, after which it ends.
     pub(in crate::capacity) is_pause: bool,
     /// Whether the cooldown is over, so that the timer of the node is that of the next step.
@@ -63,6 +65,11 @@ impl Cooled {
 }
 
 impl Ramp {
+    /// Return whether it need not be remembered for longer.
+    pub(in crate::capacity) fn is_over(&self) -> bool {
+        !self.needs_call || self.ended > 0
+    }
+
     /// Return the number of permits that the node may hold.
     pub(in crate::capacity) fn most(&self) -> usize {
         self.probes

@@ -21,7 +21,8 @@
 //! 3. The bound ends when the window reaches the least limit of slots on the path. Without one it ends at twice the number of permits
 //!    that were held at any of the events, and at least at 64.
 //! 4. The ramp is remembered for as long again as the last cooldown, from one interval to 64 s. So back-off grows also where one slot is
-//!    all, and the service rejects each call.
+//!    all, and the service rejects each call. With an auto rate, which may have fallen to a call in ten seconds, it is also remembered until
+//!    a later call has ended.
 //!
 //! The window grows in small steps, by 1 or an eighth, since a sudden doubling would be rejected as a whole.
 //!
@@ -59,7 +60,7 @@
 //!
 //! *Bound.* Each event in a row lowers the limit, by a tenth and at least by 1. So a server that rejects every call is called at most
 //! about ten times the limit before the limit is at its minimum. There, no decrease answers the event, and the node is
-//! cooled down as any other, with a back-off that doubles. A node with a ramp that is not over is cooled down as well. A delay that the
+//! cooled down as any other, with a back-off that doubles. So it is after five decreases of an auto rate in a row. A node with a ramp that is not over is cooled down as well. A delay that the
 //! server gives always counts as a whole: it is an order, not a measurement.
 //!
 //! # Effect on waiters
@@ -162,7 +163,9 @@ impl State {
         let setbacks = self.find_node(leaf).map_or(0, |leaf| self.setbacks(leaf));
         let ramp = self.nodes.at(place).ramp.as_ref();
         if setbacks == 0 || ramp.is_some_and(|ramp| ramp.window < usize::MAX) {
-            return self.cool_down(node, None, None, wakes);
+            let left = self.cool_down(node, None, None, wakes)?;
+            self.keep_ramp(place, leaf);
+            return Ok(left);
         }
         let now = self.read_clock();
         // As in `cool_down`.
@@ -171,6 +174,20 @@ impl State {
         let pause = self.pace(place) / PAUSE_PART * 2_u32.pow(PAUSE_DOUBLINGS.min(setbacks - 1));
         self.cool_until(place, None, now.after(pause), wakes);
         Ok(self.cooldown_left(place, None))
+    }
+
+    /// Remember the ramp of a node until a later call has ended, if the calls at `leaf` have an auto rate.
+    fn keep_ramp(&mut self, node: u32, leaf: Key) {
+        let Some(leaf) = self.find_node(leaf) else {
+            return;
+        };
+        let nodes = self.path(leaf).map(|at| &self.nodes.at(at).resources);
+        let has_auto_rate = nodes
+            .flat_map(|resources| resources.iter())
+            .any(|resource| resource.rate_controller().is_some());
+        if let Some(ramp) = &mut self.nodes.at_mut(node).ramp {
+            ramp.needs_call |= has_auto_rate;
+        }
     }
 
     fn begin_pause(&mut self, node: u32) {
@@ -193,6 +210,7 @@ impl State {
             repeats: 0,
             ended: 0,
             doublings: 0,
+            needs_call: false,
             is_pause: true,
             is_open: false,
         }));
@@ -225,6 +243,7 @@ impl State {
                 repeats: 0,
                 ended: 0,
                 doublings: 0,
+                needs_call: false,
                 is_pause: false,
                 is_open: false,
             })
@@ -348,7 +367,9 @@ impl State {
             return;
         }
         if ramp.window == usize::MAX && until <= due {
-            self.end_ramp(node);
+            if ramp.is_over() {
+                self.end_ramp(node);
+            }
             return;
         }
         if std::mem::replace(&mut ramp.is_open, true) {
@@ -420,7 +441,7 @@ impl State {
 
     #[cold]
     fn count_before(&mut self, node: u32, ticket: NonZeroU64, is_held: bool) {
-        let mut at = node;
+        let (mut at, now) = (node, self.now);
         while at != NIL {
             let here = self.nodes.at_mut(at);
             let parent = here.parent;
@@ -430,6 +451,11 @@ impl State {
                     (true, false) => ramp.before -= 1,
                     (false, true) => {}
                     (false, false) => ramp.ended += 1,
+                }
+                // Without a timer, it is remembered for this call alone.
+                let is_over = ramp.window == usize::MAX && ramp.is_over() && here.timer.is_none();
+                if is_over {
+                    self.set_timer(at, None, Some(now));
                 }
             }
             self.count_window(at);

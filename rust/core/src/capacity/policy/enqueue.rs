@@ -37,6 +37,7 @@ impl State {
         }
         self.place(node, rank, waiter);
         self.refresh(node);
+        self.return_before_heads(waiter);
         waiter
     }
 

@@ -176,6 +176,51 @@ impl State {
         }
     }
 
+    /// Replace the heads that the shares order behind a new waiter of another node, if its node would have been first when they were chosen.
+    ///
+    /// A client that requests once more after each grant is never queued at that moment: the next head is chosen in the step that
+    /// grants its last request. Two such clients would get equal parts of a rate, whatever their weights. Must be preceded by a
+    /// `refresh` of the node.
+    pub(in crate::capacity) fn return_before_heads(&mut self, waiter: u32) {
+        if self.fit_waiter(waiter) != FitResult::BehindHead {
+            return;
+        }
+        let record = self.waiters.at(waiter);
+        let node = record.node;
+        let mut later = Vec::new();
+        for at in self.path(node) {
+            for &(id, _) in record.cost.parts() {
+                let resource = self.nodes.at(at).resource(id);
+                if let Some(other) = resource.and_then(|resource| resource.head)
+                    && !self.keeps_rate_head(other)
+                    && self.returns_before(node, self.waiters.at(other).node)
+                {
+                    later.push(other);
+                }
+            }
+        }
+        for other in later {
+            self.drop_rate_heads(other);
+            self.refresh(self.waiters.at(other).node);
+        }
+    }
+
+    /// Return whether a node precedes another one by its share, where their paths meet, and was away there for no grant.
+    ///
+    /// A longer absence makes it a newcomer. It precedes no head, as any number of newcomers could.
+    fn returns_before(&self, node: u32, other: u32) -> bool {
+        let meets = self.path(node).find(|&at| self.is_below(other, at));
+        let Some(parent) = meets.filter(|_| node != other) else {
+            return false;
+        };
+        let share_of = |node| {
+            let child = self.path(node).take_while(|&at| at != parent).last();
+            self.share(parent, child.unwrap_or(parent))
+        };
+        let (share, other) = (share_of(node), share_of(other));
+        share.tag < other.tag && share.left >= self.nodes.at(parent).last_grant
+    }
+
     /// Remove a waiter from the head of one rate.
     fn give_up_rate_head(&mut self, node: u32, id: ResourceId, waiter: u32) {
         self.waiters.at_mut(waiter).rates_headed -= 1;

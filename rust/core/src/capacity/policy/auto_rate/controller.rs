@@ -58,6 +58,8 @@ const SPAN: f64 = 5.0;
 const HELD_BACK: f64 = 0.8;
 /// The accepted calls after which decreases are no longer in a row.
 const ACCEPTED: u32 = 4;
+/// The decreases in a row that are the answer to an outage, and not to a rate.
+const OUTAGE: u32 = 5;
 /// A refused call contradicts the stated limits if this part of them was left.
 const LEFT: f64 = 0.2;
 /// The rest of a stated limit is spent in no less than this many seconds, and than this many delays of answers.
@@ -148,10 +150,15 @@ impl RateController {
         self.range = range;
     }
 
-    /// Return the number of decreases in a row, between which hardly a call was accepted. 0 if the last one was made at the minimum.
+    /// Return the number of decreases in a row, between which hardly a call was accepted. 0 if a lower rate does not help: the last one was
+    /// made at the minimum, or there were too many.
     #[must_use]
     pub fn setbacks(&self) -> u32 {
-        self.setbacks
+        if self.setbacks < OUTAGE {
+            self.setbacks
+        } else {
+            0
+        }
     }
 
     /// Learn from a limit that the answer to a call states.

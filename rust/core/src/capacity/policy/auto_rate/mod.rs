@@ -49,17 +49,32 @@
 //!
 //! The rate rises only between two samples at which a request waited for it and for nothing else: never while idle.
 //!
-//! # Comparison
+//! ## Outages
 //!
-//! In a simulation of a bucket of 10 calls a second and 60 at once, with calls of 50 to 200 ms: with stated limits, no call was refused, at
-//! 100% of the rate, for one, two and four clients, for whole seconds, and for limits that changed to 5 and to 15. Without, 0.6% were refused
-//! after the first minute, at 99% of the rate. AWS's adaptive retry mode keeps seven tenths of the measured rate after each refused call. The
-//! measured rate then includes the burst of the bucket, and the cycle is four times as deep.
+//! A refused call that lowers the rate only pauses its node, as for an adaptive limit (`cooldown.rs`). At the minimum, and from the fifth
+//! decrease in a row on, the server refuses everything, and a lower rate is no answer to that. Then the node is cooled down with a
+//! back-off that doubles. It doubles also if the minimum rate grants the next call long after: the ramp is remembered until a call
+//! has ended.
+//!
+//! # Figures
+//!
+//! `tests/test_capacity_auto_rate.py` runs pools in virtual time against a bucket of 10 calls a second and 60 at once, with calls of 50 to
+//! 200 ms. It asserts:
+//!
+//! * With stated limits no call is refused after the first answer, at 95% of the rate or more.
+//! * Without them at most 2% are refused after the first minute, at 90% or more.
+//! * Two clients have 90% in sum, with at most 2% refused; with stated limits each has half.
+//! * 60 s after the limit has changed to 5 or to 15, at least 80% of the new one is used, with at most 5% refused.
+//! * Pools share the rate by weight within 3%.
+//! * A server that refuses everything is called at most 30 times before a task has waited for `max_cooldown`.
+//!
+//! AWS's adaptive retry mode keeps seven tenths of the measured rate after each refused call. The measured rate includes the burst of
+//! the bucket, so its cycle is deeper.
 //!
 //! # Limits
 //!
-//! A bucket of one call refuses calls that the network has bunched. Each costs a decrease, so such a server is used at about 60%. Where calls
-//! take far longer than the bucket takes to fill, the first answers arrive late: calls that began before them may be refused.
+//! A bucket of one call refuses calls that the network has bunched. Each costs a decrease, so such a server is not used in full. Where
+//! calls take far longer than the bucket takes to fill, the first answers arrive late: calls that began before them may be refused.
 //!
 //! # Sources
 //!
