@@ -210,6 +210,7 @@ class Server:
     def __init__(self, rate: float, burst: float, *, states: bool, seed: int) -> None:
         self.rate, self.burst, self.states = rate, burst, states
         self.retry_after: float | None = None
+        self.seconds = (0.05, 0.2)
         self.random = random.Random(seed)
         self.done: list[tuple[float, int]] = []
         self.throttled: list[float] = []
@@ -219,7 +220,7 @@ class Server:
 
     async def call(self, client: int = 0) -> None:
         loop = asyncio.get_running_loop()
-        delay = self.random.uniform(0.05, 0.2)
+        delay = self.random.uniform(*self.seconds)
         await asyncio.sleep(delay / 2)
         now = loop.time()
         self._level = min(self.burst, self._level + self.rate * (now - self._at))
@@ -291,6 +292,24 @@ async def test_stated_limits_prevent_every_429(seed: int) -> None:
     assert [end for end in server.throttled if end > server.stated_at] == []
     assert server.rate_of(10, 180) >= 0.95 * 10
     assert server.rate_of(60, 180) == pytest.approx(10, rel=0.05)
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    ("rate", "burst", "refused", "used"),
+    [(1, 60, 0.0, 0.95), (1, 10, 0.15, 0.15), (0.2, 10, 0.3, 0.85)],
+)
+async def test_first_answers_of_slow_calls_are_late(
+    seed: int, rate: float, burst: float, refused: float, used: float
+) -> None:
+    server = Server(rate, burst, states=True, seed=seed)
+    server.seconds = (5, 30)
+    await serve(server, auto(), 360)
+    # Calls that begin before the first answers may be refused, if the bucket does not hold as many.
+    assert server.part_throttled(0, 60) <= refused
+    assert server.part_throttled(60, 360) == 0
+    assert server.rate_of(60, 360) >= used * rate
 
 
 @pytest.mark.virtual

@@ -113,8 +113,9 @@ class Rate:
 
         Law: any interval of `t` seconds has at most `burst` plus the rates of that time; the rate stays between `minimum` and `maximum`.
         With headers the rate spends what is left until it is restored, so a single client causes no 429 after the first answer,
-        and several clients share evenly. Without headers it rises only while a request waits for it and for nothing else, and
-        falls once for the 429s of one moment. Calls that began before a decrease cause no other one.
+        and several clients share evenly. Calls that begin before the first answer may still be refused: where calls take many
+        seconds, these are up to `start` times that. Without headers it rises only while a request waits for it and for nothing
+        else, and falls once for the 429s of one moment. Calls that began before a decrease cause no other one.
         A throttled answer without a delay that lowers the rate only pauses the node, as for an `AdaptiveLimit`.
         Order: as any `Rate`. A cost of any size is accepted; one above `burst` is granted when all quota is restored.
         Cost: a lock and some arithmetic for each report; nothing for other limits.

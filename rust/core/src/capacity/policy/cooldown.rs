@@ -181,10 +181,10 @@ impl State {
         let Some(leaf) = self.find_node(leaf) else {
             return;
         };
-        let nodes = self.path(leaf).map(|at| &self.nodes.at(at).resources);
-        let has_auto_rate = nodes
-            .flat_map(|resources| resources.iter())
-            .any(|resource| resource.rate_controller().is_some());
+        let has_auto_rate = self.path(leaf).any(|at| {
+            let mut resources = self.nodes.at(at).resources.iter();
+            resources.any(|resource| resource.rate_controller().is_some())
+        });
         if let Some(ramp) = &mut self.nodes.at_mut(node).ramp {
             ramp.needs_call |= has_auto_rate;
         }
