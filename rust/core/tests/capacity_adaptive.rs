@@ -66,7 +66,7 @@ fn invariants_hold_while_limits_adapt() {
                     if let Some(permit) = random.pick() {
                         // At the node or above, as in a pool.
                         let places = [root, permit.node()];
-                        random.end(permit, |dice| places[dice.below(2)]);
+                        random.end(&permit, |dice| places[dice.below(2)]);
                     }
                 }
                 _ => {

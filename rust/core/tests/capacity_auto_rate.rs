@@ -170,7 +170,7 @@ fn invariants_hold_while_rates_adapt() {
                             tree.report_stated(permit.id(), &[(calls, stated)]);
                             tree.check();
                         }
-                        random.end(permit, |_| root);
+                        random.end(&permit, |_| root);
                     }
                 }
                 _ => {

@@ -59,7 +59,7 @@ impl RandomTree {
     }
 
     /// Report a random outcome of a permit, and release it. A throttled call backs off the node that `cooled` chooses.
-    pub fn end(&mut self, permit: Permit, cooled: impl FnOnce(&mut Dice) -> NodeId) {
+    pub fn end(&mut self, permit: &Permit, cooled: impl FnOnce(&mut Dice) -> NodeId) {
         let tree = &self.world.tree;
         let outcome = outcome(&mut self.dice);
         permit.report(outcome);
