@@ -106,7 +106,8 @@
 //! (`take_precedence`), as it would precede it for slots, and is itself passed by ageing in the end. Between nodes the shares
 //! decide when the head is chosen. A node that requests again after its last grant, before any other one, counts as queued at that
 //! moment: it replaces the head if its tag is lower (`return_before_heads`). Its tag rises with each grant, so this delays a head by
-//! no more than the shares do. No other node replaces a head.
+//! no more than the shares do. No other node replaces a head. Where a rate brings the quota of several grants in one iteration of an
+//! event loop, they go to the requests that are queued. There the weights hold only for clients that queue as many.
 //!
 //! Because no slots are reserved during a wait for quota, a waiter that needs both may repeatedly find one of them while the
 //! other is taken. Such misses are counted too (`policy/starvation.rs`). A waiter that is first [`Settings::passes`] times, and
