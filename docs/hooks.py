@@ -16,6 +16,7 @@ import headrace.abc
 import headrace.http
 import headrace.queue
 import headrace.testing
+import headrace.testing.executors
 from headrace import PullObj, PushObj
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ MAIN = {
     "http": "observe",
     "abc": "PullProtocol",
     "testing": "VirtualClock",
+    "executors": "Case",
 }
 ON_OTHER_PAGES = {"pool": ("Failure", "MapError")}
 OTHERS = {
@@ -61,6 +63,7 @@ OTHERS = {
     "http": ("HTTP clients", headrace.http),
     "abc": ("Protocols", headrace.abc),
     "testing": ("For tests", headrace.testing),
+    "executors": ("Conformance of executors", headrace.testing.executors),
 }
 # The elements beside a page.
 HIDE = {"index.md": ["navigation"], "operators.md": ["navigation"]}

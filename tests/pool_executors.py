@@ -6,13 +6,15 @@ Each task runs in a new context in a thread, and events travel through the event
 from __future__ import annotations
 
 import asyncio
+import pickle
 import threading
+import traceback
 from collections import deque
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
-from headrace import WorkerLost
+from headrace import Final, WorkerLost
 from headrace.pool import (
     CancelResult,
     CancelSupport,
@@ -39,6 +41,10 @@ class RemoteExecutor:
         slots: The slots.
         window: The window.
         carry: The context variables that travel.
+        remote: Whether it says that it is remote.
+        cancel_support: With FORCE, cancelled work is reported at once, and its thread is left. With COOPERATIVE, its
+            asyncio task is cancelled.
+        pickles: Whether functions, arguments, values and errors are pickled, as for another process.
     """
 
     def __init__(
@@ -49,9 +55,11 @@ class RemoteExecutor:
         carry: Sequence[ContextVar[Any]] = (),
         remote: bool = True,
         cancel_support: CancelSupport = CancelSupport.FORCE,
+        pickles: bool = False,
     ) -> None:
         self.capabilities = Capabilities(cancel_support, True, remote, slots, window)
         self.carry = carry
+        self.pickles = pickles
         self.starts = 0
         self.closes = 0
         # The work that was submitted and has not begun.
@@ -67,6 +75,8 @@ class RemoteExecutor:
         # The number of submissions whose worker is lost before they begin, and whether it reported the call.
         self.lost = 0
         self.lost_after_call = False
+        # The asyncio tasks that wait for room.
+        self.emitting: set[asyncio.Task[None]] = set()
         self._changed: list[Callable[[], object]] = []
 
     async def start(self) -> None:
@@ -75,6 +85,8 @@ class RemoteExecutor:
 
     async def aclose(self, grace: float | None = None) -> None:
         self.closes += 1
+        if self.emitting:
+            await asyncio.wait(self.emitting)
 
     def watch(self, changed: Callable[[], object]) -> Callable[[], object]:
         self._changed.append(changed)
@@ -106,6 +118,11 @@ class RemoteExecutor:
                 listener.called()
             handle.end(error=WorkerLost("the worker ended", started=False, confirmed="exit"))
             return handle
+        try:
+            handle.call = handle.sent((task.fn, task.args))
+        except Exception as error:
+            handle.end(error=error)
+            return handle
         self.queue.append(handle)
         if self.is_prompt:
             self.begin()
@@ -123,8 +140,14 @@ class RemoteHandle:
 
     def __init__(self, executor: RemoteExecutor, task: Task, listener: Listener) -> None:
         self.executor, self.task, self.listener = executor, task, listener
-        self.has_ended = False
+        self.has_ended = self.is_cancelled = False
+        self.call: tuple[Callable[..., Any], tuple[Any, ...]] = task.fn, task.args
+        # The error of the lease, in the event loop.
+        self.refused: BaseException | None = None
         self.emitting: asyncio.Task[None] | None = None
+        # Of the worker, while it runs the task.
+        self.loop: asyncio.AbstractEventLoop
+        self.running: asyncio.Task[Any] | None = None
         self.credits = threading.Semaphore(executor.capabilities.window)
 
     def cancel(self) -> CancelResult:
@@ -134,8 +157,18 @@ class RemoteHandle:
             return CancelResult.UNKNOWN
         if self in self.executor.queue:
             self.executor.queue.remove(self)
+        elif self.executor.capabilities.cancel_support is CancelSupport.COOPERATIVE:
+            self.is_cancelled = True
+            self.cancel_in_worker()
+            return CancelResult.RUNNING
         self.end(error=asyncio.CancelledError())
         return CancelResult.STOPPED
+
+    def cancel_in_worker(self) -> None:
+        running = self.running
+        if running is not None:
+            with suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(running.cancel)
 
     def inside(self) -> bool:
         return False
@@ -164,31 +197,94 @@ class RemoteHandle:
             self.executor.loop.call_soon_threadsafe(call, *args)
 
     def work(self) -> None:
-        lease = RemoteLease(lambda amounts: self.post(self.listener.settle, amounts))
+        lease = RemoteLease(lambda amounts: self.post(self.settle, amounts))
         context = carried(self.task.context, self.executor.carry, lease)
         try:
-            value = context.run(self.task.fn, *self.task.args)
-            if isinstance(value, AsyncGenerator):
-                value = context.run(asyncio.run, self.stream(value))
-            elif asyncio.iscoroutine(value):
-                value = context.run(asyncio.run, value)
+            fn, args = self.call
+            value = context.run(asyncio.run, self.run(fn, args))
         except BaseException as error:
-            self.post(lambda error=error: self.end(error=error))
+            self.post(self.end_in_worker, None, self.sent_error(error))
         else:
-            self.post(self.end, value)
+            self.post(self.end_in_worker, value)
 
-    async def stream(self, values: AsyncGenerator[object, None]) -> None:
-        while True:
-            # One credit for each value that was not read.
-            await asyncio.to_thread(self.credits.acquire)
-            try:
-                value = await anext(values)
-            except StopAsyncIteration:
-                break
-            self.post(self.emit, value)
+    async def run(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        # `cancel` sets its flag, and then reads `running`. One of the two sees the other.
+        self.loop, self.running = asyncio.get_running_loop(), asyncio.current_task()
+        try:
+            if self.is_cancelled:
+                raise asyncio.CancelledError
+            value = fn(*args)
+            if isinstance(value, AsyncGenerator):
+                value = await self.stream(value)
+            elif asyncio.iscoroutine(value):
+                value = await value
+            return self.sent(value)
+        finally:
+            self.running = None
+
+    async def stream(self, values: AsyncGenerator[object, None]) -> object:
+        final: Final[object] | None = None
+        async with aclosing(values):
+            while True:
+                # One credit for each value that was not read.
+                await self.credit()
+                try:
+                    value = await anext(values)
+                except StopAsyncIteration:
+                    break
+                if final is not None:
+                    raise RuntimeError(f"{self.listener.name} yielded after its Final")
+                if isinstance(value, Final):
+                    final = value
+                    self.credits.release()
+                else:
+                    self.post(self.emit, self.sent(value))
         # The values that wait for room.
         for _ in range(self.executor.capabilities.window - 1):
-            await asyncio.to_thread(self.credits.acquire)
+            await self.credit()
+        return None if final is None else final.value
+
+    async def credit(self) -> None:
+        while not self.credits.acquire(blocking=False):  # noqa: ASYNC110 - of another thread
+            await asyncio.sleep(0.0005)
+
+    def sent(self, value: Any) -> Any:
+        """Return a copy that has travelled, if the executor pickles."""
+        return pickle.loads(pickle.dumps(value)) if self.executor.pickles else value  # noqa: S301
+
+    def sent_error(self, error: BaseException) -> BaseException:
+        if not self.executor.pickles:
+            return error
+        text = "".join(traceback.format_exception(error))
+        try:
+            sent = self.sent(error)
+        except Exception:
+            sent = RuntimeError(f"{type(error).__name__}: {error}")
+            # That which `classify` reads.
+            vars(sent).update(
+                {name: value for name, value in vars(error).items() if isinstance(value, int)}
+            )
+        error = sent
+        error.add_note(text)
+        return error
+
+    # In the event loop.
+
+    def settle(self, amounts: dict[str, float]) -> None:
+        if self.has_ended:
+            return
+        try:
+            self.listener.settle(amounts)
+        except Exception as error:
+            self.refused = error
+
+    def end_in_worker(self, value: object, error: BaseException | None = None) -> None:
+        error = error or self.refused
+        if self.emitting is None or self.is_cancelled:
+            self.end(value, error)
+        else:
+            # After the values that were posted before.
+            self.emitting.add_done_callback(lambda _: self.end(value, error))
 
     def emit(self, value: object) -> None:
         before = self.emitting
@@ -197,10 +293,16 @@ class RemoteHandle:
             if before is not None:
                 await before
             if (room := self.listener.emit(value)) is not None:
-                await room
+                try:
+                    await room
+                except asyncio.CancelledError:
+                    self.cancel()
+                    raise
             self.credits.release()
 
         self.emitting = self.executor.loop.create_task(emitting())
+        self.executor.emitting.add(self.emitting)
+        self.emitting.add_done_callback(self.executor.emitting.discard)
 
 
 EXECUTORS: dict[str, Callable[[], Executor]] = {

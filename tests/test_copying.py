@@ -17,6 +17,7 @@ import headrace.capacity
 import headrace.pool
 import headrace.queue
 import headrace.testing
+import headrace.testing.executors
 from headrace import (
     SKIP,
     AdaptiveLimit,
@@ -120,6 +121,7 @@ from headrace.testing import (
     VirtualClock,
     Yields,
 )
+from headrace.testing.executors import CASES, Case, MakeExecutor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -295,6 +297,7 @@ VALUES: dict[type, Value] = {
 STATEFUL: dict[type, Callable[[], Any]] = {
     AsyncIteratorCombiner: lambda: AsyncIteratorCombiner([1]),
     Cache: lambda: Cache(LruStore(1), key=str),
+    Case: lambda: CASES[0],
     LruStore: lambda: LruStore(1),
     # Without a file: its class refuses.
     SqliteStore: lambda: SqliteStore.__new__(SqliteStore),
@@ -332,7 +335,7 @@ STATEFUL: dict[type, Callable[[], Any]] = {
 }
 # All other streams and push objects inherit the refusal from these two classes.
 STREAMS = (PullObj, PushObj)
-NO_OBJECTS = {CacheStore, OutcomeListener, Executor, Handle, Listener, RunnerOptions}
+NO_OBJECTS = {CacheStore, OutcomeListener, Executor, Handle, Listener, MakeExecutor, RunnerOptions}
 """Protocols, and a dictionary for type checkers."""
 
 
@@ -343,6 +346,7 @@ def public() -> list[type]:
         headrace.pool,
         headrace.queue,
         headrace.testing,
+        headrace.testing.executors,
     ]
     found = {
         getattr(module, name)

@@ -23,7 +23,17 @@ LAZY = [
     "headrace",
     *(
         f"headrace.{name}"
-        for name in ("cache", "capacity", "graph", "pool", "pull", "push", "task", "testing")
+        for name in (
+            "cache",
+            "capacity",
+            "graph",
+            "pool",
+            "pull",
+            "push",
+            "task",
+            "testing",
+            "testing.executors",
+        )
     ),
 ]
 

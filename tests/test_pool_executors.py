@@ -1,7 +1,6 @@
-"""The behaviour that every executor must have.
+"""The executors of this process: the identity of objects, threads, and tasks that share memory with the test.
 
-Add an executor as a row of `EXECUTORS`. Tests of an ability that it lacks, according to its `capabilities`, are
-skipped or adapted.
+The rules of all executors are the cases of `headrace.testing.executors`; see `test_executor_suite.py`.
 """
 
 from __future__ import annotations
@@ -94,10 +93,6 @@ async def outcome(executor: Executor, task: Task) -> list[tuple[str, Any]]:
     return recorder.calls
 
 
-async def test_result_is_reported_after_the_call(executor: Executor) -> None:
-    assert await outcome(executor, Task(identity, 5)) == [("called", None), ("returned", 5)]
-
-
 @pytest.mark.parametrize(
     "kind", [ValueError, StopIteration, KeyboardInterrupt, SystemExit, asyncio.CancelledError]
 )
@@ -114,26 +109,6 @@ async def test_handle_can_be_awaited(executor: Executor, kind: type[BaseExceptio
             await work
         assert raised.value is error or (kind is StopIteration and raised.value.__cause__ is error)
     await executor.aclose(0.1)
-
-
-async def test_cancelled_await_of_handle_leaves_work(executor: Executor) -> None:
-    await executor.start()
-    gate, opened = threading.Event(), asyncio.Event()
-    cooperative = executor.capabilities.cancel_support is not CancelSupport.NONE
-    work = executor.submit(Task(opened.wait) if cooperative else Task(gate.wait))
-
-    async def outcome() -> object:
-        return await work
-
-    waiting = asyncio.ensure_future(outcome())
-    await quiet()
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    gate.set()
-    opened.set()
-    assert await work is True
-    await executor.aclose()
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
@@ -212,29 +187,10 @@ async def test_work_runs_in_a_copy_of_its_tasks_context(executor: Executor) -> N
     assert where.get() == "later"
 
 
-async def test_one_task_can_be_submitted_many_times(
-    executor: Executor,
-) -> None:
-    await executor.start()
-    task = Task(identity, 5)
-    recorder = [Recorder() for _ in range(100)]
-    for listener in recorder:
-        executor.submit(task, listener)
-    for listener in recorder:
-        await listener.ended.wait()
-        assert [event for event, _ in listener.calls] == ["called", "returned"]
-    await executor.aclose()
-
-
 async def test_closing_is_idempotent_and_leaves_no_thread(executor: Executor) -> None:
     await outcome(executor, Task(identity, 5))
     await executor.aclose()
     assert not any(thread.name.startswith("mill") for thread in threading.enumerate())
-
-
-async def test_executor_can_be_closed_unused(executor: Executor) -> None:
-    await executor.start()
-    await executor.aclose()
 
 
 async def test_cancel_reports_the_actual_state(executor: Executor) -> None:
@@ -351,51 +307,3 @@ def test_finalizers_and_signal_handlers_can_submit() -> None:
         [sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=50, check=False
     )
     assert (completed.returncode, completed.stdout, completed.stderr) == (0, "True\n", "")
-
-
-async def test_streaming_work_waits_for_space(executor: Executor) -> None:
-    if not executor.capabilities.streaming:
-        pytest.skip("the executor does not stream")
-    ended: list[str] = []
-
-    async def yields() -> AsyncIterator[int]:
-        try:
-            yield 1
-            yield 2
-        finally:
-            ended.append("ended")
-
-    await executor.start()
-    space = asyncio.Event()
-    recorder = Recorder(space)
-    executor.submit(Task(yields), recorder)
-    await quiet()
-    assert recorder.calls == [("called", None), ("emit", 1)]
-    space.set()
-    await recorder.ended.wait()
-    assert recorder.calls[2:] == [("emit", 2), ("returned", None)]
-    assert ended == ["ended"]
-    await executor.aclose()
-
-
-async def test_cancelled_streaming_work_is_closed(executor: Executor) -> None:
-    if not executor.capabilities.streaming:
-        pytest.skip("the executor does not stream")
-    ended: list[str] = []
-
-    async def yields() -> AsyncIterator[int]:
-        try:
-            yield 1
-        finally:
-            await asyncio.sleep(0)
-            ended.append("ended")
-
-    await executor.start()
-    recorder = Recorder(asyncio.Event())
-    handle = executor.submit(Task(yields), recorder)
-    await quiet()
-    assert handle.cancel() is CancelResult.RUNNING
-    await recorder.ended.wait()
-    assert isinstance(recorder.calls[-1][1], asyncio.CancelledError)
-    assert ended == ["ended"]
-    await executor.aclose()

@@ -25,6 +25,7 @@ from headrace import (
     Task,
 )
 from headrace.testing import ScriptedSource
+from headrace.testing.executors import CASES
 from tests.repr_rows import PLAIN, ROWS, capacity, parse, sink, source
 from tests.support import EXPORTED, until
 
@@ -226,3 +227,10 @@ async def test_repr_of_capacity_shows_held_and_waiting() -> None:
 
 def test_repr_of_scripted_source() -> None:
     assert "ScriptedSource" in repr(ScriptedSource([1]))
+
+
+def test_case_is_shown_by_its_name() -> None:
+    assert (str(CASES[0]), repr(CASES[0])) == (
+        "result_follows_the_call",
+        "<Case result_follows_the_call>",
+    )

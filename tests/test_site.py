@@ -14,6 +14,7 @@ import headrace.abc
 import headrace.http
 import headrace.queue
 import headrace.testing
+import headrace.testing.executors
 from tests.support import EXPORTED
 
 DOCUMENTED = [name for _page, _title, names in reference() for name in names]
@@ -27,7 +28,13 @@ def resolve(path: str) -> Any:
 def test_reference_has_every_public_name_once() -> None:
     # A star import does not replace the builtin `map`.
     public = [f"headrace.{name}" for name in [*EXPORTED, "map"] if name != "__version__"]
-    for module in (headrace.queue, headrace.http, headrace.abc, headrace.testing):
+    for module in (
+        headrace.queue,
+        headrace.http,
+        headrace.abc,
+        headrace.testing,
+        headrace.testing.executors,
+    ):
         public += [f"{module.__name__}.{name}" for name in module.__all__]
     public += [f"headrace.journal.{name}" for name in ("JournalRecord", "read_records")]
     assert sorted(DOCUMENTED) == sorted(public), (

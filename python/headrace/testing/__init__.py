@@ -8,6 +8,7 @@
 - `shuffled_loop`: an event loop that runs ready callbacks in a random order, from a seed.
 - `sweep`, `sweep_endings`: interrupt or end a stream at every suspension point, and check its guarantees.
 - `cancel_everywhere`: the same for any coroutine, with your own assertions.
+- `headrace.testing.executors`: a conformance suite for executors of the task pool.
 - `assert_closed`: checks that the sources and sinks at the ends of a pipeline were closed.
 """
 

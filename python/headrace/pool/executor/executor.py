@@ -59,7 +59,7 @@ class Capabilities:
     cancel_support: CancelSupport
     """The support for cancellation."""
     streaming: bool
-    """Whether a task may yield intermediate values."""
+    """Whether a task may be an async function, or yield intermediate values; otherwise it must be a plain function."""
     remote: bool
     """Whether the work runs outside this process, and must be picklable together with its results."""
     slots: int | None = None
