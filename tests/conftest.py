@@ -196,6 +196,12 @@ def gc_disabled() -> Iterator[None]:
     gc.enable()
 
 
+def pytest_collection_finish() -> None:
+    """Exempt the objects of all collected tests from garbage collection: many tests collect, and each would visit them."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     test = pyfuncitem.obj
