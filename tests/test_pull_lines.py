@@ -66,6 +66,8 @@ async def test_lines_match_those_of_open(tmp_path: Path, content: bytes, zipped:
     assert await collect(SourceLinesObj(path)) == expected
 
 
+# The text does not depend on the event loop, which the tests above vary.
+@pytest.mark.loops("asyncio")
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("errors", ["strict", "replace", "ignore", "backslashreplace"])
 async def test_random_lines_match_those_of_open(tmp_path: Path, encoding: str, errors: str) -> None:
