@@ -102,7 +102,7 @@ loom: ## the core's models: every interleaving, or as many as loom is told to tr
 
 .PHONY: test-python
 test-python: build ## the Python tests, as many files at once as there are processors, or JOBS=; ARGS= goes to pytest
-	$(RUN) -m pytest --numprocesses $(or $(JOBS),auto) --maxprocesses 8 --dist loadfile $(ARGS)
+	$(RUN) -m pytest --numprocesses $(or $(JOBS),auto) --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-all
 test-all: ## the Python tests on every CPython >= 3.11 of this machine

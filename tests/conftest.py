@@ -196,6 +196,40 @@ def gc_disabled() -> Iterator[None]:
     gc.enable()
 
 
+SLOWEST = [
+    "wheel",
+    "sweep",
+    "references",
+    "pool_soak",
+    "cli_formats",
+    "cli",
+    "sweep_terminals",
+    "push_back",
+    "examples",
+    "pool_pairs",
+    "cli_signals",
+    "docs",
+    "pull_lines",
+    "private_layouts",
+    "capacity_adaptive",
+    "fork",
+    "site_built",
+    "pull_models",
+    "explain",
+    "growth",
+    "pull_concurrent",
+    "cli_journal",
+    "cli_journal_kills",
+]
+"""The test files that take longest, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the slowest files first: where several processes run a file each, none of these is left to the end."""
+    ranks = {f"test_{name}": rank for rank, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+
+
 def pytest_collection_finish() -> None:
     """Exempt the objects of all collected tests from garbage collection: many tests collect, and each would visit them."""
     gc.collect()
