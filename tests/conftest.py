@@ -30,7 +30,7 @@ from tests.line_files import numbered_lines, write_file
 from tests.pool_executors import EXECUTORS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
     from headrace.pool import Executor
@@ -228,6 +228,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the slowest files first: where several processes run a file each, none of these is left to the end."""
     ranks = {f"test_{name}": rank for rank, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test that has passed only because its timeout interrupted it, with an exception that the tested code has caught."""
+    report = yield
+    marker = item.get_closest_marker("timeout")
+    given = marker.args[0] if marker and marker.args else item.config.getoption("timeout")
+    limit = float(item.config.getini("timeout") or 0) if given is None else float(given)
+    if call.when == "call" and report.passed and 0 < limit < call.duration:
+        report.outcome = "failed"
+        report.longrepr = f"it ended only after its timeout of {limit:g} s, which interrupted it"
+    return report
 
 
 def pytest_collection_finish() -> None:
