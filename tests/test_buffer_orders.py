@@ -116,7 +116,7 @@ async def test_error_of_the_key_is_raised_by_the_push() -> None:
     await buffer.sink.next(4)
     with pytest.raises(ZeroDivisionError) as caught:
         await buffer.sink.next(0)
-    assert caught.value.__notes__ == ["raised by key of PushPullBufferObj"]
+    assert caught.value.__notes__ == ["raised by key of PushPullBufferObj: item 0"]
     assert await drain(buffer) == [4]
 
 

@@ -72,7 +72,7 @@ async def test_law_3_error_of_a_source_costs_one_item(make: Callable[..., PullOb
             break
     assert Counter(map(str, items)) == Counter(["0", "1", "error", "3", "4", "a", "b", "c"])
     assert notes == [
-        "raised by transform of PullMapObj",
+        "raised by transform of PullMapObj: item 2",
         f"raised by source 0 of {make.__name__}, PullMapObj",
     ]
 

@@ -190,7 +190,7 @@ async def test_pull_dropped_in_a_generator_is_an_error(taken: int) -> None:
     assert closed == [True]
 
 
-async def test_law_3_error_costs_one_item_and_has_one_note() -> None:
+async def test_law_3_error_costs_one_item_and_names_it() -> None:
     error = ValueError("bad")
 
     def picky(n: int) -> int:
@@ -206,7 +206,7 @@ async def test_law_3_error_costs_one_item_and_has_one_note() -> None:
         except ValueError as caught:
             received.append(caught)
     assert received == [0, error, 2, error]
-    assert error.__notes__ == ["raised by transform of PullMapObj"]
+    assert error.__notes__ == [f"raised by transform of PullMapObj: item {n}" for n in (1, 3)]
 
 
 @pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration, GeneratorExit])

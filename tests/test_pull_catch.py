@@ -136,8 +136,8 @@ async def test_law_3_error_of_a_handler_costs_one_item(is_async: bool) -> None:
     with pytest.raises(KeyError) as caught:
         await anext(stream)
     assert caught.value.__notes__ == [
-        "raised by transform of PullMapObj",
-        "raised by handler of PullCatchObj",
+        "raised by transform of PullMapObj: item 1",
+        "raised by handler of PullCatchObj: item 1",
     ]
     assert await anext(stream) == 2
     with pytest.raises(OSError, match="other"):

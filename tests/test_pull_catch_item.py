@@ -220,6 +220,9 @@ class Unpicklable:
     def __reduce__(self) -> Any:
         raise TypeError("cannot be pickled")
 
+    def __repr__(self) -> str:
+        return "<the item>"
+
 
 async def test_error_with_an_item_stays_an_ordinary_error() -> None:
     item: Any = Unpicklable()
@@ -228,7 +231,7 @@ async def test_error_with_an_item_stays_an_ordinary_error() -> None:
         await anext(stream)
     for again in (pickle.loads(pickle.dumps(caught.value)), copy.deepcopy(caught.value)):  # noqa: S301 - made here
         assert (type(again), again.args) == (AttributeError, caught.value.args)
-        assert again.__notes__ == ["raised by transform of PullMapObj"]
+        assert again.__notes__ == ["raised by transform of PullMapObj: item <the item>"]
     assert await stream.catch(lambda _, item: item).collect() == [item]
 
 
@@ -268,3 +271,53 @@ async def test_error_refers_to_its_item_and_nothing_else_does() -> None:
         del caught
         gc.collect()
         assert seen() is None
+
+
+@pytest.mark.parametrize("is_fused", [True, False])
+@pytest.mark.parametrize("options", [{}, {"concurrency": 2}])
+async def test_law_3_note_names_the_item(is_fused: bool, options: dict[str, Any]) -> None:
+    async def fails(item: Any) -> None:
+        await asyncio.sleep(0)
+        raise LookupError
+
+    def plain(item: Any) -> Any:
+        raise LookupError
+
+    items: list[Any] = ["x" * 1_000_000, [["y" * 1_000]] * 1_000_000, {"url": 3}]
+    expected = [f"'{'x' * 56}...", f"[['{'y' * 54}...", "{'url': 3}"]
+    functions: list[Callable[[Any], Any]] = [fails, plain]
+    for fn in functions:
+        stream: PullObj[Any] = SourceIterObj(items).map(lambda item: item)
+        if not is_fused:
+            stream = stream.prefetch(1)
+        stream = stream.map(fn, **options)
+        for shown in expected:
+            with pytest.raises(LookupError) as caught:
+                await anext(stream)
+            assert caught.value.__notes__ == [f"raised by transform of PullMapObj: item {shown}"]
+        await stream.aclose()
+
+
+async def test_notes_of_a_shared_error_are_bounded() -> None:
+    error = ValueError("shared")
+
+    def fails(item: int) -> None:
+        raise error
+
+    stream = SourceIterObj(range(100)).map(fails)
+    for _ in range(100):
+        with pytest.raises(ValueError, match="shared"):
+            await anext(stream)
+    beginning = "raised by transform of PullMapObj: item"
+    assert error.__notes__ == [f"{beginning} {n}" for n in (*range(7), 99)]
+
+
+async def test_item_without_a_repr_is_named_by_its_class() -> None:
+    class Mute:
+        def __repr__(self) -> str:
+            raise RuntimeError("mute")
+
+    stream = SourceIterObj([Mute()]).map(wrong(negate))
+    with pytest.raises(AttributeError) as caught:
+        await anext(stream)
+    assert caught.value.__notes__ == ["raised by transform of PullMapObj: item <Mute>"]

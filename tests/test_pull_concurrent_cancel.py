@@ -160,8 +160,8 @@ async def test_law_3_error_costs_one_item_and_has_one_note(
     assert len(received) == 6
     assert set(received) == set(expected)
     assert variant.get("ordered", True) <= (received == expected)
-    for expected_error in errors.values():
-        assert expected_error.__notes__ == ["raised by transform of PullMapObj"]
+    for n, expected_error in errors.items():
+        assert expected_error.__notes__ == [f"raised by transform of PullMapObj: item {n}"]
 
 
 @pytest.mark.parametrize("is_async", [False, True])

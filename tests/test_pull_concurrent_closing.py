@@ -250,7 +250,7 @@ async def test_law_4_errors_of_closing_are_raised_once() -> None:
     kinds = Counter(type(error) for error in caught.value.exceptions)
     assert kinds == {ValueError: 2, LookupError: 1}
     assert {n for error in caught.value.exceptions for n in getattr(error, "__notes__", [])} == {
-        "raised by transform of PullMapObj"
+        f"raised by transform of PullMapObj: item {n}" for n in (0, 1)
     }
     with pytest.raises(ClosedError):
         await pull

@@ -203,7 +203,7 @@ async def test_law_3_non_iterable_item_costs_one_item() -> None:
         TypeError, match=r"only an iterable .* can be flattened, got 2 \(int\)"
     ) as caught:
         await anext(stream)
-    assert caught.value.__notes__ == ["raised by item of PullFlattenObj"]
+    assert caught.value.__notes__ == ["raised by item of PullFlattenObj: item 2"]
     assert await collect(stream) == [3]
     bad = PullFlatMapObj([1, 2], wrong(lambda n: 7 if n == 1 else [n]))
     with pytest.raises(TypeError, match="got 7"):

@@ -104,7 +104,7 @@ async def test_law_3_order_error_has_the_refused_item(
     assert refusal.item == refused
     assert isinstance(refusal, ValueError)
     assert not isinstance(refusal, TypeError)
-    assert refusal.__notes__ == ["raised by index of PullInOrderObj"]
+    assert refusal.__notes__ == [f"raised by index of PullInOrderObj: item {refused!r}"]
     assert re.match(message, str(refusal))
 
 

@@ -93,7 +93,7 @@ async def test_law_3_failing_condition_costs_one_item() -> None:
     stream = SourceIterObj(range(6)).batch_until(condition)
     with pytest.raises(ZeroDivisionError) as caught:
         await anext(stream)
-    assert caught.value.__notes__ == ["raised by condition of PullBufferObj"]
+    assert caught.value.__notes__ == ["raised by condition of PullBufferObj: item 2"]
     assert await collect(stream) == [[0, 1, 3], [4, 5]]
 
 
@@ -275,7 +275,7 @@ async def test_law_3_failing_callback_costs_one_item(at: int) -> None:
         assert await anext(stream) == 0
         with pytest.raises(KeyError) as caught:
             await anext(stream)
-        assert caught.value.__notes__ == ["raised by callbacks of PullCallbackObj"]
+        assert caught.value.__notes__ == ["raised by callbacks of PullCallbackObj: item 1"]
         assert await collect(stream) == [2]
         assert called == [0, 0] + [1] * at + [2, 2]
 

@@ -34,8 +34,8 @@ async def test_law_3_error_costs_one_item_and_its_key_goes_on(ordered: bool) -> 
     assert sorted(outcomes) == list(range(9))
     assert [n for n in outcomes if n % 2] == [1, 3, 5, 7]
     assert [n for n in outcomes if not n % 2] == [0, 2, 4, 6, 8]
-    for error in errors.values():
-        assert error.__notes__ == ["raised by transform of PullMapObj"]
+    for n, error in errors.items():
+        assert error.__notes__ == [f"raised by transform of PullMapObj: item {n}"]
 
 
 class Unhashable:
@@ -96,7 +96,7 @@ async def test_law_3_error_of_the_key_costs_one_item(
     assert (outcomes == list(range(6))) >= ordered
     assert called == [0, 1, 3, 4, 5]
     is_noted = kind not in (RuntimeError, asyncio.CancelledError)
-    assert notes == ["raised by partition_by of PullMapObj"] * is_noted
+    assert notes == ["raised by partition_by of PullMapObj: item 2"] * is_noted
     assert await collect(stream) == []
 
 

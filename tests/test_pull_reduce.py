@@ -62,7 +62,7 @@ async def test_reduce_law_3_error_costs_one_item_and_no_state() -> None:
     assert await anext(stream) == 50
     with pytest.raises(ZeroDivisionError) as caught:
         await anext(stream)
-    assert caught.value.__notes__ == ["raised by reducer of PullReduceObj"]
+    assert caught.value.__notes__ == ["raised by reducer of PullReduceObj: item 0"]
     assert await collect(stream) == [10]
 
 

@@ -161,7 +161,7 @@ async def test_law_3_error_costs_one_item_of_a_collect() -> None:
     stream = SourceIterObj([1, 0, 2]).map(lambda n: 6 / n)
     with pytest.raises(ZeroDivisionError) as caught:
         await stream.collect()
-    assert caught.value.__notes__ == ["raised by transform of PullMapObj"]
+    assert caught.value.__notes__ == ["raised by transform of PullMapObj: item 0"]
     assert await stream.collect() == [6.0, 3.0]
 
 
@@ -170,12 +170,12 @@ async def test_law_3_errors_name_the_terminal() -> None:
     received: list[float] = []
     with pytest.raises(ZeroDivisionError) as caught:
         await stream.for_each(lambda n: received.append(8 / n))
-    assert caught.value.__notes__ == ["raised by function of for_each()"]
+    assert caught.value.__notes__ == ["raised by function of for_each(): item 0"]
     await stream.for_each(received.append)
     assert received == [8.0, 2, 4]
     with pytest.raises(TypeError) as caught_too:
         await SourceIterObj([1, "a"]).reduce(wrong(operator.add))
-    assert caught_too.value.__notes__ == ["raised by reducer of reduce()"]
+    assert caught_too.value.__notes__ == ["raised by reducer of reduce(): item 'a'"]
 
 
 @pytest.mark.parametrize("stop", range(1, 12))

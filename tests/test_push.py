@@ -155,7 +155,7 @@ async def test_law_3_callable_error_reaches_producer() -> None:
         with contextlib.suppress(ValueError):
             await pipeline.next(n)
     assert sink.buffer == [0, 2]
-    assert error.__notes__ == ["raised by transform of PushMapObj"]
+    assert error.__notes__ == ["raised by transform of PushMapObj: item 1"]
 
 
 async def test_law_13_new_callable_applies_to_next_item() -> None:

@@ -262,7 +262,7 @@ async def test_distribute_by_label(is_async: bool) -> None:
     assert both.sinks == {"odd": odd, "even": even}
     with pytest.raises(KeyError, match="no sink has that label") as caught:
         await PushLabeledDistributeObj({"odd": odd}, select).next(2)
-    assert caught.value.__notes__ == ["raised by selector of PushLabeledDistributeObj"]
+    assert caught.value.__notes__ == ["raised by selector of PushLabeledDistributeObj: item 2"]
     for missing in ("raise", "drop"):
         unhashable: Any = PushLabeledDistributeObj({"odd": odd}, lambda n: wrong([n]), missing)
         with pytest.raises(TypeError, match=r"a label, .* got \[2\] \(list\) for 2"):

@@ -289,7 +289,7 @@ async def test_tap_calls_before_and_after_delivery() -> None:
     pipeline.before, pipeline.after = bad, None
     with pytest.raises(OSError, match="3") as caught:
         await pipeline.next(3)
-    assert caught.value.__notes__ == ["raised by before of PushCallbackObj"]
+    assert caught.value.__notes__ == ["raised by before of PushCallbackObj: item 3"]
     assert not hasattr(caught.value, "accepted_by")
     pipeline.before, pipeline.after = None, bad
     with pytest.raises(OSError, match="4") as late:

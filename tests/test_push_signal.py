@@ -440,7 +440,7 @@ async def test_law_3_condition_error_costs_one_item() -> None:
     await pipeline.next(7)
     with pytest.raises(ZeroDivisionError) as caught:
         await pipeline.next(0)
-    assert caught.value.__notes__ == ["raised by condition of PushBufferObj"]
+    assert caught.value.__notes__ == ["raised by condition of PushBufferObj: item 0"]
     await pipeline.next(1)
     await pipeline.next(7)
     await pipeline.return_()

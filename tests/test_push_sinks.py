@@ -52,7 +52,7 @@ async def test_callbacks_are_called_in_order_and_live() -> None:
     sink.callbacks = (fast, bad)
     with pytest.raises(OSError, match="4") as caught:
         await sink.next(4)
-    assert caught.value.__notes__ == ["raised by callbacks of SinkCallbackObj"]
+    assert caught.value.__notes__ == ["raised by callbacks of SinkCallbackObj: item 4"]
     await sink.return_()
     with pytest.raises(ClosedError):
         await sink.next(5)

@@ -72,6 +72,11 @@ def name_item(error: BaseException, name: str, index: int, item: object) -> None
     attach_item(error, item)
 
 
+def name_failed(error: BaseException, callable_name: str, item: object) -> None:
+    """Add the note that names an operator's callable and the item that it was called with, as the native drivers do."""
+    add_note_once(error, f"raised by {callable_name}: item {short_repr(item)}")
+
+
 def wrap_iteration_error(error: BaseException, function: str) -> BaseException:
     """Return the error of a callable as the consumer gets it.
 

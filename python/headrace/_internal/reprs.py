@@ -6,7 +6,8 @@ A `repr` is read where something has gone wrong: in a message or a debugger, per
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from itertools import islice
+from typing import TYPE_CHECKING, Literal, cast
 
 from headrace._internal.copying import Uncopied
 
@@ -38,12 +39,34 @@ def format_repr(name: str, parts: Iterable[str]) -> str:
 
 
 def short_repr(value: object) -> str:
-    """Return the `repr` of a value on one line, cut to `MAX_REPR` characters. If `repr` fails, return its class."""
+    """Return the `repr` of a value on one line, cut to `MAX_REPR` characters. If `repr` fails, return its class.
+
+    Cost: bounded for text, bytes, lists, tuples and dicts, of which only the beginning is formatted.
+    """
     try:
-        formatted = repr(value)
+        formatted = repr(_beginning(value, 3))
     except Exception:
         formatted = f"<{type(value).__name__}>"
     return _shorten(formatted)
+
+
+def _beginning(value: object, depth: int) -> object:
+    """Return a value whose `repr` begins as that of `value` does, without the parts that `short_repr` would cut."""
+    # Subclasses have a `repr` of their own.
+    if type(value) is str or type(value) is bytes:
+        return value[:MAX_REPR]
+    if depth == 0:
+        return value
+    # An element and its comma take at least two characters.
+    if type(value) is list:
+        return [_beginning(one, depth - 1) for one in cast("list[object]", value)[:MAX_REPR]]
+    if type(value) is tuple:
+        elements = cast("tuple[object, ...]", value)[:MAX_REPR]
+        return tuple(_beginning(one, depth - 1) for one in elements)
+    if type(value) is dict:
+        items = islice(cast("dict[object, object]", value).items(), MAX_REPR)
+        return {key: _beginning(one, depth - 1) for key, one in items}
+    return value
 
 
 def safe_str(value: object) -> str:

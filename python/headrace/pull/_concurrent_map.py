@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from headrace._core import ConcurrentCalls, pin_to_loop, unpin
-from headrace._internal.error_notes import add_note_once, raise_closing, wrap_iteration_error
+from headrace._internal.error_notes import add_note_once, raise_closing
 from headrace._internal.reprs import format_count, format_repr
 from headrace._internal.tasks import wait_until_done
 from headrace._internal.validate import check_callable_or_none, check_int
@@ -103,11 +103,6 @@ class ConcurrentMap(ConcurrentCalls, Generic[OUT]):
             self._drive(loop), loop=loop, name=f"the source of {self._operator}"
         )
         self._driver.add_done_callback(self._driver_ended)
-
-    def _describe(self, error: BaseException, function: str) -> BaseException:
-        """Return an error of a callable as the consumer gets it."""
-        wrapped = wrap_iteration_error(error, function)
-        return _annotate(error, function) if wrapped is error else wrapped
 
     def _source_failed(self, error: BaseException) -> bool:
         """Deliver an error of the source to the consumer, or to `close` while that cancels the pull.
@@ -286,9 +281,12 @@ class ConcurrentMap(ConcurrentCalls, Generic[OUT]):
 
 
 def _annotate(error: BaseException, function: str) -> BaseException:
-    """Return the error, with a note that names the callable."""
+    """Return the error, with a note that names the callable, unless one names it and its item."""
+    note = f"raised by {function}"
     if isinstance(error, Exception):
-        add_note_once(error, f"raised by {function}")
+        notes: list[str] = getattr(error, "__notes__", [])
+        if not any(one.startswith(f"{note}: item ") for one in notes):
+            add_note_once(error, note)
     return error
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import headrace._core as _core
 from headrace._core import FilterKernel, IteratorResult, MapKernel, ReduceKernel
-from headrace._internal.error_notes import add_note_once, raise_all
+from headrace._internal.error_notes import name_failed, raise_all
 from headrace._internal.fair_lock import FairLock
 from headrace._internal.kernel_properties import (
     HasMemory,
@@ -333,7 +333,7 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
             if inspect.isawaitable(result):
                 await result
         except Exception as error:
-            add_note_once(error, f"raised by {parameter} of {type(self).__name__}")
+            name_failed(error, f"{parameter} of {type(self).__name__}", item)
             raise
 
     def _call_now(self, parameter: str, callback: Callable[[T], Any] | None, item: T) -> bool:
@@ -343,7 +343,7 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
         try:
             result = callback(item)
         except Exception as error:
-            add_note_once(error, f"raised by {parameter} of {type(self).__name__}")
+            name_failed(error, f"{parameter} of {type(self).__name__}", item)
             raise
         if not inspect.isawaitable(result):
             return True

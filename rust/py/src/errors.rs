@@ -12,7 +12,7 @@ use pyo3::exceptions::{
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyString;
+use pyo3::types::{PyList, PyString};
 
 static ERRORS: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
 
@@ -162,13 +162,14 @@ pub(crate) fn end() -> PyErr {
 /// Prepare an error of a user's callable for the caller that pulls or pushes.
 ///
 /// The three exceptions of the iteration protocol would be misread by the caller, so they become a `RuntimeError` with the original
-/// as its cause (PEP 479). Any other exception is kept and gets a note, once for each operator.
+/// as its cause (PEP 479). Any other exception is kept and gets a note with the callable, such as
+/// `key of PullDedupeObj`, and the item, if that is known.
 #[cold]
 pub(crate) fn from_callable(
     py: Python<'_>,
     error: PyErr,
-    operator: &str,
-    parameter: &str,
+    callable: &str,
+    item: Option<&Bound<'_, PyAny>>,
 ) -> PyErr {
     let is_protocol = error.is_instance_of::<PyStopIteration>(py)
         || error.is_instance_of::<PyStopAsyncIteration>(py)
@@ -178,15 +179,48 @@ pub(crate) fn from_callable(
             .get_type(py)
             .name()
             .map_or_else(|_| "StopIteration".to_owned(), |name| name.to_string());
-        let wrapped = PyRuntimeError::new_err(format!("{parameter} of {operator} raised {name}"));
+        let wrapped = PyRuntimeError::new_err(format!("{callable} raised {name}"));
         wrapped.set_cause(py, Some(error));
         return wrapped;
     }
     if error.is_instance_of::<PyException>(py) {
         // An exception that accepts no note is raised without it.
-        let _ = note(py, &error, &format!("raised by {parameter} of {operator}"));
+        let beginning = format!("raised by {callable}");
+        let _ = match item.and_then(short_repr) {
+            None => note(py, &error, &beginning),
+            Some(item) => note_item(py, &error, &format!("{beginning}: item "), &item),
+        };
     }
     error
+}
+
+/// Return the `repr` of an item, on one line and shortened.
+fn short_repr(item: &Bound<'_, PyAny>) -> Option<String> {
+    let reprs = item.py().import("headrace._internal.reprs").ok()?;
+    let shown = reprs.call_method1(intern!(item.py(), "short_repr"), (item,));
+    shown.ok()?.extract().ok()
+}
+
+/// The maximum number of notes of one operator on an exception.
+const MAX_NOTES: usize = 8;
+
+/// Add a note that names an item, unless the exception has it. An exception that is raised again for other items, such as one that
+/// several calls share, keeps the first notes and the last one.
+fn note_item(py: Python<'_>, error: &PyErr, beginning: &str, item: &str) -> PyResult<()> {
+    let notes = error.value(py).getattr_opt(intern!(py, "__notes__"))?;
+    if let Some(notes) = notes.as_ref().and_then(|notes| notes.cast::<PyList>().ok()) {
+        let is_of_operator = |note: &Bound<'_, PyAny>| {
+            (note.cast::<PyString>())
+                .is_ok_and(|note| note.to_string_lossy().starts_with(beginning))
+        };
+        let places = (0..notes.len())
+            .filter(|&place| (notes.get_item(place)).is_ok_and(|note| is_of_operator(&note)));
+        let places: Vec<usize> = places.collect();
+        if let Some(&last) = places.get(MAX_NOTES - 1) {
+            return notes.set_item(last, format!("{beginning}{item}"));
+        }
+    }
+    note(py, error, &format!("{beginning}{item}"))
 }
 
 /// Add a note unless the exception has it.

@@ -262,7 +262,10 @@ impl PyBuffer {
         let py = item.py();
         match key.bind(py).call1((&item,)) {
             Ok(key) => Ok(PyTuple::new(py, [key, item])?.into_any()),
-            Err(error) => Err(errors::from_callable(py, error, "PushPullBufferObj", "key")),
+            Err(error) => {
+                let callable = "key of PushPullBufferObj";
+                Err(errors::from_callable(py, error, callable, Some(&item)))
+            }
         }
     }
 

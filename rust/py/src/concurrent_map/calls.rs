@@ -15,6 +15,7 @@ use super::partitions::Claim;
 use super::result_pull::ResultPull;
 use super::state::{Outcome, Space, State, Waiter};
 use crate::coroutine::{Native, Parked};
+use crate::errors;
 use crate::kernel::PyMapKernel;
 use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
@@ -363,7 +364,7 @@ impl PyConcurrentCalls {
         };
         let mut outcome = match result {
             Ok(value) => Outcome::Value(value.clone().unbind()),
-            Err(error) => Self::described(slf, error, &this.call_name, item),
+            Err(error) => Self::described(py, error, &this.call_name, item),
         };
         if let Some(task) = task {
             if let Outcome::Value(_) = &outcome
@@ -423,18 +424,13 @@ impl PyConcurrentCalls {
     /// Return the error of a callable for an item as the consumer gets it.
     #[cold]
     pub(super) fn described(
-        slf: &Bound<'_, Self>,
+        py: Python<'_>,
         error: PyErr,
         function: &Py<PyString>,
         item: &Bound<'_, PyAny>,
     ) -> Outcome {
-        let py = slf.py();
-        let described = slf
-            .call_method1(intern!(py, "_describe"), (error.into_value(py), function))
-            .and_then(|error| Ok(error.cast_into::<PyBaseException>()?.unbind()));
-        described.map_or_else(
-            |failure| Outcome::of_error(py, failure),
-            |error| Outcome::Error(error, Some(item.clone().unbind())),
-        )
+        let callable = function.bind(py).to_string_lossy();
+        let error = errors::from_callable(py, error, &callable, Some(item));
+        Outcome::Error(error.into_value(py), Some(item.clone().unbind()))
     }
 }

@@ -37,7 +37,7 @@ impl PyConcurrentCalls {
             }
             Ok(Output::Emit(value)) => this.put(py, Outcome::Value(value.unbind())),
             Ok(_) => unreachable!("map emits or awaits"),
-            Err(error) => this.put(py, Self::described(slf, error, &this.call_name, item)),
+            Err(error) => this.put(py, Self::described(py, error, &this.call_name, item)),
         }
         Ok(false)
     }
@@ -59,7 +59,7 @@ impl PyConcurrentCalls {
         let (number, key) = match found {
             Ok(found) => found,
             Err(error) => {
-                this.put(py, Self::described(slf, error, &keys.name, item));
+                this.put(py, Self::described(py, error, &keys.name, item));
                 return Ok(false);
             }
         };
@@ -81,7 +81,7 @@ impl PyConcurrentCalls {
             Ok(Output::Await(awaitable)) => return launch(Progress::New(awaitable.unbind())),
             Ok(Output::Emit(value)) => Outcome::Value(value.unbind()),
             Ok(_) => unreachable!("map emits or awaits"),
-            Err(error) => Self::described(slf, error, &this.call_name, item),
+            Err(error) => Self::described(py, error, &this.call_name, item),
         };
         Self::end(slf, slot, Some(claim), outcome)?;
         Ok(false)

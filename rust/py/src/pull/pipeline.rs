@@ -397,28 +397,30 @@ impl Stage {
         item: Option<&Bound<'_, PyAny>>,
     ) -> PyErr {
         let py = tail.py();
-        let error = self.name_error(tail, error);
-        if let Some(item) = item
+        let item = item.and_then(|item| match item.cast_exact::<PyCaught>() {
+            Err(_) => Some(item.clone()),
+            // The handler of a `catch` raised it, for the item of the error that it was given.
+            Ok(caught) => caught.get().item(py),
+        });
+        let error = self.name_error(tail, error, item.as_ref());
+        if let Some(item) = &item
             && error.is_instance_of::<PyException>(py)
         {
-            let value = error.value(py);
-            match item.cast_exact::<PyCaught>() {
-                Err(_) => PyFailedItem::attach(value, item),
-                // The handler of a `catch` raised it, for the item of the error that it was given.
-                Ok(caught) => {
-                    if let Some(item) = caught.get().item(py) {
-                        PyFailedItem::attach(value, &item);
-                    }
-                }
-            }
+            PyFailedItem::attach(error.value(py), item);
         }
         error
     }
 
-    fn name_error(&self, tail: &Bound<'_, PyPullLink>, error: PyErr) -> PyErr {
+    fn name_error(
+        &self,
+        tail: &Bound<'_, PyPullLink>,
+        error: PyErr,
+        item: Option<&Bound<'_, PyAny>>,
+    ) -> PyErr {
         let py = tail.py();
         if let Some(label) = self.link(tail).label {
-            return errors::from_callable(py, error, label.operator, label.parameter);
+            let callable = format!("{} of {}", label.parameter, label.operator);
+            return errors::from_callable(py, error, &callable, item);
         }
         let operator = self
             .link
@@ -427,6 +429,7 @@ impl Stage {
         let operator = operator
             .name()
             .map_or_else(|_| "a stream".to_owned(), |name| name.to_string());
-        errors::from_callable(py, error, &operator, self.kernel.parameter())
+        let callable = format!("{} of {operator}", self.kernel.parameter());
+        errors::from_callable(py, error, &callable, item)
     }
 }

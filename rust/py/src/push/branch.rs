@@ -95,7 +95,7 @@ impl FusedBranch {
                     return Ok(None);
                 };
                 let result = call_one(&function, item)
-                    .map_err(|raised| annotate(link, raised.fetch(py), "callbacks"))?;
+                    .map_err(|raised| annotate(link, raised.fetch(py), "callbacks", Some(item)))?;
                 if is_awaitable(&result) {
                     let pipeline = PyPushLink::pipeline(link)?;
                     let wait = Pipeline::pending_callback(result, item);

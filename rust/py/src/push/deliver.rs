@@ -154,7 +154,7 @@ impl Pipeline {
                     }
                     None => return Ok(Delivered::Accepted),
                 },
-                Err(raised) => return Err(stage.annotate(head, raised.fetch(py))),
+                Err(raised) => return Err(stage.annotate(head, raised.fetch(py), Some(&item))),
             }
         }
         self.deliver(head, state, item, mode)
@@ -325,7 +325,7 @@ impl Pipeline {
                         Some(item) => SourcePoll::Item(item),
                         None => source
                             .poll_next(py)
-                            .map_err(|error| self.stages[entry - 1].annotate(head, error))?,
+                            .map_err(|error| self.stages[entry - 1].annotate(head, error, None))?,
                     };
                     match polled {
                         SourcePoll::Item(item) => {

@@ -190,7 +190,7 @@ impl PyFan {
             Selector::Callable(selector) => {
                 let choice = selector
                     .call(item)
-                    .map_err(|raised| annotate(owner, raised.fetch(py), "selector"))?;
+                    .map_err(|raised| annotate(owner, raised.fetch(py), "selector", Some(item)))?;
                 if is_awaitable(&choice) {
                     return Ok(Delivered::Pending(PendingWait::Await(
                         choice.unbind(),

@@ -217,19 +217,34 @@ impl Stage {
         self.link.as_ref().map_or(head, |link| link.bind(head.py()))
     }
 
-    /// Add a note that names this stage's operator to an error of its callable.
+    /// Add a note that names this stage's operator, and the item if it is known, to an error of its callable.
     #[cold]
-    pub(super) fn annotate(&self, head: &Bound<'_, PyPushLink>, error: PyErr) -> PyErr {
-        annotate(self.bind(head), error, self.kernel.parameter())
+    pub(super) fn annotate(
+        &self,
+        head: &Bound<'_, PyPushLink>,
+        error: PyErr,
+        item: Option<&Bound<'_, PyAny>>,
+    ) -> PyErr {
+        annotate(self.bind(head), error, self.kernel.parameter(), item)
     }
 }
 
-/// Add a note that names the operator to an error of a callable of `link`.
+/// Add a note that names the operator, and the item if it is known, to an error of a callable of `link`.
 #[cold]
-pub(super) fn annotate(link: &Bound<'_, PyPushLink>, error: PyErr, parameter: &str) -> PyErr {
+pub(super) fn annotate(
+    link: &Bound<'_, PyPushLink>,
+    error: PyErr,
+    parameter: &str,
+    item: Option<&Bound<'_, PyAny>>,
+) -> PyErr {
     let operator = link
         .get_type()
         .name()
         .map_or_else(|_| "a push object".to_owned(), |name| name.to_string());
-    errors::from_callable(link.py(), error, &operator, parameter)
+    errors::from_callable(
+        link.py(),
+        error,
+        &format!("{parameter} of {operator}"),
+        item,
+    )
 }

@@ -105,7 +105,9 @@ impl Pipeline {
             PendingWait::Yield(item) => Ok(Resumed::Suspended(SuspendPoint::Yield(item), none)),
             PendingWait::Await(awaitable, awaited) => {
                 let inner = Inner::of(awaitable.into_bound(py)).map_err(|error| match awaited {
-                    Awaited::Callable { number, .. } => self.stages[number].annotate(head, error),
+                    Awaited::Callable { number, ref item } => {
+                        self.stages[number].annotate(head, error, Some(item.bind(py)))
+                    }
                     _ => error,
                 })?;
                 let step = inner.send(&none);
@@ -285,7 +287,7 @@ impl Pipeline {
                 let stage = &self.stages[number];
                 let output = result
                     .and_then(|result| stage.kernel.resume(item.bind(py), result))
-                    .map_err(|error| stage.annotate(head, error))?;
+                    .map_err(|error| stage.annotate(head, error, Some(item.bind(py))))?;
                 if let Some(output) = self.on_output(state, number, output) {
                     return Ok(Resumed::Item((output, number + 1)));
                 }
@@ -296,11 +298,12 @@ impl Pipeline {
                 item,
                 next,
             } => {
-                result.map_err(|error| annotate(link, error, "callbacks"))?;
+                result.map_err(|error| annotate(link, error, "callbacks", Some(item.bind(py))))?;
                 Self::call(link, functions, item.into_bound(py), next)
             }
             Awaited::Selector(item) => {
-                let choice = result.map_err(|error| annotate(link, error, "selector"))?;
+                let choice = result
+                    .map_err(|error| annotate(link, error, "selector", Some(item.bind(py))))?;
                 let End::Fan(fan) = &self.end else {
                     unreachable!("only a fan selects")
                 };
@@ -322,7 +325,7 @@ impl Pipeline {
         while let Some(function) = functions.get(next) {
             next += 1;
             let result = call_one(function.bind(py), &item)
-                .map_err(|raised| annotate(link, raised.fetch(py), "callbacks"))?;
+                .map_err(|raised| annotate(link, raised.fetch(py), "callbacks", Some(&item)))?;
             if is_awaitable(&result) {
                 let awaited = Awaited::Callback {
                     functions,
@@ -361,7 +364,7 @@ impl Pipeline {
         entry: usize,
         polled: PyResult<SourcePoll<'py>>,
     ) -> PyResult<Resumed<'py>> {
-        match polled.map_err(|error| self.stages[entry - 1].annotate(head, error))? {
+        match polled.map_err(|error| self.stages[entry - 1].annotate(head, error, None))? {
             SourcePoll::Item(item) => Ok(Resumed::Item(state.on_inner_item(source, item, entry))),
             SourcePoll::End => Ok(Resumed::NoItem),
             SourcePoll::Wait(wait, object) => {
