@@ -73,9 +73,9 @@ def test_a_signal_prints_the_waits(tmp_path: Path, function: str, number: signal
         for _ in range(2):
             process.send_signal(number)
             assert str(process.pid) in wait_for_line(process, "headrace: process ")
-            line = wait_for_line(process, "headrace map: task ")
+            line = wait_for_line(process, "headrace map: record 1")
             if function in ("waits", "takes_the_descriptor"):
-                assert "runs for" in line
+                assert "headrace map: record 1 (1): runs for" in line
             else:
                 assert "executes" in line
                 assert "jobs.py" in line
@@ -106,6 +106,6 @@ def test_a_call_without_progress_is_named(tmp_path: Path) -> None:
     with running(tmp_path, *blocked_by("waits", tmp_path, "--stall-after", "0.2")) as process:
         line = wait_for_line(process, "has made no progress for 0.2 s")
         assert line.count("headrace map: ") == 1
-        assert line.startswith("headrace map: ")
+        assert line.startswith("headrace map: record 1 (1) has made no progress")
         assert "jobs.py" in line
         assert "in waits" in line

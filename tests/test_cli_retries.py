@@ -158,7 +158,7 @@ def test_timeout_fails_a_slow_call(tmp_path: Path, files: Files, function: str) 
         (6, "TimeoutError"),
     ]
     assert all(one["seconds"] >= 0.5 for one in found)
-    assert "task 2 ran longer than its timeout of 0.5 s" in found[0]["message"]
+    assert "record 2 ran longer than its timeout of 0.5 s" in found[0]["message"]
 
 
 @pytest.mark.parametrize(

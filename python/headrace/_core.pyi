@@ -906,7 +906,7 @@ class Engine:
         cls,
         policy: object,
         *,
-        name: str,
+        task_prefix: str,
         source: object,
         has_executor: bool,
         outcome_listener: object | None,

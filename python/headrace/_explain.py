@@ -157,9 +157,8 @@ class _Explanation:
 
     def task_name(self, run: LiveRun, one: LiveTask) -> str:
         """Return the name of a task of a run."""
-        if one.task is not None:
-            return one.task.get_name()
-        return run.config.name_of(one.id, one.key)
+        name = None if one.task is None else one.task.get_name()
+        return run.config.describe_task(one.id, one.key, name)
 
     # Sections.
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+MAX_SHOWN = 60
+"""The characters of a record in a message."""
+
 MAX_LISTED = 20
 """The most records that a message lists."""
 

@@ -42,7 +42,7 @@ from headrace.cli.record_error import (
 )
 from headrace.cli.record_pool import RecordPool
 from headrace.cli.record_runner import RecordRunner
-from headrace.cli.record_task import RecordTask
+from headrace.cli.record_task import RecordTask, Unsettled
 from headrace.cli.records import RecordReader
 from headrace.cli.report.collector import Collector
 from headrace.cli.report.series import Series, SeriesFamily
@@ -128,7 +128,7 @@ class _Map:
         self._stopped: RunStopped | None = None
         self._is_read = False
         # Unsettled records by index: running ones and the next one.
-        self._unsettled: dict[int, RecordTask] = {}
+        self._unsettled = Unsettled()
         self._last_read = 0
         self._failures = Failures()
         # In input order: finished results by index, None for a failure, until all earlier ones are written.
@@ -157,6 +157,7 @@ class _Map:
                 self._failure_limits,
                 self._runner_options,
                 options.weights,
+                self._unsettled.show,
             )
         self._collector = (
             None
@@ -224,7 +225,11 @@ class _Map:
                 await self._groups.run(tasks)
                 return
             runner = RecordPool(
-                tasks.map(itemgetter(1)), self._limit, self._failure_limits, self._runner_options
+                tasks.map(itemgetter(1)),
+                self._limit,
+                self._failure_limits,
+                self._runner_options,
+                self._unsettled.show,
             )
             async with runner.run_tasks() as progress:
                 # The callbacks of a task settle its record: during a stop, no events are read.

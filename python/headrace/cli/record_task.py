@@ -1,10 +1,12 @@
-"""`RecordTask`: a record in progress, with the times of its steps. `map` makes one for each record."""
+"""`RecordTask`: a record in progress, with the times of its steps. `map` makes one for each record, and keeps it in `Unsettled`."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
+
+from headrace.cli.format import MAX_SHOWN, shorten
 
 if TYPE_CHECKING:
     from headrace.cli.record import Record
@@ -72,3 +74,15 @@ class RecordTask:
         self.ended = time.monotonic()
         self.started = self.started or self.ended
         self.first = self.first or self.started
+
+
+class Unsettled(dict[int, RecordTask]):
+    """The records in progress and the next one, by index."""
+
+    def show(self, number: object) -> str | None:
+        """Return a short form of the record with a number, for messages. Any thread may call it."""
+        # A list is made in one step.
+        for record_task in list(self.values()):
+            if record_task.record.number == number:
+                return shorten(record_task.record.text, MAX_SHOWN)
+        return None

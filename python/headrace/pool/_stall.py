@@ -55,9 +55,10 @@ class StallWatch:
                 where = position(thread_frames(frame))
             else:
                 where = position(frames_of(chain_of(one.task)))
+            described = run.config.describe_task(one.id, one.key)
             # The warning may be turned into an error, which the event loop reports.
             warnings.warn(
-                f"{name} has made no progress for {self._seconds:g} s, and still runs{where and f', at {where}'}",
+                f"{described} has made no progress for {self._seconds:g} s, and still runs{where and f', at {where}'}",
                 StallWarning,
                 stacklevel=2,
             )

@@ -15,6 +15,8 @@ from headrace.graph.outcome_listener import OutcomeListener
 from headrace.pool.failure_limits import FailureLimits
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from headrace.capacity.node import CapacitySource
     from headrace.pool.executor.executor import Executor
     from headrace.pool.journal_pass import JournalPass
@@ -50,6 +52,10 @@ class Config(Generic[R]):
     """The use of a journal; None for a run without one."""
     shared_limits: FailureLimits | None = None
     """The limits on failures that this runner shares with others."""
+    noun: str = "task"
+    """The word for a task in its name and in messages."""
+    show_item: Callable[[object], str | None] | None = None
+    """Returns a short form of the item of the task with a key, for messages."""
     names_items: bool = False
     """Whether each task is a call for an item, which the note on its error names."""
     given: object = None
@@ -71,9 +77,20 @@ class Config(Generic[R]):
         source: object = self.source if self.given is None else self.given
         self.outcome_listener = source if isinstance(source, OutcomeListener) else None
 
+    @property
+    def task_prefix(self) -> str:
+        """The beginning of the name of each task, before its key or its number."""
+        return f"{self.name}: {self.noun} "
+
     def name_of(self, task_id: int, key: object) -> str:
-        """Return the name of a task, for its asyncio task and for messages."""
-        return f"{self.name}: task {task_id if key is None else safe_str(key)}"
+        """Return the name of a task, as the engine gives it to the asyncio task."""
+        return f"{self.task_prefix}{task_id if key is None else safe_str(key)}"
+
+    def describe_task(self, task_id: int, key: object, name: str | None = None) -> str:
+        """Return the name of a task for messages, with a short form of its item if that is known."""
+        shown = None if self.show_item is None else self.show_item(key)
+        name = self.name_of(task_id, key) if name is None else name
+        return name if shown is None else f"{name} ({shown})"
 
     def failure_limits(self) -> FailureLimits:
         """Return the limits on the failures of the next run."""

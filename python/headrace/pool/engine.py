@@ -45,7 +45,7 @@ def make_engine(run: EngineOwner, policy: Policy, clock: Callable[[], float]) ->
     config = run.config
     return Engine(
         policy,
-        name=config.name,
+        task_prefix=config.task_prefix,
         source=config.source,
         has_executor=config.executor is not None,
         outcome_listener=config.outcome_listener,

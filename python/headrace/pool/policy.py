@@ -161,14 +161,15 @@ class Policy:
         """See `after_error`."""
         if not isinstance(error, Exception):
             return None
-        longest = self._run.config.max_cooldown
+        config = self._run.config
+        longest = config.max_cooldown
         if longest is None and (retry is None or attempt > retry.retries):
             return None
         self._judged = error, None
         verdict = classify(error) if retry is None else retry.verdict(error)
         self._judged = error, verdict
         if longest is not None and verdict.kind == "throttled":
-            name = self.name_of(task_id, key)
+            name = config.describe_task(task_id, key)
             throttled = self._cool_down(name, verdict.delay, throttled, longest)
             if not has_emitted:
                 return True, throttled
@@ -257,7 +258,9 @@ class Policy:
             try:
                 verdict = classify(error) if retry is None else retry.verdict(error)
             except BaseException as raised:
-                run.report(f"classify raised for {self.name_of(task_id, key)}", raised)
+                run.report(
+                    f"classify raised for {self._run.config.describe_task(task_id, key)}", raised
+                )
         run.limits.note_failure(self.name_of(task_id, key), key, error, verdict)
 
     def failed_before(self, error: BaseException) -> None:
@@ -266,7 +269,9 @@ class Policy:
 
     def hook_raised(self, task_id: int, key: Hashable, error: BaseException) -> None:
         """Report the error of `on_complete` or `on_error`."""
-        self._run.report(f"a callback of {self.name_of(task_id, key)} raised", error)
+        self._run.report(
+            f"a callback of {self._run.config.describe_task(task_id, key)} raised", error
+        )
 
     def listener_raised(self, task_id: int, key: Hashable, error: BaseException) -> None:
         """Report the error of an `OutcomeListener`."""

@@ -84,12 +84,12 @@ pub(crate) struct PyEngine {
 #[pymethods]
 impl PyEngine {
     #[new]
-    #[pyo3(signature = (policy, *, name, source, has_executor, outcome_listener, capacity, event_loop, clock, context, inside_variable, inside, lease_variable, events, ids, throughput, timeout, retry, lookahead, most_backing_off, cools_down, debug))]
+    #[pyo3(signature = (policy, *, task_prefix, source, has_executor, outcome_listener, capacity, event_loop, clock, context, inside_variable, inside, lease_variable, events, ids, throughput, timeout, retry, lookahead, most_backing_off, cools_down, debug))]
     #[expect(clippy::too_many_arguments, reason = "they are the parts of a run")]
     fn new(
         py: Python<'_>,
         policy: Py<PyAny>,
-        name: &str,
+        task_prefix: &str,
         source: &Bound<'_, PyAny>,
         has_executor: bool,
         outcome_listener: Option<Py<PyAny>>,
@@ -114,7 +114,7 @@ impl PyEngine {
         let prefetch = Bound::new(py, PyPermitPrefetch::new(capacity.clone().unbind()))?.unbind();
         Ok(Self {
             policy,
-            names: TaskNames::new(name),
+            names: TaskNames::new(task_prefix),
             source: PulledSource::new(source),
             outcome_listener,
             client: CapacityClient::new(capacity.as_any(), prefetch)?,

@@ -9,7 +9,7 @@ use crate::object::gil_cell::GilCell;
 /// The longest text that is kept for the next name.
 const MOST_KEPT: usize = 1024;
 
-/// The names: that of the runner, then the key of the task, or its number if it has none.
+/// The names: a beginning such as `pages: task `, then the key of the task, or its number if it has none.
 #[derive(Debug)]
 pub(super) struct TaskNames {
     /// The beginning of each name, and the rest of the last one. One text serves all names, because an allocation takes as long as the
@@ -20,11 +20,10 @@ pub(super) struct TaskNames {
 }
 
 impl TaskNames {
-    pub(super) fn new(runner: &str) -> Self {
-        let text = format!("{runner}: task ");
+    pub(super) fn new(beginning: &str) -> Self {
         Self {
-            beginning: text.len(),
-            text: GilCell::new(text),
+            beginning: beginning.len(),
+            text: GilCell::new(beginning.to_owned()),
         }
     }
 
