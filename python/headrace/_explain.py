@@ -25,6 +25,7 @@ from headrace._internal.await_chain import (
     position,
     thread_frames,
 )
+from headrace._internal.live_objects import live_objects
 from headrace._internal.reprs import short_repr
 from headrace.capacity._listing import TreeListing, describe_use, wait_for_quota
 from headrace.graph.graph import DependencyGraph
@@ -72,7 +73,7 @@ class _Explanation:
     def __init__(self) -> None:
         self.runs = live_runs()
         self.tasks = {id(run): [_known(run, one) for one in tasks_of(run)] for run in self.runs}
-        lists = _sorted_out(
+        lists = live_objects(
             Buffer, Queue, Signal, DependencyGraph, Capacity, asyncio.AbstractEventLoop
         )
         self.buffers: list[Buffer[Any]] = lists[0]
@@ -430,25 +431,6 @@ def _known(run: LiveRun, one: LiveTask) -> LiveTask:
         if one.state == "stepping" and one.task is None
         else one
     )
-
-
-def _sorted_out(*kinds: type) -> list[list[Any]]:
-    """Return the objects of these classes, in one list for each of them."""
-    objects = gc.get_objects()
-    # By their types, not by `isinstance`, which may call `__class__` of a foreign object.
-    lists: list[list[Any]] = [[] for _ in kinds]
-    # By their ids: a class may be unhashable.
-    types: list[type[Any]] = list(map(type, objects))
-    wanted = {
-        number: found
-        for number, kind in {id(kind): kind for kind in types}.items()
-        for base, found in zip(kinds, lists, strict=True)
-        if any(one is base for one in kind.__mro__)
-    }
-    for one, kind in zip(objects, types, strict=True):
-        if (found := wanted.get(id(kind))) is not None:
-            found.append(one)
-    return lists
 
 
 def _by_node(entries: Iterable[E]) -> dict[int, list[E]]:

@@ -17,7 +17,7 @@ from headrace._internal.sentinels import NOTHING
 from headrace.graph._errors import cycle_error
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
 
 def parse_entry(entry: tuple[Any, ...]) -> tuple[Hashable, Any, list[Hashable]]:
@@ -95,3 +95,15 @@ def _cycle(dependencies: Sequence[Sequence[int]], missing: Sequence[int]) -> lis
         node = next(other for other in dependencies[node] if missing[other])
     nodes = list(walked)
     return [*nodes[nodes.index(node) :], node]
+
+
+def check_callback(callback: Callable[..., object]) -> None:
+    """Raise TypeError unless `callback` is callable."""
+    if not callable(cast("object", callback)):
+        raise TypeError(f"callback must be callable, got {describe_value(callback)}")
+
+
+def check_error(error: BaseException) -> None:
+    """Raise TypeError unless `error` is an exception."""
+    if not isinstance(cast("object", error), BaseException):
+        raise TypeError(f"error must be an exception, got {describe_value(error)}")

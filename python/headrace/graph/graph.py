@@ -20,7 +20,13 @@ from headrace._internal.reprs import describe_value, format_repr
 from headrace._internal.sentinels import NOTHING
 from headrace._internal.validate import check_flag
 from headrace.errors import ClosedError
-from headrace.graph._batch import check_acyclic, parse_entry, parse_keys
+from headrace.graph._batch import (
+    check_acyclic,
+    check_callback,
+    check_error,
+    parse_entry,
+    parse_keys,
+)
 from headrace.graph._errors import (
     cycle_error,
     key_taken,
@@ -299,7 +305,7 @@ class DependencyGraph(Uncopied):
 
         Cost: O(direct and indirect dependants, with their dependencies), once for all calls.
         """
-        _check_error(error)
+        check_error(error)
         return _was_settled(key, self._core.fail(self._find(key), error))
 
     def completed(self, item: object, value: object) -> bool:
@@ -320,7 +326,7 @@ class DependencyGraph(Uncopied):
         Returns:
             False if there is no such node because it was settled in the meantime.
         """
-        _check_error(error)
+        check_error(error)
         return self._core.failed(item, error)
 
     def abort(self, key: Hashable, error: BaseException | None = None) -> tuple[Hashable, ...]:
@@ -343,7 +349,7 @@ class DependencyGraph(Uncopied):
         Cost: O(aborted nodes, with their dependencies), once for all calls.
         """
         if error is not None:
-            _check_error(error)
+            check_error(error)
         aborted = self._core.abort(self._find(key), error)
         if aborted is None:
             raise unknown_key(key)
@@ -377,7 +383,7 @@ class DependencyGraph(Uncopied):
             TypeError: `callback` is not callable.
             BaseException: An error raised by `callback` for a node that is ready now; the callback stays registered.
         """
-        _check_callback(callback)
+        check_callback(callback)
         return partial(self._core.stop, self._core.on_ready(callback))
 
     def on_finished(self, callback: Callable[[], object]) -> Callable[[], None]:
@@ -392,7 +398,7 @@ class DependencyGraph(Uncopied):
         Raises:
             TypeError: `callback` is not callable.
         """
-        _check_callback(callback)
+        check_callback(callback)
         return partial(self._core.stop, self._core.on_finished(callback))
 
     # State.
@@ -489,13 +495,3 @@ def _was_settled(key: Hashable, number: int | None) -> bool:
     raise RuntimeError(
         f"node {key!r} is {state.value}: only one that is ready or running can be completed or fail"
     )
-
-
-def _check_callback(callback: Callable[..., object]) -> None:
-    if not callable(cast("object", callback)):
-        raise TypeError(f"callback must be callable, got {describe_value(callback)}")
-
-
-def _check_error(error: BaseException) -> None:
-    if not isinstance(cast("object", error), BaseException):
-        raise TypeError(f"error must be an exception, got {describe_value(error)}")

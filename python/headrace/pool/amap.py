@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sized
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast
 
 from headrace._core import AsyncIterSource
@@ -19,6 +18,7 @@ from headrace.capacity._as_capacity import as_capacity
 from headrace.capacity.limits import Rate
 from headrace.capacity.node import CapacitySource, checked_capacity
 from headrace.errors import ClosedError, JournalError, RunStopped
+from headrace.pool._call_progress import CallProgress, as_progress
 from headrace.pool._threaded import Threaded, is_async
 from headrace.pool.events import EnvelopeType
 from headrace.pool.map_error import Failure, MapError
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Hashable, Sequence
 
     from headrace._core import EventQueue, TaskProgressEnvelope
-    from headrace._internal.progress_bar import Bar
     from headrace._internal.validate import Path
     from headrace.capacity.limits import Cost
     from headrace.journal.journal import Journal
@@ -84,7 +83,7 @@ class PullAmapObj(PullMapPoolObj[OUT], stock=True):
             capacity = CapacitySource({"calls": _as_rate(rate)}, capacity)
             cost = {"slots": 1, "calls": 1}
         name = f"amap({callable_name(fn)})"
-        report = _as_progress(progress, name, items)
+        report = as_progress(progress, name, items)
         tasks = _Tasks(fn, cost, key, thread, timeout, report, is_journaled=journal is not None)
         checked_capacity(capacity, cost, 0)
         options: RunnerOptions = {
@@ -276,7 +275,7 @@ class _Tasks:
         key: Callable[[Any], Hashable] | None,
         thread: bool | None,
         timeout: float | None,
-        progress: _Progress | None,
+        progress: CallProgress | None,
         *,
         is_journaled: bool,
     ) -> None:
@@ -327,54 +326,6 @@ class _Tasks:
     def restart(self) -> None:
         """Count the items from 0."""
         self._count = 0
-
-
-class _Progress:
-    """Counts the calls that have ended, and reports them."""
-
-    def __init__(
-        self, report: Callable[[int, int | None], object] | None, name: str, total: int | None
-    ) -> None:
-        self._report = report
-        self._name = name
-        self._total = total
-        self._bar: Bar | None = None
-        self._done = self._failed = 0
-
-    def open(self) -> None:
-        """Begin to count, and show the bar if there is no function to call."""
-        self._done = self._failed = 0
-        if self._report is None:
-            from headrace._internal.progress_bar import open_bar
-
-            self._bar = open_bar(self._name, self._total)
-
-    def completed(self, value: object) -> None:
-        """Count a call that has returned."""
-        self._ended()
-
-    def failed(self, error: BaseException) -> None:
-        """Count a call that has failed."""
-        self._failed += 1
-        self._ended()
-
-    def _ended(self) -> None:
-        self._done += 1
-        if self._bar is not None:
-            self._bar.update(self._done, self._failed)
-        elif self._report is not None:
-            self._report(self._done, self._total)
-
-    def close(self) -> None:
-        """Close the bar. Idempotent."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-    def __del__(self) -> None:
-        # A bar of rich has a thread.
-        if getattr(self, "_bar", None) is not None:
-            self.close()
 
 
 class _Outcomes(Calls[OUT]):
@@ -490,22 +441,6 @@ def _as_rate(rate: object) -> Rate:
             f"rate must be a string such as '500/m', or a Rate, got {describe_value(rate)}"
         )
     return rate
-
-
-def _as_progress(progress: object, name: str, items: object) -> _Progress | None:
-    if progress is False or progress is None:
-        return None
-    total = len(items) if isinstance(items, Sized) else None
-    if progress is True:
-        from headrace._internal.progress_bar import check_bar
-
-        check_bar()
-        return _Progress(None, name, total)
-    if not callable(progress):
-        raise TypeError(
-            f"progress must be True, False or a function of (done, total), got {describe_value(progress)}"
-        )
-    return _Progress(progress, name, total)
 
 
 def _not_called(task: Task) -> _Raised:

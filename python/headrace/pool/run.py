@@ -23,6 +23,7 @@ from headrace._core import pin_to_loop, unpin
 from headrace._internal.error_notes import add_note_once
 from headrace._internal.tasks import wait_until_done
 from headrace.errors import SourceCancelledError, WrongLoopError
+from headrace.pool._run_journal import RunJournal
 from headrace.pool.engine import clock_of, make_engine
 from headrace.pool.event_queue import EventQueue, RunFailure
 from headrace.pool.executor.loop import error_of
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from headrace.pool.config import Config
     from headrace.pool.failure_limits import FailureLimits
     from headrace.pool.first_error import FirstError
-    from headrace.pool.journal_pass import JournalPass
-    from headrace.pool.journal_policy import JournalPolicy
 
 
 class Run:
@@ -92,8 +91,9 @@ class Run:
         self._inner = InnerWaits()
         # Whether the tasks were cancelled at the end of the run.
         self._is_cancelled = False
-        self._source_has_ended = False
-        self._journal_policy: JournalPolicy | None = None
+        self._journal: RunJournal | None = (
+            None if config.journal is None else RunJournal(config.journal)
+        )
         self._fatal: BaseException | None = None
         # The error that ended the run, as the entry for the consumer; set when the run has ended.
         self._last: RunFailure | None = None
@@ -171,7 +171,7 @@ class Run:
         self._policy = Policy(self)
         self._engine = make_engine(self, self._policy, self._clock)
         self.end.inside.engine = ref(self._engine)
-        self._set_state()
+        self.update_state()
         self.end.begin(self.loop)
         self.events.unread.begin(self.loop)
         config.run = self
@@ -221,7 +221,7 @@ class Run:
             self.draining = True
             self._give_back()
             # Tasks that were called are still retried, even if the runner is paused.
-            self._set_state()
+            self.update_state()
             if self.is_feeding:
                 self._feeder.cancel()
         if caller is None and not self.end.inside.is_here():
@@ -271,7 +271,7 @@ class Run:
         """Cancel the feeder, once, so that it shuts the run down; a second cancellation would only disturb it."""
         if self._feeder is not None and not self.ending:
             self.ending = self._stopped = True
-            self._set_state()
+            self.update_state()
             self._feeder.cancel()
 
     def abandon(self) -> None:
@@ -280,16 +280,8 @@ class Run:
         if self._feeder is not None and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self.stop)
 
-    def pause(self) -> None:
-        """Call no tasks until `resume`."""
-        self._set_state()
-
-    def resume(self) -> None:
-        """Call tasks again."""
-        self._set_state()
-
-    def _set_state(self) -> None:
-        """Pass the state to the engine."""
+    def update_state(self) -> None:
+        """Pass the state to the engine: whether the run ends, and whether the runner is paused."""
         if self._engine is not None:
             paused, ending = self.config.paused, self.ending or self._halted is not None
             self._engine.set_state(
@@ -303,7 +295,7 @@ class Run:
         if self._halted is not None or self.ending:
             return
         self._halted, self.draining = error, True
-        self._set_state()
+        self.update_state()
         # Later: this call may be inside a step of the feeder or of the engine.
         self.loop.call_soon(self._end_halted, context=self.context)
 
@@ -319,8 +311,8 @@ class Run:
     async def _feed(self) -> None:
         is_lost = False
         try:
-            if self.config.journal is not None:
-                await self._open_journal(self.config.journal)
+            if self._journal is not None:
+                await self._journal.open(self)
             self.is_feeding = True
             try:
                 await self._feed_loop()
@@ -349,14 +341,6 @@ class Run:
             if not is_lost:
                 await self._shutdown()
 
-    async def _open_journal(self, journal: JournalPass) -> None:
-        # Late: an option that most programs do not use.
-        from headrace.pool.journal_policy import JournalPolicy
-
-        file = await journal.begin(self.loop)
-        self._journal_policy = JournalPolicy(self, journal, file)
-        self.engine.set_journal(self._journal_policy.options())
-
     async def _feed_loop(self) -> None:
         engine, kept = self.engine, self.config.unstarted
         # An eagerly started task may end the run inside this loop, in which the feeder may never suspend: check at each pass.
@@ -380,7 +364,8 @@ class Run:
                 try:
                     await engine.feed(kept)
                 except StopAsyncIteration:
-                    self._source_has_ended = True
+                    if self._journal is not None:
+                        self._journal.note_source_end()
                     return
                 except asyncio.CancelledError as cancelled:
                     if self._feeder is None or self._feeder.cancelling():
@@ -428,7 +413,7 @@ class Run:
 
     async def _shutdown(self) -> None:
         """Stop all tasks and wait for the last of them, however often the feeder is cancelled meanwhile."""
-        self._set_state()
+        self.update_state()
         self._give_back()
         self.engine.cancel_all()
         self._is_cancelled = True
@@ -473,25 +458,13 @@ class Run:
             # Not kept in `_last`: `close` must not raise it to a consumer that has left.
             self.events.unread.put(RunFailure(self._halted))
         self.events.unread.finish()
-        self._leave_journal()
+        if self._journal is not None:
+            self._journal.leave(self)
         self.engine.close()
         self.limits.remove(self)
         # Drop references that lead back to the run, so that it is freed with its stream, without a garbage collection.
         self._engine = self._fatal = self._first = self._halted = None
         del self._policy, self.limits
-
-    def _leave_journal(self) -> None:
-        """Close the journal if the pass over the source is over."""
-        if (journal := self.config.journal) is None or self._journal_policy is None:
-            return
-        policy, self._journal_policy = self._journal_policy, None
-        is_over = self._source_has_ended and not self.config.unstarted
-        try:
-            journal.end() if is_over else journal.suspend()
-        except OSError as error:
-            # If the run was stopped because of the journal, its consumer has the error.
-            if not policy.has_stopped:
-                self.report(f"the journal of {self.config.name} cannot be closed", error)
 
     # Called by the policy and the runner.
 

@@ -358,13 +358,13 @@ class HierarchicalTaskPoolRunner(NotebookMixin, Uncopied, Generic[R_co]):
             self._config.paused_at = time.monotonic()
         self._config.paused = True
         if self._config.run is not None:
-            self._config.run.pause()
+            self._config.run.update_state()
 
     def resume(self) -> None:
         """Undo `pause()`."""
         self._config.paused = False
         if self._config.run is not None:
-            self._config.run.resume()
+            self._config.run.update_state()
 
     def snapshot(self) -> PoolSnapshot:
         """Return a snapshot of the current state. O(depth of the tree of capacities)."""

@@ -77,8 +77,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     concurrent_map::register(module)?;
     worker::register(module)?;
     module.add_class::<graph::PyGraphCore>()?;
-    module.add_class::<task::PyTaskBase>()?;
-    module.add_function(wrap_pyfunction!(task::set_lease_variable, module)?)?;
+    module.add_class::<task::base::PyTaskBase>()?;
+    module.add_function(wrap_pyfunction!(task::base::set_lease_variable, module)?)?;
     module.add_class::<object::iterator_result::PyIteratorResult>()?;
     module.add_class::<pull::link::PyPullLink>()?;
     module.add_class::<source::PyDequeSource>()?;

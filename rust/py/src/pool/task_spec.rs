@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 
 use super::task_body::Call;
 use super::task_record::{Target, TaskOptions, TimeLimit};
-use crate::task::{Options, PyTaskBase};
+use crate::task::base::{Options, PyTaskBase};
 
 /// The specification of a task.
 #[derive(Debug)]
