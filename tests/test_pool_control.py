@@ -19,7 +19,7 @@ from headrace import (
     WrongLoopError,
 )
 from tests.pool_support import ERROR, envelopes, fail, hang, one, pool, quiet, summarize
-from tests.support import eventually, until
+from tests.support import collect, eventually, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -413,3 +413,23 @@ async def test_rate_covers_the_last_ten_seconds() -> None:
     async with runner.run_tasks() as progress:
         taken = [runner.snapshot().rate async for _ in progress]
     assert all(rate == pytest.approx(10, rel=0.1) for rate in taken[20:])
+
+
+async def test_resumed_at_once_while_it_waits() -> None:
+    """The request of the feeder is replaced before the feeder is resumed, which must not wait for the new one."""
+    node = CapacitySource(1)
+
+    async def fn() -> None:
+        pass
+
+    runner = HierarchicalTaskPoolRunner([Task(fn)], node)
+    async with node.acquire(owner=None), runner.run_tasks() as run:
+        events = asyncio.create_task(collect(run))
+        await until(lambda: node.waiting == 1)
+        runner.pause()
+        runner.resume()
+        await quiet()
+        assert node.waiting == 1
+        assert runner.cancel(1)
+        assert len(await asyncio.wait_for(events, 5)) == 1
+    assert node.held == node.waiting == 0

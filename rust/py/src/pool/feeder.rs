@@ -75,7 +75,7 @@ impl Feeder {
         let this = engine.get();
         loop {
             if let Some(id) = self.driven {
-                match PyEngine::step_request(&engine, id, value)? {
+                match PyEngine::step_request(&engine, id, true, value)? {
                     Requested::Waits(waits_for) => {
                         self.start_iteration();
                         return Ok(Step::Yield(waits_for));

@@ -175,15 +175,23 @@ impl PyEngine {
     }
 
     /// Take one step of the request of a task, and call the task if the step returns its lease.
+    ///
+    /// `of_feeder` is whether the feeder drives the request. `pause()` and `resume()` in one event-loop iteration replace such a request by
+    /// one that callbacks drive, before the feeder is resumed.
     pub(super) fn step_request<'py>(
         slf: &Bound<'py, Self>,
         id: u64,
+        of_feeder: bool,
         value: &Bound<'py, PyAny>,
     ) -> PyResult<Requested<'py>> {
         let py = slf.py();
         let registry = &slf.get().registry;
         let awaitable = registry.with_waiting(py, id, |waiting| match &waiting.request {
-            Some(Request::Driven { awaitable, .. }) => Some(awaitable.clone_ref(py)),
+            Some(Request::Driven {
+                awaitable,
+                by_feeder,
+                ..
+            }) if *by_feeder == of_feeder => Some(awaitable.clone_ref(py)),
             _ => None,
         });
         let Some(awaitable) = awaitable.flatten() else {
@@ -216,7 +224,8 @@ impl PyEngine {
     /// Drive a request by callbacks.
     pub(super) fn drive(slf: &Bound<'_, Self>, id: u64) -> PyResult<()> {
         let py = slf.py();
-        let Requested::Waits(awaited) = Self::step_request(slf, id, py.None().bind(py))? else {
+        let Requested::Waits(awaited) = Self::step_request(slf, id, false, py.None().bind(py))?
+        else {
             return Ok(());
         };
         let resume = PyResume {
