@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -170,11 +171,47 @@ class Folder:
                 # By its handle, so that no other process is ended.
                 process.kill()
 
+    def kill_compaction(self, generator: random.Random) -> None:
+        """Kill a compaction between the first byte of its new file and the rename of that file."""
+        new = self.path / "run.journal.compact"
+        longest = 0.0005
+        for _ in range(40):
+            # A killed compaction leaves the file to the next one.
+            before = _time_of(new)
+            process = subprocess.Popen(
+                [sys.executable, "-m", "headrace", "journal", "compact", "run.journal"],
+                cwd=self.path,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            with process:
+                try:
+                    while process.poll() is None and _time_of(new) in {None, before}:
+                        pass
+                    end = time.perf_counter() + generator.uniform(0, longest)
+                    while time.perf_counter() < end:
+                        pass
+                finally:
+                    process.kill()
+            if process.returncode == -signal.SIGKILL and _time_of(new) not in {None, before}:
+                return
+            # It has renamed the file before, so the next kill is earlier.
+            longest /= 2
+        raise AssertionError("no compaction was killed")
+
+
+def _time_of(path: Path) -> int | None:
+    """Return the time of the last change of a file, or None if there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
 
 def assert_survives_kills(
     folder: Folder, generator: random.Random, kills: int, function: str, *options: str
 ) -> str:
-    """Kill a run again and again, also while it compacts its journal, and check what the last run delivers.
+    """Kill a run again and again, and a compaction of its journal before every fourth; check the calls of the last run.
 
     Returns:
         The messages of the last run.
@@ -183,8 +220,7 @@ def assert_survives_kills(
     allowed: Counter[str] = Counter(key_of(record) for record in folder.records)
     for number in range(kills):
         if number % 4 == 3:
-            # The compaction itself takes about a millisecond; the process starts in some 0.2 s.
-            folder.kill(["journal", "compact", "run.journal"], generator.uniform(0.05, 0.5))
+            folder.kill_compaction(generator)
         # Every third kill is at some moment of the start, the others among the calls.
         calls = generator.randint(1, len(folder.records) // kills) if number % 3 else 0
         folder.kill(arguments, generator.uniform(0, 0.05 if calls else 0.6), calls)
