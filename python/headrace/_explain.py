@@ -243,6 +243,8 @@ class _Explanation:
         """Return the reason for which no task may be called."""
         if sum(one.state == "backing off" for one in tasks) >= run.config.max_buffered:
             return "tasks that back off"
+        if sum(one.state == "following" for one in tasks) >= run.config.max_buffered:
+            return "tasks that wait for equal ones"
         if run.config.ordered:
             return (
                 f"the first task that has not ended: window={run.config.window} tasks wait for it"
@@ -256,6 +258,8 @@ class _Explanation:
             case "requesting":
                 label = self.labels.get(id(run.config.capacity), "its capacity")
                 return f"{name}: waits for {label}{_since(one.queued, now)}"
+            case "following":
+                return f"{name}: waits for the call of an equal task{_since(one.queued, now)}"
             case "held":
                 return f"{name}: waits to be called{_since(one.queued, now)}"
             case "backing off":

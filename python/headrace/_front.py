@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Required, Unpack
 
     from headrace._internal.validate import Path
+    from headrace.cache.cache import Cache
     from headrace.capacity.limits import Rate
     from headrace.capacity.node import CapacitySource
     from headrace.journal.journal import Journal
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         key: Callable[[Any], Hashable] | None
         thread: bool | None
         journal: Journal | Path | None
+        cache: Cache | None
 
 
 IN = TypeVar("IN")
@@ -88,6 +90,7 @@ def amap(
     key: Callable[[Any], Hashable] | None = None,
     thread: bool | None = None,
     journal: Journal | Path | None = None,
+    cache: Cache | None = None,
 ) -> PullAmapObj[Any]:
     """Call `fn(item)` for each item, at most `limit` at once, and return the stream of the results.
 
@@ -123,6 +126,7 @@ def amap(
         thread: Whether `fn` is called in threads; None for plain functions only. False calls a plain function on the event loop.
         journal: A `Journal`, or its path: a file by which a repeated run does not make the calls again that have ended. The items, or the
             results of `key`, are then the keys of the calls: strings, integers, bytes, or tuples of these.
+        cache: A `Cache`: items whose results are stored are not called, and equal items of one moment are one call.
 
     Raises:
         TypeError: A parameter is of the wrong type.
@@ -142,6 +146,7 @@ def amap(
         key=key,
         thread=thread,
         journal=journal,
+        cache=cache,
     )
 
 
@@ -191,6 +196,7 @@ def map(
     key: Callable[[Any], Hashable] | None = None,
     thread: bool | None = None,
     journal: Journal | Path | None = None,
+    cache: Cache | None = None,
 ) -> list[Any]:
     """Call `fn(item)` for each item, at most `limit` at once, and return the list of the results. For code without an event loop.
 
@@ -226,6 +232,7 @@ def map(
         key=key,
         thread=thread,
         journal=journal,
+        cache=cache,
     )
     return run_in_thread_loop(_collected(stream))
 

@@ -8,6 +8,9 @@ The steps of a caller, all of them synchronous:
 3. Each caller, the first one too, gets a future by `Flight.join`. When it no longer waits, it calls `Flight.leave`.
 4. Where the call ends, its leader calls `Flights.keep` with the result, and then `Flight.finish`; or `Flight.fail`.
 
+A leader that makes the call for itself, such as a task of a pool, joins its own flight, so that this does not end with the others. If it
+gives the call up, it calls `Flight.lapse`, and the other callers look up again.
+
 A flight belongs to the event loop on which it was made, and only that loop's thread touches it. A caller on another loop finds no
 flight, and makes its own.
 
@@ -28,7 +31,7 @@ from __future__ import annotations
 import asyncio
 import warnings
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from headrace._internal.sentinels import NOTHING
 from headrace._internal.tasks import mark_retrieved
@@ -39,6 +42,10 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from headrace.cache.store import CacheStore
+
+
+LAPSED: Final = object()
+"""The result of a flight whose leader has given it up."""
 
 
 class Hit:
@@ -142,6 +149,11 @@ class Flight:
         """
         for waiter in self._end():
             waiter.set_exception(error)
+
+    def lapse(self) -> None:
+        """Resolve the futures of all callers with `LAPSED`: the leader gives the call up, and they must look up again."""
+        for waiter in self._end():
+            waiter.set_result(LAPSED)
 
     def ended(self) -> asyncio.Future[Any]:
         """Return a future that is resolved when the call ends, and whose owner is no caller."""

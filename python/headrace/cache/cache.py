@@ -16,7 +16,7 @@ from headrace._internal.reprs import ReprMixin, callable_name, describe_value
 from headrace._internal.tasks import mark_retrieved, wait_until_done
 from headrace._internal.validate import check_callable, check_callable_or_none, check_positive
 from headrace.cache._call_key import CallKey
-from headrace.cache._flight import Flights, Hit
+from headrace.cache._flight import LAPSED, Flights, Hit
 from headrace.cache.store import CacheStore
 from headrace.capacity.node import CapacitySource, checked_capacity
 from headrace.errors import ClosedError, WouldDeadlock
@@ -60,7 +60,9 @@ class Cache(ReprMixin, Uncopied):
     is delivered to all of them and is not kept.
 
     The key of a result includes the module, the name and the version of the function, so a changed function is called
-    again. Calls of one moment are recognised within one event loop. Another loop, or another process with the same store, makes its
+    again. `cache=` of the pool, of `map_pool`, `amap` and `map` does the same for tasks, before these request their capacity.
+
+    Calls of one moment are recognised within one event loop. Another loop, or another process with the same store, makes its
     own call, unless the result is stored already.
 
     Law: while a call is under way, its event loop starts no other call with the same key.
@@ -140,17 +142,21 @@ class Cache(ReprMixin, Uncopied):
 
         async def cached(*args: P.args, **kwargs: P.kwargs) -> R:
             identity = call_key.of(args, kwargs)
-            found = self._flights.lookup(identity)
-            if isinstance(found, Hit):
-                return found.value  # type: ignore[no-any-return]
-            if found is None:
 
-                def call() -> Awaitable[R]:
-                    return fn(*args, **kwargs)
+            def call() -> Awaitable[R]:
+                return fn(*args, **kwargs)
 
-                found = _Call(self._flights, identity, name, call, capacity, cost, priority).flight
-            result: R = await _wait(found)
-            return result
+            while True:
+                found = self._flights.lookup(identity)
+                if isinstance(found, Hit):
+                    return found.value  # type: ignore[no-any-return]
+                if found is None:
+                    led = _Call(self._flights, identity, name, call, capacity, cost, priority)
+                    found = led.flight
+                result = await _wait(found)
+                # A task of a pool may give up the call that it makes.
+                if result is not LAPSED:
+                    return result  # type: ignore[no-any-return]
 
         # Not its attributes: a callable object has a state there.
         return functools.update_wrapper(cached, fn, updated=())

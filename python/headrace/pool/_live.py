@@ -77,7 +77,7 @@ class LiveTask:
 
     id: int
     state: str
-    """`"running"`, `"stepping"`, `"submitted"`, `"requesting"`, `"held"` or `"backing off"`; see `engine_tasks`."""
+    """`"running"`, `"stepping"`, `"submitted"`, `"requesting"`, `"following"`, `"held"` or `"backing off"`; see `engine_tasks`."""
     key: Hashable
     queued: float | None
     started: float | None

@@ -22,7 +22,7 @@ from headrace.pool._call_progress import CallProgress, as_progress
 from headrace.pool._threaded import Threaded, is_async
 from headrace.pool.events import EnvelopeType
 from headrace.pool.map_error import Failure, MapError
-from headrace.pool.map_pool import Calls, PullMapPoolObj, as_pull_error
+from headrace.pool.map_pool import Calls, PullMapPoolObj, as_pull_error, cache_use
 from headrace.pull.source import Source, as_pull
 from headrace.task.task import Task
 
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 
     from headrace._core import EventQueue, TaskProgressEnvelope
     from headrace._internal.validate import Path
+    from headrace.cache.cache import Cache
     from headrace.capacity.limits import Cost
     from headrace.journal.journal import Journal
+    from headrace.pool.cache_use import CacheUse
     from headrace.pool.journal_pass import PassMaker
     from headrace.pool.options import RunnerOptions
     from headrace.pull.base import PullObj
@@ -72,6 +74,7 @@ class PullAmapObj(PullMapPoolObj[OUT], stock=True):
         key: Callable[[Any], Hashable] | None,
         thread: bool | None,
         journal: Journal | Path | None,
+        cache: Cache | None,
     ) -> None:
         if errors not in ("raise", "return", "skip"):
             raise ValueError(
@@ -99,6 +102,7 @@ class PullAmapObj(PullMapPoolObj[OUT], stock=True):
             options,
             errors,
             None if journal is None else _pass_maker(journal, fn),
+            None if cache is None else cache_use(cache, fn),
         )
         self._calls = self._outcomes
         # Not the constructor of the base, which makes its own tasks.
@@ -342,8 +346,9 @@ class _Outcomes(Calls[OUT]):
         options: RunnerOptions,
         errors: Errors,
         make_pass: PassMaker | None,
+        cache: CacheUse | None,
     ) -> None:
-        super().__init__(items.map(tasks.of), capacity, options, make_pass)
+        super().__init__(items.map(tasks.of), capacity, options, make_pass, cache)
         self._makes = tasks
         self.errors: Errors = errors
         # The number of `collect()` that run, and the last failure that was raised meanwhile.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from headrace.capacity.node import CapacitySource
+    from headrace.pool.cache_use import CacheUse
     from headrace.pool.executor.executor import Executor
     from headrace.pool.journal_pass import JournalPass
     from headrace.pull.base import PullObj
@@ -50,6 +51,8 @@ class Config(Generic[R]):
     stall_after: float | None
     journal: JournalPass | None = None
     """The use of a journal; None for a run without one."""
+    cache: CacheUse | None = None
+    """The use of a cache; None for a run without one."""
     shared_limits: FailureLimits | None = None
     """The limits on failures that this runner shares with others."""
     noun: str = "task"

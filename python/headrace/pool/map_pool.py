@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
     from headrace._core import EventQueue
     from headrace._internal.validate import Path
+    from headrace.cache.cache import Cache
     from headrace.capacity.limits import Cost
     from headrace.capacity.node import CapacitySource
     from headrace.journal.journal import Journal
+    from headrace.pool.cache_use import CacheUse
     from headrace.pool.executor.executor import Executor
     from headrace.pool.journal_pass import PassMaker
     from headrace.pool.progress import TaskRun
@@ -79,6 +81,7 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         stall_after: The time in seconds after which a `StallWarning` names a call that has made no progress.
         journal: A `Journal`, or its path: a file by which a repeated run does not make the calls again that have ended. The items, or the
             results of `key`, are then the keys of the calls: strings, integers, bytes, or tuples of these.
+        cache: A `Cache`: items whose results are stored take no capacity, and equal items of one moment are one call; see the runner.
         **unknown: Not accepted; the error lists the options.
 
     Raises:
@@ -138,6 +141,7 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         executor: Executor | None = None,
         stall_after: float | None = None,
         journal: Journal | Path | None = None,
+        cache: Cache | None = None,
         **unknown: Never,
     ) -> None:
         for option, value in cast("dict[str, object]", unknown).items():
@@ -158,6 +162,7 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
             "executor": executor,
             "stall_after": stall_after,
         }
+        use = None if cache is None else cache_use(cache, fn)
         capacity = as_capacity("capacity", capacity)
         call: Callable[..., Any] = fn
         cost_of = None if not callable(cost) else cost
@@ -187,7 +192,7 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         every = same.with_args if is_same else task
         make_pass = None if journal is None else _pass_maker(journal, key, fn)
         tasks = as_pull(source).map(every)
-        self._calls: Calls[OUT] = Calls(tasks, capacity, options, make_pass)
+        self._calls: Calls[OUT] = Calls(tasks, capacity, options, make_pass, use)
         if cost_of is None:
             checked_capacity(capacity, same.cost, same.priority)
         super().__init__(AsyncIterSource(self._calls))
@@ -224,9 +229,11 @@ class Calls(Generic[OUT]):
         capacity: CapacitySource,
         options: RunnerOptions,
         make_pass: PassMaker | None = None,
+        cache: CacheUse | None = None,
     ) -> None:
         self.tasks = tasks
         self._make_pass = make_pass
+        self._cache = cache
         self.runner: HierarchicalTaskPoolRunner[Any] = self._make_runner(capacity, options)
         self._options: RunnerOptions = {**options, "name": self.runner.name}
         self._run: TaskRun | None = None
@@ -241,6 +248,7 @@ class Calls(Generic[OUT]):
         config = runner._config  # pyright: ignore[reportPrivateUsage]
         config.names_items = self.names_items
         config.journal = None if self._make_pass is None else self._make_pass()
+        config.cache = self._cache
         return runner
 
     def __aiter__(self) -> _Results[OUT]:
@@ -358,6 +366,14 @@ def _pass_maker(
 
     key_of = checked_item_key if key is None else key
     return PassMaker(as_journal("journal", journal), lambda task: key_of(task.args[0]), fn)
+
+
+def cache_use(cache: Cache, fn: Callable[..., Any]) -> CacheUse:
+    """Return the use of a cache by a stream that calls one function."""
+    # Late: an option that most programs do not use.
+    from headrace.pool.cache_use import CacheUse
+
+    return CacheUse(cache, fn)
 
 
 def _unknown_option(name: str, value: object) -> TypeError:

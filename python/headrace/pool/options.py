@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 if TYPE_CHECKING:
     from headrace._internal.validate import Path
+    from headrace.cache.cache import Cache
     from headrace.journal.journal import Journal
     from headrace.pool.executor.executor import Executor
     from headrace.task.retry import Retry
@@ -32,3 +33,4 @@ class RunnerOptions(TypedDict, total=False):
     executor: Executor | None
     stall_after: float | None
     journal: Journal | Path | None
+    cache: Cache | None

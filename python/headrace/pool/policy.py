@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from headrace._core import Engine, Lease, TaskProgressEnvelope
     from headrace.capacity.node import CapacitySource
+    from headrace.pool.cache_policy import CachePolicy
     from headrace.pool.config import Config
     from headrace.pool.event_queue import EventQueue
     from headrace.pool.executor.handle import Handle, Listener
@@ -49,6 +50,7 @@ class PolicyOwner(Protocol):
     end: End
     limits: FailureLimits
     ending: bool
+    cache_policy: CachePolicy | None
 
     @property
     def engine(self) -> Engine:
@@ -328,6 +330,8 @@ class Policy:
             # A copy: the mark and the lease are those of this attempt.
             context = context.copy() if lease is None else leased(context, lease)
             self._run.end.inside.mark(context, task_id)
+            if self._run.cache_policy is not None:
+                self._run.cache_policy.mark(task_id, context)
         return executor.submit(task.in_context(context), listener)
 
     def never_began(self, error: BaseException) -> bool:

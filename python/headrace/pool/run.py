@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from headrace._core import Engine
     from headrace.errors import RunStopped
     from headrace.pool._stall import StallWatch
+    from headrace.pool.cache_policy import CachePolicy
+    from headrace.pool.cache_use import CacheUse
     from headrace.pool.config import Config
     from headrace.pool.failure_limits import FailureLimits
     from headrace.pool.first_error import FirstError
@@ -94,6 +96,7 @@ class Run:
         self._journal: RunJournal | None = (
             None if config.journal is None else RunJournal(config.journal)
         )
+        self.cache_policy: CachePolicy | None = None
         self._fatal: BaseException | None = None
         # The error that ended the run, as the entry for the consumer; set when the run has ended.
         self._last: RunFailure | None = None
@@ -171,6 +174,8 @@ class Run:
         self._policy = Policy(self)
         self._engine = make_engine(self, self._policy, self._clock)
         self.end.inside.engine = ref(self._engine)
+        if config.cache is not None:
+            self._use_cache(config.cache)
         self.update_state()
         self.end.begin(self.loop)
         self.events.unread.begin(self.loop)
@@ -341,6 +346,13 @@ class Run:
             if not is_lost:
                 await self._shutdown()
 
+    def _use_cache(self, cache: CacheUse) -> None:
+        # Late: an option that most programs do not use.
+        from headrace.pool.cache_policy import CachePolicy
+
+        self.cache_policy = CachePolicy(self, cache)
+        self.engine.set_cache(self.cache_policy)
+
     async def _feed_loop(self) -> None:
         engine, kept = self.engine, self.config.unstarted
         # An eagerly started task may end the run inside this loop, in which the feeder may never suspend: check at each pass.
@@ -418,6 +430,8 @@ class Run:
         self.engine.cancel_all()
         self._is_cancelled = True
         await wait_until_done(*self._policy.requests)
+        if self.cache_policy is not None:
+            await wait_until_done(*self.cache_policy.rooms)
         await self._wait_for_tasks(shielded=True)
         if sys.version_info < (3, 12):
             # A task that ended in its first step leaves an asyncio task that ends in the next iteration.
@@ -463,7 +477,7 @@ class Run:
         self.engine.close()
         self.limits.remove(self)
         # Drop references that lead back to the run, so that it is freed with its stream, without a garbage collection.
-        self._engine = self._fatal = self._first = self._halted = None
+        self._engine = self._fatal = self._first = self._halted = self.cache_policy = None
         del self._policy, self.limits
 
     # Called by the policy and the runner.

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from headrace._internal.validate import Path
+    from headrace.cache.cache import Cache
     from headrace.capacity.node import CapacitySource
     from headrace.journal.journal import Journal
+    from headrace.pool.cache_use import CacheUse
     from headrace.pool.executor.executor import Executor
     from headrace.pool.journal_pass import JournalPass
     from headrace.pool.options import RunnerOptions
@@ -118,6 +120,10 @@ class HierarchicalTaskPoolRunner(NotebookMixin, Uncopied, Generic[R_co]):
             time, with the top of the stack. The call goes on. None for no warning.
         journal: A `Journal`, or its path. Tasks whose end it has recorded are not called: their results are delivered. Each task needs
             a key then, a string, an integer, bytes, or a tuple of these. None for no journal.
+        cache: A `Cache`, whose `key` is called with the arguments of each task. A task whose result is stored gets it without
+            capacity, and is not called. While an equal task runs or waits to be called, a task waits for its result, and
+            holds nothing; if that task fails, is cancelled or is given back, the next one is called. At most
+            `max_buffered` tasks wait so. Their envelopes have `attempt` 0. Only final values are stored. None for no cache.
 
     Raises:
         TypeError: `source` cannot be iterated, `capacity` is neither a `CapacitySource` nor an integer, or another parameter
@@ -166,6 +172,7 @@ class HierarchicalTaskPoolRunner(NotebookMixin, Uncopied, Generic[R_co]):
         executor: Executor | None = None,
         stall_after: float | None = None,
         journal: Journal | Path | None = None,
+        cache: Cache | None = None,
     ) -> None:
         _check_executor(executor)
         _check(name, on_error, ordered)
@@ -193,6 +200,7 @@ class HierarchicalTaskPoolRunner(NotebookMixin, Uncopied, Generic[R_co]):
             executor=executor,
             stall_after=check_time_limit("stall_after", stall_after),
             journal=None if journal is None else _pass(journal),
+            cache=None if cache is None else _cache_use(cache),
         )
 
     @property
@@ -395,6 +403,14 @@ def _pass(journal: Journal | Path) -> JournalPass:
     from headrace.pool.journal_pass import JournalPass
 
     return JournalPass.of(journal)
+
+
+def _cache_use(cache: Cache) -> CacheUse:
+    """Return the use of a cache by a runner, whose tasks may have several functions."""
+    # Late: an option that most programs do not use.
+    from headrace.pool.cache_use import CacheUse
+
+    return CacheUse(cache)
 
 
 def _check_executor(executor: object) -> None:

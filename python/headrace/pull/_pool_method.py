@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from typing import Never, Unpack
 
     from headrace._internal.validate import Path
+    from headrace.cache.cache import Cache
     from headrace.capacity.limits import Cost
     from headrace.capacity.node import CapacitySource
     from headrace.journal.journal import Journal
@@ -74,6 +75,7 @@ class PoolMethod(MergeMethods[T_co]):
         executor: Executor | None = None,
         stall_after: float | None = None,
         journal: Journal | Path | None = None,
+        cache: Cache | None = None,
         **unknown: Never,
     ) -> PullMapPoolObj[Any]:
         """Run `fn(item)` for each item in a task pool under a capacity; see `PullMapPoolObj`."""
@@ -102,5 +104,6 @@ class PoolMethod(MergeMethods[T_co]):
             executor=executor,
             stall_after=stall_after,
             journal=journal,
+            cache=cache,
             **unknown,
         )

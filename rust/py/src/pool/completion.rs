@@ -127,6 +127,7 @@ impl PyEngine {
         let this = slf.get();
         let now = this.now(py)?;
         this.throughput.get().note(py, now, false);
+        this.keep_result(py, &mut record, value)?;
         if let Some(journal) = this.journal.get() {
             let outcome = Ended::Value(value.clone().unbind());
             match Self::record_end(slf, journal, record, outcome, now)? {
@@ -319,6 +320,7 @@ impl PyEngine {
         let reported = policy.call_method1(intern!(py, "describe_error"), arguments)?;
         let now = this.now(py)?;
         this.throughput.get().note(py, now, true);
+        this.end_flight(py, &mut record, Some(&reported))?;
         if let Some(journal) = this.journal.get() {
             let outcome = Ended::Error(reported.clone().unbind());
             match Self::record_end(slf, journal, record, outcome, now)? {
@@ -378,6 +380,7 @@ impl PyEngine {
             // If the hash or a comparison of the key raises, no other task can find the entry.
             let _ = self.keys.bind(py).del_item(key);
         }
+        self.end_flight(py, record, None)?;
         if let Some(slot) = record.slot {
             self.events.get().leave(py, slot)?;
         }

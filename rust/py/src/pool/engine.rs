@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use pyo3::{PyTraverseError, PyVisit};
 
+use super::cached::RunCache;
 use super::event_queue::PyEventQueue;
 use super::feeder::Feeder;
 use super::journaled::RunJournal;
@@ -79,6 +80,8 @@ pub(crate) struct PyEngine {
     pub(super) slotless: GilCell<VecDeque<u64>>,
     /// Set when the run has opened its journal.
     pub(super) journal: OnceLock<RunJournal>,
+    /// Set at the start of the run.
+    pub(super) cache: OnceLock<RunCache>,
 }
 
 #[pymethods]
@@ -147,6 +150,7 @@ impl PyEngine {
             state: State::default(),
             slotless: GilCell::default(),
             journal: OnceLock::new(),
+            cache: OnceLock::new(),
         })
     }
 
@@ -191,7 +195,9 @@ impl PyEngine {
             let waiting = this.registry.ids(py);
             for id in waiting {
                 if !grants {
-                    this.cancel_request(py, id)?;
+                    if !this.registry.follows(py, id) {
+                        this.cancel_request(py, id)?;
+                    }
                 } else if this.held.load(Relaxed) != id && this.lacks_request(py, id) {
                     Self::request_again(slf, id)?;
                 }
@@ -308,7 +314,7 @@ impl PyEngine {
 
     #[getter]
     fn queued(&self, py: Python<'_>) -> usize {
-        self.registry.queued(py)
+        self.registry.queued(py) + self.registry.following(py)
     }
 
     #[getter]
@@ -351,6 +357,27 @@ impl PyEngine {
         set.map_err(|_| PyRuntimeError::new_err("this run has a journal already"))
     }
 
+    /// Use a cache from now on, by its policy. Call it once, before `feed`.
+    fn set_cache(&self, policy: Py<PyAny>) -> PyResult<()> {
+        let set = self.cache.set(RunCache::new(policy));
+        set.map_err(|_| PyRuntimeError::new_err("this run has a cache already"))
+    }
+
+    /// End a task that waits for an equal call, with the result of that.
+    fn landed(slf: &Bound<'_, Self>, task_id: u64, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        Self::land(slf, task_id, value)
+    }
+
+    /// Look up a task again that waits for an equal call, which has no result.
+    fn look_up_again(slf: &Bound<'_, Self>, task_id: u64) -> PyResult<()> {
+        Self::follow_again(slf, task_id)
+    }
+
+    /// Set whether the store of the cache accepts results; without room, no new task is called.
+    fn set_cache_room(&self, py: Python<'_>, has_room: bool) -> PyResult<()> {
+        self.set_store_room(py, has_room)
+    }
+
     /// Deliver the events of tasks whose ends are on disk: see `deliver_synced`.
     fn synced(&self, py: Python<'_>, has_failed: bool) -> PyResult<(Vec<Py<PyAny>>, bool)> {
         self.deliver_synced(py, has_failed)
@@ -386,6 +413,9 @@ impl PyEngine {
             self.timers.traverse(visit)?;
             if let Some(journal) = self.journal.get() {
                 journal.traverse(visit)?;
+            }
+            if let Some(cache) = self.cache.get() {
+                visit(&cache.policy)?;
             }
             self.registry.traverse(visit)
         })

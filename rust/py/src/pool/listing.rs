@@ -27,7 +27,7 @@ type Facts = (
 /// List the tasks of a run, in the order in which they were accepted.
 ///
 /// The states are `"running"`, `"stepping"` (the event loop executes it now, so only its asyncio task and its start are known),
-/// `"submitted"` (an executor runs it), `"requesting"` (it waits for its capacity), `"held"` (it waits until a task may be called) and
+/// `"submitted"` (an executor runs it), `"requesting"` (it waits for its capacity), `"following"` (it waits for an equal call), `"held"` (it waits until a task may be called) and
 /// `"backing off"`.
 #[pyfunction]
 pub(super) fn engine_tasks(py: Python<'_>, engine: &Bound<'_, PyEngine>) -> PyResult<Vec<Facts>> {
@@ -127,6 +127,7 @@ fn of_waiting(py: Python<'_>, waiting: &Waiting) -> Facts {
     let state = match &waiting.request {
         _ if !waiting.is_due => "backing off",
         Some(Request::Driven { .. } | Request::Task(_)) => "requesting",
+        Some(Request::Flight { .. }) => "following",
         None => "held",
     };
     of_record(py, state, &waiting.record)

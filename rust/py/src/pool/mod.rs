@@ -20,6 +20,7 @@
 //! | [`request`] | the request of a task for its capacity |
 //! | [`completion`] | the end of an attempt and of a task |
 //! | [`journaled`] | the journal of the run |
+//! | [`cached`] | the cache of the run |
 //! | [`submitted`] | work of an executor |
 //! | [`executor_slots`] | the slots of an executor |
 //! | [`timers`] | timeouts, delays before retries, queue timeouts |
@@ -35,6 +36,7 @@
 //! | [`listing`] | the tasks of a run as tuples, for `headrace.explain()` |
 //! | [`throughput`] | the number of ended tasks, and their rate |
 
+mod cached;
 mod completion;
 mod emitter;
 mod engine;

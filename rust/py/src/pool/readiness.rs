@@ -52,8 +52,17 @@ impl PyEngine {
     fn may_call(&self, py: Python<'_>, more: usize) -> bool {
         self.state.accepts.load(Relaxed)
             && self.registry.backing_off(py) < self.most_backing_off
+            && self.may_look_up(py)
             && !self.events.get().is_window_full(py, more)
             && (self.journal.get()).is_none_or(|journal| journal.has_room(py))
+    }
+
+    /// Return whether the cache of the run, if it has one, allows another task.
+    #[inline]
+    fn may_look_up(&self, py: Python<'_>) -> bool {
+        (self.cache.get()).is_none_or(|cache| {
+            cache.has_room.load(Relaxed) && self.registry.following(py) < self.most_backing_off
+        })
     }
 
     /// Return the number of tasks that have not ended, or whose events wait for a sync of the journal.

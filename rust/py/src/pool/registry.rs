@@ -55,7 +55,7 @@ traverse!(Submitted { record, handle });
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) record: TaskRecord,
-    /// The pending request for capacity.
+    /// The pending request for capacity, or the wait for an equal call.
     pub(super) request: Option<Request>,
     /// Whether the task needs only capacity. False during the delay before a retry.
     pub(super) is_due: bool,
@@ -65,6 +65,16 @@ impl Waiting {
     /// Return whether the task was never called.
     pub(super) fn is_queued(&self) -> bool {
         self.record.attempt == 0 && self.record.throttled().is_none()
+    }
+
+    /// Return whether the task waits for the result of an equal call.
+    pub(super) fn follows(&self) -> bool {
+        matches!(self.request, Some(Request::Flight { .. }))
+    }
+
+    /// Return whether the task has requested its capacity.
+    fn is_requesting(&self) -> bool {
+        self.request.is_some() && !self.follows()
     }
 }
 
@@ -94,6 +104,8 @@ struct Tasks {
     entries: HashMap<u64, Entry, BuildIntHasher>,
     queued: usize,
     backing_off: usize,
+    /// The number of tasks that wait for the results of equal calls.
+    following: usize,
     /// The number of requests for capacity.
     requests: usize,
 }
@@ -113,8 +125,10 @@ impl Tasks {
         }
     }
 
-    fn count(&mut self, is_queued: bool) -> &mut usize {
-        if is_queued {
+    fn count(&mut self, is_queued: bool, follows: bool) -> &mut usize {
+        if follows {
+            &mut self.following
+        } else if is_queued {
             &mut self.queued
         } else {
             &mut self.backing_off
@@ -139,7 +153,7 @@ impl Registry {
     #[inline]
     pub(super) fn running(&self, py: Python<'_>) -> usize {
         let tasks = self.0.borrow(py);
-        tasks.entries.len() - tasks.queued - tasks.backing_off
+        tasks.entries.len() - tasks.queued - tasks.backing_off - tasks.following
     }
 
     /// Call `look` with all running tasks.
@@ -155,10 +169,16 @@ impl Registry {
         }))
     }
 
-    /// Return the number of tasks that were never called.
+    /// Return the number of tasks that were never called, without those that follow.
     #[inline]
     pub(super) fn queued(&self, py: Python<'_>) -> usize {
         self.0.borrow(py).queued
+    }
+
+    /// Return the number of tasks that wait for the results of equal calls.
+    #[inline]
+    pub(super) fn following(&self, py: Python<'_>) -> usize {
+        self.0.borrow(py).following
     }
 
     /// Return the number of tasks that will be retried.
@@ -232,8 +252,8 @@ impl Registry {
 
     pub(super) fn add_waiting(&self, py: Python<'_>, waiting: Waiting) {
         let mut tasks = self.0.borrow(py);
-        *tasks.count(waiting.is_queued()) += 1;
-        tasks.requests += usize::from(waiting.request.is_some());
+        *tasks.count(waiting.is_queued(), waiting.follows()) += 1;
+        tasks.requests += usize::from(waiting.is_requesting());
         let id = waiting.record.id;
         let old = tasks.entries.insert(id, Entry::Waiting(Box::new(waiting)));
         drop(tasks);
@@ -243,6 +263,12 @@ impl Registry {
     /// Return whether a task waits.
     pub(super) fn is_waiting(&self, py: Python<'_>, id: u64) -> bool {
         self.0.borrow(py).waiting_mut(id).is_some()
+    }
+
+    /// Return whether a task waits for an equal call.
+    pub(super) fn follows(&self, py: Python<'_>, id: u64) -> bool {
+        self.with_waiting(py, id, |waiting| waiting.follows())
+            .unwrap_or(false)
     }
 
     /// Call `change` with a waiting task; return `None` if the task does not wait.
@@ -258,8 +284,9 @@ impl Registry {
     pub(super) fn remove_waiting(&self, py: Python<'_>, id: u64) -> Option<Box<Waiting>> {
         let mut tasks = self.0.borrow(py);
         let waiting = tasks.waiting_mut(id)?;
-        let (is_queued, is_requesting) = (waiting.is_queued(), waiting.request.is_some());
-        *tasks.count(is_queued) -= 1;
+        let (is_queued, follows) = (waiting.is_queued(), waiting.follows());
+        let is_requesting = waiting.is_requesting();
+        *tasks.count(is_queued, follows) -= 1;
         tasks.requests -= usize::from(is_requesting);
         match tasks.entries.remove(&id) {
             Some(Entry::Waiting(waiting)) => Some(waiting),
@@ -271,9 +298,14 @@ impl Registry {
     pub(super) fn take_request(&self, py: Python<'_>, id: u64) -> Option<Request> {
         let mut tasks = self.0.borrow(py);
         let waiting = tasks.waiting_mut(id)?;
-        let is_requesting = waiting.request.is_some();
+        let (is_queued, follows) = (waiting.is_queued(), waiting.follows());
+        let is_requesting = waiting.is_requesting();
         let request = waiting.request.take();
         tasks.requests -= usize::from(is_requesting);
+        if follows {
+            tasks.following -= 1;
+            *tasks.count(is_queued, false) += 1;
+        }
         request
     }
 

@@ -32,9 +32,11 @@ pub(super) enum Request {
     },
     /// The asyncio task that waits for the lease.
     Task(Py<PyAny>),
+    /// No request: the task waits for the result of an equal call, in the cache of the run with this policy.
+    Flight { policy: Py<PyAny>, id: u64 },
 }
 
-traverse!(enum Request { Driven { awaitable, awaited }, Task(task) });
+traverse!(enum Request { Driven { awaitable, awaited }, Task(task), Flight { policy } });
 
 impl Request {
     /// Leave the wait queue, and release capacity that was granted meanwhile.
@@ -57,6 +59,9 @@ impl Request {
             }
             Self::Task(task) => (task.bind(py))
                 .call_method0(intern!(py, "cancel"))
+                .map(drop),
+            Self::Flight { policy, id } => (policy.bind(py))
+                .call_method1(intern!(py, "leave"), (id,))
                 .map(drop),
         }
     }

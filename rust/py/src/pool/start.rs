@@ -131,7 +131,17 @@ impl PyEngine {
         let Some((mut record, spec)) = Self::accept(slf, item, now)? else {
             return Ok(Admitted::Settled(now));
         };
-        if !may_start || !this.can_submit(py, &mut record)? {
+        if !may_start {
+            this.hold(py, record);
+            return Ok(Admitted::Waits);
+        }
+        if let Some(cache) = this.cache.get() {
+            match Self::look_up(slf, cache, record)? {
+                Some(leader) => record = leader,
+                None => return Ok(Admitted::Settled(now)),
+            }
+        }
+        if !this.can_submit(py, &mut record)? {
             this.hold(py, record);
             return Ok(Admitted::Waits);
         }
@@ -176,7 +186,13 @@ impl PyEngine {
         let Some(waiting) = this.registry.remove_waiting(py, id) else {
             return Ok(Admitted::Settled(now));
         };
-        let record = waiting.record;
+        let mut record = waiting.record;
+        if let Some(cache) = this.cache.get() {
+            match Self::look_up(slf, cache, record)? {
+                Some(leader) => record = leader,
+                None => return Ok(Admitted::Settled(now)),
+            }
+        }
         match this.spec_of(record.item.bind(py)) {
             Ok(spec) => Self::request_pulled(slf, spec, record, now),
             Err(error) => Self::refuse(slf, record, error).map(|()| Admitted::Settled(now)),
@@ -211,6 +227,7 @@ impl PyEngine {
         // SAFETY: attached, and a live object; CPython refuses an object that is no context.
         let context =
             unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_Copy(context.as_ptr()))? };
+        this.mark_flight(py, &record, &context)?;
         let mut call = spec.call;
         // A lease whose cost is a bare number has nothing to settle, so the task avoids the cost of the context variable.
         call.has_lease = spec.cost.as_ref().is_some_and(|cost| {

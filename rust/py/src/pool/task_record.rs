@@ -50,6 +50,8 @@ pub(super) struct TaskOptions {
     pub(super) cooled_before: f64,
     /// The sum of the delays after throttled answers; `None` before the first one.
     pub(super) throttled: Option<f64>,
+    /// Whether other tasks with the same key in the cache of the run wait for the result of the task.
+    pub(super) leads: bool,
     /// The part of the task in the journal of the run.
     pub(super) journaled: Option<Box<Journaled>>,
 }
@@ -118,6 +120,19 @@ impl TaskRecord {
 
     pub(super) fn take_journaled(&mut self) -> Option<Box<Journaled>> {
         self.options.as_mut()?.journaled.take()
+    }
+
+    pub(super) fn leads(&self) -> bool {
+        self.options.as_ref().is_some_and(|options| options.leads)
+    }
+
+    pub(super) fn set_leads(&mut self) {
+        self.options.get_or_insert_default().leads = true;
+    }
+
+    /// Return whether the task leads, the first time.
+    pub(super) fn take_leads(&mut self) -> bool {
+        (self.options.as_mut()).is_some_and(|options| std::mem::take(&mut options.leads))
     }
 
     /// Return the sum of the delays after throttled answers, if there was one.
