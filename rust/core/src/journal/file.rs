@@ -1,16 +1,15 @@
-//! `Journal`: an open journal, with the calls that it knows. The bindings call it.
+//! `Journal`: an open journal, with the calls that it knows. The bindings call it. `claim.rs` and `write.rs` have more of its methods.
 
 use std::collections::{BTreeMap, HashMap};
-use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use super::error::OpenError;
 use super::frame::{self, Header};
 use super::index::{Entry, Index};
 use super::opening::{lock, same_file, start_file};
-use super::record::{End, Identity, Record, Status, spends};
+use super::record::{Identity, Record, spends};
 use super::scan::{Damage, Scan, Step};
 use super::{read_at, read_some_at};
 
@@ -23,62 +22,30 @@ pub struct Options {
     pub syncs_start: bool,
 }
 
-/// A call that was claimed from a journal: no other call of this pass has its identity.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Claim {
-    key: Box<[u8]>,
-    occurrence: u32,
-    hash: u64,
-    /// The offset of its last record; 0 if it has none.
-    offset: u64,
-}
-
-impl Claim {
-    /// The identity of the call.
-    pub fn identity(&self) -> Identity<'_> {
-        Identity {
-            key: &self.key,
-            occurrence: self.occurrence,
-        }
-    }
-}
-
-/// How a call has ended: the fields of an [`End`] besides its identity.
-#[derive(Clone, Copy, Debug)]
-#[expect(missing_docs, reason = "they are described there")]
-pub struct Outcome<'a> {
-    pub time: f64,
-    pub status: Status,
-    pub attempts: u32,
-    pub format: u8,
-    pub value: &'a [u8],
-    pub spend: &'a [u8],
-}
-
 /// An open journal: see the [module](super).
 #[derive(Debug)]
 pub struct Journal {
-    file: File,
+    pub(super) file: File,
     /// Held for its lock; `None` between two runs.
     lock: Option<File>,
     /// The number of bytes that were written.
-    length: u64,
+    pub(super) length: u64,
     /// The number of bytes that were on disk at the last report of a sync.
-    synced: u64,
+    pub(super) synced: u64,
     /// Whether that number must be written.
-    is_mark_due: bool,
-    index: Index,
+    pub(super) is_mark_due: bool,
+    pub(super) index: Index,
     /// For the keys with several calls in this pass, the occurrence from which on one may be unclaimed.
-    repeats: HashMap<u64, u32>,
-    frames: Vec<u8>,
+    pub(super) repeats: HashMap<u64, u32>,
+    pub(super) frames: Vec<u8>,
     /// The error of an earlier write, after which nothing more is written.
-    failure: Option<(io::ErrorKind, Option<i32>)>,
-    version: Option<(bool, String)>,
+    pub(super) failure: Option<(io::ErrorKind, Option<i32>)>,
+    pub(super) version: Option<(bool, String)>,
     spend: BTreeMap<String, f64>,
     damage: Vec<Damage>,
     /// The offsets of the ends with spend of calls that have a later end.
     superseded: Vec<u64>,
-    ended: usize,
+    pub(super) ended: usize,
 }
 
 impl Journal {
@@ -192,17 +159,11 @@ impl Journal {
         Ok(())
     }
 
-    /// Store the record of a claimed call in the index.
-    fn set_record(&mut self, claim: &mut Claim, offset: u64, has_ended: bool) {
-        let known = std::mem::replace(&mut claim.offset, offset);
-        let is_same = |entry: Entry| Ok::<_, Infallible>(entry.offset().unwrap_or(0) == known);
-        if let Ok(Some(entry)) = self.index.find(claim.hash, is_same) {
-            self.ended += usize::from(has_ended && !entry.has_ended());
-            *entry = Entry::at(offset, has_ended || entry.has_ended()).with_claim(true);
-        }
-    }
-
-    fn find(&mut self, hash: u64, identity: Identity<'_>) -> io::Result<Option<&mut Entry>> {
+    pub(super) fn find(
+        &mut self,
+        hash: u64,
+        identity: Identity<'_>,
+    ) -> io::Result<Option<&mut Entry>> {
         let Self { file, index, .. } = self;
         index.find(hash, |entry| match entry.offset() {
             Some(offset) => {
@@ -241,201 +202,6 @@ impl Journal {
         }
         self.lock = Some(lock);
         Ok(())
-    }
-
-    /// Claim the next call with a key, in the order of the source. Return it with the payload of its [`End`], if it has ended.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be read.
-    pub fn claim(&mut self, key: &[u8]) -> io::Result<(Claim, Option<Vec<u8>>)> {
-        let first = self.index.hash(Identity { key, occurrence: 0 });
-        let mut occurrence = self.repeats.get(&first).copied().unwrap_or(0);
-        loop {
-            let identity = Identity { key, occurrence };
-            let hash = self.index.hash(identity);
-            let Self { file, index, .. } = self;
-            let mut read = None;
-            let found = index.find(hash, |entry| match entry.offset() {
-                Some(offset) => {
-                    let payload = payload_at(file, offset)?;
-                    let record = Record::decode(&payload);
-                    let is_same = record.and_then(|record| record.identity()) == Some(identity);
-                    if is_same && entry.has_ended() {
-                        read = Some(payload);
-                    }
-                    Ok::<_, io::Error>(is_same)
-                }
-                None => Ok(true),
-            })?;
-            let offset = match found {
-                None => {
-                    index.insert(hash, Entry::claimed());
-                    0
-                }
-                Some(entry) if entry.is_claimed() => {
-                    occurrence += 1;
-                    continue;
-                }
-                Some(entry) => {
-                    *entry = entry.with_claim(true);
-                    entry.offset().unwrap_or(0)
-                }
-            };
-            if occurrence > 0 {
-                self.repeats.insert(first, occurrence + 1);
-            }
-            let claim = Claim {
-                key: key.into(),
-                occurrence,
-                hash,
-                offset,
-            };
-            return Ok((claim, read));
-        }
-    }
-
-    /// Return whether the first call with a key has ended.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be read.
-    pub fn has_ended(&mut self, key: &[u8]) -> io::Result<bool> {
-        let identity = Identity { key, occurrence: 0 };
-        let hash = self.index.hash(identity);
-        Ok((self.find(hash, identity)?).is_some_and(|entry| entry.has_ended()))
-    }
-
-    /// Give a claim back: the next claim of its key may get it again.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be read.
-    pub fn unclaim(&mut self, claim: &Claim) -> io::Result<()> {
-        let identity = claim.identity();
-        if let Some(entry) = self.find(claim.hash, identity)? {
-            *entry = entry.with_claim(false);
-        }
-        let first = self.index.hash(Identity {
-            occurrence: 0,
-            ..identity
-        });
-        if let Some(next) = self.repeats.get_mut(&first) {
-            *next = (*next).min(claim.occurrence);
-        }
-        Ok(())
-    }
-
-    /// Record that a driver begins a pass with this version of its function.
-    ///
-    /// # Errors
-    ///
-    /// The record cannot be written.
-    pub fn run(&mut self, time: f64, is_explicit: bool, version: &str) -> io::Result<()> {
-        self.version = Some((is_explicit, version.to_owned()));
-        self.write(&Record::Run {
-            time,
-            is_explicit,
-            version,
-        })
-        .map(drop)
-    }
-
-    /// Record that a call is about to begin. It is written when this returns.
-    ///
-    /// # Errors
-    ///
-    /// The record cannot be written: the call must not begin.
-    pub fn begin(&mut self, claim: &mut Claim, time: f64) -> io::Result<()> {
-        let identity = claim.identity();
-        let offset = self.write(&Record::Start { time, identity })?;
-        self.set_record(claim, offset, false);
-        Ok(())
-    }
-
-    /// Record the end of a call. Return the length of the file with the record. It survives the process from now on, and a power
-    /// cut once that length was synced.
-    ///
-    /// # Errors
-    ///
-    /// The record cannot be written. The file is as before.
-    pub fn end(&mut self, claim: &mut Claim, outcome: Outcome<'_>) -> io::Result<u64> {
-        let Outcome {
-            time,
-            status,
-            attempts,
-            format,
-            value,
-            spend,
-        } = outcome;
-        let offset = self.write(&Record::End(End {
-            time,
-            identity: claim.identity(),
-            status,
-            attempts,
-            format,
-            value,
-            spend,
-        }))?;
-        self.set_record(claim, offset, true);
-        Ok(self.length)
-    }
-
-    /// Append a record. Return its offset.
-    fn write(&mut self, record: &Record<'_>) -> io::Result<u64> {
-        self.check()?;
-        let mut frames = std::mem::take(&mut self.frames);
-        frames.clear();
-        if std::mem::take(&mut self.is_mark_due) {
-            let mark = Record::Synced(self.synced);
-            frame::append(&mut frames, |out| mark.encode(out));
-        }
-        let offset = self.length + frames.len() as u64;
-        let fits = frame::append(&mut frames, |out| record.encode(out));
-        let written = if fits {
-            self.append(&frames)
-        } else {
-            Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                "the record is larger than 4 GiB",
-            ))
-        };
-        if frames.capacity() <= KEPT_BUFFER {
-            self.frames = frames;
-        }
-        written.map(|()| offset)
-    }
-
-    /// Append frames. If that fails, cut off the part that was written, and refuse all later writes.
-    fn append(&mut self, frames: &[u8]) -> io::Result<()> {
-        match self.file.write_all(frames) {
-            Ok(()) => {
-                self.length += frames.len() as u64;
-                Ok(())
-            }
-            Err(error) => {
-                self.refuse_writes(&error);
-                // If this fails too, the next open finds a torn tail.
-                let _ = self.file.set_len(self.length);
-                Err(error)
-            }
-        }
-    }
-
-    /// Refuse all later writes with this error. After a failed sync too: what was not put on disk may be lost, and a later sync does
-    /// not report it again.
-    pub fn refuse_writes(&mut self, error: &io::Error) {
-        self.failure
-            .get_or_insert((error.kind(), error.raw_os_error()));
-    }
-
-    /// Return the error after which nothing more is written.
-    fn check(&self) -> io::Result<()> {
-        match self.failure {
-            None => Ok(()),
-            Some((_, Some(code))) => Err(io::Error::from_raw_os_error(code)),
-            Some((kind, None)) => Err(kind.into()),
-        }
     }
 
     /// Return a handle with which another thread can sync the file.
@@ -527,16 +293,13 @@ impl Journal {
     }
 }
 
-/// The largest buffer that is kept between two writes.
-const KEPT_BUFFER: usize = 1 << 20;
-
 /// The number of bytes of a frame in front of a place in its payload.
 fn bytes_before(place: usize) -> u64 {
     (frame::HEADER + place) as u64
 }
 
 /// Read and check the payload of the frame at an offset.
-fn payload_at(file: &File, offset: u64) -> io::Result<Vec<u8>> {
+pub(super) fn payload_at(file: &File, offset: u64) -> io::Result<Vec<u8>> {
     // Most records are read by one call.
     let mut bytes = [0; 512];
     let read = read_some_at(file, &mut bytes, offset)?;

@@ -37,6 +37,7 @@
 //!
 //! A claim is one probe of the index, and one read if the call has a record. A start and an end are one write each.
 
+mod claim;
 pub mod compact;
 mod error;
 mod file;
@@ -45,11 +46,14 @@ mod index;
 mod opening;
 pub mod record;
 pub mod scan;
+mod write;
 
+pub use claim::Claim;
 pub use error::OpenError;
-pub use file::{Claim, Journal, Options, Outcome};
+pub use file::{Journal, Options};
 pub use opening::lock_path;
 pub use record::{End, Identity, Record, Status};
+pub use write::Outcome;
 
 use std::fs::File;
 use std::io;
