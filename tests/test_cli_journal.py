@@ -53,7 +53,8 @@ def test_resume_calls_nothing_again(folder: Folder) -> None:
     assert folder.calls() == calls
     assert folder.output() == folder.undisturbed()
     replayed = json.loads((folder.path / "failed.jsonl").read_text())
-    for name in ("record", "error", "message", "where", "input"):
+    assert failure["attempts"] > 0
+    for name in ("record", "error", "message", "where", "attempts", "input"):
         assert replayed[name] == failure[name]
     assert "run.journal" in (folder.path / "run.html").read_text()
 

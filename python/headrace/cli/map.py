@@ -292,7 +292,9 @@ class _Map:
             # Cancelled by the stop, perhaps while it waited for a retry, so it has not failed.
             return
         record_task.end()
-        self._tally.failures_replayed += isinstance(error, ReplayedError)
+        if isinstance(error, ReplayedError):
+            self._tally.failures_replayed += 1
+            record_task.earlier_attempts = error.attempts
         self._settle(record_task, None, error)
 
     def _settle(

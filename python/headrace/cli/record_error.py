@@ -38,9 +38,11 @@ class InterruptingError(PermanentError):
 class ReplayedError(RecordedError):
     """The error of an earlier run, out of its journal. The function was not called."""
 
-    def __init__(self, kind: str, text: str, where: str) -> None:
+    def __init__(self, kind: str, text: str, where: str, attempts: int) -> None:
         super().__init__(kind, text)
         self.where = where
+        self.attempts = attempts
+        """The number of attempts in that run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def encode_error_line(record_task: RecordTask, error: RecordError) -> bytes:
         "error": error.kind,
         "message": error.message,
         "where": error.where,
-        "attempts": record_task.attempts,
+        "attempts": record_task.attempts or record_task.earlier_attempts,
         "throttled": record_task.throttled,
         "seconds": round(record_task.ended - record_task.started, 6),
     }

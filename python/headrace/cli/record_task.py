@@ -42,6 +42,8 @@ class RecordTask:
     """The number of calls."""
     throttled: int = 0
     """The calls whose answers cooled the limit down, and so cost no attempt."""
+    earlier_attempts: int = 0
+    """The attempts of an earlier run, if its journal says that they have failed."""
     is_cancelled: bool = False
     """Whether a call of it has ended with a `CancelledError`."""
     error: str = ""

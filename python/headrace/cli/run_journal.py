@@ -60,7 +60,7 @@ class RunJournal:
 
     def __init__(self, options: JournalOptions, function: Callable[[Any], Any]) -> None:
         self._options = options
-        self._version = version_of(function)
+        self._version = version_of(function, of_state=False)
         # `_check` compares the versions, and names the option of the command.
         self._journal = Journal(
             options.path,
@@ -151,9 +151,10 @@ class _Use(JournalPass):
         failure = RecordError.of(error)
         return {"type": failure.kind, "message": failure.message, "where": failure.where}
 
-    def recorded_error(self, described: dict[str, str]) -> ReplayedError:
+    def recorded_error(self, described: dict[str, str], attempts: int) -> ReplayedError:
         """See `JournalPass`."""
-        return ReplayedError(described["type"], described["message"], described.get("where", ""))
+        where = described.get("where", "")
+        return ReplayedError(described["type"], described["message"], where, attempts)
 
 
 def describe_failure(error: JournalStopped) -> str:

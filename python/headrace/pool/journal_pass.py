@@ -72,7 +72,7 @@ def _version_of(fn: Callable[..., Any]) -> str:
     # Late: it imports the modules for bytecode and hashes, which a pool without a journal does not need.
     from headrace.task._version import version_of
 
-    return version_of(fn)
+    return version_of(fn, of_state=False)
 
 
 class JournalPass:
@@ -116,8 +116,8 @@ class JournalPass:
         """Return the description of an error that is recorded; None if the call has not ended for the journal."""
         return {"type": type(error).__qualname__, "message": safe_str(error)}
 
-    def recorded_error(self, described: dict[str, str]) -> RecordedError:
-        """Return the error that a description stands for."""
+    def recorded_error(self, described: dict[str, str], attempts: int) -> RecordedError:
+        """Return the error that a description stands for, of a task that failed after so many attempts."""
         return RecordedError(described["type"], described["message"])
 
     async def begin(self, loop: asyncio.AbstractEventLoop) -> JournalFile:

@@ -68,9 +68,9 @@ class JournalPolicy:
             "budgets": journal.restore_spend(self._run.config.capacity),
         }
 
-    def recorded_error(self, described: dict[str, str]) -> RecordedError:
+    def recorded_error(self, described: dict[str, str], attempts: int) -> RecordedError:
         """Return the error of a task that has failed in an earlier run."""
-        return self._owner.recorded_error(described)
+        return self._owner.recorded_error(described, attempts)
 
     def error_to_record(
         self, task_id: int, key: Hashable, error: BaseException, retry: Retry | None

@@ -150,9 +150,10 @@ class Run:
 
     @property
     def ended_tasks(self) -> int:
-        """See `LimitedRun`."""
+        """See `LimitedRun`. Replayed tasks are counted neither here nor as failures."""
         throughput = self.config.throughput
-        return throughput.done + throughput.failed - self._ended_before
+        replayed = 0 if self._engine is None else self._engine.replayed
+        return throughput.done + throughput.failed - self._ended_before - replayed
 
     def clock(self) -> float:
         """Read the clock of the event loop."""

@@ -12,6 +12,9 @@ A value is hashed by its content if it is a number, a text, a builtin container,
 a type of the standard library such as `Path`, `Decimal` or `datetime`. Any other object, such as a client, is hashed by its type: its
 `repr` may contain an address, and its state may change from run to run. Sets are hashed in the order of their encoded elements.
 
+The journal asks for the code alone. Then closures count by their functions only, and default values and the object of a method count only
+if they are functions or cannot change: a run may change all others, for example a list that its function fills.
+
 Global names count by name: a change of a helper function or of a global constant is not noticed. Neither is a change of a
 function that has no bytecode, which is hashed by name.
 """
@@ -64,11 +67,12 @@ _MAX_DEPTH = 64
 """The depth below which values count by their type, so that no nesting exhausts the stack."""
 
 
-def version_of(fn: Callable[..., object]) -> str:
+def version_of(fn: Callable[..., object], *, of_state: bool = True) -> str:
     """Return a hash of the code of a function, as 32 hexadecimal digits.
 
     Args:
         fn: A function, method, `functools.partial` or other callable.
+        of_state: Whether it covers values that a call may change: those of closures, of mutable defaults and of a method's object.
 
     Raises:
         TypeError: `fn` is not callable.
@@ -76,7 +80,7 @@ def version_of(fn: Callable[..., object]) -> str:
     *Cost*: about 20 us for each instruction of its bytecode, and O(n) in the size of the values.
     """
     check_callable("fn", fn)
-    return blake2b(_Encoder().encode(fn), digest_size=16).hexdigest()
+    return blake2b(_Encoder(of_state=of_state).encode(fn), digest_size=16).hexdigest()
 
 
 def name_of(fn: Callable[..., object]) -> tuple[str, str]:
@@ -94,7 +98,8 @@ def name_of(fn: Callable[..., object]) -> tuple[str, str]:
 class _Encoder:
     """Encodes a value as bytes, so that values have equal bytes only if they are equal and of one type."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, of_state: bool) -> None:
+        self._of_state = of_state
         self._path: list[int] = []
         """The ids of the objects that are being encoded, from the outermost on, to find cycles."""
 
@@ -128,10 +133,18 @@ class _Encoder:
         if kind is types.FunctionType:
             return self._function(value)
         if kind is types.MethodType:
-            return self._sequence("method", (value.__func__, value.__self__))
+            return self._sequence("method", (value.__func__, self._state(value.__self__)))
         if isinstance(value, functools.partial):
             partial = cast("functools.partial[object]", value)
-            return self._sequence("partial", (partial.func, partial.args, partial.keywords))
+            fn = self.encode(partial.func)
+            # The user has passed them.
+            of_state, self._of_state = self._of_state, True
+            try:
+                return _tagged(
+                    "partial", fn, self.encode(partial.args), self.encode(partial.keywords)
+                )
+            finally:
+                self._of_state = of_state
         if isinstance(value, type):
             return _tagged("type", _type_name(value))
         if kind is types.ModuleType:
@@ -144,7 +157,7 @@ class _Encoder:
     def _object(self, value: Any, kind: type) -> bytes:
         if isinstance(value, Enum):
             return self._sequence("enum", (kind, value.name))
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and self._of_state:
             fields = {
                 field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)
             }
@@ -165,11 +178,21 @@ class _Encoder:
 
     def _function(self, function: types.FunctionType) -> bytes:
         names = function.__code__.co_freevars
-        closure = dict(zip(names, map(_contents, function.__closure__ or ()), strict=True))
-        return self._sequence(
-            "function",
-            (function.__code__, function.__defaults__, function.__kwdefaults__, closure),
-        )
+        contents: Iterable[object] = map(_contents, function.__closure__ or ())
+        defaults: Iterable[object] = function.__defaults__ or ()
+        named: dict[str, object] = function.__kwdefaults__ or {}
+        if not self._of_state:
+            # A call may assign another number to a variable of a closure, but not to a default.
+            contents = [one if callable(one) else None for one in contents]
+            defaults = map(self._state, defaults)
+            named = {name: self._state(one) for name, one in named.items()}
+        closure = dict(zip(names, contents, strict=True))
+        return self._sequence("function", (function.__code__, tuple(defaults), named, closure))
+
+    def _state(self, value: object) -> object:
+        """Return a value, or its type if a call may change it and that does not matter."""
+        is_fixed = self._of_state or type(value) in _PLAIN or callable(value)
+        return value if is_fixed else type(value)
 
     def _code(self, code: types.CodeType) -> bytes:
         counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)

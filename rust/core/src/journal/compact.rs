@@ -15,7 +15,7 @@ use std::path::Path;
 use super::error::OpenError;
 use super::file::{Journal, Options};
 use super::frame;
-use super::opening::sync_directory;
+use super::opening::{sync_directory, target};
 use super::record::Record;
 use super::scan::file_header;
 
@@ -26,11 +26,13 @@ use super::scan::file_header;
 /// See [`OpenError`]. The journal is left as it was, unless only the sync of the directory has failed.
 pub fn compact(path: &Path, options: Options, time: f64) -> Result<(u64, u64), OpenError> {
     let journal = Journal::open(path, options)?;
-    let mut name: OsString = path.as_os_str().to_owned();
+    // The rename would replace a symbolic link.
+    let path = target(path);
+    let mut name: OsString = path.clone().into();
     name.push(".compact");
     let new = Path::new(&name);
     let copied = copy(&journal, new, time).and_then(|length| {
-        fs::rename(new, path)?;
+        fs::rename(new, &path)?;
         Ok(length)
     });
     let length = match copied {
@@ -40,7 +42,7 @@ pub fn compact(path: &Path, options: Options, time: f64) -> Result<(u64, u64), O
             return Err(error.into());
         }
     };
-    sync_directory(path)?;
+    sync_directory(&path)?;
     Ok((journal.length(), length))
 }
 

@@ -17,13 +17,20 @@ pub fn lock_path(path: &Path) -> PathBuf {
     name.into()
 }
 
+/// Return the path of the file itself, if a path is a symbolic link to it.
+pub(super) fn target(path: &Path) -> PathBuf {
+    // A new file has no other name.
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+/// Lock a journal. It has one lock, also if it has several names.
 pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     let lock = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
-        .open(lock_path(path))?;
+        .open(lock_path(&target(path)))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked),

@@ -156,14 +156,10 @@ impl PyEngine {
         };
         self.notify(py, &record, outcome)?;
         self.put_last_event(py, &record, outcome, now, is_replayed)?;
-        if let Err(error) = outcome {
-            let policy = self.policy.bind(py);
-            if is_replayed {
-                policy.call_method1(intern!(py, "failed_before"), (error,))?;
-            } else {
-                let arguments = (record.id, record.key(py), error, record.retry());
-                policy.call_method1(intern!(py, "failed"), arguments)?;
-            }
+        if let Err(error) = outcome
+            && is_replayed
+        {
+            (self.policy.bind(py)).call_method1(intern!(py, "failed_before"), (error,))?;
         }
         self.end(py, &mut record)
     }

@@ -357,6 +357,12 @@ impl PyEngine {
         set.map_err(|_| PyRuntimeError::new_err("this run has a journal already"))
     }
 
+    /// The number of tasks that the journal has replayed.
+    #[getter]
+    fn replayed(&self) -> usize {
+        self.journal.get().map_or(0, RunJournal::replayed)
+    }
+
     /// Use a cache from now on, by its policy. Call it once, before `feed`.
     fn set_cache(&self, policy: Py<PyAny>) -> PyResult<()> {
         let set = self.cache.set(RunCache::new(policy));

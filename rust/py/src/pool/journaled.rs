@@ -10,7 +10,7 @@
 //! A cancelled task has not ended for the journal, nor has one with a fatal error. The policy decides which errors are recorded.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use headrace_core::journal::record::append_spend;
 use headrace_core::journal::{Claim, Status};
@@ -45,6 +45,8 @@ pub(super) struct RunJournal {
     /// The names of the budgets on the path of the capacity.
     budgets: Vec<String>,
     unsynced: GilCell<VecDeque<Unsynced>>,
+    /// The number of tasks that were replayed.
+    replayed: AtomicUsize,
     /// Whether the policy runs the sync.
     is_syncing: AtomicBool,
 }
@@ -112,6 +114,7 @@ impl RunJournal {
             calls_unstored: get(intern!(py, "calls_unstored"))?.is_truthy()?,
             budgets: get(intern!(py, "budgets"))?.extract()?,
             unsynced: GilCell::default(),
+            replayed: AtomicUsize::new(0),
             is_syncing: AtomicBool::new(false),
         })
     }
@@ -119,6 +122,11 @@ impl RunJournal {
     /// Return the number of tasks that have ended and wait for a sync.
     pub(super) fn unsynced(&self, py: Python<'_>) -> usize {
         self.unsynced.borrow(py).len()
+    }
+
+    /// Return the number of tasks that were replayed.
+    pub(super) fn replayed(&self) -> usize {
+        self.replayed.load(Relaxed)
     }
 
     pub(super) fn has_room(&self, py: Python<'_>) -> bool {
@@ -182,7 +190,8 @@ impl PyEngine {
         let outcome = match replay {
             Replay::Returned(value) => Ended::Value(value.unbind()),
             Replay::Failed(described) => {
-                let error = policy.call_method1(intern!(py, "recorded_error"), (described,))?;
+                let arguments = (described, attempts);
+                let error = policy.call_method1(intern!(py, "recorded_error"), arguments)?;
                 Ended::Error(error.unbind())
             }
             Replay::Unstored => {
@@ -192,6 +201,7 @@ impl PyEngine {
                     .map(|()| None);
             }
         };
+        journal.replayed.fetch_add(1, Relaxed);
         this.throughput
             .get()
             .note(py, now, matches!(outcome, Ended::Error(_)));
@@ -315,6 +325,12 @@ impl PyEngine {
         let claim = &mut journaled.claim;
         match file.end(py, claim, status, attempts, &stored, &spend) {
             Ok(length) if journal.waits_for_disk => {
+                if let Ended::Error(error) = &outcome {
+                    // Before the sync, so that the limits on failures stop the run in time.
+                    let retry = record.retry().map(|retry| retry.clone_ref(py));
+                    let arguments = (id, &key, error, retry);
+                    (slf.get().policy.bind(py)).call_method1(intern!(py, "failed"), arguments)?;
+                }
                 let unsynced = Unsynced {
                     record,
                     outcome,
