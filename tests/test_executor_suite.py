@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from headrace import ProcessExecutor
 from headrace.pool import CancelResult, CancelSupport, LoopExecutor, ThreadExecutor
 from headrace.testing.executors import CASES, cases_for
 from tests.pool_executors import RemoteExecutor
@@ -36,7 +37,16 @@ def remote(*, carry: Sequence[ContextVar[Any]] = ()) -> Executor:
     )
 
 
-EXECUTORS: dict[str, MakeExecutor] = {"loop": loop, "thread": thread, "remote": remote}
+def process(*, carry: Sequence[ContextVar[Any]] = ()) -> Executor:
+    return ProcessExecutor(2, prefetch=1, window=4, grace=0.2, carry=carry)
+
+
+EXECUTORS: dict[str, MakeExecutor] = {
+    "loop": loop,
+    "thread": thread,
+    "remote": remote,
+    "process": process,
+}
 
 
 @pytest.mark.parametrize(
@@ -54,10 +64,9 @@ async def test_executor_conforms(make: MakeExecutor, case: Case) -> None:
 def test_cases_are_named_and_applied() -> None:
     assert len({case.name for case in CASES}) == len(CASES) >= 80
     assert all(re.fullmatch(r"[A-Z`].*\.", case.rule) for case in CASES)
-    # Every case applies to a row above, except those about force.
+    # Every case applies to a row above.
     applied = {case.name for make in EXECUTORS.values() for case in cases_for(make)}
-    rest = {str(case) for case in CASES} - applied
-    assert rest == {"task_that_refuses_is_ended_by_force", "forced_end_is_a_real_end"}
+    assert {str(case) for case in CASES} == applied
 
 
 # Faulty executors.

@@ -127,9 +127,6 @@ async def test_task_waiting_for_space_is_closed_on_leaving() -> None:
     assert ended == ["ended"]
 
 
-@pytest.mark.xfail(
-    reason="the native emitter does not suspend a task in a run that was left", strict=True
-)
 async def test_task_without_waits_is_closed_on_leaving() -> None:
     ended: list[str] = []
 

@@ -73,7 +73,7 @@ class Run:
         # The error of a run that its failures have stopped.
         self._halted: RunStopped | None = None
         self._ended_before = 0
-        self.executors: RunExecutors = RunExecutors(config.name, config.executor)
+        self.executors: RunExecutors = RunExecutors(config.name, config.executor, config.capacity)
         # The items whose tasks were not called, by task id.
         self._unstarted: dict[int, object] = {}
         self._engine: Engine | None = None

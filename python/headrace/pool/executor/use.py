@@ -1,12 +1,16 @@
 """`RunExecutors`: the executors of a run, which `Run` makes, and `ExecutorUse`: the use of one of them.
 
-Runs may share an executor. `_SharedSlots` counts its slots for all of them. It notifies the runs that wait for a slot in FIFO order: one
-run when a slot is returned, all when the capabilities change.
+Runs may share an executor. `_SharedSlots` counts its slots for all of them. While more than one run needs a slot, a slot goes to the run
+that has had the fewest for the weight of its capacity (start-time fair queueing, counted in tasks):
+
+1. A run that finds no free slot, or finds another run waiting, waits.
+2. A returned slot is given in the next event-loop iteration, so that the run that has returned it may wait for it too.
+3. The chosen run is promised the slot and notified. A promise that it does not take up goes to the next run.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from headrace.errors import WrongLoopError
 from headrace.pool.executor.executor import CancelSupport
@@ -20,19 +24,25 @@ if TYPE_CHECKING:
     from headrace.pool.executor.executor import Executor
 
 
+class _Weighted(Protocol):
+    @property
+    def weight(self) -> float: ...
+
+
 class RunExecutors:
     """The executors of a run: its own threads, and the executor that the user has passed.
 
     Args:
         name: The name of the runner.
         given: The executor of all tasks that need no thread; None for the event loop.
+        capacity: The capacity of the run, by whose weight it shares the slots of the executor with other runs.
     """
 
     __slots__ = ("_given", "_threads")
 
-    def __init__(self, name: str, given: Executor | None) -> None:
-        self._threads = ExecutorUse(ThreadExecutor(name), is_owned=True)
-        self._given = None if given is None else ExecutorUse(given, is_owned=False)
+    def __init__(self, name: str, given: Executor | None, capacity: _Weighted) -> None:
+        self._threads = ExecutorUse(ThreadExecutor(name), capacity, is_owned=True)
+        self._given = None if given is None else ExecutorUse(given, capacity, is_owned=False)
 
     def use(self, is_given: bool) -> ExecutorUse:
         """Return the use of the user's executor, or of the threads of the run."""
@@ -56,18 +66,23 @@ class ExecutorUse:
 
     Args:
         executor: The executor.
+        capacity: The capacity of the run.
         is_owned: Whether the run has created the executor, and closes it.
     """
 
-    def __init__(self, executor: Executor, *, is_owned: bool) -> None:
+    def __init__(self, executor: Executor, capacity: _Weighted, *, is_owned: bool) -> None:
         self.executor = executor
+        self.capacity = capacity
+        self.service = 0.0
+        """The number of slots that the run has had, divided by its weight, since it shares them."""
+        self.is_promised = False
+        """Whether a slot is kept for the run until it has been notified."""
         # None after the run, to which it refers.
         self._freed: Callable[[], object] | None = None
         self._is_owned = is_owned
         self._slots: _SharedSlots | None = None
         self._loop: AbstractEventLoop | None = None
         self._context: Context | None = None
-        self._is_notified = False
 
     @property
     def can_cancel(self) -> bool:
@@ -132,20 +147,9 @@ class ExecutorUse:
         return put
 
     def notify(self) -> None:
-        """Call `freed` in the next event-loop iteration, once."""
-        if not self._is_notified and self._loop is not None:
-            self._is_notified = True
-            # Not at once: a slot is returned before the event of its task is put.
-            self._loop.call_soon(self._on_notified, context=self._context)
-
-    def _on_notified(self) -> None:
-        self._is_notified = False
-        slots = self._slots
-        if self._freed is not None:
-            self._freed()
-        # The run may not need the slot any more.
-        if slots is not None:
-            slots.pass_on()
+        """Call `freed` in the context of the run."""
+        if self._freed is not None and self._context is not None:
+            self._context.run(self._freed)
 
 
 _shared: dict[int, _SharedSlots] = {}
@@ -163,6 +167,11 @@ class _SharedSlots:
         self._users = 0
         # The uses that wait for a slot, in FIFO order.
         self._waiting: dict[ExecutorUse, None] = {}
+        # The number of free slots that are kept for runs that were chosen.
+        self._promised = 0
+        # The service of the run that was chosen last.
+        self._service = 0.0
+        self._is_giving = False
         self._unwatch: Callable[[], object] | None = None
 
     def join(self) -> None:
@@ -170,35 +179,69 @@ class _SharedSlots:
         self._users += 1
         if self._users == 1:
             _shared[id(self._executor)] = self
-            self._unwatch = self._executor.watch(self._changed)
+            self._unwatch = self._executor.watch(self._give_soon)
 
     def leave(self, use: ExecutorUse) -> None:
         """Remove a run."""
         self._waiting.pop(use, None)
+        self._take_promise(use)
         self._users -= 1
         self._forget()
-        self.pass_on()
+        self._give_soon()
 
     def take(self, use: ExecutorUse) -> bool:
-        """Take a slot, if one is free; otherwise add the run to the wait queue."""
-        limit = self._executor.capabilities.slots
-        if limit is None or self.used < limit:
+        """Take a slot, if one is free for this run; otherwise add the run to the wait queue."""
+        is_promised = self._take_promise(use)
+        others_wait = self._waiting.keys() - {use}
+        if is_promised or (self._has_free() and not others_wait):
+            self._waiting.pop(use, None)
             self.used += 1
+            use.service = max(use.service, self._service) + 1 / use.capacity.weight
             return True
         self._waiting[use] = None
+        if self._has_free():
+            self._give_soon()
         return False
-
-    def pass_on(self) -> None:
-        """Wake the next run, if a slot is free."""
-        limit = self._executor.capabilities.slots
-        if limit is None or self.used < limit:
-            self._wake_next()
 
     def put(self) -> None:
         """Return a slot."""
         self.used -= 1
         self._forget()
-        self.pass_on()
+        self._give_soon()
+
+    def _has_free(self) -> bool:
+        limit = self._executor.capabilities.slots
+        return limit is None or self.used + self._promised < limit
+
+    def _take_promise(self, use: ExecutorUse) -> bool:
+        """Return whether a slot is kept for this run, and keep it no longer."""
+        was_promised, use.is_promised = use.is_promised, False
+        self._promised -= was_promised
+        return was_promised
+
+    def _give_soon(self) -> None:
+        """Give free slots in the next event-loop iteration: a slot is returned before its run waits for the next one."""
+        if self._waiting and not self._is_giving and not self.loop.is_closed():
+            self._is_giving = True
+            self.loop.call_soon(self._give)
+
+    def _give(self) -> None:
+        """Notify the runs for which there is a slot."""
+        self._is_giving = False
+        while self._waiting and self._has_free():
+            use = min(self._waiting, key=lambda use: max(use.service, self._service))
+            self._service = max(use.service, self._service)
+            del self._waiting[use]
+            use.is_promised = True
+            self._promised += 1
+            use.notify()
+            # The run takes the slot at once, or in the next step of its feeder.
+            self.loop.call_soon(self.loop.call_soon, self._end_promise, use)
+
+    def _end_promise(self, use: ExecutorUse) -> None:
+        """Give the slot to the next run, if this one has not taken it: it does not need it any more."""
+        if self._take_promise(use):
+            self._give_soon()
 
     def _forget(self) -> None:
         """Forget the executor when no run uses it and no detached work has a slot."""
@@ -207,15 +250,3 @@ class _SharedSlots:
             unwatch()
         if not self._users and not self.used and _shared.get(id(self._executor)) is self:
             del _shared[id(self._executor)]
-
-    def _wake_next(self) -> None:
-        if self._waiting:
-            use = next(iter(self._waiting))
-            del self._waiting[use]
-            use.notify()
-
-    def _changed(self) -> None:
-        waiting = list(self._waiting)
-        self._waiting.clear()
-        for use in waiting:
-            use.notify()

@@ -93,6 +93,7 @@ class Work:
     def __init__(self, executor: Observed, task: Task[Any], listener: Listener) -> None:
         self.task = task
         self.name: str = listener.name
+        self.has_lease: bool = listener.has_lease
         self.handle: Handle | None = None
         # Not of the running event loop, which another thread lacks.
         self._time = asyncio.get_running_loop().time
@@ -241,6 +242,11 @@ class Recorder:
     def last(self) -> Any:
         """The final value, or the error."""
         return self.calls[-1][1]
+
+    @property
+    def has_lease(self) -> bool:
+        """Whether there is a lease to settle: the cases record the amounts."""
+        return True
 
     def has_ended(self) -> bool:
         """Return `ended`, as a condition to wait for."""

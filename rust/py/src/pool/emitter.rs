@@ -1,6 +1,8 @@
 //! `PyEmitter`: the object through which a task that yields values reports them.
 //! `task_body.rs` and `submitted.rs` make it. `stream` in `executor/loop.py` calls it.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -70,7 +72,9 @@ impl PyEmitter {
         let envelope = PyEnvelope::make(py, fields)?.into_any();
         let is_stopping = engine.registry.note_progress(py, self.id);
         let events = engine.events.get();
-        if !is_stopping && events.has_room(py, self.slot) {
+        // In a run that was left, a task that never waits must be suspended, so that it can be cancelled.
+        let accepts = !is_stopping && !events.shut.load(Relaxed);
+        if accepts && events.has_room(py, self.slot) {
             return events.put_at(py, self.slot, envelope).map(|()| None);
         }
         let arguments = (envelope, self.slot, is_stopping);

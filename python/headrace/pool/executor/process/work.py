@@ -46,6 +46,7 @@ class Work(Uncopied):
         "_loop",
         "_outcome",
         "_read",
+        "_settle_error",
         "_unread",
         "_window",
         "force_timer",
@@ -78,6 +79,7 @@ class Work(Uncopied):
         self._deliverer: asyncio.Task[None] | None = None
         # The number of values that were read and not credited.
         self._read = 0
+        self._settle_error: Exception | None = None
         self._outcome: Callable[[Listener], object] | None = None
 
     @property
@@ -131,20 +133,22 @@ class Work(Uncopied):
             )
 
     def settle(self, amounts: dict[str, float]) -> None:
-        """Settle the lease of the task."""
+        """Settle the lease of the task. If that fails, the task fails: it has gone on, so it cannot handle the error."""
         if self._listener is None:
             return
         try:
             self._listener.settle(amounts)
         except Exception as error:
-            # The task has gone on meanwhile, so it cannot receive the error.
-            self._loop.call_exception_handler(
-                {"message": f"{self.name}: the lease cannot be settled", "exception": error}
-            )
+            self._settle_error = self._settle_error or error
 
     def end_with_value(self, value: object) -> None:
         """Deliver the final value, after all values."""
-        self._end(lambda listener: listener.returned(value))
+        if (error := self._settle_error) is not None:
+            self._settle_error = None
+            error.add_note("the task, which runs in another process, did not see this error")
+            self.end_with_error(error)
+        else:
+            self._end(lambda listener: listener.returned(value))
 
     def end_with_error(self, error: BaseException) -> None:
         """Deliver the error, after all values."""
@@ -161,6 +165,10 @@ class Work(Uncopied):
             self.force_timer = None
         if self._deliverer is None:
             self._notify()
+        elif self.is_cancelled:
+            # The end of a cancelled task does not wait until its values are read.
+            self._unread.clear()
+            self._deliverer.cancel()
 
     def _notify(self) -> None:
         listener, outcome = self._listener, self._outcome

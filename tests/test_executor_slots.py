@@ -1,0 +1,76 @@
+"""The slots of an executor that several runs share: no run starves, and their weights hold."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from headrace import CapacitySource, HierarchicalTaskPoolRunner, Task
+from tests.pool_executors import RemoteExecutor
+from tests.pool_support import quiet
+from tests.process_jobs import same
+from tests.support import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+TASKS = 60
+
+
+def has_more(ended: list[int], before: int) -> bool:
+    return len(ended) > before
+
+
+WEIGHTS = (1, 2, 3)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 5])
+@pytest.mark.loops("asyncio")
+async def test_runs_share_slots_by_weight(slots: int) -> None:
+    executor = RemoteExecutor(slots, window=4)
+    executor.is_prompt = False
+    ended: list[int] = []
+
+    async def tasks(weight: int) -> AsyncIterator[Task[int]]:
+        for _ in range(TASKS):
+            yield Task(same, weight, on_complete=ended.append)
+
+    async def run(weight: int) -> None:
+        capacity = CapacitySource(100, weight=weight)
+        await HierarchicalTaskPoolRunner(tasks(weight), capacity, executor=executor).run()
+
+    async with asyncio.TaskGroup() as group:
+        for weight in WEIGHTS:
+            group.create_task(run(weight))
+        while len(ended) < len(WEIGHTS) * TASKS:
+            # Every run that has tasks waits for a slot again.
+            await quiet()
+            executor.begin()
+            before = len(ended)
+            await eventually(partial(has_more, ended, before))
+    # Until the heaviest run has ended, all three have tasks.
+    shared = ended[: len(ended) - ended[::-1].index(3)]
+    assert [shared.count(weight) for weight in WEIGHTS] == pytest.approx(
+        [TASKS / 3, TASKS * 2 / 3, TASKS], abs=slots + 1
+    )
+    assert executor.most <= slots
+
+
+@pytest.mark.loops("asyncio")
+async def test_no_run_starves_while_slots_are_short() -> None:
+    executor = RemoteExecutor(2, window=4)
+    ended: list[int] = []
+
+    async def run(number: int) -> None:
+        tasks = [Task(same, number, on_complete=ended.append) for _ in range(TASKS)]
+        await HierarchicalTaskPoolRunner(tasks, 100, executor=executor).run()
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(3):
+            group.create_task(run(number))
+    first = min(len(ended) - ended[::-1].index(number) for number in range(3))
+    # Until the first run ends, the others have had slots too.
+    assert all(ended[:first].count(number) >= TASKS // 4 for number in range(3))
