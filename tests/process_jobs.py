@@ -10,18 +10,26 @@ import sys
 import threading
 import time
 from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace import current_lease
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
 tenant: ContextVar[str] = ContextVar("tenant", default="none")
 
 DEADLINE = 60.0
 """The seconds after which a task that waits for a file fails, so that no test hangs."""
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process can still run."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def announce(path: Path, text: str) -> None:

@@ -7,7 +7,6 @@ import contextvars
 import os
 import pickle
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -31,18 +30,11 @@ from tests.support import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from headrace.pool import Submission
 
 pytestmark = pytest.mark.loops("asyncio", "uvloop")
-
-
-def is_alive(pid: int) -> bool:
-    """Return whether a process can still run."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 async def ready(executor: ProcessExecutor, workers: int) -> None:
@@ -133,12 +125,12 @@ async def test_cancelled_plain_task_ends_with_its_whole_group(tmp_path: Path) ->
         await eventually(child_file.exists)
         await eventually(gate.with_suffix(".waiting").exists)
         child, worker = int(child_file.read_text()), int(gate.with_suffix(".waiting").read_text())
-        assert is_alive(child)
+        assert jobs.is_alive(child)
         assert work.cancel() is CancelResult.RUNNING
         assert isinstance(await outcome(work), asyncio.CancelledError)
         # Not "soon": the answer is the confirmation.
-        assert not is_alive(child)
-        assert not is_alive(worker)
+        assert not jobs.is_alive(child)
+        assert not jobs.is_alive(worker)
         assert work.cancel() is CancelResult.STOPPED
         other.touch()
         assert await sibling in executor.workers
@@ -163,7 +155,7 @@ async def test_async_task_that_ignores_cancellation_is_killed(tmp_path: Path) ->
         worker = int(gate.with_suffix(".waiting").read_text())
         work.cancel()
         assert isinstance(await outcome(work), asyncio.CancelledError)
-        assert not is_alive(worker)
+        assert not jobs.is_alive(worker)
 
 
 async def test_queued_task_that_is_cancelled_never_begins(tmp_path: Path) -> None:
@@ -325,7 +317,7 @@ async def test_close_ends_running_tasks(tmp_path: Path) -> None:
         workers = executor.workers
     for work in works:
         assert isinstance(await outcome(work), asyncio.CancelledError)
-    assert not any(map(is_alive, workers))
+    assert not any(map(jobs.is_alive, workers))
 
 
 @pytest.mark.parametrize(
@@ -367,7 +359,7 @@ def test_second_event_loop_is_refused_while_the_first_is_open() -> None:
 
     # The workers of a closed event loop are replaced.
     assert asyncio.run(use()) == 8
-    assert not any(map(is_alive, workers))
+    assert not any(map(jobs.is_alive, workers))
 
 
 async def broken_by(executor: ProcessExecutor) -> AsyncIterator[BaseException]:

@@ -194,7 +194,7 @@ class _SharedSlots:
         is_promised = self._take_promise(use)
         others_wait = self._waiting.keys() - {use}
         if is_promised or (self._has_free() and not others_wait):
-            self._waiting.pop(use, None)
+            # It stays in the wait queue: another of its tasks may wait for a slot.
             self.used += 1
             use.service = max(use.service, self._service) + 1 / use.capacity.weight
             return True

@@ -70,7 +70,10 @@ if TYPE_CHECKING:
     from headrace.task.task import Task
 
 _MAX_FAILED_STARTS = 3
-"""The number of workers in a row that may end before they are ready. A crash may be an accident; three are not."""
+"""The number of workers in a row that may crash before the first one is ready. A crash may be an accident; three are not."""
+
+_LONGEST_PAUSE = 5.0
+"""The maximum seconds before the next start, after starts that have failed."""
 
 _RING_SPARE = 8
 """The number of tasks that may have been taken back from a worker before it answers."""
@@ -152,7 +155,9 @@ class ProcessExecutor(Uncopied):
         self._pid = os.getpid()
         self._is_closing = False
         self._broken: BrokenError | None = None
+        # The number of workers in a row that have ended before they were ready.
         self._failed_starts = 0
+        self._has_started = False
         # Done when a worker has ended; replaced at each.
         self._ended: asyncio.Future[None] | None = None
 
@@ -329,6 +334,7 @@ class ProcessExecutor(Uncopied):
         """Note that a worker can take tasks."""
         del process
         self._failed_starts = 0
+        self._has_started = True
         self._fill()
         self._changed()
         self._steal_soon()
@@ -363,19 +369,33 @@ class ProcessExecutor(Uncopied):
                     )
                 )
         self._waiting.extendleft(reversed(again))
-        if not process.is_ready and not self._is_closing:
-            self._failed_starts += 1
-            if failure is not None or self._failed_starts >= _MAX_FAILED_STARTS:
-                self._break(process, failure)
         if not self._is_closing and self._broken is None:
-            self._start_workers()
+            self._replace(process, failure)
             self._fill()
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
         self._changed()
 
+    def _replace(self, process: WorkerProcess, failure: BaseException | None) -> None:
+        """Start another worker for one that has ended: at once, or after a pause if it could not start."""
+        if process.is_ready:
+            self._start_workers()
+            return
+        self._failed_starts += 1
+        is_ready = any(other.is_ready for other in self._workers)
+        # The same program has started before, so a crash says nothing about the next start.
+        has_started = self._has_started and failure is None
+        is_certain = failure is not None or self._failed_starts >= _MAX_FAILED_STARTS
+        if is_certain and not is_ready and not has_started:
+            self._break(process, failure)
+            return
+        pause = min(0.01 * 2.0 ** min(self._failed_starts, 16), _LONGEST_PAUSE)
+        self.loop.call_later(pause, self._start_workers)
+
     def _start_workers(self) -> None:
         """Start as many workers as are missing."""
+        if self._is_closing or self._broken is not None or self._loop is None:
+            return
         used = {process.cell for process in self._workers}
         free = (cell for cell in range(self._count) if cell not in used)
         for cell in free:
