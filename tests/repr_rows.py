@@ -25,6 +25,7 @@ from headrace import (
     LruStore,
     PriorityDependencySourceObj,
     PrioritySourceObj,
+    ProcessExecutor,
     PullBufferObj,
     PullCallbackObj,
     PullCatchObj,
@@ -176,6 +177,7 @@ ROWS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "EnvelopeType": (lambda: EnvelopeType.FINAL, repr(EnvelopeType.FINAL)),
     "Final": (lambda: Final(1), "Final(value=1)"),
+    "ProcessExecutor": (lambda: ProcessExecutor(2), "<ProcessExecutor: 0 of 2 workers ready>"),
     "HierarchicalBalancer": (
         lambda: HierarchicalBalancer({capacity(): (1, 4)}),
         "<HierarchicalBalancer: moves 1 limit, idle>",

@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from headrace._core import WorkerCells
 from headrace._internal.copying import Uncopied
-from headrace._internal.reprs import describe_value
+from headrace._internal.reprs import ReprMixin, describe_value, pluralize
 from headrace._internal.validate import check_flag
 from headrace.errors import (
     BrokenError,
@@ -62,7 +62,7 @@ from headrace.pool.executor.submission import Submission
 from headrace.task.failure import Verdict, attach_verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from contextvars import ContextVar
     from typing import Self
 
@@ -79,12 +79,10 @@ _RING_SPARE = 8
 """The number of tasks that may have been taken back from a worker before it answers."""
 
 
-class ProcessExecutor(Uncopied):
+class ProcessExecutor(ReprMixin, Uncopied):
     """An executor whose tasks run in worker processes, on all processors of this machine.
 
-        async with ProcessExecutor() as executor:
-            async for page in amap(parse, files, limit=8, executor=executor):
-                print(page.title)
+    Open it with `async with ProcessExecutor() as executor:`, and pass it as `executor=` of a runner or of `map_pool`.
 
     A function and its arguments are pickled: define the function at the top of a module. The program needs the usual
     `if __name__ == "__main__":`, since each worker imports it. Results and errors are pickled on their way back; an error has the
@@ -161,16 +159,16 @@ class ProcessExecutor(Uncopied):
         # Done when a worker has ended; replaced at each.
         self._ended: asyncio.Future[None] | None = None
 
-    def __repr__(self) -> str:
-        ready = sum(worker.is_ready and not worker.is_dying for worker in self._workers)
-        return f"<ProcessExecutor workers={self._count} ready={ready}>"
+    def _repr_parts(self) -> Iterator[str]:
+        yield f"{self._ready()} of {pluralize(self._count, 'worker')} ready"
+        if self._is_closing:
+            yield "closed"
 
     @property
     def capabilities(self) -> Capabilities:
         """The current capabilities. `slots` changes when a worker becomes ready or ends."""
         can_force = self.tasks_per_worker == 1 or self.kill
-        ready = sum(worker.is_ready and not worker.is_dying for worker in self._workers)
-        slots = ready * (self.tasks_per_worker + self._prefetch)
+        slots = self._ready() * (self.tasks_per_worker + self._prefetch)
         return Capabilities(
             cancel_support=CancelSupport.FORCE if can_force else CancelSupport.COOPERATIVE,
             streaming=True,
@@ -409,6 +407,10 @@ class ProcessExecutor(Uncopied):
                 carry=self._carried,
             )
             self._workers.append(WorkerProcess(self, setup))
+
+    def _ready(self) -> int:
+        """Return the number of workers that can take tasks."""
+        return sum(process.is_ready and not process.is_dying for process in self._workers)
 
     def _choose(self) -> WorkerProcess | None:
         """Return the worker for the next task: the one with the fewest tasks, if it takes another one."""
