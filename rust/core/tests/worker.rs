@@ -1,5 +1,7 @@
 //! The frames and the cell of a worker, in one thread. `loom_worker.rs` has the interleavings.
 
+#![cfg(not(loom))]
+
 use std::sync::atomic::AtomicU64;
 
 use headrace_core::worker::frame::{self, HEAD, MAX_PARTS};
