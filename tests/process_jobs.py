@@ -55,6 +55,16 @@ async def async_process_id() -> int:
     return os.getpid()
 
 
+def getpid_of(item: object) -> int:
+    del item
+    return os.getpid()
+
+
+async def async_getpid_of(item: object) -> int:
+    del item
+    return os.getpid()
+
+
 def note_process(directory: Path, number: int) -> int:
     """Note that a task has begun, and return its number."""
     with (directory / f"begun {number}").open("a") as file:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from headrace.capacity.node import CapacitySource
     from headrace.journal.journal import Journal
     from headrace.pool.amap import Errors
+    from headrace.pool.executor.executor import Executor
     from headrace.pool.map_error import Failure
     from headrace.pull.source import Source
     from headrace.task.retry import Retry
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         thread: bool | None
         journal: Journal | Path | None
         cache: Cache | None
+        executor: Executor | None
 
 
 IN = TypeVar("IN")
@@ -91,6 +93,7 @@ def amap(
     thread: bool | None = None,
     journal: Journal | Path | None = None,
     cache: Cache | None = None,
+    executor: Executor | None = None,
 ) -> PullAmapObj[Any]:
     """Call `fn(item)` for each item, at most `limit` at once, and return the stream of the results.
 
@@ -127,10 +130,12 @@ def amap(
         journal: A `Journal`, or its path: a file by which a repeated run does not make the calls again that have ended. The items, or the
             results of `key`, are then the keys of the calls: strings, integers, bytes, or tuples of these.
         cache: A `Cache`: items whose results are stored are not called, and equal items of one moment are one call.
+        executor: An executor that runs the calls, such as a `ProcessExecutor`, also those of a plain function; it outlives the stream, and
+            you close it. None for the event loop, and for threads of the run.
 
     Raises:
         TypeError: A parameter is of the wrong type.
-        ValueError: A number is out of range, `rate` is no rate, or `errors` is none of the three.
+        ValueError: A number is out of range, `rate` is no rate, `errors` is none of the three, or `thread` is True with an `executor`.
         ImportError: `progress` is True, and neither tqdm nor rich is installed, outside a notebook.
     """
     return PullAmapObj(
@@ -147,6 +152,7 @@ def amap(
         thread=thread,
         journal=journal,
         cache=cache,
+        executor=executor,
     )
 
 
@@ -197,13 +203,15 @@ def map(
     thread: bool | None = None,
     journal: Journal | Path | None = None,
     cache: Cache | None = None,
+    executor: Executor | None = None,
 ) -> list[Any]:
     """Call `fn(item)` for each item, at most `limit` at once, and return the list of the results. For code without an event loop.
 
     Example: `texts = headrace.map(fetch, ["/a", "/b"], limit=20, retry=2)`. The parameters are those of `amap`.
 
     All calls of a thread use one event loop, so that a client made at the level of a module stays usable from one call to the
-    next. Ctrl-C cancels the calls, waits until they have ended, and raises `KeyboardInterrupt`.
+    next. Ctrl-C cancels the calls, waits until they have ended, and raises `KeyboardInterrupt`. An `executor` also stays usable; it is
+    closed with the event loop, when the thread or the program ends.
 
     Order: the order of the items; with `ordered=False`, as the calls end.
     Bound: all results.
@@ -233,8 +241,9 @@ def map(
         thread=thread,
         journal=journal,
         cache=cache,
+        executor=executor,
     )
-    return run_in_thread_loop(_collected(stream))
+    return run_in_thread_loop(_collected(stream), executor)
 
 
 async def _collected(stream: PullAmapObj[OUT]) -> list[OUT]:

@@ -14,7 +14,7 @@ import os
 import socket
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -22,14 +22,25 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def run_in_thread_loop(coroutine: Coroutine[Any, Any, T]) -> T:
+class Closable(Protocol):
+    """An object that lives on an event loop, such as an executor."""
+
+    async def aclose(self) -> None:
+        """Close the object."""
+        ...
+
+
+def run_in_thread_loop(coroutine: Coroutine[Any, Any, T], used: Closable | None = None) -> T:
     """Run a coroutine to its end in a copy of the current context, and return its result.
 
-    In the main thread the first Ctrl-C cancels the coroutine, as in `asyncio.run`.
+    In the main thread the first Ctrl-C cancels the coroutine, as in `asyncio.run`. `used` is an object that the coroutine starts on the
+    event loop. It is closed in front of the loop.
     """
     runner = _local.runner
     if runner is None or runner.is_stale():
         runner = _local.runner = _ThreadRunner()
+    if used is not None:
+        runner.used[id(used)] = used
     return runner.run(coroutine)
 
 
@@ -41,6 +52,8 @@ class _ThreadRunner:
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._loop = self._runner.get_loop()
         self._pid = os.getpid()
+        # The objects to close, by identity: they need not be hashable.
+        self.used: dict[int, Closable] = {}
 
     def is_stale(self) -> bool:
         """Return whether the loop is that of the parent process, or was closed by code that ran on it."""
@@ -73,6 +86,8 @@ class _ThreadRunner:
                 task.cancel()
             if left:
                 loop.run_until_complete(asyncio.wait(left))
+            for used in self.used.values():
+                loop.run_until_complete(used.aclose())
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             loop.close()

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from headrace.capacity.limits import Cost
     from headrace.journal.journal import Journal
     from headrace.pool.cache_use import CacheUse
+    from headrace.pool.executor.executor import Executor
     from headrace.pool.journal_pass import PassMaker
     from headrace.pool.options import RunnerOptions
     from headrace.pull.base import PullObj
@@ -75,6 +76,7 @@ class PullAmapObj(PullMapPoolObj[OUT], stock=True):
         thread: bool | None,
         journal: Journal | Path | None,
         cache: Cache | None,
+        executor: Executor | None,
     ) -> None:
         if errors not in ("raise", "return", "skip"):
             raise ValueError(
@@ -87,6 +89,13 @@ class PullAmapObj(PullMapPoolObj[OUT], stock=True):
             cost = {"slots": 1, "calls": 1}
         name = f"amap({callable_name(fn)})"
         report = as_progress(progress, name, items)
+        if executor is not None and thread is True:
+            raise ValueError(
+                f"thread=True runs the calls in threads of the run, not in {describe_value(executor)}: give one of the two"
+            )
+        if executor is not None and thread is None:
+            # The executor calls it as it is, also if it is plain.
+            thread = False
         tasks = _Tasks(fn, cost, key, thread, timeout, report, is_journaled=journal is not None)
         checked_capacity(capacity, cost, 0)
         options: RunnerOptions = {
@@ -94,6 +103,7 @@ class PullAmapObj(PullMapPoolObj[OUT], stock=True):
             "ordered": ordered,
             "retry": retry,
             "timeout": timeout,
+            "executor": executor,
         }
         self._outcomes: _Outcomes[OUT] = _Outcomes(
             tasks,
