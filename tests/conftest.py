@@ -230,6 +230,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
 
 
+STARTED = pytest.StashKey[float]()
+"""The time at which the setup of a test began."""
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -239,7 +243,12 @@ def pytest_runtest_makereport(
     marker = item.get_closest_marker("timeout")
     given = marker.args[0] if marker and marker.args else item.config.getoption("timeout")
     limit = float(item.config.getini("timeout") or 0) if given is None else float(given)
-    if call.when == "call" and report.passed and 0 < limit < call.duration:
+    if call.when == "setup":
+        item.stash[STARTED] = call.start
+    # A timeout counts from just before the setup.
+    elif call.when == "call" and report.passed and limit > 0:
+        if call.stop - item.stash[STARTED] < 0.99 * limit:
+            return report
         report.outcome = "failed"
         report.longrepr = f"it ended only after its timeout of {limit:g} s, which interrupted it"
     return report
