@@ -27,7 +27,7 @@ impl Claim {
 }
 
 impl Journal {
-    /// Claim the next call with a key, in the order of the source. Return it with the payload of its [`End`], if it has ended.
+    /// Claim the next call with a key, in the order of the source. Return it with the payload of its end, if it has ended.
     ///
     /// # Errors
     ///
