@@ -54,7 +54,7 @@ class Hit:
     __slots__ = ("value",)
 
     def __init__(self, value: Any) -> None:
-        self.value = value
+        self.value: Any = value
 
 
 class Flight:
@@ -85,7 +85,7 @@ class Flight:
         self._key = key
         self._name = name
         self._stop = stop
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         """The event loop on which it was made."""
         # The future of each caller, with the flight that it is inside of.
         self._waiters: dict[asyncio.Future[Any], Flight | None] = {}
@@ -94,7 +94,7 @@ class Flight:
         # The futures of `ended`.
         self._watchers: list[asyncio.Future[Any]] = []
         self._is_stopped = False
-        self.is_over = False
+        self.is_over: bool = False
         """Whether the call has ended."""
 
     def mark(self, context: Context) -> None:
@@ -213,13 +213,13 @@ class Flights:
         self._under_way: dict[tuple[asyncio.AbstractEventLoop, bytes], Flight] = {}
         # These, and the abandoned ones that have not ended.
         self._running: set[Flight] = set()
-        self.hits = 0
+        self.hits: int = 0
         """Lookups that found a result."""
-        self.joined = 0
+        self.joined: int = 0
         """Lookups that found a call under way."""
-        self.led = 0
+        self.led: int = 0
         """Calls."""
-        self.stored = 0
+        self.stored: int = 0
         """Results that the store has accepted."""
 
     def lookup(self, key: bytes) -> Hit | Flight | None:

@@ -73,9 +73,9 @@ class ExecutorUse:
     def __init__(self, executor: Executor, capacity: _Weighted, *, is_owned: bool) -> None:
         self.executor = executor
         self.capacity = capacity
-        self.service = 0.0
+        self.service: float = 0.0
         """The number of slots that the run has had, divided by its weight, since it shares them."""
-        self.is_promised = False
+        self.is_promised: bool = False
         """Whether a slot is kept for the run until it has been notified."""
         # None after the run, to which it refers.
         self._freed: Callable[[], object] | None = None

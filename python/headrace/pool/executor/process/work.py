@@ -61,13 +61,13 @@ class Work(Uncopied):
     def __init__(
         self, listener: Listener, message: Parts, loop: asyncio.AbstractEventLoop, window: int
     ) -> None:
-        self.message = message
+        self.message: Parts = message
         self.worker: Holder | None = None
         """The worker that has the task; None while it waits for one."""
-        self.position = 0
+        self.position: int = 0
         """The position of the task at its worker."""
-        self.is_called = False
-        self.is_cancelled = False
+        self.is_called: bool = False
+        self.is_cancelled: bool = False
         self.on_cancel: Callable[[Work], object] | None = None
         """Called for a cancellation while no worker has the task."""
         self.force_timer: asyncio.TimerHandle | None = None

@@ -94,8 +94,8 @@ class WorkerProcess:
         """The tasks without an outcome, by their positions and in this order. The first `tasks_per_worker` run."""
         self.vetoed: set[int] = set()
         """The positions that were taken back and that the worker has not answered."""
-        self.is_ready = False
-        self.is_dying = False
+        self.is_ready: bool = False
+        self.is_dying: bool = False
         """Whether the worker was killed or ended, so that it gets no more tasks."""
         self._was_killed = False
         self._failure: BaseException | None = None
