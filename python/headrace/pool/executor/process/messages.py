@@ -106,7 +106,7 @@ def dump_task(name: str, task: tuple[object, ...]) -> Parts:
     except Exception as error:
         raise NotSendable(
             f"{name} cannot be sent to another process: {_text(error)}; a function and its arguments must be picklable: "
-            f"define the function at the top of a module, or install headrace[processes], which sends closures and lambdas too"
+            f"define the function at the top of a module, or install cloudpickle, which sends closures and lambdas too"
         ) from error
 
 
