@@ -101,7 +101,7 @@ __all__ = [
     "drop_push",
     "end_closing",
     "end_push",
-    "end_with",
+    "end_with_driver",
     "engine_stalled",
     "engine_tasks",
     "flush_push",
@@ -1041,4 +1041,4 @@ class FrameChannel:
     ) -> list[tuple[int, int, tuple[bytes | bytearray, ...]]] | None: ...
     def close(self) -> None: ...
 
-def end_with(fd: int) -> None: ...
+def end_with_driver(fd: int) -> None: ...

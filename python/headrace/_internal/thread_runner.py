@@ -34,7 +34,7 @@ def run_in_thread_loop(coroutine: Coroutine[Any, Any, T], used: Closable | None 
     """Run a coroutine to its end in a copy of the current context, and return its result.
 
     In the main thread the first Ctrl-C cancels the coroutine, as in `asyncio.run`. `used` is an object that the coroutine starts on the
-    event loop. It is closed in front of the loop.
+    event loop. It is closed before the loop.
     """
     runner = _local.runner
     if runner is None or runner.is_stale():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from headrace.pool.journal_pass import JournalPass
     from headrace.pool.journal_policy import JournaledRun, JournalPolicy
 
@@ -21,6 +23,11 @@ class RunJournal:
         self._source_has_ended = False
         # None before the file is open, and after it was left.
         self._policy: JournalPolicy | None = None
+
+    @classmethod
+    def of(cls, journal: JournalPass | None) -> Self | None:
+        """Return the journal of a run; None for a run without one."""
+        return None if journal is None else cls(journal)
 
     async def open(self, run: JournaledRun) -> None:
         """Open the file, and pass its options to the engine."""

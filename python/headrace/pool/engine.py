@@ -1,4 +1,4 @@
-"""`make_engine`: makes the engine (`_core.Engine`) of a run. `Run` calls it."""
+"""`make_engine`: makes the engine (`_core.Engine`) of a run, and `use_cache`: gives it a cache. `Run` calls them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from weakref import ref
 
     from headrace._core import TreeRef
+    from headrace.pool.cache_policy import CachedRun, CachePolicy
     from headrace.pool.config import Config
     from headrace.pool.event_queue import EventQueue
     from headrace.pool.policy import Policy
@@ -67,6 +68,19 @@ def make_engine(run: EngineOwner, policy: Policy, clock: Callable[[], float]) ->
         cools_down=config.max_cooldown is not None,
         debug=run.loop.get_debug(),
     )
+
+
+def use_cache(run: CachedRun) -> CachePolicy | None:
+    """Pass the cache of the runner, if it has one, to the engine of a run, and return its policy."""
+    cache = run.config.cache
+    if cache is None:
+        return None
+    # Late: an option that most programs do not use.
+    from headrace.pool.cache_policy import CachePolicy
+
+    policy = CachePolicy(run, cache)
+    run.engine.set_cache(policy)
+    return policy
 
 
 def _watch_tree(tree: ref[TreeRef], loop: asyncio.AbstractEventLoop) -> None:

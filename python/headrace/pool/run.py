@@ -24,7 +24,7 @@ from headrace._internal.error_notes import add_note_once
 from headrace._internal.tasks import wait_until_done
 from headrace.errors import SourceCancelledError, WrongLoopError
 from headrace.pool._run_journal import RunJournal
-from headrace.pool.engine import clock_of, make_engine
+from headrace.pool.engine import clock_of, make_engine, use_cache
 from headrace.pool.event_queue import EventQueue, RunFailure
 from headrace.pool.executor.loop import error_of
 from headrace.pool.executor.use import RunExecutors
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from headrace.errors import RunStopped
     from headrace.pool._stall import StallWatch
     from headrace.pool.cache_policy import CachePolicy
-    from headrace.pool.cache_use import CacheUse
     from headrace.pool.config import Config
     from headrace.pool.failure_limits import FailureLimits
     from headrace.pool.first_error import FirstError
@@ -93,9 +92,7 @@ class Run:
         self._inner = InnerWaits()
         # Whether the tasks were cancelled at the end of the run.
         self._is_cancelled = False
-        self._journal: RunJournal | None = (
-            None if config.journal is None else RunJournal(config.journal)
-        )
+        self._journal: RunJournal | None = RunJournal.of(config.journal)
         self.cache_policy: CachePolicy | None = None
         self._fatal: BaseException | None = None
         # The error that ended the run, as the entry for the consumer; set when the run has ended.
@@ -175,8 +172,7 @@ class Run:
         self._policy = Policy(self)
         self._engine = make_engine(self, self._policy, self._clock)
         self.end.inside.engine = ref(self._engine)
-        if config.cache is not None:
-            self._use_cache(config.cache)
+        self.cache_policy = use_cache(self)
         self.update_state()
         self.end.begin(self.loop)
         self.events.unread.begin(self.loop)
@@ -347,13 +343,6 @@ class Run:
             if not is_lost:
                 await self._shutdown()
 
-    def _use_cache(self, cache: CacheUse) -> None:
-        # Late: an option that most programs do not use.
-        from headrace.pool.cache_policy import CachePolicy
-
-        self.cache_policy = CachePolicy(self, cache)
-        self.engine.set_cache(self.cache_policy)
-
     async def _feed_loop(self) -> None:
         engine, kept = self.engine, self.config.unstarted
         # An eagerly started task may end the run inside this loop, in which the feeder may never suspend: check at each pass.
@@ -482,10 +471,6 @@ class Run:
         del self._policy, self.limits
 
     # Called by the policy and the runner.
-
-    def cancel(self, task_id: int) -> bool:
-        """Cancel a task; return whether it had not ended."""
-        return self.engine.cancel(task_id)
 
     def idle(self) -> None:
         """Note that only as many tasks are left as the engine watches for."""

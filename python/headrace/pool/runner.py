@@ -355,7 +355,7 @@ class HierarchicalTaskPoolRunner(NotebookMixin, Uncopied, Generic[R_co]):
         if not isinstance(cast("object", task_id), int) or isinstance(task_id, bool):
             raise TypeError(f"task_id must be an integer, not {describe_value(task_id)}")
         run = self._config.run
-        return run is not None and 0 < task_id < MOST_IDS and run.cancel(task_id)
+        return run is not None and 0 < task_id < MOST_IDS and run.engine.cancel(task_id)
 
     def pause(self) -> None:
         """Call no more tasks until `resume()`; running tasks continue. A paused runner does not wait for capacity.

@@ -9,8 +9,8 @@
 //! | [`worker`] | the handshake and the frames between a driver and a worker process |
 //! | [`sync`] | the parts that the others share: the lock, wait queues and deferred wake-ups |
 //!
-//! Three rules hold in every module but the journal, which one thread uses, and `worker`, which has no lock. Each operation takes one lock, and takes it once if it need not wait. No value or
-//! waker of the caller is dropped, cloned, compared or woken under the lock: collect, unlock, then act. A future that is
+//! One thread uses a journal, and `worker` has no lock. In every other module three rules hold. Each operation takes one lock, and takes
+//! it once if it need not wait. No value or waker of the caller is dropped, cloned, compared or woken under the lock: collect, unlock, then act. A future that is
 //! dropped before completion leaves its wait queue, and hands on any promise that it has not collected.
 
 #![forbid(unsafe_code)]

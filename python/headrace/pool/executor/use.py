@@ -192,7 +192,7 @@ class _SharedSlots:
     def take(self, use: ExecutorUse) -> bool:
         """Take a slot, if one is free for this run; otherwise add the run to the wait queue."""
         is_promised = self._take_promise(use)
-        others_wait = self._waiting.keys() - {use}
+        others_wait = len(self._waiting) > (use in self._waiting)
         if is_promised or (self._has_free() and not others_wait):
             # It stays in the wait queue: another of its tasks may wait for a slot.
             self.used += 1

@@ -125,19 +125,15 @@ impl PyEngine {
             return Ok(());
         };
         if let Some(record) = Self::look_up(slf, cache, waiting.record)? {
-            this.registry.add_waiting(
-                py,
-                Waiting {
-                    record,
-                    request: None,
-                    is_due: true,
-                },
-            );
-            if this.grants() {
-                Self::request_again(slf, id)?;
-            }
+            Self::queue(slf, record)?;
         }
         this.wake(py)
+    }
+
+    /// Return the cache if the task leads; it does no longer.
+    #[inline]
+    fn take_lead(&self, record: &mut TaskRecord) -> Option<&RunCache> {
+        self.cache.get().filter(|_| record.take_leads())
     }
 
     /// Store the result of a call that leads, and deliver it to the followers.
@@ -148,14 +144,11 @@ impl PyEngine {
         record: &mut TaskRecord,
         value: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        match self.cache.get() {
-            Some(cache) if record.take_leads() => {
-                let policy = cache.policy.bind(py);
-                policy
-                    .call_method1(intern!(py, "keep"), (record.id, value))
-                    .map(drop)
-            }
-            _ => Ok(()),
+        match self.take_lead(record) {
+            Some(cache) => (cache.policy.bind(py))
+                .call_method1(intern!(py, "keep"), (record.id, value))
+                .map(drop),
+            None => Ok(()),
         }
     }
 
@@ -167,14 +160,11 @@ impl PyEngine {
         record: &mut TaskRecord,
         error: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        match self.cache.get() {
-            Some(cache) if record.take_leads() => {
-                let policy = cache.policy.bind(py);
-                policy
-                    .call_method1(intern!(py, "fail"), (record.id, error))
-                    .map(drop)
-            }
-            _ => Ok(()),
+        match self.take_lead(record) {
+            Some(cache) => (cache.policy.bind(py))
+                .call_method1(intern!(py, "fail"), (record.id, error))
+                .map(drop),
+            None => Ok(()),
         }
     }
 

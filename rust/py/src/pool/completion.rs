@@ -249,23 +249,10 @@ impl PyEngine {
     /// Queue a task again, in its place, after a throttled answer. The answer costs no attempt.
     #[cold]
     fn call_again(slf: &Bound<'_, Self>, mut record: TaskRecord, throttled: f64) -> PyResult<()> {
-        let py = slf.py();
-        let this = slf.get();
-        let id = record.id;
         record.attempt -= 1;
         record.options.get_or_insert_default().throttled = Some(throttled);
-        this.registry.add_waiting(
-            py,
-            Waiting {
-                record,
-                request: None,
-                is_due: true,
-            },
-        );
-        if this.grants() {
-            Self::request_again(slf, id)?;
-        }
-        this.wake(py)
+        Self::queue(slf, record)?;
+        slf.get().wake(slf.py())
     }
 
     /// Start the delay before the next attempt of a task.

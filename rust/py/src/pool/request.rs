@@ -290,6 +290,25 @@ impl PyEngine {
         }
     }
 
+    /// Queue a task that has no request, and request its capacity unless the run is paused.
+    pub(super) fn queue(slf: &Bound<'_, Self>, record: TaskRecord) -> PyResult<()> {
+        let this = slf.get();
+        let id = record.id;
+        this.registry.add_waiting(
+            slf.py(),
+            Waiting {
+                record,
+                request: None,
+                is_due: true,
+            },
+        );
+        if this.grants() {
+            Self::request_again(slf, id)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Request the capacity of a task whose delay before a retry is over.
     pub(super) fn retry(slf: &Bound<'_, Self>, id: u64) -> PyResult<()> {
         let py = slf.py();

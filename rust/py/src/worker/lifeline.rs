@@ -1,4 +1,4 @@
-//! `end_with`: the end of a worker when its driver has died. A worker calls it before anything else.
+//! `end_with_driver`: the end of a worker when its driver has died. A worker calls it before anything else.
 //!
 //! A thread without the GIL waits for the driver, so that no task can hold it up. It ends the whole process group of the worker, with
 //! the processes that its tasks have started.
@@ -19,7 +19,7 @@ use rustix::process::{Signal, getpgrp, getpid, kill_process_group};
 ///
 /// `RuntimeError` if this process does not lead its process group: others would be ended with it.
 #[pyfunction]
-pub(super) fn end_with(fd: RawFd) -> PyResult<()> {
+pub(super) fn end_with_driver(fd: RawFd) -> PyResult<()> {
     if fd < 0 {
         return Err(PyValueError::new_err(format!(
             "fd must be a descriptor of the driver, not {fd}"

@@ -17,5 +17,5 @@ use pyo3::prelude::*;
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<cells::PyWorkerCells>()?;
     module.add_class::<channel::PyFrameChannel>()?;
-    module.add_function(wrap_pyfunction!(lifeline::end_with, module)?)
+    module.add_function(wrap_pyfunction!(lifeline::end_with_driver, module)?)
 }

@@ -10,11 +10,10 @@
 | anyio.to_process | its task is lost, the worker is replaced | the worker is killed | no | a worker is one await; nothing is sent ahead |
 | this one | its begun task is lost, the others run elsewhere | killed with its children, confirmed | yes | no thread |
 
-**The path of a task.** `submit` pickles it and gives it to a worker (`place`). A worker has `tasks_per_worker` tasks that run, and
-`prefetch` tasks behind them, so that it need not wait for the driver between two tasks. The socket is read and written on the event loop,
+**The path of a task.** `submit` pickles it and gives it to a worker (`placement.py`). The socket is read and written on the event loop,
 without a thread. A handshake in shared memory decides whether a task has begun (`rust/core/src/worker/mod.rs`), so that
 
-- a task that waits behind a long one is taken back and given to an idle worker (`_steal`);
+- a task that waits behind a long one is taken back and given to an idle worker;
 - a task that is cancelled before it began never begins;
 - when a worker dies, exactly the tasks that had begun are lost (`WorkerLost`), and the others are given to other workers.
 
@@ -34,15 +33,14 @@ import asyncio
 import os
 import tempfile
 import warnings
-from collections import deque
 from contextvars import Context
 from multiprocessing import spawn
 from typing import TYPE_CHECKING, Any, overload
 
 from headrace._core import WorkerCells
 from headrace._internal.copying import Uncopied
-from headrace._internal.reprs import ReprMixin, describe_value, pluralize
-from headrace._internal.validate import check_flag
+from headrace._internal.reprs import ReprMixin, pluralize
+from headrace._internal.validate import check_flag, check_int, check_seconds, check_size
 from headrace.errors import (
     BrokenError,
     ClosedError,
@@ -52,10 +50,10 @@ from headrace.errors import (
     WrongLoopError,
 )
 from headrace.pool.executor.executor import CancelSupport, Capabilities
-from headrace.pool.executor.process import worker
 from headrace.pool.executor.process.exit_watch import driver_fd
 from headrace.pool.executor.process.messages import dump_task
-from headrace.pool.executor.process.setup import Setup, named
+from headrace.pool.executor.process.placement import Placement
+from headrace.pool.executor.process.setup import Setup, is_preparing, named
 from headrace.pool.executor.process.work import Work
 from headrace.pool.executor.process.worker_process import WorkerProcess
 from headrace.pool.executor.submission import Submission
@@ -75,9 +73,6 @@ _MAX_FAILED_STARTS = 3
 _LONGEST_PAUSE = 5.0
 """The maximum seconds before the next start, after starts that have failed."""
 
-_RING_SPARE = 8
-"""The number of tasks that may have been taken back from a worker before it answers."""
-
 
 class ProcessExecutor(ReprMixin, Uncopied):
     """An executor whose tasks run in worker processes, on all processors of this machine.
@@ -95,9 +90,9 @@ class ProcessExecutor(ReprMixin, Uncopied):
     - `current_lease().settle()` works in a task. `suspended()` is refused there.
 
     *Order*: tasks begin in the order of their submission, but for those that are sent again. *Bound*: `workers * (tasks_per_worker +
-    prefetch)` tasks are pickled at a time, and `window` values of each. *Cost*: about 60 us of the driver a task, and a start of 0.1 s for
-    each worker; arguments and results are pickled on the event loop, so that 10 MB take it about 10 ms. *Cancel safety*: cancelling `start`
-    or `aclose` leaves the executor as it is; call it again.
+    prefetch)` tasks are pickled at a time, and `window` values of each. *Cost*: about 60 us of the driver a task; each worker takes
+    about 0.25 s to start and 30 MB of memory. Arguments and results are pickled on the event loop, so that 10 MB take it about
+    10 ms. *Cancel safety*: cancelling `start` or `aclose` leaves the executor as it is; call it again.
 
     Linux and macOS; on Windows its construction raises `OSError`.
 
@@ -133,21 +128,14 @@ class ProcessExecutor(ReprMixin, Uncopied):
             raise OSError(
                 "a ProcessExecutor needs process groups, which this platform does not have: use ThreadExecutor, or Linux or macOS"
             )
-        if workers is None:
-            workers = _processors()
-        self._count = _number("workers", workers, 1)
-        self._prefetch = _number("prefetch", prefetch, 0)
-        self._window = _number("window", window, 1)
-        self.tasks_per_worker: int = _number("tasks_per_worker", tasks_per_worker, 1)
-        self.grace: float | None = None if grace is None else _seconds("grace", grace)
-        check_flag("kill", kill)
-        self.kill: bool = kill
+        self._count = _processors() if workers is None else check_size("workers", workers)
+        self._window = check_size("window", window)
+        self.tasks_per_worker: int = check_size("tasks_per_worker", tasks_per_worker)
+        self.grace: float | None = None if grace is None else check_seconds("grace", grace)
+        self.kill: bool = check_flag("kill", kill)
+        self._placement = Placement(tasks_per_worker, check_int("prefetch", 0, prefetch))
         self._carry = tuple(carry)
         self._carried = named(self._carry)
-        self._ring = 2 * (tasks_per_worker + prefetch) + _RING_SPARE
-        self._workers: list[WorkerProcess] = []
-        # The tasks that no worker has, in their order.
-        self._waiting: deque[Work] = deque()
         self._watchers: dict[object, Callable[[], object]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
@@ -160,7 +148,7 @@ class ProcessExecutor(ReprMixin, Uncopied):
         self._ended: asyncio.Future[None] | None = None
 
     def _repr_parts(self) -> Iterator[str]:
-        yield f"{self._ready()} of {pluralize(self._count, 'worker')} ready"
+        yield f"{self._placement.ready} of {pluralize(self._count, 'worker')} ready"
         if self._is_closing:
             yield "closed"
 
@@ -168,7 +156,7 @@ class ProcessExecutor(ReprMixin, Uncopied):
     def capabilities(self) -> Capabilities:
         """The current capabilities. `slots` changes when a worker becomes ready or ends."""
         can_force = self.tasks_per_worker == 1 or self.kill
-        slots = self._ready() * (self.tasks_per_worker + self._prefetch)
+        slots = self._placement.ready * self._placement.tasks_each
         return Capabilities(
             cancel_support=CancelSupport.FORCE if can_force else CancelSupport.COOPERATIVE,
             streaming=True,
@@ -181,7 +169,7 @@ class ProcessExecutor(ReprMixin, Uncopied):
     @property
     def workers(self) -> tuple[int, ...]:
         """The ids of the worker processes that have not ended."""
-        return tuple(worker.pid for worker in self._workers)
+        return tuple(process.pid for process in self._placement.workers)
 
     def watch(self, changed: Callable[[], object]) -> Callable[[], object]:
         """Call `changed` after each change of the capabilities; return a function that ends this."""
@@ -207,7 +195,7 @@ class ProcessExecutor(ReprMixin, Uncopied):
             RuntimeError: A worker imports the main module of the program, which calls this unguarded.
         """
         self._check_process()
-        if worker.state["is_preparing"]:
+        if is_preparing.is_set():
             raise RuntimeError(
                 "a worker imports this module, which starts a ProcessExecutor on import: move that under "
                 'if __name__ == "__main__":'
@@ -222,9 +210,9 @@ class ProcessExecutor(ReprMixin, Uncopied):
                 raise WrongLoopError(f"{self!r} runs on another event loop; make one for each")
             self._abandon()
         self._loop = loop
-        size = WorkerCells.size(self._count, self._ring)
-        self.cells_fd: int = _shared_file(size)
-        self.cells: WorkerCells = WorkerCells(self.cells_fd, self._count, self._ring)
+        ring = self._placement.ring
+        self.cells_fd: int = _shared_file(WorkerCells.size(self._count, ring))
+        self.cells: WorkerCells = WorkerCells(self.cells_fd, self._count, ring)
         self.driver_fd: int = driver_fd()
         # The callbacks of the event loop do not run in the context of the run that happens to start the executor.
         Context().run(self._start_workers)
@@ -270,11 +258,11 @@ class ProcessExecutor(ReprMixin, Uncopied):
             work.end_with_error(error)
             return work
         work = Work(listener, message, loop, self._window)
-        work.on_cancel = self._cancel_waiting
+        work.on_cancel = self._placement.cancel
         if self._broken is not None:
             work.end_with_error(self._broken)
         else:
-            self.place(work)
+            self._placement.place(work)
         return work
 
     async def aclose(self, grace: float | None = None) -> None:
@@ -285,14 +273,14 @@ class ProcessExecutor(ReprMixin, Uncopied):
         """
         self._check_process()
         self._is_closing = True
-        if self._loop is None or not self._workers:
+        workers = self._placement.workers
+        if self._loop is None or not workers:
             self._release()
             return
         if self._loop is not asyncio.get_running_loop():
             raise WrongLoopError(f"{self!r} runs on another event loop")
-        while self._waiting:
-            self._waiting.popleft().end_with_error(asyncio.CancelledError())
-        for process in list(self._workers):
+        self._placement.refuse(asyncio.CancelledError())
+        for process in list(workers):
             for work in list(process.works.values()):
                 work.is_cancelled = True
             if process.works or not process.is_ready:
@@ -301,54 +289,50 @@ class ProcessExecutor(ReprMixin, Uncopied):
                 process.stop()
         longest = self.grace if grace is None else grace
         deadline = None if longest is None else self.loop.time() + longest
-        while self._workers:
+        while workers:
             self._ended = self.loop.create_future()
             wait = None if deadline is None else max(0.0, deadline - self.loop.time())
             done, _ = await asyncio.wait([self._ended], timeout=wait)
             if not done:
                 deadline = None
-                for process in list(self._workers):
+                for process in list(workers):
                     process.kill()
         self._release()
 
     def __del__(self) -> None:
         # Also of an executor whose constructor has failed.
-        workers = self.__dict__.get("_workers")
-        if workers and self._pid == os.getpid():
+        placement: Placement | None = self.__dict__.get("_placement")
+        if placement is not None and placement.workers and self._pid == os.getpid():
             warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
             self._abandon()
 
     # The workers call these.
 
     def place(self, work: Work) -> None:
-        """Give a task that has not begun to a worker, or keep it until one is ready."""
-        best = self._choose()
-        if best is None:
-            self._waiting.append(work)
-        else:
-            best.give(work)
+        """Give a task that has not begun to a worker, or keep it until one can take it."""
+        self._placement.place(work)
 
     def on_ready(self, process: WorkerProcess) -> None:
         """Note that a worker can take tasks."""
         del process
         self._failed_starts = 0
         self._has_started = True
-        self._fill()
+        self._placement.fill()
         self._changed()
         self._steal_soon()
 
     def on_space(self, process: WorkerProcess) -> None:
         """Note that a task of a worker has ended."""
-        if self._waiting:
-            self._fill()
-        if self._prefetch and not process.works:
+        self._placement.fill()
+        # Without prefetch no task waits behind another one.
+        if not process.works and self._placement.tasks_each > self.tasks_per_worker:
             self._steal_soon()
 
     def on_end(
         self, process: WorkerProcess, left: list[Work], failure: BaseException | None
     ) -> None:
         """Note that a worker has ended."""
-        self._workers.remove(process)
+        self._placement.workers.remove(process)
         begun = self.cells.begun(process.cell)
         again: list[Work] = []
         for work in left:
@@ -366,10 +350,10 @@ class ProcessExecutor(ReprMixin, Uncopied):
                         where=process.where,
                     )
                 )
-        self._waiting.extendleft(reversed(again))
+        self._placement.put_back(again)
         if not self._is_closing and self._broken is None:
             self._replace(process, failure)
-            self._fill()
+            self._placement.fill()
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
         self._changed()
@@ -380,7 +364,7 @@ class ProcessExecutor(ReprMixin, Uncopied):
             self._start_workers()
             return
         self._failed_starts += 1
-        is_ready = any(other.is_ready for other in self._workers)
+        is_ready = any(other.is_ready for other in self._placement.workers)
         # The same program has started before, so a crash says nothing about the next start.
         has_started = self._has_started and failure is None
         is_certain = failure is not None or self._failed_starts >= _MAX_FAILED_STARTS
@@ -394,69 +378,23 @@ class ProcessExecutor(ReprMixin, Uncopied):
         """Start as many workers as are missing."""
         if self._is_closing or self._broken is not None or self._loop is None:
             return
-        used = {process.cell for process in self._workers}
-        free = (cell for cell in range(self._count) if cell not in used)
-        for cell in free:
+        workers = self._placement.workers
+        used = {process.cell for process in workers}
+        for cell in sorted(set(range(self._count)) - used):
             setup = Setup(
                 main=_main_module(cell),
                 cell=cell,
                 cells=self._count,
-                ring=self._ring,
+                ring=self._placement.ring,
                 window=self._window,
                 tasks_per_worker=self.tasks_per_worker,
                 carry=self._carried,
             )
-            self._workers.append(WorkerProcess(self, setup))
-
-    def _ready(self) -> int:
-        """Return the number of workers that can take tasks."""
-        return sum(process.is_ready and not process.is_dying for process in self._workers)
-
-    def _choose(self) -> WorkerProcess | None:
-        """Return the worker for the next task: the one with the fewest tasks, if it takes another one."""
-        best: WorkerProcess | None = None
-        for process in self._workers:
-            if process.is_ready and not process.is_dying and self._takes(process):
-                if not process.works:
-                    return process
-                if best is None or len(process.works) < len(best.works):
-                    best = process
-        return best
-
-    def _takes(self, process: WorkerProcess) -> bool:
-        held = len(process.works)
-        # The ring of vetoes holds for that many unanswered tasks.
-        return (
-            held < self.tasks_per_worker + self._prefetch
-            and held + len(process.vetoed) < self._ring
-        )
-
-    def _fill(self) -> None:
-        while self._waiting and (best := self._choose()) is not None:
-            best.give(self._waiting.popleft())
+            workers.append(WorkerProcess(self, setup))
 
     def _steal_soon(self) -> None:
         # In the next iteration: the pool may have new tasks for the idle worker, and a task that is taken back is sent twice.
-        self.loop.call_soon(self._steal)
-
-    def _steal(self) -> None:
-        """Take tasks that wait behind others back, and give them to idle workers."""
-        for idle in self._workers:
-            if idle.works or idle.is_dying or not idle.is_ready or self._waiting:
-                continue
-            for busy in self._workers:
-                if len(busy.works) <= self.tasks_per_worker or busy.is_dying:
-                    continue
-                work = next(reversed(busy.works.values()))
-                if not work.is_cancelled and self._takes(idle) and busy.take_back(work):
-                    idle.give(work)
-                    break
-
-    def _cancel_waiting(self, work: Work) -> None:
-        """End a task that no worker has."""
-        if work in self._waiting:
-            self._waiting.remove(work)
-            work.end_with_error(asyncio.CancelledError())
+        self.loop.call_soon(self._placement.steal)
 
     def _break(self, process: WorkerProcess, failure: BaseException | None) -> None:
         """Refuse all tasks, since no worker can start."""
@@ -465,8 +403,7 @@ class ProcessExecutor(ReprMixin, Uncopied):
         self._broken.__cause__ = failure
         # Every task of a run would fail for the same reason.
         attach_verdict(self._broken, Verdict("fatal", None, "the workers cannot start"))
-        while self._waiting:
-            self._waiting.popleft().end_with_error(self._broken)
+        self._placement.refuse(self._broken)
 
     def _changed(self) -> None:
         for changed in list(self._watchers.values()):
@@ -480,10 +417,10 @@ class ProcessExecutor(ReprMixin, Uncopied):
 
     def _abandon(self) -> None:
         """Kill all workers of an event loop that was closed."""
-        for process in self._workers:
+        for process in self._placement.workers:
             process.kill()
             process.wait()
-        self._workers.clear()
+        self._placement.workers.clear()
         self._release()
 
     def _release(self) -> None:
@@ -492,22 +429,6 @@ class ProcessExecutor(ReprMixin, Uncopied):
             self._loop = None
             os.close(self.cells_fd)
             os.close(self.driver_fd)
-
-
-def _number(name: str, value: object, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, not {describe_value(value)}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, not {value}")
-    return value
-
-
-def _seconds(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be seconds or None, not {describe_value(value)}")
-    if not value >= 0:
-        raise ValueError(f"{name} must not be negative, not {value}")
-    return float(value)
 
 
 def _processors() -> int:

@@ -60,26 +60,30 @@ class Kind(IntEnum):
     """From a worker: the task was vetoed and has not begun."""
 
 
-def dumps(value: object) -> Parts:
+def dumps(value: object, *, by_value: bool = False) -> Parts:
     """Return the parts of a message.
+
+    Args:
+        value: The value of the message.
+        by_value: Whether its functions cannot be sent by reference, although pickle could do so.
 
     Raises:
         Exception: The value cannot be pickled.
     """
     buffers: list[pickle.PickleBuffer] = []
     try:
-        if _is_interactive(value):
+        if by_value:
             raise pickle.PicklingError(
                 "defined in an interactive session, which a worker cannot import"
             )
         body = pickle.dumps(value, 5, buffer_callback=buffers.append)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        by_value = _cloudpickle()
-        if by_value is None:
+        cloudpickle = _cloudpickle()
+        if cloudpickle is None:
             raise
         buffers.clear()
         try:
-            body = by_value.dumps(value, 5, buffer_callback=buffers.append)
+            body = cloudpickle.dumps(value, 5, buffer_callback=buffers.append)
         except Exception:
             # The first error says more about the value.
             raise error from None
@@ -102,12 +106,24 @@ def dump_task(name: str, task: tuple[object, ...]) -> Parts:
         NotSendable: The task cannot be pickled.
     """
     try:
-        return dumps(task)
+        return dumps(task, by_value=_is_interactive(task[0]))
     except Exception as error:
         raise NotSendable(
             f"{name} cannot be sent to another process: {_text(error)}; a function and its arguments must be picklable: "
             f"define the function at the top of a module, or install cloudpickle, which sends closures and lambdas too"
         ) from error
+
+
+def load_task(parts: Sequence[Buffer]) -> Any:
+    """Return a task, as `dump_task` got it.
+
+    Raises:
+        NotSendable: The task cannot be unpickled here.
+    """
+    try:
+        return loads(parts)
+    except Exception as error:
+        raise NotSendable(f"the task cannot be read in a worker: {_text(error)}") from error
 
 
 def dump_value(value: object, verb: str) -> Parts:
@@ -145,7 +161,7 @@ def dump_error(error: BaseException) -> Parts:
         body = pickle.dumps(error, 5)
         pickle.loads(body)  # noqa: S301 (its own)
     except Exception:
-        body = pickle.dumps(RemoteError(type_name(error), safe_str(error)), 5)
+        body = pickle.dumps(RemoteError(_type_name(error), safe_str(error)), 5)
     return dumps((body, classify(error), text))
 
 
@@ -170,25 +186,19 @@ def load_error(parts: Sequence[Buffer], where: str) -> BaseException:
     return error
 
 
-def type_name(error: BaseException) -> str:
+def _type_name(error: BaseException) -> str:
     """Return the full name of the type of an error."""
     kind = type(error)
-    return (
-        kind.__qualname__
-        if kind.__module__ == "builtins"
-        else f"{kind.__module__}.{kind.__qualname__}"
-    )
+    is_builtin = kind.__module__ == "builtins"
+    return kind.__qualname__ if is_builtin else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _text(error: BaseException) -> str:
     return f"{type(error).__name__}: {safe_str(error)}"
 
 
-def _is_interactive(value: object) -> bool:
-    """Return whether a task's function is defined in a `__main__` that a worker cannot import."""
-    if not isinstance(value, tuple) or not value:
-        return False
-    function: object = cast("tuple[object, ...]", value)[0]
+def _is_interactive(function: object) -> bool:
+    """Return whether a function is defined in a `__main__` that a worker cannot import."""
     main = sys.modules.get("__main__")
     return getattr(function, "__module__", None) == "__main__" and not hasattr(main, "__file__")
 

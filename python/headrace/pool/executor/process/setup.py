@@ -1,8 +1,10 @@
-"""`Setup`: all that a worker needs before its first task, and `named`: the names of context variables."""
+"""`Setup`: all that a worker needs before its first task. `named`: the names of context variables. `is_preparing`: an event."""
 
 from __future__ import annotations
 
 import sys
+import threading
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
@@ -11,7 +13,9 @@ from headrace._internal.reprs import describe_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from contextvars import ContextVar
+
+is_preparing: threading.Event = threading.Event()
+"""Set while this process is a worker that imports the main module of its driver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,6 @@ def named(carry: Iterable[ContextVar[Any]]) -> tuple[tuple[str, str], ...]:
         ValueError: A variable is not a global of an imported module.
         TypeError: One is not a context variable.
     """
-    from contextvars import ContextVar
-
     names: list[tuple[str, str]] = []
     for variable in carry:
         if not isinstance(cast("object", variable), ContextVar):

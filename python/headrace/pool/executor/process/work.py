@@ -98,7 +98,7 @@ class Work(Uncopied):
         A task that has not begun never begins. The worker of a plain function is killed. An async function is cancelled in its worker,
         and killed after `grace`.
         """
-        if self._listener is None:
+        if self._is_over():
             return CancelResult.STOPPED
         self.is_cancelled = True
         if self.worker is not None:
@@ -177,6 +177,7 @@ class Work(Uncopied):
             outcome(listener)
 
     def _is_over(self) -> bool:
+        """Return whether the listener was notified of the outcome."""
         return self._listener is None
 
     def _deliver_ready(self) -> Awaitable[None] | None:

@@ -21,10 +21,9 @@ from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from inspect import isasyncgenfunction, iscoroutinefunction, unwrap
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from headrace._core import FrameChannel, WorkerCells, end_with
-from headrace.errors import NotSendable
+from headrace._core import FrameChannel, WorkerCells, end_with_driver
 from headrace.pool.executor.loop import drive
 from headrace.pool.executor.process.messages import (
     Kind,
@@ -32,16 +31,14 @@ from headrace.pool.executor.process.messages import (
     dump_error,
     dump_value,
     dumps,
+    load_task,
     loads,
 )
-from headrace.pool.executor.process.setup import found
+from headrace.pool.executor.process.setup import found, is_preparing
 from headrace.pool.executor.remote import RemoteLease, carried
 
 if TYPE_CHECKING:
     from headrace.pool.executor.process.setup import Setup
-
-state: dict[Literal["is_preparing"], bool] = {"is_preparing": False}
-"""Whether this process is a worker that imports the main module of its driver."""
 
 Outcome = tuple[Kind, Parts]
 
@@ -54,7 +51,7 @@ def main(channel_fd: int, cells_fd: int, driver_fd: int) -> None:
         cells_fd: The file of the cells.
         driver_fd: A descriptor that is readable when the driver has died.
     """
-    end_with(driver_fd)
+    end_with_driver(driver_fd)
     # Ctrl-C is for the driver, which ends its workers. A terminal does not signal this process, but a container may.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = FrameChannel(channel_fd)
@@ -92,11 +89,11 @@ def _setup(channel: FrameChannel) -> Setup | None:
         return None
     ((_, _, parts),) = frames
     setup = cast("Setup", loads(parts))
-    state["is_preparing"] = True
+    is_preparing.set()
     try:
         spawn.prepare(setup.main)
     finally:
-        state["is_preparing"] = False
+        is_preparing.clear()
     return setup
 
 
@@ -222,12 +219,7 @@ class _Worker:
 
     def _load(self, position: int, parts: Parts) -> tuple[_Call, partial[object], Context]:
         """Return a task with its function and its context."""
-        try:
-            fn, args, name, values, has_lease = loads(parts)
-        except Exception as error:
-            raise NotSendable(
-                f"the task cannot be read in a worker: {type(error).__name__}: {error}"
-            ) from error
+        fn, args, name, values, has_lease = load_task(parts)
         call = _Call(self, position, name)
         sent = Context()
         for index, value in cast("dict[int, object]", values).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -25,7 +26,6 @@ from headrace.pool.executor.process.messages import (
 )
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Sequence
 
     from headrace._core import WorkerCells
@@ -129,6 +129,11 @@ class WorkerProcess:
         )
 
     @property
+    def can_run(self) -> bool:
+        """Whether the worker can run tasks."""
+        return self.is_ready and not self.is_dying
+
+    @property
     def where(self) -> str:
         """The name of the worker, for messages."""
         return f"process {self.pid}"
@@ -159,13 +164,11 @@ class WorkerProcess:
 
     def cancel(self, work: Work) -> None:
         """Cancel a task of this worker."""
-        from asyncio import CancelledError
-
         owner = self._owner
         if self.is_dying:
             return
         if work.position > owner.cells.begun(self.cell) and self.take_back(work):
-            work.end_with_error(CancelledError())
+            work.end_with_error(asyncio.CancelledError())
             return
         if owner.tasks_per_worker == 1 and owner.cells.blocking(self.cell) == work.position:
             self.kill()
@@ -287,9 +290,7 @@ class WorkerProcess:
         elif kind == Kind.RAISED:
             work.end_with_error(load_error(parts, self.where))
         elif work.is_cancelled:
-            from asyncio import CancelledError
-
-            work.end_with_error(CancelledError())
+            work.end_with_error(asyncio.CancelledError())
         else:
             work.worker = None
             self._owner.place(work)

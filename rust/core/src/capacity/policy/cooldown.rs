@@ -60,8 +60,9 @@
 //!
 //! *Bound.* Each event in a row lowers the limit, by a tenth and at least by 1. So a server that rejects every call is called at most
 //! about ten times the limit before the limit is at its minimum. There, no decrease answers the event, and the node is
-//! cooled down as any other, with a back-off that doubles. So it is after five decreases of an auto rate in a row. A node with a ramp that is not over is cooled down as well. A delay that the
-//! server gives always counts as a whole: it is an order, not a measurement.
+//! cooled down as any other, with a back-off that doubles; also from the fifth decrease of an auto rate in a row on.
+//! A node with a ramp that is not over is cooled down as well. A delay that the server gives always counts as a whole: it is an
+//! order, not a measurement.
 //!
 //! # Effect on waiters
 //!

@@ -76,7 +76,7 @@
 //! A bucket of one call refuses calls that the network has bunched. Each costs a decrease, so such a server is not used in full. Where
 //! calls take far longer than the bucket takes to fill, the first answers arrive late. Until then calls begin at the start rate and no
 //! answer can prevent it, so those that the bucket does not hold are refused: about `start` times the delay of an answer, less the bucket. With
-//! calls of 5 to 30 s, that were up to 30% of the first minute for a bucket of 10 and none for one of 60, and none later. The
+//! calls of 5 to 30 s, up to 30% were refused in the first minute for a bucket of 10, and none for one of 60; none later. The
 //! decrease also halves a rate that the first answers had lowered already, and few calls mean slow growth: a bucket of 1 a second and 10 at
 //! once was used at 15% or more in the next five minutes.
 //!
