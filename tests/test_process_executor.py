@@ -25,7 +25,9 @@ from headrace import (
     WrongLoopError,
 )
 from headrace.pool import CancelResult, CancelSupport
+from headrace.pool.executor.process.work import Work
 from tests import process_jobs as jobs
+from tests.pool_support import quiet
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -200,6 +202,43 @@ async def test_values_wait_for_their_reader_within_the_window(tmp_path: Path) ->
             # At each moment, at most the window is ahead of the reader.
             assert int(produced.read_text() or reads) <= reads + 4
         assert await outcome(stream) is None
+
+
+class Refusing:
+    """A listener that stops its task at each value."""
+
+    name = "task"
+    has_lease = False
+
+    def __init__(self) -> None:
+        self.outcomes: list[object] = []
+
+    def called(self) -> None: ...
+
+    def settle(self, amounts: dict[str, float]) -> None: ...
+
+    async def emit(self, value: object) -> None:
+        raise asyncio.CancelledError
+
+    def returned(self, value: object) -> None:
+        self.outcomes.append(value)
+
+    def raised(self, error: BaseException) -> None:
+        self.outcomes.append(error)
+
+
+async def test_refused_value_does_not_hide_the_outcome() -> None:
+    listener = Refusing()
+    work = Work(listener, (), asyncio.get_running_loop(), 4)
+    work.emit(1)
+    await quiet()
+    assert work.is_cancelled
+    # Both in one message: the end comes before the first step of the wait for space.
+    error = asyncio.CancelledError()
+    work.emit(2)
+    work.end_with_error(error)
+    await quiet()
+    assert listener.outcomes == [error]
 
 
 async def test_context_variables_travel_by_name() -> None:

@@ -11,7 +11,7 @@ from headrace._internal.copying import Uncopied
 from headrace.pool.executor.handle import CancelResult
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from typing import NoReturn
 
     from headrace.pool.executor.handle import Listener
@@ -41,11 +41,11 @@ class Work(Uncopied):
     """
 
     __slots__ = (
-        "_deliverer",
         "_listener",
         "_loop",
         "_outcome",
         "_read",
+        "_room",
         "_settle_error",
         "_unread",
         "_window",
@@ -76,7 +76,8 @@ class Work(Uncopied):
         self._window = window
         # The values that wait until the listener takes the one before.
         self._unread: deque[object] = deque()
-        self._deliverer: asyncio.Task[None] | None = None
+        # The wait for space of a value, until its done-callback was called.
+        self._room: asyncio.Future[None] | None = None
         # The number of values that were read and not credited.
         self._read = 0
         self._settle_error: Exception | None = None
@@ -126,11 +127,8 @@ class Work(Uncopied):
     def emit(self, value: object) -> None:
         """Deliver a value, after the values before it."""
         self._unread.append(value)
-        if self._deliverer is None and (room := self._deliver_ready()) is not None:
-            # In an empty context: that of the caller belongs to the run that has started the executor.
-            self._deliverer = self._loop.create_task(
-                self._deliver(room), name=f"values of {self.name}", context=Context()
-            )
+        if self._room is None:
+            self._deliver()
 
     def settle(self, amounts: dict[str, float]) -> None:
         """Settle the lease of the task. If that fails, the task fails: it has gone on, so it cannot handle the error."""
@@ -163,12 +161,12 @@ class Work(Uncopied):
         if self.force_timer is not None:
             self.force_timer.cancel()
             self.force_timer = None
-        if self._deliverer is None:
+        if self._room is None:
             self._notify()
         elif self.is_cancelled:
             # The end of a cancelled task does not wait until its values are read.
             self._unread.clear()
-            self._deliverer.cancel()
+            self._room.cancel()
 
     def _notify(self) -> None:
         listener, outcome = self._listener, self._outcome
@@ -180,29 +178,33 @@ class Work(Uncopied):
         """Return whether the listener was notified of the outcome."""
         return self._listener is None
 
-    def _deliver_ready(self) -> Awaitable[None] | None:
-        """Deliver values until one has to wait for space; return that wait."""
+    def _deliver(self) -> None:
+        """Deliver values until one has to wait for space."""
         while self._unread and self._listener is not None:
             room = self._listener.emit(self._unread.popleft())
             if room is not None:
-                return room
+                # In an empty context: that of the caller belongs to the run that has started the executor.
+                self._room = Context().run(asyncio.ensure_future, room, loop=self._loop)
+                self._room.add_done_callback(self._on_room, context=Context())
+                return
             self._credit()
-        return None
 
-    async def _deliver(self, room: Awaitable[None] | None) -> None:
+    def _on_room(self, room: asyncio.Future[None]) -> None:
+        """Go on when there is space, or when the task must stop."""
+        self._room = None
         try:
-            while room is not None:
-                await room
-                self._credit()
-                room = self._deliver_ready()
+            room.result()
         except asyncio.CancelledError:
-            # The task must stop, so its values are not read any more. The worker may wait for space to send the next one.
+            # The values are not read any more. The worker may wait for space to send the next one.
             self._unread.clear()
             if not self.has_ended:
                 self.cancel()
+        else:
+            self._credit()
+            self._deliver()
         finally:
-            self._deliverer = None
-            self._notify()
+            if self._room is None:
+                self._notify()
 
     def _credit(self) -> None:
         """Allow the worker to send another value. Half a window is credited at once."""
