@@ -37,6 +37,11 @@ REFERENCE = {
     "capacity": ("Capacity", ("capacity",), ("Lease",)),
     "map": ("Map with limits", ("_front", "pool.map_error"), ("map",)),
     "pool": ("The pool", ("task", "graph", "pool", "_explain"), ("TaskProgressEnvelope",)),
+    "processes": (
+        "Worker processes",
+        ("pool.executor.process",),
+        ("NotSendable", "RemoteError", "WorkerLost"),
+    ),
     "journal": ("Journals", ("journal",), ("journal.JournalRecord", "journal.read_records")),
     "cache": ("Cache", ("cache",), ()),
     "errors": ("Errors", ("errors",), ()),
@@ -48,6 +53,7 @@ MAIN = {
     "capacity": "CapacitySource",
     "map": "map",
     "pool": "HierarchicalTaskPoolRunner",
+    "processes": "ProcessExecutor",
     "journal": "Journal",
     "cache": "Cache",
     "errors": "HeadraceError",
@@ -57,7 +63,10 @@ MAIN = {
     "testing": "VirtualClock",
     "executors": "Case",
 }
-ON_OTHER_PAGES = {"pool": ("Failure", "MapError")}
+ON_OTHER_PAGES = {
+    "pool": ("Failure", "MapError", "ProcessExecutor"),
+    "errors": ("NotSendable", "RemoteError", "WorkerLost"),
+}
 OTHERS = {
     "queue": ("Queues in place of others", headrace.queue),
     "http": ("HTTP clients", headrace.http),

@@ -155,7 +155,13 @@ def test_census_reports_a_missing_directory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "needs"), [("logs", "headrace"), ("identify", "magika"), ("progress", "uvicorn")]
+    ("program", "needs"),
+    [
+        ("logs", "headrace"),
+        ("imports", "headrace"),
+        ("identify", "magika"),
+        ("progress", "uvicorn"),
+    ],
 )
 def test_example_reports_a_missing_directory(program: str, needs: str, tmp_path: Path) -> None:
     pytest.importorskip(needs, reason=f"examples/{program}.py needs {needs}")
@@ -218,6 +224,37 @@ def test_logs_skip_only_packages_below_their_directory(tmp_path: Path) -> None:
     (root / "site-packages" / "left_out.py").touch()
     printed = run("logs.py", root, cwd=tmp_path)
     assert "1 files were read\n" in printed
+
+
+def test_imports_agree_with_a_sequential_count(tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    (folder / "site-packages").mkdir(parents=True)
+    (folder / "site-packages" / "left_out.py").write_text("import left_out\n")
+    (folder / "bad.py").write_text("def :\n")
+    (folder / "zero.py").write_bytes(b"x = '\0'\n")
+    (folder / "escapes.py").write_text("import re\nre.compile('\\d')\n")
+    for number in range(500):
+        lines = [
+            "import os.path, sys",
+            "from . import sibling",
+            f"from package{number % 10}.deep import name",
+        ]
+        (folder / f"{number}.py").write_text("\n".join(lines))
+    printed = run("imports.py", folder, cwd=tmp_path)
+
+    expected: Counter[str] = Counter()
+    for path in folder.glob("*.py"):
+        if path.name not in ("bad.py", "zero.py"):
+            for line in path.read_text().splitlines():
+                words = line.replace(",", "").split()
+                names = words[1:] if words[0] == "import" else words[1:2]
+                expected.update(name.partition(".")[0] for name in names if "(" not in line)
+    del expected[""]
+    table = re.findall(r"^ *(\d+)  (\w+)$", printed, re.MULTILINE)
+    assert {name: int(number) for number, name in table} == dict(expected.most_common(10))
+    assert "\n501 files were parsed, 2 were not\n" in printed
+    assert re.findall(r"^not parsed: (\w+)", printed, re.MULTILINE) == ["SyntaxError"] * 2
+    assert re.findall(r"^(\d+) files, \d+ a second", printed, re.MULTILINE) == ["250", "500"]
 
 
 def test_identify_agrees_with_its_model(tmp_path: Path) -> None:

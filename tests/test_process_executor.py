@@ -6,8 +6,10 @@ import asyncio
 import contextvars
 import os
 import pickle
+import sys
+import threading
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -31,7 +33,7 @@ from tests.pool_support import quiet
 from tests.support import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from headrace.pool import Submission
@@ -64,7 +66,23 @@ async def test_large_values_travel_both_ways() -> None:
         assert not memoryview(returned).readonly
 
 
-async def test_unsendable_values_are_named_and_the_worker_lives() -> None:
+async def test_closures_travel_by_value_with_cloudpickle() -> None:
+    pytest.importorskip("cloudpickle", reason="cloudpickle is not installed")
+    number = 3
+    async with ProcessExecutor(1) as executor:
+        assert await executor.submit(Task(lambda: number + 1)) == 4
+        add = await executor.submit(Task(lambda: lambda other: number + other))
+        assert cast("Callable[[int], int]", add)(2) == 5
+        # The message is that of pickle, which says more about the value.
+        with pytest.raises(NotSendable, match=r"cannot be sent.*cannot pickle '_thread.lock'"):
+            await executor.submit(Task(jobs.same, threading.Lock()))
+
+
+async def test_unsendable_values_are_named_and_the_worker_lives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Without it, as most programs are.
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
     async with ProcessExecutor(1) as executor:
         worker = await executor.submit(Task(jobs.process_id))
         with pytest.raises(NotSendable, match=r"<lambda>.*cannot be sent.*top of a module"):
