@@ -18,6 +18,7 @@ import pickle
 import sys
 import traceback
 from enum import IntEnum
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from headrace._internal.reprs import safe_str
@@ -110,7 +111,7 @@ def dump_task(name: str, task: tuple[object, ...]) -> Parts:
     except Exception as error:
         raise NotSendable(
             f"{name} cannot be sent to another process: {_text(error)}; a function and its arguments must be picklable: "
-            f"define the function at the top of a module, or install cloudpickle, which sends closures and lambdas too"
+            f"define the function at the top of a module, or run pip install 'headrace[closures]', which sends closures and lambdas too"
         ) from error
 
 
@@ -205,7 +206,6 @@ def _is_interactive(function: object) -> bool:
 
 def _cloudpickle() -> Any:
     try:
-        import cloudpickle  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports]  # optional
+        return import_module("cloudpickle")
     except ImportError:
         return None
-    return cloudpickle
