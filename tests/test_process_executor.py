@@ -33,7 +33,7 @@ from tests.pool_support import quiet
 from tests.support import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator
     from pathlib import Path
 
     from headrace.pool import Submission
@@ -222,6 +222,16 @@ async def test_values_wait_for_their_reader_within_the_window(tmp_path: Path) ->
         assert await outcome(stream) is None
 
 
+class Awaited:
+    """An awaitable that is no coroutine: the coroutine in it warns if nothing has awaited it."""
+
+    def __init__(self, inner: Awaitable[None]) -> None:
+        self._inner = inner
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._inner.__await__()
+
+
 class Refusing:
     """A listener that stops its task at each value."""
 
@@ -235,7 +245,10 @@ class Refusing:
 
     def settle(self, amounts: dict[str, float]) -> None: ...
 
-    async def emit(self, value: object) -> None:
+    def emit(self, value: object) -> Awaitable[None]:
+        return Awaited(self._refuse())
+
+    async def _refuse(self) -> None:
         raise asyncio.CancelledError
 
     def returned(self, value: object) -> None:

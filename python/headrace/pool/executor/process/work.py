@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextvars import Context
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace._internal.copying import Uncopied
 from headrace.pool.executor.handle import CancelResult
@@ -81,7 +81,8 @@ class Work(Uncopied):
         # The number of values that were read and not credited.
         self._read = 0
         self._settle_error: Exception | None = None
-        self._outcome: Callable[[Listener], object] | None = None
+        # The outcome and the method that reports it, until it was reported.
+        self._outcome: tuple[Callable[[Any], object], object] | None = None
 
     @property
     def name(self) -> str:
@@ -145,17 +146,18 @@ class Work(Uncopied):
             self._settle_error = None
             error.add_note("the task, which runs in another process, did not see this error")
             self.end_with_error(error)
-        else:
-            self._end(lambda listener: listener.returned(value))
+        elif self._listener is not None:
+            self._end(self._listener.returned, value)
 
     def end_with_error(self, error: BaseException) -> None:
         """Deliver the error, after all values."""
-        self._end(lambda listener: listener.raised(error))
+        if self._listener is not None:
+            self._end(self._listener.raised, error)
 
-    def _end(self, outcome: Callable[[Listener], object]) -> None:
-        if self.has_ended:
+    def _end(self, report: Callable[[Any], object], outcome: object) -> None:
+        if self._outcome is not None:
             return
-        self._outcome = outcome
+        self._outcome = report, outcome
         self.worker = None
         self.message = ()
         if self.force_timer is not None:
@@ -164,15 +166,16 @@ class Work(Uncopied):
         if self._room is None:
             self._notify()
         elif self.is_cancelled:
-            # The end of a cancelled task does not wait until its values are read.
+            # The end of a cancelled task does not wait until its values are read. The cancellation comes after the first step of the
+            # wait: an awaitable that nothing has awaited warns.
             self._unread.clear()
-            self._room.cancel()
+            self._loop.call_soon(self._room.cancel)
 
     def _notify(self) -> None:
-        listener, outcome = self._listener, self._outcome
-        if listener is not None and outcome is not None:
+        if self._outcome is not None:
+            report, outcome = self._outcome
             self._listener = self._outcome = None
-            outcome(listener)
+            report(outcome)
 
     def _is_over(self) -> bool:
         """Return whether the listener was notified of the outcome."""
