@@ -325,8 +325,11 @@ class Policy:
         """Submit a task to an executor."""
         executor = self._run.executors.use(is_given).executor
         task: Task = cast("Any", item) if isinstance(item, Task) else Task(item)
+        is_remote = executor.capabilities.remote
+        if is_remote and task is item:
+            return executor.submit(task, listener)
         context = task.context if task is item else self._run.context
-        if not executor.capabilities.remote:
+        if not is_remote:
             # A copy: the mark and the lease are those of this attempt.
             context = context.copy() if lease is None else leased(context, lease)
             self._run.end.inside.mark(context, task_id)

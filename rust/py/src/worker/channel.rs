@@ -247,6 +247,10 @@ impl State {
                     Err(error) => return Err(error.into()),
                 };
                 (self.decoder.feed(&self.scratch[..received])).map_err(io::Error::other)?;
+                if (1..SCRATCH).contains(&received) && self.decoder.has_frame() {
+                    // There was no more, so that another call would return nothing but cost as much.
+                    return Ok(());
+                }
                 received
             };
             self.is_at_end = count == 0;

@@ -134,6 +134,8 @@ class ProcessExecutor(ReprMixin, Uncopied):
         self.grace: float | None = None if grace is None else check_seconds("grace", grace)
         self.kill: bool = check_flag("kill", kill)
         self._placement = Placement(tasks_per_worker, check_int("prefetch", 0, prefetch))
+        # The current capabilities, which the pool reads for each task; None after a change.
+        self._capabilities: Capabilities | None = None
         self._carry = tuple(carry)
         self._carried = named(self._carry)
         self._watchers: dict[object, Callable[[], object]] = {}
@@ -155,16 +157,18 @@ class ProcessExecutor(ReprMixin, Uncopied):
     @property
     def capabilities(self) -> Capabilities:
         """The current capabilities. `slots` changes when a worker becomes ready or ends."""
-        can_force = self.tasks_per_worker == 1 or self.kill
-        slots = self._placement.ready * self._placement.tasks_each
-        return Capabilities(
-            cancel_support=CancelSupport.FORCE if can_force else CancelSupport.COOPERATIVE,
-            streaming=True,
-            remote=True,
-            # A broken executor takes tasks to refuse them.
-            slots=slots if self._broken is None else None,
-            window=self._window,
-        )
+        if self._capabilities is None:
+            can_force = self.tasks_per_worker == 1 or self.kill
+            slots = self._placement.ready * self._placement.tasks_each
+            self._capabilities = Capabilities(
+                cancel_support=CancelSupport.FORCE if can_force else CancelSupport.COOPERATIVE,
+                streaming=True,
+                remote=True,
+                # A broken executor takes tasks to refuse them.
+                slots=slots if self._broken is None else None,
+                window=self._window,
+            )
+        return self._capabilities
 
     @property
     def workers(self) -> tuple[int, ...]:
@@ -315,11 +319,16 @@ class ProcessExecutor(ReprMixin, Uncopied):
     def on_ready(self, process: WorkerProcess) -> None:
         """Note that a worker can take tasks."""
         del process
+        self._capabilities = None
         self._failed_starts = 0
         self._has_started = True
         self._placement.fill()
         self._changed()
         self._steal_soon()
+
+    def on_dying(self) -> None:
+        """Note that a worker takes no more tasks. `on_end` follows."""
+        self._capabilities = None
 
     def on_space(self, process: WorkerProcess) -> None:
         """Note that a task of a worker has ended."""
@@ -333,6 +342,7 @@ class ProcessExecutor(ReprMixin, Uncopied):
     ) -> None:
         """Note that a worker has ended."""
         self._placement.workers.remove(process)
+        self._capabilities = None
         begun = self.cells.begun(process.cell)
         again: list[Work] = []
         for work in left:
@@ -401,11 +411,13 @@ class ProcessExecutor(ReprMixin, Uncopied):
         reason = process.exit_text if failure is None else str(failure) or type(failure).__name__
         self._broken = BrokenError(f"{self!r}: its workers cannot start: {reason}")
         self._broken.__cause__ = failure
+        self._capabilities = None
         # Every task of a run would fail for the same reason.
         attach_verdict(self._broken, Verdict("fatal", None, "the workers cannot start"))
         self._placement.refuse(self._broken)
 
     def _changed(self) -> None:
+        self._capabilities = None
         for changed in list(self._watchers.values()):
             changed()
 

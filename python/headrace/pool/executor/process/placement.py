@@ -91,8 +91,12 @@ class Placement:
 
     def _choose(self) -> WorkerProcess | None:
         """Return the worker for the next task: the one with the fewest tasks, if it takes another one."""
-        takers = (worker for worker in self.workers if worker.can_run and self._takes(worker))
-        return min(takers, key=lambda worker: len(worker.works), default=None)
+        best, fewest = None, self.tasks_each
+        for worker in self.workers:
+            held = len(worker.works)
+            if held < fewest and worker.can_run and self._takes(worker):
+                best, fewest = worker, held
+        return best
 
     def _takes(self, worker: WorkerProcess) -> bool:
         held = len(worker.works)

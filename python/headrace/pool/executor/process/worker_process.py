@@ -64,6 +64,10 @@ class Owner(Protocol):
         """Note that a worker can take tasks."""
         ...
 
+    def on_dying(self) -> None:
+        """Note that a worker takes no more tasks."""
+        ...
+
     def on_space(self, process: WorkerProcess) -> None:
         """Note that a task of a worker has ended."""
         ...
@@ -147,7 +151,8 @@ class WorkerProcess:
         work.worker = self
         self.works[work.position] = work
         self._send(Kind.RUN, work.position, work.message)
-        self._begin_next()
+        if len(self.works) <= self._owner.tasks_per_worker:
+            work.begin()
 
     def credit(self, work: Work, values: int) -> None:
         """Allow a task to send more values."""
@@ -183,21 +188,24 @@ class WorkerProcess:
             self.kill()
 
     def _begin_next(self) -> None:
-        """Note which tasks the worker calls: it begins them in their order."""
-        for work in list(islice(self.works.values(), self._owner.tasks_per_worker)):
+        """Note that the worker calls the next task, after the end of another one: it begins them in their order."""
+        last = self._owner.tasks_per_worker - 1
+        for work in islice(self.works.values(), last, last + 1):
             work.begin()
+            return
 
     # The process.
 
     def stop(self) -> None:
         """Ask the worker to end when it is idle."""
-        self.is_dying = True
+        self._die()
         self._send(Kind.STOP, 0, ())
 
     def kill(self) -> None:
         """End the worker and all processes of its group."""
         if not self._was_killed:
-            self.is_dying = self._was_killed = True
+            self._was_killed = True
+            self._die()
             self._kill_group()
 
     def wait(self) -> None:
@@ -295,8 +303,12 @@ class WorkerProcess:
             work.worker = None
             self._owner.place(work)
 
-    def _on_exit(self) -> None:
+    def _die(self) -> None:
         self.is_dying = True
+        self._owner.on_dying()
+
+    def _on_exit(self) -> None:
+        self._die()
         # Processes that the worker has started. It is not waited for yet, so the number of its group is its own.
         self._kill_group()
         loop = self._owner.loop
