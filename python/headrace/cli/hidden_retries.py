@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.cli.stderr import eprint
-from headrace.task._sdk_retries import sdk_retries
+from headrace.task._sdk_retries import SdkRetries, sdk_retries
 
 
 class HiddenRetries:
@@ -17,7 +17,12 @@ class HiddenRetries:
         if self._is_reported:
             return
         found = sdk_retries(error)
-        if found is None:
+        if found is not None:
+            self.report(found)
+
+    def report(self, found: SdkRetries) -> None:
+        """Print a message about such retries, unless one was printed before."""
+        if self._is_reported:
             return
         self._is_reported = True
         times = "once" if found.count == 1 else f"{found.count:,} times"

@@ -24,6 +24,7 @@ from headrace.cli.arguments import (
     parse_weight,
 )
 from headrace.cli.errors import CommandError, UsageError
+from headrace.cli.executor_options import add_executor_options, executor_options
 from headrace.cli.file_format import FileFormat, parse_format
 from headrace.cli.journal_command import add_journal_command, run_journal_command
 from headrace.cli.journal_options import JournalOptions, add_journal_options, journal_options
@@ -142,6 +143,7 @@ def _map(options: argparse.Namespace, journal: JournalOptions | None) -> int:
             max_record=options.max_record,
             every=options.every,
             journal=journal,
+            executor=executor_options(options),
         )
     )
 
@@ -313,6 +315,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the function to call, as MODULE:FUNCTION or FILE.py:FUNCTION; an async function runs on the event loop, "
         "any other in threads",
     )
+    add_executor_options(job)
     records = job.add_argument_group("input and output")
     records.add_argument(
         "--input",

@@ -40,6 +40,7 @@ from headrace.cli.record_error import (
     ReplayedError,
     encode_error_line,
 )
+from headrace.cli.record_executor import RecordExecutor
 from headrace.cli.record_pool import RecordPool
 from headrace.cli.record_runner import RecordRunner
 from headrace.cli.record_task import RecordTask, Unsettled
@@ -142,12 +143,17 @@ class _Map:
             HiddenRetries(),
             cooldown=options.run_options.cooldown,
             number=options.number,
+            is_remote=options.executor is not None,
         )
+        self._executor = None
         self._failure_limits = options.run_options.failure_limits()
         self._runner_options = options.run_options.runner_options(self._runner.classify)
         if journal is not None:
             # The runners share it, so it is no journal that each of them would open.
             self._runner_options["journal"] = cast("Any", journal.use)
+        if options.executor is not None:
+            self._executor = RecordExecutor(options.executor, self._runner, options.function)
+            self._runner_options["executor"] = self._executor
         self._groups = None
         if options.group_by is not None:
             self._groups = Groups(
@@ -217,6 +223,9 @@ class _Map:
         except RunStopped as stopped:
             if self._unsettled or not self._is_read:
                 self._stopped = stopped
+        finally:
+            if self._executor is not None:
+                await self._executor.aclose()
 
     async def _run(self) -> None:
         """Process all records."""
@@ -436,26 +445,10 @@ class _Map:
         return [SeriesFamily("Groups", note, limit, self._groups.running)]
 
     def _summary(self, outcome: str, *, whole: bool) -> Summary:
-        options, tally = self._options, self._tally
-        shown = [("input", options.input), ("output", options.output)]
-        if options.errors is not None:
-            shown.append(("errors", options.errors))
-        if options.journal is not None:
-            shown.append(("journal", options.journal.path))
-        shown += self._run_options.describe()
-        if options.group_by is not None:
-            shown.append(("group by", options.group_by))
-            shown.append(("group limit", f"{options.group_limit:,}"))
-            shown.append(("group window", f"{options.group_window:,}"))
-            if options.weights:
-                weights = (f"{name}={weight:g}" for name, weight in options.weights.items())
-                shown.append(("weights", ", ".join(weights)))
-        shown.append(("order", "of the input" if options.ordered else "as they finish"))
-        if options.ordered:
-            shown.append(("window", f"{options.window:,}"))
+        tally = self._tally
         return Summary(
-            job=options.name,
-            options=shown,
+            job=self._options.name,
+            options=self._options.describe(),
             outcome=outcome[0].upper() + outcome[1:],
             whole=whole,
             began=self._started_at,

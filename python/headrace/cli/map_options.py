@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from headrace.cli.executor_options import ExecutorOptions
     from headrace.cli.file_format import FileFormat
     from headrace.cli.journal_options import JournalOptions
     from headrace.cli.run_options import RunOptions
@@ -46,3 +47,27 @@ class MapOptions:
     every: float
     journal: JournalOptions | None
     """The journal; None for a run without one."""
+    executor: ExecutorOptions | None
+    """The worker processes that make the calls; None for the event loop and threads."""
+
+    def describe(self) -> list[tuple[str, str]]:
+        """Return the options that are set, as names and formatted values."""
+        shown = [("input", self.input), ("output", self.output)]
+        if self.errors is not None:
+            shown.append(("errors", self.errors))
+        if self.journal is not None:
+            shown.append(("journal", self.journal.path))
+        if self.executor is not None:
+            shown.append(("executor", self.executor.describe()))
+        shown += self.run_options.describe()
+        if self.group_by is not None:
+            shown.append(("group by", self.group_by))
+            shown.append(("group limit", f"{self.group_limit:,}"))
+            shown.append(("group window", f"{self.group_window:,}"))
+            if self.weights:
+                weights = (f"{name}={weight:g}" for name, weight in self.weights.items())
+                shown.append(("weights", ", ".join(weights)))
+        shown.append(("order", "of the input" if self.ordered else "as they finish"))
+        if self.ordered:
+            shown.append(("window", f"{self.window:,}"))
+        return shown

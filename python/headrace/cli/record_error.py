@@ -35,12 +35,23 @@ class InterruptingError(PermanentError):
     """Wraps a `KeyboardInterrupt` that the function raised. It stops the run; the record has not failed."""
 
 
-class ReplayedError(RecordedError):
+class DescribedError(RecordedError):
+    """An error that is known by its description only."""
+
+    def __init__(self, kind: str, text: str, where: str) -> None:
+        super().__init__(kind, text)
+        self.where = where
+
+
+class RemoteRecordError(DescribedError):
+    """The error of a call in a worker process."""
+
+
+class ReplayedError(DescribedError):
     """The error of an earlier run, out of its journal. The function was not called."""
 
     def __init__(self, kind: str, text: str, where: str, attempts: int) -> None:
-        super().__init__(kind, text)
-        self.where = where
+        super().__init__(kind, text, where)
         self.attempts = attempts
         """The number of attempts in that run."""
 
@@ -59,7 +70,7 @@ class RecordError:
     @classmethod
     def of(cls, error: BaseException) -> RecordError:
         """Format an error, even one whose `__str__` raises."""
-        if isinstance(error, ReplayedError):
+        if isinstance(error, DescribedError):
             return cls(error.kind, error.text, error.where)
         if isinstance(error, PermanentError) and error.__cause__ is not None:
             error = error.__cause__

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from headrace.cli.conversion import NUMBER, RESULT
 from headrace.cli.load_function import is_async
 from headrace.cli.output import encode_line
-from headrace.cli.record_error import InterruptingError, PermanentError
+from headrace.cli.record_error import DescribedError, InterruptingError, PermanentError
 from headrace.task.failure import Verdict, classify
 from headrace.task.task import Task
 
@@ -38,7 +38,8 @@ class RecordListener(Protocol):
 class RecordRunner:
     """Makes a pool task from each record.
 
-    An async function runs on the event loop, any other in a thread. The result is encoded as JSON in the same place.
+    An async function runs on the event loop, any other in a thread. The result is encoded as JSON in the same place. In a run with
+    worker processes, `RecordExecutor` makes the calls instead, and reports them to `begin`, `keep` and `end_failed`.
 
     Args:
         function: the function of the user.
@@ -46,6 +47,7 @@ class RecordRunner:
         hidden_retries: it looks at each error.
         cooldown: whether a throttled answer costs a record no attempt.
         number: whether each result is written with the number of its record.
+        is_remote: whether worker processes make the calls.
     """
 
     def __init__(
@@ -56,13 +58,15 @@ class RecordRunner:
         *,
         cooldown: bool,
         number: bool,
+        is_remote: bool = False,
     ) -> None:
         self._function = function
         self._listener = listener
         self._number = number
-        self._hidden_retries = hidden_retries
+        self.hidden_retries: HiddenRetries = hidden_retries
         self._cooldown = cooldown
         self._is_async = is_async(function)
+        self._is_threaded = not (self._is_async or is_remote)
 
         def in_thread(record_task: RecordTask) -> bytes:
             return self._in_thread(record_task)
@@ -80,7 +84,7 @@ class RecordRunner:
             record_task,
             key=record_task.record.number,
             cost=cost,
-            thread=not self._is_async,
+            thread=self._is_threaded,
             on_complete=lambda line: self._listener.complete(
                 record_task, self._numbered(record_task, line)
             ),
@@ -102,55 +106,64 @@ class RecordRunner:
     async def _on_loop(self, record_task: RecordTask) -> bytes:
         self._check_stopped()
         try:
-            value = await self._function(self._begin(record_task))
+            value = await self._function(self._begin_with_value(record_task))
         except BaseException as error:
-            self._end_failed(record_task, error)
-            raise
-        record_task.end()
-        return self._encode(record_task, value)
+            wrapped = self.end_failed(record_task, error)
+            if wrapped is error:
+                raise
+            raise wrapped from error
+        return self._end_with_value(record_task, value)
 
     def _in_thread(self, record_task: RecordTask) -> bytes:
         self._check_stopped()
         try:
-            value = self._function(self._begin(record_task))
+            value = self._function(self._begin_with_value(record_task))
         except BaseException as error:
-            self._end_failed(record_task, error)
-            raise
-        record_task.end()
-        return self._encode(record_task, value)
+            wrapped = self.end_failed(record_task, error)
+            if wrapped is error:
+                raise
+            raise wrapped from error
+        return self._end_with_value(record_task, value)
 
     def _check_stopped(self) -> None:
         """Cancel a call that the pool had already granted when the run was stopped. A journal must not record a result for it."""
         if self._listener.is_stopped():
             raise CancelledError
 
-    def _begin(self, record_task: RecordTask) -> Any:
-        """Note the start of a call. Return its argument, parsed again for a later call: an earlier one may have changed it."""
+    def begin(self, record_task: RecordTask) -> None:
+        """Note the start of a call."""
         self._forget(record_task)
         record_task.begin()
+
+    def _begin_with_value(self, record_task: RecordTask) -> Any:
+        """Note the start of a call. Return its argument, parsed again for a later call: an earlier one may have changed it."""
+        self.begin(record_task)
         record = record_task.record
         return record.value if record_task.calls == 1 else record.copy_value()
 
-    def _end_failed(self, record_task: RecordTask, error: BaseException) -> None:
-        """Note the end of a call that failed. Wrap an error that would end the event loop or the thread.
+    def keep(self, record_task: RecordTask, line: bytes) -> bytes:
+        """Keep the line of a result, and return it for the pool: without its number, which may be another in a later run."""
+        record_task.line = self._numbered(record_task, line)
+        return line
 
-        Raises:
-            InterruptingError: The error is a `KeyboardInterrupt`.
-            PermanentError: The error is a `SystemExit`.
-        """
+    def end_failed(self, record_task: RecordTask, error: BaseException) -> BaseException:
+        """Note the end of a call that failed. Return its error, or the wrapper of one that would end the event loop or the thread."""
         record_task.end()
         if isinstance(error, KeyboardInterrupt):
-            raise InterruptingError from error
+            return InterruptingError()
         if isinstance(error, SystemExit):
-            raise PermanentError from error
+            return PermanentError()
         if isinstance(error, CancelledError):
             record_task.is_cancelled = True
         elif isinstance(error, Exception):
-            record_task.error = type(error).__name__
-            self._hidden_retries.look_at(error)
+            record_task.error = (
+                error.kind if isinstance(error, DescribedError) else type(error).__name__
+            )
+            self.hidden_retries.look_at(error)
             if self._cooldown:
                 record_task.raised = error
                 self._unjudged[id(error)] = record_task
+        return error
 
     def _fail(self, record_task: RecordTask, error: BaseException) -> None:
         self._forget(record_task)
@@ -162,15 +175,14 @@ class RecordRunner:
             self._unjudged.pop(id(record_task.raised), None)
             record_task.raised = None
 
-    def _encode(self, record_task: RecordTask, value: object) -> bytes:
-        """Return the line of a result without its number: in a later run with the same journal, the record may have another."""
+    def _end_with_value(self, record_task: RecordTask, value: object) -> bytes:
+        record_task.end()
         try:
             line = encode_line(value)
         except Exception as error:
             # A retry would return the same value.
             raise PermanentError from error
-        record_task.line = self._numbered(record_task, line)
-        return line
+        return self.keep(record_task, line)
 
     def _numbered(self, record_task: RecordTask, line: bytes) -> bytes:
         if not self._number:

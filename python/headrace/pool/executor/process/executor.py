@@ -128,7 +128,7 @@ class ProcessExecutor(ReprMixin, Uncopied):
             raise OSError(
                 "a ProcessExecutor needs process groups, which this platform does not have: use ThreadExecutor, or Linux or macOS"
             )
-        self._count = _processors() if workers is None else check_size("workers", workers)
+        self._count = count_processors() if workers is None else check_size("workers", workers)
         self._window = check_size("window", window)
         self.tasks_per_worker: int = check_size("tasks_per_worker", tasks_per_worker)
         self.grace: float | None = None if grace is None else check_seconds("grace", grace)
@@ -443,7 +443,7 @@ class ProcessExecutor(ReprMixin, Uncopied):
             os.close(self.driver_fd)
 
 
-def _processors() -> int:
+def count_processors() -> int:
     """Return the number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
