@@ -58,11 +58,11 @@ async def by_bare_tasks(
     return result
 
 
-async def by_runner(items: int, call: Call, limit: int) -> int:
+async def by_runner(items: int, call: Call, limit: int, *, cooldown: bool = True) -> int:
     from headrace import CapacitySource, HierarchicalTaskPoolRunner
 
     tasks = (partial(call, x) for x in range(items))
-    runner = HierarchicalTaskPoolRunner(tasks, CapacitySource(limit))
+    runner = HierarchicalTaskPoolRunner(tasks, CapacitySource(limit), cooldown=cooldown)
     result = 0
     async with runner.run_tasks() as progress:
         async for envelope in progress:
@@ -161,7 +161,8 @@ def row(what: str, call: Call, libraries: dict[str, Any], goal: Goal) -> Work:
 
 # Without `workers`, which have no task per item.
 TASKS = {name: run for name, run in POOLS.items() if name != "workers"} | {
-    "bare tasks": by_bare_tasks
+    "`cooldown=False`": partial(by_runner, cooldown=False),
+    "bare tasks": by_bare_tasks,
 }
 
 GROUP = [
