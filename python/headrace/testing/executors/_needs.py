@@ -1,4 +1,7 @@
-"""The conditions of the cases on the capabilities of an executor."""
+"""The conditions of the cases on the capabilities of an executor.
+
+An executor that has no slots before its start gets them from workers that start. A case that needs a number of slots waits for them.
+"""
 
 from __future__ import annotations
 
@@ -62,9 +65,13 @@ def has_slots(capabilities: Capabilities) -> bool:
 
 def two_at_once(capabilities: Capabilities) -> bool:
     """Return whether two tasks may be submitted at a time."""
-    return capabilities.slots is None or capabilities.slots >= 2
+    return not capabilities.slots or capabilities.slots >= 2
 
 
 def four_at_once(capabilities: Capabilities) -> bool:
     """Return whether four tasks may be submitted at a time."""
-    return capabilities.slots is None or capabilities.slots >= 4
+    return not capabilities.slots or capabilities.slots >= 4
+
+
+SLOT_NEEDS = (two_at_once, four_at_once)
+"""The conditions on the number of slots."""

@@ -8,6 +8,7 @@ import tempfile
 from typing import TYPE_CHECKING, TypeVar
 
 from headrace._internal.copying import Uncopied
+from headrace.testing.executors._needs import SLOT_NEEDS
 from headrace.testing.executors._setting import Setting
 
 if TYPE_CHECKING:
@@ -98,11 +99,18 @@ class Case(Uncopied):
                 error.add_note(f"case {self.name}: {self.rule}")
                 raise
 
+    def _has_slots(self, setting: Setting) -> bool:
+        return setting.capabilities.slots != 0 and not self.missing(setting.capabilities)
+
     async def _check(self, setting: Setting, timeout: float) -> None:
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
                 await setting.executor.start()
+                if not set(SLOT_NEEDS).isdisjoint(self._needs):
+                    await setting.until(
+                        lambda: self._has_slots(setting), "as many slots as it needs"
+                    )
                 await self._body(setting)
         except TimeoutError:
             if not limit.expired():
