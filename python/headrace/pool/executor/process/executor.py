@@ -1,10 +1,11 @@
 """`ProcessExecutor`: runs tasks in worker processes of its own.
 
-**Why our own pool.** A pool for paid or long work must do all of this, and none of the known pools does:
+**Why our own pool.** A pool for paid or long work must do all of this, and none of the known pools does (tried with CPython 3.11, loky
+3.7.0, Pebble 5.2.3 and anyio 4.16.0: seven calls on two workers, one of which ends its process):
 
 | | one worker dies | a task is cancelled | yields values | the caller |
 |---|---|---|---|---|
-| `concurrent.futures` | the pool breaks, and every task is lost | only before it begins | no | a future and two threads a pool |
+| `concurrent.futures` | the pool breaks, and all tasks without an outcome are lost | only before it begins | no | a future and two threads a pool |
 | loky | the same; `reuse=True` makes another pool | the same | no | the same |
 | pebble | its task is lost, the worker is replaced | the worker is killed | no | a future and three threads a pool |
 | anyio.to_process | its task is lost, the worker is replaced | the worker is killed | no | a worker is one await; nothing is sent ahead |
