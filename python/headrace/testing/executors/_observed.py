@@ -217,15 +217,20 @@ class Recorder:
     Args:
         task: The task.
         room: Returns an awaitable that waits for room for a value; None if there always is.
+        on_end: Called after the outcome; None for nothing.
     """
 
-    def __init__(self, task: Task[Any], room: Callable[[], Awaitable[Any]] | None = None) -> None:
+    def __init__(
+        self,
+        task: Task[Any],
+        room: Callable[[], Awaitable[Any]] | None = None,
+        on_end: Callable[[], object] | None = None,
+    ) -> None:
         self.name: str = short_repr(task)
         self.calls: list[tuple[str, Any]] = []
         self.ended = False
         """Whether it had an outcome."""
-        self.on_end: Callable[[], object] | None = None
-        """Called after the outcome."""
+        self._on_end = on_end
         self._room = room
 
     @property
@@ -277,5 +282,5 @@ class Recorder:
 
     def _end(self) -> None:
         self.ended = True
-        if self.on_end is not None:
-            self.on_end()
+        if self._on_end is not None:
+            self._on_end()

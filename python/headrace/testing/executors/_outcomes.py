@@ -205,8 +205,11 @@ async def outcomes_belong_to_their_tasks(setting: Setting) -> None:
 async def listener_may_submit(setting: Setting) -> None:
     """A listener may submit a task when it is notified of an outcome."""
     later: list[Any] = []
-    _, first = setting.submit(Task(_tasks.double, 1))
-    first.on_end = lambda: later.append(setting.submit(Task(_tasks.double, 2))[1])
+
+    def submit() -> None:
+        later.append(setting.submit(Task(_tasks.double, 2))[1])
+
+    _, first = setting.submit(Task(_tasks.double, 1), on_end=submit)
     await setting.ended(first)
     await setting.until(lambda: later, "the submission by the listener")
     await setting.ended(*later)

@@ -132,15 +132,19 @@ class Setting:
         return Task[Any](nap, number, seconds, **options)
 
     def submit(
-        self, task: Task[Any], room: Callable[[], Awaitable[Any]] | None = None
+        self,
+        task: Task[Any],
+        room: Callable[[], Awaitable[Any]] | None = None,
+        on_end: Callable[[], object] | None = None,
     ) -> tuple[Handle, Recorder]:
         """Submit a task.
 
         Args:
             task: The task.
             room: Returns an awaitable that waits for room for a value; None if there always is.
+            on_end: Called after the outcome, which some executors report before this returns; None for nothing.
         """
-        recorder = Recorder(task, room)
+        recorder = Recorder(task, room, on_end)
         return self.executor.submit(task, recorder), recorder
 
     async def outcome(self, task: Task[Any]) -> Recorder:
