@@ -5,7 +5,7 @@
 
 | | one worker dies | a task is cancelled | yields values | the caller |
 |---|---|---|---|---|
-| `concurrent.futures` | the pool breaks, and all tasks without an outcome are lost | only before it begins | no | a future and two threads a pool |
+| `concurrent.futures` | the pool breaks; all unfinished tasks are lost | only before it begins | no | a future and two threads a pool |
 | loky | the same; `reuse=True` makes another pool | the same | no | the same |
 | pebble | its task is lost, the worker is replaced | the worker is killed | no | a future and three threads a pool |
 | anyio.to_process | its task is lost, the worker is replaced | the worker is killed | no | a worker is one await; nothing is sent ahead |
