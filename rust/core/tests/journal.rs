@@ -329,6 +329,37 @@ fn bytes_lost_behind_the_last_sync_are_skipped() {
 }
 
 #[test]
+fn damage_after_a_close_is_not_taken_for_a_power_cut() {
+    let directory = Directory::new();
+    let path = directory.journal();
+    let mut journal = open(&path);
+    // As before the first call of a journal that survives a power cut. All other records follow within the time of one sync.
+    journal.note_synced(journal.length());
+    call(&mut journal, b"a", b"1");
+    call(&mut journal, b"b", b"2");
+    journal.file().unwrap().sync_data().unwrap();
+    journal.mark_synced(journal.length()).unwrap();
+    let length = journal.length();
+    drop(journal);
+    let bytes = fs::read(&path).unwrap();
+    assert_eq!(bytes.len() as u64, length);
+    let mut damaged = bytes.clone();
+    let at = damaged
+        .windows(1)
+        .rposition(|byte| byte == b"1")
+        .expect("the value");
+    damaged[at] = 0;
+    fs::write(&path, &damaged).unwrap();
+    let opened = Journal::open(&path, Options::default());
+    assert!(matches!(opened, Err(OpenError::Damaged(_))));
+    // A pass without a record writes no mark.
+    fs::write(&path, &bytes).unwrap();
+    let mut journal = open(&path);
+    journal.mark_synced(length).unwrap();
+    assert_eq!(journal.length(), length);
+}
+
+#[test]
 fn a_compaction_keeps_what_a_resume_needs() {
     let directory = Directory::new();
     let path = directory.journal();

@@ -34,6 +34,8 @@ pub struct Journal {
     pub(super) synced: u64,
     /// Whether that number must be written.
     pub(super) is_mark_due: bool,
+    /// Whether a record was written.
+    pub(super) has_written: bool,
     pub(super) index: Index,
     /// For the keys with several calls in this pass, the occurrence from which on one may be unclaimed.
     pub(super) repeats: HashMap<u64, u32>,
@@ -70,6 +72,7 @@ impl Journal {
             lock: Some(lock),
             synced: 0,
             is_mark_due: false,
+            has_written: false,
             index: Index::default(),
             repeats: HashMap::new(),
             frames: Vec::new(),

@@ -26,8 +26,8 @@
 //! # Crashes
 //!
 //! - The process is killed in a `write`: a part of a frame is at the end. No intact frame follows, so the open cuts it off.
-//! - The machine loses power: bytes behind the last sync may be missing, also in the middle. The first write after a sync says how much
-//!   was on disk ([`Record::Synced`]). Damage behind that is skipped; those results were not delivered, unless the journal was to
+//! - The machine loses power: bytes behind the last sync may be missing, also in the middle. The first write after a sync, or the close, says how
+//!   much was on disk ([`Record::Synced`]). Damage behind that is skipped; those results were not delivered, unless the journal was to
 //!   survive only the process. A journal whose results survive a power cut has a first mark before its first call.
 //! - A disk flips a bit in front of that, or in a journal that was never synced: the open fails and names the place. With
 //!   [`Options::skips_damage`] the calls of the damaged records are called again.

@@ -206,6 +206,10 @@ impl PyJournalFile {
             } else {
                 Ok(())
             };
+            if syncs && synced.is_ok() {
+                // A note for the next open, which has all records without it.
+                let _ = journal.mark_synced(self.syncer.reached());
+            }
             journal.unlock();
             drop(journal);
             synced
