@@ -7,15 +7,25 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from headrace import HierarchicalTaskPoolRunner
 from headrace.cache import Cache, LruStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from headrace import CapacitySource, Task
     from headrace.cache import CacheStore
 
-__all__ = ["Calls", "cache_of", "count_rows", "identity"]
+__all__ = [
+    "Calls",
+    "Sleeps",
+    "cache_of",
+    "count_rows",
+    "identity",
+    "outcomes",
+    "runner_of",
+]
 
 
 def identity(item: Any) -> Any:
@@ -79,3 +89,48 @@ class Calls:
         finally:
             self.ended.append(item)
         return item, "result"
+
+
+class Sleeps:
+    """An async function that records its calls, and sleeps.
+
+    Args:
+        seconds: The time of each call; the last one is that of all further calls.
+        errors: The errors of the first calls, in order; None for a result.
+    """
+
+    def __init__(self, *seconds: float, errors: tuple[Exception | None, ...] = ()) -> None:
+        self.seconds = seconds
+        self.errors = errors
+        self.begun: list[float] = []
+        self.stopped: list[float] = []
+
+    async def __call__(self, item: str) -> str:
+        loop = asyncio.get_running_loop()
+        number = len(self.begun)
+        self.begun.append(loop.time())
+        try:
+            await asyncio.sleep(self.seconds[min(number, len(self.seconds) - 1)])
+        except asyncio.CancelledError:
+            self.stopped.append(loop.time())
+            raise
+        if number < len(self.errors) and (error := self.errors[number]) is not None:
+            raise error
+        return item
+
+
+async def outcomes(runner: HierarchicalTaskPoolRunner) -> dict[int, tuple[float, str]]:
+    """Run a runner; return the time and the kind of the end of each task, by its id."""
+    loop = asyncio.get_running_loop()
+    found: dict[int, tuple[float, str]] = {}
+    async with runner.run_tasks() as run:
+        async for event in run:
+            kind = "value" if event.error is None else type(event.error).__name__
+            found[event.task_id] = loop.time(), kind
+    return found
+
+
+def runner_of(
+    tasks: list[Task], node: CapacitySource | int, cache: Cache, **options: Any
+) -> HierarchicalTaskPoolRunner:
+    return HierarchicalTaskPoolRunner(tasks, node, cache=cache, **options)

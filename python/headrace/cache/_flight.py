@@ -9,7 +9,8 @@ The steps of a caller, all of them synchronous:
 4. Where the call ends, its leader calls `Flights.keep` with the result, and then `Flight.finish`; or `Flight.fail`.
 
 A leader that makes the call for itself, such as a task of a pool, joins its own flight, so that this does not end with the others. If it
-gives the call up, it calls `Flight.lapse`, and the other callers look up again.
+gives the call up, it calls `Flight.lapse`, and the other callers look up again. If it ends before its call, it calls
+`Flight.hand_over`, and the call goes on for the others.
 
 A flight belongs to the event loop on which it was made, and only that loop's thread touches it. A caller on another loop finds no
 flight, and makes its own.
@@ -72,10 +73,12 @@ class Flight:
         "_is_stopped",
         "_key",
         "_name",
+        "_notified",
         "_stop",
         "_waiters",
         "_waits_for",
         "_watchers",
+        "is_left",
         "is_over",
         "loop",
     )
@@ -89,11 +92,15 @@ class Flight:
         """The event loop on which it was made."""
         # The future of each caller, with the flight that it is inside of.
         self._waiters: dict[asyncio.Future[Any], Flight | None] = {}
+        # The callbacks of callers that are notified if the leader ends before its call.
+        self._notified: dict[asyncio.Future[Any], Callable[[], object]] = {}
         # The flights that callers inside this call wait for, by their futures.
         self._waits_for: dict[asyncio.Future[Any], Flight] = {}
         # The futures of `ended`.
         self._watchers: list[asyncio.Future[Any]] = []
         self._is_stopped = False
+        self.is_left: bool = False
+        """Whether the leader has ended before its call."""
         self.is_over: bool = False
         """Whether the call has ended."""
 
@@ -101,8 +108,11 @@ class Flight:
         """Mark a context, and all later copies of it, as inside this call."""
         context.run(_inside.set, self)
 
-    def join(self) -> asyncio.Future[Any]:
+    def join(self, was_left: Callable[[], object] | None = None) -> asyncio.Future[Any]:
         """Return a future of the result, for one caller.
+
+        Args:
+            was_left: Called when the leader ends before its call, if it has not yet; None for no call.
 
         Raises:
             WouldDeadlock: The caller is inside a call that this one waits for, or is.
@@ -118,7 +128,22 @@ class Flight:
         self._waiters[waiter] = inside
         if inside is not None:
             inside._waits_for[waiter] = self
+        if was_left is not None and not self.is_left:
+            self._notified[waiter] = was_left
         return waiter
+
+    def has_others(self, waiter: asyncio.Future[Any] | None) -> bool:
+        """Return whether the call has callers besides this one."""
+        return len(self._waiters) > (waiter in self._waiters)
+
+    def hand_over(self, waiter: asyncio.Future[Any]) -> None:
+        """Leave the call to the other callers, as the leader of the call and one of its callers."""
+        self._forget(waiter)
+        self.is_left = True
+        notified = list(self._notified.values())
+        self._notified.clear()
+        for was_left in notified:
+            was_left()
 
     def leave(self, waiter: asyncio.Future[Any]) -> bool:
         """Remove a caller that no longer waits. Idempotent.
@@ -185,6 +210,7 @@ class Flight:
 
     def _forget(self, waiter: asyncio.Future[Any]) -> None:
         inside = self._waiters.pop(waiter)
+        self._notified.pop(waiter, None)
         if inside is not None:
             inside._waits_for.pop(waiter, None)
 

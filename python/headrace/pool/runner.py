@@ -122,8 +122,10 @@ class HierarchicalTaskPoolRunner(NotebookMixin, Uncopied, Generic[R_co]):
             a key then, a string, an integer, bytes, or a tuple of these. None for no journal.
         cache: A `Cache`, whose `key` is called with the arguments of each task. A task whose result is stored gets it without
             capacity, and is not called. While an equal task runs or waits to be called, a task waits for its result, and
-            holds nothing; if that task fails, is cancelled or is given back, the next one is called. At most
-            `max_buffered` tasks wait so. Their envelopes have `attempt` 0. Only final values are stored. None for no cache.
+            holds nothing; if that task fails, or is cancelled or given back before its call, the next one is called. If it is
+            cancelled, or exceeds its timeout, during its call, only that task ends: the call goes on, with its lease, while one
+            task waits, and their own timeouts limit these waits. At most `max_buffered` tasks wait so. Their envelopes have
+            `attempt` 0. Only final values are stored. None for no cache.
 
     Raises:
         TypeError: `source` cannot be iterated, `capacity` is neither a `CapacitySource` nor an integer, or another parameter
@@ -341,7 +343,8 @@ class HierarchicalTaskPoolRunner(NotebookMixin, Uncopied, Generic[R_co]):
         """Cancel one task, in any state; its capacity is released when it has stopped.
 
         Its last envelope is usually an `ERROR` with `CancelledError`. A task may suppress the cancellation, like any
-        asyncio task, and a thread cannot be cancelled. Such a task ends normally, and is not retried.
+        asyncio task, and a thread cannot be cancelled. Such a task ends normally, and is not retried. With `cache=`, a call for
+        which equal tasks wait goes on without its task.
 
         Args:
             task_id: The id in the envelopes of the task.

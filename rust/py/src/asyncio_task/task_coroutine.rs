@@ -63,6 +63,11 @@ impl<B: Body> TaskCoroutine<B> {
         self.body.as_ref()
     }
 
+    /// Return the work, until it has ended.
+    pub(crate) fn body_mut(&mut self) -> Option<&mut B> {
+        self.body.as_mut()
+    }
+
     #[inline]
     fn step<'py>(
         &mut self,

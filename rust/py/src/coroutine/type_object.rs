@@ -288,6 +288,21 @@ impl<T: Coroutine> Native<T> {
         unsafe { ((*this).status == Status::Idle).then(|| look(&(*this).value)) }
     }
 
+    /// Call `change` with the value of an object of this type. Return `None` for any other object, during a step and after the end.
+    ///
+    /// `change` must not run Python code, nor drop or make Python objects.
+    pub(crate) fn alter<R>(
+        object: &Bound<'_, PyAny>,
+        change: impl FnOnce(&mut T) -> R,
+    ) -> Option<R> {
+        if !Self::is(object) {
+            return None;
+        }
+        let this = object.as_ptr().cast::<Object<T>>();
+        // SAFETY: as in `peek`; no garbage collection, which would read the value, runs meanwhile, since no object is made.
+        unsafe { ((*this).status == Status::Idle).then(|| change(&mut (*this).value)) }
+    }
+
     /// Run one step other than `send`. Returns the value that it returned or yielded.
     #[inline]
     pub(crate) fn drive<'py>(

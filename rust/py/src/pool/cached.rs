@@ -5,7 +5,9 @@
 //!    requests no capacity. If an equal call is under way, the task *follows* it: it waits in the registry, without a request for
 //!    capacity. Otherwise it *leads*: it is called like any other task.
 //! 2. Where a leader ends, its result is stored and reaches the followers, which are then delivered ([`PyEngine::deliver_cached`]).
-//! 3. If a leader fails, is cancelled or is given back, its followers are looked up again, in their order: the first one leads.
+//! 3. If a leader fails, or is cancelled or given back before its call, its followers are looked up again, in their order: the first one
+//!    leads.
+//! 4. If a leader ends during its call, by a cancellation or its timeout, the call goes on for the others: see `left_call.rs`.
 //!
 //! The policy, `headrace.pool.cache_policy`, has the flights: a flight of this run may have followers elsewhere.
 
@@ -66,9 +68,11 @@ impl PyEngine {
             return Ok(Some(record));
         }
         this.release_slot(py, &mut record)?;
+        let id = record.id;
         let request = Request::Flight {
             policy: cache.policy.clone_ref(py),
-            id: record.id,
+            id,
+            deadline: None,
         };
         this.registry.add_waiting(
             py,
@@ -78,6 +82,9 @@ impl PyEngine {
                 is_due: true,
             },
         );
+        if found.is_none() {
+            Self::limit_wait(slf, id)?;
+        }
         Ok(None)
     }
 
@@ -102,11 +109,12 @@ impl PyEngine {
 
     /// Remove a task that follows a call from the registry.
     fn take_follower(&self, py: Python<'_>, id: u64) -> Option<Box<Waiting>> {
-        if self.registry.follows(py, id) {
-            self.registry.remove_waiting(py, id)
-        } else {
-            None
+        if !self.registry.follows(py, id) {
+            return None;
         }
+        let waiting = self.registry.remove_waiting(py, id)?;
+        self.clear_wait(py, id, waiting.request.as_ref());
+        Some(waiting)
     }
 
     /// End a task that follows a call with the result of that.

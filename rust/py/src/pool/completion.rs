@@ -126,8 +126,11 @@ impl PyEngine {
         let py = slf.py();
         let this = slf.get();
         let now = this.now(py)?;
-        this.throughput.get().note(py, now, false);
         this.keep_result(py, &mut record, value)?;
+        if record.has_left() {
+            return this.end(py, &mut record);
+        }
+        this.throughput.get().note(py, now, false);
         if let Some(journal) = this.journal.get() {
             let outcome = Ended::Value(value.clone().unbind());
             match Self::record_end(slf, journal, record, outcome, now)? {
@@ -288,7 +291,9 @@ impl PyEngine {
         let value = error.into_value(py).into_bound(py).into_any();
         if ends_program(py, &PyErr::from_value(value.clone())) {
             // asyncio would raise it out of the running event loop before the run was closed.
-            this.notify(py, &record, Err(&value))?;
+            if !record.has_left() {
+                this.notify(py, &record, Err(&value))?;
+            }
             this.end(py, &mut record)?;
             policy.call_method1(intern!(py, "interrupt"), (value,))?;
             return Ok(false);
@@ -302,8 +307,14 @@ impl PyEngine {
         );
         let reported = policy.call_method1(intern!(py, "describe_error"), arguments)?;
         let now = this.now(py)?;
+        // The error of a task that was never called is not that of the call.
+        let shared = (record.attempt > 0).then_some(&reported);
+        this.end_flight(py, &mut record, shared)?;
+        if record.has_left() {
+            this.end(py, &mut record)?;
+            return Ok(reported.is(&value));
+        }
         this.throughput.get().note(py, now, true);
-        this.end_flight(py, &mut record, Some(&reported))?;
         if let Some(journal) = this.journal.get() {
             let outcome = Ended::Error(reported.clone().unbind());
             match Self::record_end(slf, journal, record, outcome, now)? {

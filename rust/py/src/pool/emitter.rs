@@ -70,7 +70,10 @@ impl PyEmitter {
             replayed: false,
         };
         let envelope = PyEnvelope::make(py, fields)?.into_any();
-        let is_stopping = engine.registry.note_progress(py, self.id);
+        let (is_stopping, has_left) = engine.registry.note_progress(py, self.id);
+        if has_left && !is_stopping {
+            return Ok(None);
+        }
         let events = engine.events.get();
         // In a run that was left, a task that never waits must be suspended, so that it can be cancelled.
         let accepts = !is_stopping && !events.shut.load(Relaxed);

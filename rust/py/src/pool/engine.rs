@@ -175,8 +175,7 @@ impl PyEngine {
         Ok(Some(gate))
     }
 
-    /// Set the state of the run: whether new tasks may be called, whether waiting tasks may request their capacity, and whether retries
-    /// are disabled.
+    /// Set whether new tasks may be called, whether waiting tasks may request their capacity, and whether retries are disabled.
     fn set_state(
         slf: &Bound<'_, Self>,
         accepts: bool,
@@ -252,9 +251,10 @@ impl PyEngine {
         Ok(given)
     }
 
-    /// Cancel a task. Return whether the run has it.
-    fn cancel(slf: &Bound<'_, Self>, task_id: u64) -> PyResult<bool> {
-        Self::cancel_task(slf, task_id)
+    /// Cancel a task; its call goes on while others wait for it, except with `call`. Return whether the run has it.
+    #[pyo3(signature = (task_id, *, call = false))]
+    fn cancel(slf: &Bound<'_, Self>, task_id: u64, call: bool) -> PyResult<bool> {
+        Self::cancel_or_leave(slf, task_id, call)
     }
 
     /// Cancel all tasks.
@@ -377,6 +377,11 @@ impl PyEngine {
     /// Look up a task again that waits for an equal call, which has no result.
     fn look_up_again(slf: &Bound<'_, Self>, task_id: u64) -> PyResult<()> {
         Self::follow_again(slf, task_id)
+    }
+
+    /// Start the timeout of a task that waits for an equal call, whose own task has left it.
+    fn call_was_left(slf: &Bound<'_, Self>, task_id: u64) -> PyResult<()> {
+        Self::limit_wait(slf, task_id)
     }
 
     /// Set whether the store of the cache accepts results; without room, no new task is called.

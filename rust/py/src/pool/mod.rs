@@ -21,6 +21,7 @@
 //! | [`completion`] | the end of an attempt and of a task |
 //! | [`journaled`] | the journal of the run |
 //! | [`cached`] | the cache of the run |
+//! | [`left_call`] | calls that go on after their tasks have ended |
 //! | [`submitted`] | work of an executor |
 //! | [`executor_slots`] | the slots of an executor |
 //! | [`timers`] | timeouts, delays before retries, queue timeouts |
@@ -45,6 +46,7 @@ mod event_queue;
 mod executor_slots;
 mod feeder;
 mod journaled;
+mod left_call;
 mod listing;
 mod readiness;
 mod registry;

@@ -29,6 +29,8 @@ pub(super) struct Running {
     pub(super) is_disturbed: bool,
     /// Whether the current attempt has exceeded its timeout.
     pub(super) timed_out: bool,
+    /// Whether its task has ended, and the call goes on for others.
+    pub(super) has_left: bool,
     /// Whether the current attempt has reported a value.
     pub(super) has_emitted: bool,
     /// The time at which it was called, or of the scan that last noticed a value of it; 0 for work of an executor.
@@ -64,7 +66,8 @@ pub(super) struct Waiting {
 impl Waiting {
     /// Return whether the task was never called.
     pub(super) fn is_queued(&self) -> bool {
-        self.record.attempt == 0 && self.record.throttled().is_none()
+        let record = &self.record;
+        record.attempt == 0 && record.throttled().is_none() && !record.has_left()
     }
 
     /// Return whether the task waits for the result of an equal call.
@@ -347,14 +350,15 @@ impl Registry {
         (entries.filter_map(|(id, entry)| Some((*id, handle(entry)?)))).collect()
     }
 
-    /// Note that a task yields a value. Return whether it is being stopped.
-    pub(super) fn note_progress(&self, py: Python<'_>, id: u64) -> bool {
+    /// Note that a task yields a value. Return whether it is being stopped, and whether it has left its call.
+    pub(super) fn note_progress(&self, py: Python<'_>, id: u64) -> (bool, bool) {
         let note = |running: &mut Running| {
             running.has_progressed = true;
             running.has_emitted = true;
-            running.cancel_requested || running.timed_out
+            let is_stopping = running.cancel_requested || running.timed_out;
+            (is_stopping, running.has_left)
         };
-        self.with_running(py, id, note).unwrap_or(false)
+        self.with_running(py, id, note).unwrap_or_default()
     }
 
     /// Mark a running task and cancel it, unless `mark` returns false. Return whether the task runs.

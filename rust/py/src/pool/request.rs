@@ -32,8 +32,13 @@ pub(super) enum Request {
     },
     /// The asyncio task that waits for the lease.
     Task(Py<PyAny>),
-    /// No request: the task waits for the result of an equal call, in the cache of the run with this policy.
-    Flight { policy: Py<PyAny>, id: u64 },
+    /// No request: the task waits for the result of an equal call, in the cache of the run with this policy. Once that call has lost its
+    /// first task, the wait has a deadline, if the task has a timeout.
+    Flight {
+        policy: Py<PyAny>,
+        id: u64,
+        deadline: Option<f64>,
+    },
 }
 
 traverse!(enum Request { Driven { awaitable, awaited }, Task(task), Flight { policy } });
@@ -60,7 +65,7 @@ impl Request {
             Self::Task(task) => (task.bind(py))
                 .call_method0(intern!(py, "cancel"))
                 .map(drop),
-            Self::Flight { policy, id } => (policy.bind(py))
+            Self::Flight { policy, id, .. } => (policy.bind(py))
                 .call_method1(intern!(py, "leave"), (id,))
                 .map(drop),
         }
@@ -331,7 +336,10 @@ impl PyEngine {
             self.return_slot(py)?;
         }
         match self.registry.take_request(py, id) {
-            Some(request) => request.cancel(py),
+            Some(request) => {
+                self.clear_wait(py, id, Some(&request));
+                request.cancel(py)
+            }
             None => Ok(()),
         }
     }

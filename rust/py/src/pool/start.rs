@@ -260,6 +260,7 @@ impl PyEngine {
         let running = Running {
             permit: record.grant.as_ref().and_then(|grant| grant.id(py)),
             since: record.started.unwrap_or_default(),
+            has_left: record.has_left(),
             ..Running::default()
         };
         let body = TaskBody::new(slf.clone().unbind(), call, record);
@@ -284,9 +285,7 @@ impl PyEngine {
         let Some(waiting) = Self::withdraw(slf, id)? else {
             return Ok(false);
         };
-        let name = this.describe(py, &waiting.record)?;
-        let message = format!("{name} was cancelled").into_pyobject(py)?;
-        let error = crate::runtime::asyncio::cancellation(py, Some(message.into_any().unbind()));
+        let error = this.cancellation_of(py, &waiting.record)?;
         Self::fail(slf, waiting.record, error, false)?;
         Ok(true)
     }

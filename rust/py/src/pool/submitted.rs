@@ -255,6 +255,7 @@ impl PyEngine {
         let item = record.item.clone_ref(py);
         let is_given = record.executor().is_some_and(Target::is_given);
         let running = Running {
+            has_left: record.has_left(),
             submitted: Some(Box::new(Submitted {
                 record,
                 handle: None,
@@ -288,7 +289,8 @@ impl PyEngine {
     pub(super) fn recall(&self, py: Python<'_>, id: u64) -> bool {
         let recalled = self.registry.with_running(py, id, |running| {
             let work = running.submitted.as_mut()?;
-            work.is_recalled = work.record.attempt == 0 && !running.cancel_requested;
+            work.is_recalled =
+                work.record.attempt == 0 && !running.cancel_requested && !running.has_left;
             Some(work.is_recalled)
         });
         recalled.flatten().unwrap_or(false)

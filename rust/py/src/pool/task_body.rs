@@ -83,6 +83,17 @@ impl TaskBody {
         self.record.as_ref()
     }
 
+    /// Take the record out, between two steps. It must be given back before the next one.
+    pub(super) fn lend(&mut self) -> Option<TaskRecord> {
+        self.record.take()
+    }
+
+    /// Take back the record that was lent.
+    pub(super) fn take_back(&mut self, record: TaskRecord) {
+        debug_assert!(self.record.is_none(), "the record was lent");
+        self.record = Some(record);
+    }
+
     /// Call the function, and take the first step of its result.
     fn begin<'py>(&mut self, py: Python<'py>, call: &Call) -> PyResult<Step<'py>> {
         let engine = self.engine.bind(py);

@@ -52,6 +52,8 @@ pub(super) struct TaskOptions {
     pub(super) throttled: Option<f64>,
     /// Whether other tasks with the same key in the cache of the run wait for the result of the task.
     pub(super) leads: bool,
+    /// Whether the task has ended, and its call goes on for others: see `left_call.rs`.
+    pub(super) has_left: bool,
     /// The part of the task in the journal of the run.
     pub(super) journaled: Option<Box<Journaled>>,
 }
@@ -133,6 +135,10 @@ impl TaskRecord {
     /// Return whether the task leads, the first time.
     pub(super) fn take_leads(&mut self) -> bool {
         (self.options.as_mut()).is_some_and(|options| std::mem::take(&mut options.leads))
+    }
+
+    pub(super) fn has_left(&self) -> bool {
+        (self.options.as_ref()).is_some_and(|options| options.has_left)
     }
 
     /// Return the sum of the delays after throttled answers, if there was one.

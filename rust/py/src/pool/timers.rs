@@ -1,7 +1,7 @@
-//! The timers of a run: timeouts, delays before retries and queue timeouts, with one handle on the event loop.
-//! `PyEngine` holds them. `start.rs`, `completion.rs` and `submitted.rs` set and clear them; `request.rs` clears them.
+//! The timers of a run: timeouts, delays before retries, queue timeouts and limits of waits, with one handle on the event loop.
+//! `PyEngine` holds them. `start.rs`, `completion.rs`, `submitted.rs` and `left_call.rs` set and clear them; `request.rs` clears them.
 //!
-//! A task has at most one timer at a time. The queue is sorted by deadline. Adding or removing a timer is O(log n) in the number of
+//! A task has at most one timer at a time, and one more while it waits for a call that was left. The queue is sorted by deadline. Adding or removing a timer is O(log n) in the number of
 //! timers. Removing a timer does not change the handle; a handle that fires too early is set again. Therefore tasks with the same
 //! long timeout add no work to the event loop.
 
@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::engine::PyEngine;
-use super::registry::Waiting;
+use super::registry::{Running, Waiting};
 use super::task_record::TaskRecord;
 use crate::object::gc::{Traverse, VisitError, Visitor};
 
@@ -27,6 +27,8 @@ pub(super) enum Expiry {
     QueueTimeout,
     Timeout,
     Retry,
+    /// Of the wait for a call that was left.
+    Wait,
 }
 
 /// The timers of a run, by deadline and task id.
@@ -62,9 +64,19 @@ impl PyEngine {
         deadline: f64,
         expiry: Expiry,
     ) -> PyResult<()> {
-        let py = slf.py();
         record.deadline = Some(deadline);
-        let key = (sortable(deadline), record.id);
+        Self::add_timer(slf, record.id, deadline, expiry)
+    }
+
+    /// Add a timer, which `remove_timer` removes.
+    pub(super) fn add_timer(
+        slf: &Bound<'_, Self>,
+        id: u64,
+        deadline: f64,
+        expiry: Expiry,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let key = (sortable(deadline), id);
         let is_armed = {
             let mut timers = slf.get().timers.borrow(py);
             timers.queue.insert(key, expiry);
@@ -80,8 +92,12 @@ impl PyEngine {
     #[inline]
     pub(super) fn clear_timer(&self, py: Python<'_>, record: &mut TaskRecord) {
         if let Some(deadline) = record.deadline.take() {
-            (self.timers.borrow(py).queue).remove(&(sortable(deadline), record.id));
+            self.remove_timer(py, record.id, deadline);
         }
+    }
+
+    pub(super) fn remove_timer(&self, py: Python<'_>, id: u64, deadline: f64) {
+        (self.timers.borrow(py).queue).remove(&(sortable(deadline), id));
     }
 
     /// Cancel the handle on the event loop.
@@ -133,13 +149,10 @@ impl PyEngine {
                 break;
             };
             let handled = match expiry {
-                Expiry::Timeout => (this.registry)
-                    .stop(py, id, |running| {
-                        !std::mem::replace(&mut running.timed_out, true)
-                    })
-                    .map(drop),
+                Expiry::Timeout => Self::expire_call(slf, id),
                 Expiry::Retry => Self::retry(slf, id),
                 Expiry::QueueTimeout => Self::expire_queued(slf, id),
+                Expiry::Wait => Self::expire_wait(slf, id),
             };
             // The error of one task does not affect the others.
             result = result.and(handled);
@@ -154,6 +167,15 @@ impl PyEngine {
             Some(deadline) => result.and(Self::arm(slf, deadline)),
             None => result,
         }
+    }
+
+    /// Stop a call that has exceeded its timeout, or end only its task if others wait for the call.
+    fn expire_call(slf: &Bound<'_, Self>, id: u64) -> PyResult<()> {
+        if Self::leave_call(slf, id, true)? {
+            return Ok(());
+        }
+        let mark = |running: &mut Running| !std::mem::replace(&mut running.timed_out, true);
+        slf.get().registry.stop(slf.py(), id, mark).map(drop)
     }
 
     /// Continue a queue timeout that did not run during a cooldown. Return whether it is over.
