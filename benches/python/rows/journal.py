@@ -163,6 +163,6 @@ GROUP = [
     ),
     Probe("CPU time to open a million records", "<= 3 s", only(time_of_an_open)),
     Probe(
-        "memory of the index for a record, of a million", "<= 40 bytes", only(memory_of_a_record)
+        "memory of the index for a record, of a million", "<= 32 bytes", only(memory_of_a_record)
     ),
 ]

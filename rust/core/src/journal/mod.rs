@@ -14,7 +14,7 @@
 //! One thread writes. Each record is one `write`, whole, at the end of the file: 1 us, and after it the record survives the process. A
 //! sync on another thread makes it survive a power cut; the caller delivers a result after that.
 //!
-//! At an open, one pass ([`scan`]) reads all records into the [`index`](Journal), which holds about 27 bytes a call. Results stay on disk.
+//! At an open, one pass ([`scan`]) reads all records into the [`index`](Journal), which holds about 22 bytes a call, and at most 25. Results stay on disk.
 //!
 //! # Invariants
 //!
