@@ -32,6 +32,7 @@ from headrace.cli.load_function import load_function
 from headrace.cli.map import run
 from headrace.cli.map_options import MapOptions
 from headrace.cli.output import is_stream, write_error
+from headrace.cli.run_cache import add_cache_option, cache_path
 from headrace.cli.run_options import RunOptions
 from headrace.cli.stderr import ensure_stderr, eprint
 
@@ -102,9 +103,8 @@ def _map(options: argparse.Namespace, journal: JournalOptions | None) -> int:
     _check_fields(options)
     most = most_calls(options.limit)
     group_window: int = options.group_window or 10_000
-    window: int = options.window or (
-        max(1024, 4 * most) + (group_window if options.group_by is not None else 0)
-    )
+    least = max(1024, 4 * most)
+    window: int = options.window or least + (group_window if options.group_by is not None else 0)
     if ordered and window < most:
         raise UsageError(f"--window must be at least --limit ({most}), got {window}")
     return run(
@@ -143,6 +143,7 @@ def _map(options: argparse.Namespace, journal: JournalOptions | None) -> int:
             max_record=options.max_record,
             every=options.every,
             journal=journal,
+            cache=cache_path(options),
             executor=executor_options(options),
         )
     )
@@ -243,7 +244,7 @@ def _weights(pairs: list[tuple[str, float]]) -> dict[str, float]:
 def _check_files(options: argparse.Namespace) -> None:
     """Refuse one path for two files: each is published whole and would replace the other."""
     named = {"--output": options.output, "--errors": options.errors, "--report": options.report}
-    named["--journal"] = options.journal
+    named |= {"--journal": options.journal, "--cache": options.cache}
     seen: dict[str, str] = {}
     for option, path in named.items():
         # A pipe or a device is never replaced.
@@ -260,7 +261,7 @@ def _check_files(options: argparse.Namespace) -> None:
             continue
         if path == "-":
             raise UsageError("standard output is the input; write to another file")
-        if option in {"--report", "--journal"}:
+        if option in {"--report", "--journal", "--cache"}:
             raise UsageError(f"{option} would replace the input, {path!r}; name another file")
         if not options.force:
             raise UsageError(
@@ -481,6 +482,7 @@ def _parser() -> argparse.ArgumentParser:
         help="write a line of JSON for each failed record to FILE: the error and the record",
     )
     add_journal_options(job)
+    add_cache_option(job)
     reports = job.add_argument_group("progress")
     reports.add_argument(
         "--every",

@@ -48,6 +48,7 @@ from headrace.cli.records import RecordReader
 from headrace.cli.report.collector import Collector
 from headrace.cli.report.series import Series, SeriesFamily
 from headrace.cli.report.summary import Summary
+from headrace.cli.run_cache import RunCache
 from headrace.cli.run_journal import RunJournal, describe_failure, suggest_journal
 from headrace.cli.stderr import eprint, ignore_broken_stderr, show_warnings
 from headrace.errors import JournalStopped, RunStopped
@@ -92,7 +93,9 @@ def run(options: MapOptions) -> int:
         journal = None
         if options.journal is not None:
             journal = stack.enter_context(RunJournal(options.journal, options.function))
-        return asyncio.run(_Map(options, reader, output, errors, report, journal).run())
+        path, fn = options.cache, options.function
+        cache = None if path is None else stack.enter_context(RunCache(path, fn))
+        return asyncio.run(_Map(options, reader, output, errors, report, journal, cache).run())
 
 
 class _Map:
@@ -106,6 +109,7 @@ class _Map:
         errors: Output | None,
         report: Output | None,
         journal: RunJournal | None,
+        cache: RunCache | None,
     ) -> None:
         self._options = options
         self._reader = reader
@@ -113,6 +117,7 @@ class _Map:
         self._errors = errors
         self._report = report
         self._journal = journal
+        self._cache = cache
         self._tally = Tally(total_size=None if options.first else reader.size)
         self._display = choose_display(options.every)
         self._started = time.monotonic()
@@ -151,6 +156,8 @@ class _Map:
         if journal is not None:
             # The runners share it, so it is no journal that each of them would open.
             self._runner_options["journal"] = cast("Any", journal.use)
+        if cache is not None:
+            self._runner_options["cache"] = cast("Any", cache.use)
         if options.executor is not None:
             self._executor = RecordExecutor(options.executor, self._runner, options.function)
             self._runner_options["executor"] = self._executor
@@ -196,6 +203,8 @@ class _Map:
             for task in background:
                 task.cancel()
             await asyncio.wait(background)
+        if self._cache is not None:
+            await self._cache.close()
         return self._finish()
 
     async def _work(self) -> None:
@@ -286,7 +295,7 @@ class _Map:
         """See `RecordListener`."""
         if not record_task.calls:
             record_task.end()
-            self._tally.replayed += 1
+            self._tally.count_uncalled(is_cached=record_task.is_looked_up)
         self._settle(record_task, line, None)
 
     def fail(self, record_task: RecordTask, error: BaseException) -> None:
@@ -397,9 +406,7 @@ class _Map:
             return 2, f"stopped: {error}", f"{error}{self._keep_results()}"
         seconds = time.monotonic() - self._started
         message = f"{counts}, in {seconds:.1f} s"
-        if tally.throttled:
-            calls = "1 call was" if tally.throttled == 1 else f"{tally.throttled:,} calls were"
-            message += f"; {calls} throttled"
+        message += tally.throttling
         if self._options.first is not None:
             message += "; no file was written (--first)"
         if tally.failed:

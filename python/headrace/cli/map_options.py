@@ -47,6 +47,8 @@ class MapOptions:
     every: float
     journal: JournalOptions | None
     """The journal; None for a run without one."""
+    cache: str | None
+    """The path of the cache; None for a run without one."""
     executor: ExecutorOptions | None
     """The worker processes that make the calls; None for the event loop and threads."""
 
@@ -57,6 +59,8 @@ class MapOptions:
             shown.append(("errors", self.errors))
         if self.journal is not None:
             shown.append(("journal", self.journal.path))
+        if self.cache is not None:
+            shown.append(("cache", self.cache))
         if self.executor is not None:
             shown.append(("executor", self.executor.describe()))
         shown += self.run_options.describe()

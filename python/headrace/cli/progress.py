@@ -34,6 +34,8 @@ class Tally:
     failed: int = 0
     replayed: int = 0
     """Records with a result out of the journal."""
+    cached: int = 0
+    """Records with a result out of the cache, or of an equal record that was called at the same time."""
     failures_replayed: int = 0
     """Records that have failed in an earlier run, by its journal."""
     retried: int = 0
@@ -46,11 +48,24 @@ class Tally:
     @property
     def outcome(self) -> str:
         """The records that are done and failed, in words."""
-        done = f" ({self.replayed:,} from the journal)" if self.replayed else ""
+        uncalled = [(self.replayed, "journal"), (self.cached, "cache")]
+        sources = ", ".join(f"{count:,} from the {source}" for count, source in uncalled if count)
+        done = f" ({sources})" if sources else ""
         failed = (
             f" ({self.failures_replayed:,} in an earlier run)" if self.failures_replayed else ""
         )
         return f"{self.done:,} done{done}, {self.failed:,} failed{failed}"
+
+    @property
+    def throttling(self) -> str:
+        """The throttled calls in words, as the end of a message."""
+        calls = "1 call was" if self.throttled == 1 else f"{self.throttled:,} calls were"
+        return f"; {calls} throttled" if self.throttled else ""
+
+    def count_uncalled(self, *, is_cached: bool) -> None:
+        """Count a record with a result that was not called: out of the cache, or out of the journal."""
+        self.cached += is_cached
+        self.replayed += not is_cached
 
     @property
     def settled(self) -> int:

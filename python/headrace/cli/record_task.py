@@ -44,6 +44,8 @@ class RecordTask:
     """The calls whose answers cooled the limit down, and so cost no attempt."""
     earlier_attempts: int = 0
     """The attempts of an earlier run, if its journal says that they have failed."""
+    is_looked_up: bool = False
+    """Whether it was looked up in the cache."""
     is_cancelled: bool = False
     """Whether a call of it has ended with a `CancelledError`."""
     error: str = ""

@@ -11,6 +11,7 @@ from headrace.task.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Self
 
     from headrace.cache._flight import Flights
 
@@ -39,6 +40,11 @@ class CacheUse:
         self._of_all = None if fn is None else CallKey(fn, self._key, None)
         # By the id of the function, with the function, so that its id stays its own.
         self._by_function: dict[int, tuple[object, CallKey]] = {}
+
+    @classmethod
+    def of(cls, cache: Cache | Self) -> CacheUse:
+        """Return the use of a cache, or a use that several runners share."""
+        return cache if isinstance(cache, CacheUse) else cls(cache)
 
     def identity(self, item: Any) -> bytes:
         """Return the key of a task in the store."""

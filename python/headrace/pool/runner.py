@@ -413,7 +413,7 @@ def _cache_use(cache: Cache) -> CacheUse:
     # Late: an option that most programs do not use.
     from headrace.pool.cache_use import CacheUse
 
-    return CacheUse(cache)
+    return CacheUse.of(cache)
 
 
 def _check_executor(executor: object) -> None:
