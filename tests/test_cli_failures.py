@@ -120,6 +120,27 @@ def test_lines_of_a_failed_file_can_be_taken_as_they_are(tmp_path: Path, files: 
     assert results(tmp_path / "out.jsonl")[0]["error"] == "RuntimeError"
 
 
+PAIR = """
+import asyncio
+
+met = asyncio.Barrier(2)
+
+
+async def pair(record):
+    await met.wait()
+    return record
+"""
+
+
+def test_joined_failed_files_may_have_equal_numbers(tmp_path: Path) -> None:
+    line = '{"record": 3, "error": "E", "message": "", "where": "", "attempts": 1, "throttled": 0, "seconds": 1, "input": "%s"}\n'
+    (tmp_path / "in.jsonl").write_text(line % "a" + line % "b")
+    (tmp_path / "twice.py").write_text(PAIR)
+    # Both run at the same time.
+    done = run(tmp_path, "twice:pair", "--output", "-", "--timeout", "20")
+    assert (done.returncode, done.stdout) == (0, '"a"\n"b"\n'), done.stderr
+
+
 def test_other_line_in_a_failed_file_is_named(tmp_path: Path, files: Files) -> None:
     files(1)
     run(tmp_path, "work:spoil", "--errors", "failed.jsonl")

@@ -23,7 +23,7 @@ from headrace.pool.events import EnvelopeType
 from headrace.pull.source import SourceIterObj
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from headrace.pool.failure_limits import FailureLimits
     from headrace.pool.options import RunnerOptions
@@ -46,7 +46,6 @@ class Groups:
         limits: the limits on failures of all groups.
         options: further options of each runner.
         weights: the weights of groups by name; the default is 1.
-        show: returns a short form of the record with a number, for messages.
     """
 
     def __init__(
@@ -57,14 +56,12 @@ class Groups:
         limits: FailureLimits,
         options: RunnerOptions,
         weights: Mapping[str, float] | None = None,
-        show: Callable[[object], str | None] | None = None,
     ) -> None:
         self._capacity = capacity
         self._limit = limit
         self._in_flight = InFlight(window)
         self._options = options
         self._weights = weights or {}
-        self._show = show
         self._limits = limits
         self._groups: dict[str, _Group] = {}
         self._reading: asyncio.Task[None] | None = None
@@ -121,7 +118,7 @@ class Groups:
     async def _run(self, group: _Group) -> None:
         source = SourceIterObj(self._tasks(group))
         options: RunnerOptions = {**self._options, "name": group.title}
-        runner = RecordPool(source, group.capacity, self._limits, options, self._show)
+        runner = RecordPool(source, group.capacity, self._limits, options)
         async with source, runner.run_tasks() as progress:
             try:
                 async for envelope in progress:

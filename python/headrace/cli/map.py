@@ -43,7 +43,7 @@ from headrace.cli.record_error import (
 from headrace.cli.record_executor import RecordExecutor
 from headrace.cli.record_pool import RecordPool
 from headrace.cli.record_runner import RecordRunner
-from headrace.cli.record_task import RecordTask, Unsettled
+from headrace.cli.record_task import RecordTask
 from headrace.cli.records import RecordReader
 from headrace.cli.report.collector import Collector
 from headrace.cli.report.series import Series, SeriesFamily
@@ -134,7 +134,7 @@ class _Map:
         self._stopped: RunStopped | None = None
         self._is_read = False
         # Unsettled records by index: running ones and the next one.
-        self._unsettled = Unsettled()
+        self._unsettled: dict[int, RecordTask] = {}
         self._last_read = 0
         self._failures = Failures()
         # In input order: finished results by index, None for a failure, until all earlier ones are written.
@@ -170,7 +170,6 @@ class _Map:
                 self._failure_limits,
                 self._runner_options,
                 options.weights,
-                self._unsettled.show,
             )
         self._collector = (
             None
@@ -247,7 +246,6 @@ class _Map:
                 self._limit,
                 self._failure_limits,
                 self._runner_options,
-                self._unsettled.show,
             )
             async with runner.run_tasks() as progress:
                 # The callbacks of a task settle its record: during a stop, no events are read.

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from headrace.cli.record_task import show_record
 from headrace.pool.runner import HierarchicalTaskPoolRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from headrace.capacity.node import CapacitySource
     from headrace.pool.failure_limits import FailureLimits
     from headrace.pool.options import RunnerOptions
@@ -24,9 +23,8 @@ class RecordPool(HierarchicalTaskPoolRunner):
         capacity: CapacitySource,
         limits: FailureLimits,
         options: RunnerOptions,
-        show: Callable[[object], str | None] | None,
     ) -> None:
         super().__init__(source, capacity, **options)
         self._config.shared_limits = limits
         self._config.noun = "record"
-        self._config.show_item = show
+        self._config.show_item = show_record

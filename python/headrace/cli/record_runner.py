@@ -78,11 +78,11 @@ class RecordRunner:
         self._unjudged: dict[int, RecordTask] = {}
 
     def make_task(self, record_task: RecordTask, cost: int | Mapping[str, float]) -> Task:
-        """Make the task of a record, with its line number as key. `cost` is charged for each call."""
+        """Make the task of a record. `cost` is charged for each call."""
         return Task(
             self._call,
             record_task,
-            key=record_task.record.number,
+            key=record_task,
             cost=cost,
             thread=self._is_threaded,
             on_complete=lambda line: self._listener.complete(

@@ -1,4 +1,4 @@
-"""`RecordTask`: a record in progress, with the times of its steps. `map` makes one for each record, and keeps it in `Unsettled`."""
+"""`RecordTask`: a record in progress, with the times of its steps. `map` makes one for each record."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ class FailedCall(NamedTuple):
     """The type of its error."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class RecordTask:
-    """A record, its index in the input, and the times of its steps, as of `time.monotonic`."""
+    """A record, its index in the input, and the times of its steps, as of `time.monotonic`.
+
+    It is the key of its task: two files of failed records that were joined may have two records of one number.
+    """
 
     record: Record
     index: int
@@ -57,6 +60,9 @@ class RecordTask:
     line: bytes | None = None
     """The encoded result. A thread sets it as soon as the function returns, before the event loop learns of it."""
 
+    def __str__(self) -> str:
+        return str(self.record.number)
+
     @property
     def attempts(self) -> int:
         """The calls that were not throttled."""
@@ -80,13 +86,6 @@ class RecordTask:
         self.first = self.first or self.started
 
 
-class Unsettled(dict[int, RecordTask]):
-    """The records in progress and the next one, by index."""
-
-    def show(self, number: object) -> str | None:
-        """Return a short form of the record with a number, for messages. Any thread may call it."""
-        # A list is made in one step.
-        for record_task in list(self.values()):
-            if record_task.record.number == number:
-                return shorten(record_task.record.text, MAX_SHOWN)
-        return None
+def show_record(key: object) -> str | None:
+    """Return a short form of a record, for messages. Its `RecordTask` is the key of its task. Any thread may call it."""
+    return shorten(key.record.text, MAX_SHOWN) if isinstance(key, RecordTask) else None
