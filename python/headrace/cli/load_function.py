@@ -19,10 +19,14 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
-def load_function(spec: str) -> Callable[[Any], Any]:
+def load_function(spec: str, folder: str | None = None) -> Callable[[Any], Any]:
     """Import the function named by `spec`: `package.module:function`, `path/to/file.py:function` or `module:Class.method`.
 
     The current directory is searched first, as for `python -m`; for a file, its directory, as for `python file.py`.
+
+    Args:
+        spec: the name of the function.
+        folder: the directory that counts as the current one; None for that of this process.
 
     Raises:
         UsageError: the module cannot be imported or has no such function, or the function cannot be called with a record.
@@ -34,7 +38,9 @@ def load_function(spec: str) -> Callable[[Any], Any]:
         )
     is_file = module_name.endswith(".py")
     try:
-        target: Any = _import_file(module_name) if is_file else _import_module(module_name)
+        folder = folder or os.getcwd()  # noqa: PTH109 - sys.path holds strings
+        load: Callable[[str, str], Any] = _import_file if is_file else _import_module
+        target: Any = load(module_name, folder)
     # The import of a module may raise any error, `SystemExit` included.
     except UsageError as error:
         raise UsageError(f"cannot import {module_name!r}: {error}") from None
@@ -71,14 +77,14 @@ def _search(folder: str) -> None:
         sys.path.insert(0, folder)
 
 
-def _import_module(name: str) -> ModuleType:
-    _search(os.getcwd())  # noqa: PTH109 - sys.path holds strings
+def _import_module(name: str, folder: str) -> ModuleType:
+    _search(folder)
     return importlib.import_module(name)
 
 
-def _import_file(path: str) -> ModuleType:
+def _import_file(path: str, folder: str) -> ModuleType:
     """Import a file under its own name, so that what it defines can be pickled."""
-    file = Path(path).absolute()
+    file = Path(folder, path)
     if not file.is_file():
         raise UsageError("not a file" if file.exists() else "no such file")
     _search(str(file.parent))

@@ -6,6 +6,7 @@ The pool submits the task of a record. It cannot travel, since it refers to the 
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from headrace.cli.record_error import InterruptingError, RemoteRecordError
@@ -37,7 +38,8 @@ class RecordExecutor:
     def __init__(
         self, options: ExecutorOptions, runner: RecordRunner, function: Callable[[Any], Any]
     ) -> None:
-        self._spec = options.function
+        # The name of the function, and the directory in which the name has its meaning.
+        self._function = options.function, os.getcwd()  # noqa: PTH109 - it is sent as text
         self._workers, self._call = options.make(function)
         self._runner = runner
 
@@ -65,7 +67,7 @@ class RecordExecutor:
         if listener is None:
             return Submission(self, task)
         record_task = cast("RecordTask", task.args[0])
-        remote = Task(self._call, self._spec, record_task.record.value)
+        remote = Task(self._call, *self._function, record_task.record.value)
         return self._workers.submit(remote, _CallListener(self._runner, record_task, listener))
 
     async def aclose(self, grace: float | None = None) -> None:

@@ -42,18 +42,18 @@ class FailedRecord:
         return cls(RecordError.of(error), verdict, sdk_retries(error), is_interrupt)
 
 
-def call(spec: str, value: Any) -> bytes | FailedRecord:
+def call(spec: str, folder: str, value: Any) -> bytes | FailedRecord:
     """Call the function with the value of a record. Return the line of its result."""
     try:
-        return _encode(_load(spec)(value))
+        return _encode(_load(spec, folder)(value))
     except BaseException as error:
         return FailedRecord.of(error)
 
 
-async def call_async(spec: str, value: Any) -> bytes | FailedRecord:
+async def call_async(spec: str, folder: str, value: Any) -> bytes | FailedRecord:
     """Call the async function with the value of a record. Return the line of its result."""
     try:
-        return _encode(await _load(spec)(value))
+        return _encode(await _load(spec, folder)(value))
     except CancelledError:
         raise
     except BaseException as error:
@@ -61,8 +61,8 @@ async def call_async(spec: str, value: Any) -> bytes | FailedRecord:
 
 
 @functools.cache
-def _load(spec: str) -> Callable[[Any], Any]:
-    return load_function(spec)
+def _load(spec: str, folder: str) -> Callable[[Any], Any]:
+    return load_function(spec, folder)
 
 
 def _encode(value: object) -> bytes:
