@@ -60,6 +60,7 @@ __all__ = [
     "FlattenKernel",
     "FrameChannel",
     "GraphCore",
+    "HostLease",
     "InOrderKernel",
     "IterSource",
     "IteratorResult",
@@ -109,11 +110,13 @@ __all__ = [
     "install_native_anext",
     "known_tasks",
     "link_status",
+    "open_lease_timer",
     "pin_to_loop",
     "private_layouts",
     "reduce",
     "restart",
     "return_item",
+    "run_watchdog",
     "set_lease_variable",
     "set_tree_watcher",
     "set_yield_budget",
@@ -1023,6 +1026,9 @@ class WorkerCells:
     def veto(self, cell: int, position: int) -> bool: ...
     def begin(self, cell: int, position: int) -> bool: ...
     def set_blocking(self, cell: int, position: int) -> None: ...
+    def set_group(self, cell: int, pid: int, start_time: int) -> None: ...
+    def clear_group(self, cell: int) -> None: ...
+    def group(self, cell: int) -> tuple[int, int] | None: ...
 
 @final
 class FrameChannel:
@@ -1042,4 +1048,25 @@ class FrameChannel:
     ) -> list[tuple[int, int, tuple[bytes | bytearray, ...]]] | None: ...
     def close(self) -> None: ...
 
-def end_with_driver(fd: int) -> None: ...
+def end_with_driver(*fds: int, group: bool = True) -> None: ...
+@final
+class HostLease:
+    def __new__(cls, fd: int, fence: float, start_up: float = 60.0) -> HostLease: ...
+    def fileno(self) -> int: ...
+    @property
+    def state(self) -> Literal["answering", "silent", "ended", "fenced"]: ...
+    def close(self) -> None: ...
+
+# These two exist on Linux only.
+def open_lease_timer() -> int: ...
+def run_watchdog(
+    listener_fd: int,
+    host_pid_fd: int,
+    cells_fd: int,
+    cells: int,
+    ring: int,
+    token: bytes,
+    fence: float,
+    start_up: float,
+    lease_fd: int | None = None,
+) -> None: ...

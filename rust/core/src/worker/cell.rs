@@ -4,7 +4,9 @@ use crate::sync::atomic::{AtomicU64, Ordering::SeqCst, fence};
 
 const BEGUN: usize = 0;
 const BLOCKING: usize = 1;
-const RING: usize = 2;
+const GROUP: usize = 2;
+const STARTED: usize = 3;
+const RING: usize = 4;
 
 /// The least number of words of a cell.
 pub const MIN_WORDS: usize = RING + 1;
@@ -54,6 +56,28 @@ impl<'a> Cell<'a> {
     /// Such a task cannot be asked to stop. It is a hint: the task may have returned since.
     pub fn blocking(self) -> u64 {
         self.words[BLOCKING].load(SeqCst)
+    }
+
+    /// Driver: note the process group of the worker, and the start time of its leader, before the first task.
+    pub fn set_group(self, group: u64, started: u64) {
+        // In this order: a reader that sees the group sees its start time, too.
+        self.words[STARTED].store(started, SeqCst);
+        self.words[GROUP].store(group, SeqCst);
+    }
+
+    /// Driver: note that no process of the group runs any more.
+    pub fn clear_group(self) {
+        self.words[GROUP].store(0, SeqCst);
+        self.words[STARTED].store(0, SeqCst);
+    }
+
+    /// Return the process group of the worker and the start time of its leader, or `None`. Any process may read it at any time.
+    pub fn group(self) -> Option<(u64, u64)> {
+        let group = self.words[GROUP].load(SeqCst);
+        let started = self.words[STARTED].load(SeqCst);
+        // Otherwise the cell has changed between the two.
+        let is_whole = group != 0 && group == self.words[GROUP].load(SeqCst);
+        is_whole.then_some((group, started))
     }
 
     /// Worker: begin a position. Return false if the driver has vetoed it; it must not be called then.

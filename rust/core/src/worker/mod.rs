@@ -34,9 +34,33 @@
 //!
 //! [`frame`] has the format. A frame has a kind, a position and any number of parts. A part of a large frame is read into its final
 //! memory, without a second copy.
+//!
+//! # The lease of a host
+//!
+//! A host is a process on another machine with workers of its own. When the network is cut, the driver cannot end them, and no answer is
+//! no proof that they have ended. So next to each host runs a watchdog that ends its work when the driver was not heard for the time
+//! `fence`, and the driver must know when that has happened. [`lease`] has both sides:
+//!
+//! 1. The watchdog sends *stamps*, times of its own clock, and the driver echoes each at once.
+//! 2. The lease ends at the last echoed stamp plus `fence`. Then the watchdog ends all work, within [`lease::ENDING`].
+//! 3. The driver notes when a stamp arrives that it echoes. After the last of them plus `fence` and a margin, the work has ended.
+//!
+//! *Proof*: a stamp is made before it arrives at the driver. The end of the lease is a stamp that the driver has echoed, plus `fence`, so
+//! it is before the arrival of the last echoed stamp plus `fence`. This compares durations of two clocks and never their times, and it
+//! holds for any delay of any byte: an echo that arrives late still has the old stamp.
+//!
+//! Three cases need care:
+//!
+//! - The first echo may be lost. So the watchdog counts from its first stamp as if it had been echoed.
+//! - Before the first stamp the lease ends at the start-up time of the watchdog, which has started before the driver has connected.
+//! - A driver that was suspended finds old stamps when it goes on. It looks at the time first, and echoes nothing after it has decided.
+//!
+//! The clocks must count while a machine sleeps. The rates of two clocks may differ by a twentieth. `tests/lease.rs` has a model of a network
+//! with any delays, losses of the connection, offsets and rates of clocks.
 
 mod cell;
 pub mod frame;
+pub mod lease;
 
 pub use cell::{Cell, MIN_WORDS};
 pub use frame::{Decoder, Frame, FrameError};

@@ -68,17 +68,14 @@ impl Drop for Mapping {
 }
 
 /// The cells of all workers of a driver, in a file that they all have mapped.
-#[pyclass(name = "WorkerCells", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(super) struct PyWorkerCells {
+pub(super) struct Cells {
     mapping: Mapping,
     words_each: usize,
 }
 
-#[pymethods]
-impl PyWorkerCells {
-    #[new]
-    fn new(fd: RawFd, count: usize, ring: usize) -> PyResult<Self> {
+impl Cells {
+    pub(super) fn new(fd: RawFd, count: usize, ring: usize) -> PyResult<Self> {
         if ring == 0 || count == 0 {
             return Err(PyValueError::new_err(
                 "cells need at least one cell with one slot",
@@ -89,6 +86,27 @@ impl PyWorkerCells {
             mapping: Mapping::new(fd, count * words_each)?,
             words_each,
         })
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Cell<'_>> {
+        let words = self.mapping.words().chunks_exact(self.words_each);
+        words.map(Cell::new)
+    }
+}
+
+/// `WorkerCells` of `headrace._core`.
+#[pyclass(name = "WorkerCells", frozen, module = "headrace._core")]
+#[derive(Debug)]
+pub(super) struct PyWorkerCells {
+    cells: Cells,
+}
+
+#[pymethods]
+impl PyWorkerCells {
+    #[new]
+    fn new(fd: RawFd, count: usize, ring: usize) -> PyResult<Self> {
+        let cells = Cells::new(fd, count, ring)?;
+        Ok(Self { cells })
     }
 
     /// Return the bytes that so many cells need.
@@ -120,14 +138,30 @@ impl PyWorkerCells {
     fn set_blocking(&self, cell: usize, position: u64) -> PyResult<()> {
         self.cell(cell).map(|cell| cell.set_blocking(position))
     }
+
+    /// Note the process group of a worker: the number of its leader, and field 22 of `/proc/<pid>/stat`.
+    fn set_group(&self, cell: usize, pid: u32, start_time: u64) -> PyResult<()> {
+        if pid < 2 {
+            return Err(PyValueError::new_err(format!(
+                "pid must be a worker, not {pid}"
+            )));
+        }
+        (self.cell(cell)).map(|cell| cell.set_group(u64::from(pid), start_time))
+    }
+
+    fn clear_group(&self, cell: usize) -> PyResult<()> {
+        self.cell(cell).map(Cell::clear_group)
+    }
+
+    /// Return `(pid, start_time)`, or None.
+    fn group(&self, cell: usize) -> PyResult<Option<(u64, u64)>> {
+        self.cell(cell).map(Cell::group)
+    }
 }
 
 impl PyWorkerCells {
     fn cell(&self, index: usize) -> PyResult<Cell<'_>> {
-        let mut cells = self.mapping.words().chunks_exact(self.words_each);
-        match cells.nth(index) {
-            Some(words) => Ok(Cell::new(words)),
-            None => Err(PyIndexError::new_err(format!("there is no cell {index}"))),
-        }
+        (self.cells.iter().nth(index))
+            .ok_or_else(|| PyIndexError::new_err(format!("there is no cell {index}")))
     }
 }

@@ -1,0 +1,1 @@
+"""The executor that runs tasks on the nodes of a Ray cluster."""
