@@ -6,7 +6,7 @@
 //! | [`signal`] | one value for all waiters |
 //! | [`capacity`] | a tree of capacities: a cost is held at a node and at each of its ancestors |
 //! | [`journal`] | a file that says which calls have begun and how they ended |
-//! | [`worker`] | the handshake and the frames between a driver and a worker process |
+//! | [`worker`] | the handshake and the frames between a driver and a worker process, and the lease of a host |
 //! | [`sync`] | the parts that the others share: the lock, wait queues and deferred wake-ups |
 //!
 //! One thread uses a journal, and `worker` has no lock. In every other module three rules hold. Each operation takes one lock, and takes

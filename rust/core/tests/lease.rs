@@ -162,7 +162,7 @@ struct Link {
     delays: Vec<u64>,
     sent: usize,
     last: u64,
-    /// What would arrive later is lost.
+    /// Bytes that would arrive later are lost.
     cut: u64,
 }
 

@@ -83,3 +83,26 @@ fn a_worker_that_dies_at_any_step_has_begun_what_its_cell_says() {
         assert!(called.load(SeqCst) == 0 || has_begun);
     });
 }
+
+#[test]
+fn a_group_is_read_with_its_own_start_time() {
+    model(|| {
+        let words = words(1);
+        let host = {
+            let words = Arc::clone(&words);
+            thread::spawn(move || {
+                let cell = Cell::new(&words);
+                cell.set_group(1, 10);
+                cell.clear_group();
+                cell.set_group(2, 20);
+            })
+        };
+        let group = Cell::new(&words).group();
+        assert!(
+            [None, Some((1, 10)), Some((2, 20))].contains(&group),
+            "{group:?}"
+        );
+        host.join().unwrap();
+        assert_eq!(Cell::new(&words).group(), Some((2, 20)));
+    });
+}

@@ -121,3 +121,18 @@ fn vetoes_hold_for_one_position_each() {
     cell.set_blocking(12);
     assert_eq!(cell.blocking(), 12);
 }
+
+#[test]
+fn a_cell_has_the_group_of_its_worker() {
+    let words: Vec<AtomicU64> = (0..MIN_WORDS).map(|_| AtomicU64::new(0)).collect();
+    let cell = Cell::new(&words);
+    assert_eq!(cell.group(), None);
+    cell.set_group(7, 8);
+    assert!(cell.begin(1), "the words of the group are no vetoes");
+    assert_eq!(cell.group(), Some((7, 8)));
+    cell.clear_group();
+    assert_eq!(cell.group(), None);
+    cell.set_group(7, 8);
+    cell.clear();
+    assert_eq!(cell.group(), None);
+}

@@ -11,7 +11,7 @@ pub const ENDING: u64 = SECOND / 2;
 /// The word that a watchdog sends when all work has ended. It is no stamp: a clock never shows it.
 pub const ENDED: u64 = u64::MAX;
 
-/// What a driver knows of a host.
+/// The state of a host, as far as its driver knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostState {
     /// Stamps arrive.

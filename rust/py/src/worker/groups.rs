@@ -2,7 +2,7 @@
 //!
 //! # The problem
 //!
-//! The host notes the group of each worker in its cell ([`Cell::group`](headrace_core::worker::Cell::group)): the number of the leader, which
+//! The host notes the group of each worker in its cell ([`Cell::group`]): the number of the leader, which
 //! is also the number of the group and of the session. The watchdog is not the parent of these processes, so a number may be free and in
 //! use again by the time that it kills. It must kill neither too little (the leader has ended, and a process that it started runs) nor a
 //! stranger.
@@ -36,6 +36,7 @@
 use std::collections::HashMap;
 use std::fs;
 
+use headrace_core::worker::Cell;
 use rustix::param::clock_ticks_per_second;
 use rustix::process::{Pid, Signal, kill_process_group};
 
@@ -45,7 +46,7 @@ use super::clock;
 /// Seconds within which no number of a process is in use again.
 const REUSE: u64 = 1;
 
-/// What `/proc/<pid>/stat` has.
+/// The used fields of `/proc/<pid>/stat`.
 struct Stat {
     state: char,
     group: u64,
@@ -99,54 +100,49 @@ impl Groups {
 
     /// Look at all groups, and kill those whose leader has ended.
     pub(super) fn look(&mut self) {
-        self.visit(false);
+        self.kill_if(|leader| !leader.can_run());
     }
 
     /// Kill all groups. Return whether a process of them can still run.
     pub(super) fn kill(&mut self) -> bool {
-        self.visit(true)
+        let killed = self.kill_if(|_| true);
+        // Afterwards: a process to which the signal was sent starts no other one, so none is missing in the list.
+        !killed.is_empty()
+            && (all().iter()).any(|stat| killed.contains(&stat.group) && stat.can_run())
     }
 
-    fn visit(&mut self, kill_all: bool) -> bool {
-        let groups: Vec<(u64, u64)> = self
-            .cells
-            .iter()
-            .filter_map(headrace_core::worker::Cell::group)
-            .collect();
+    /// Kill the groups that are ours, and whose leader, if it is there, meets the condition. Return them.
+    fn kill_if(&mut self, condition: impl Fn(&Stat) -> bool) -> Vec<u64> {
+        let groups = self.cells.iter().filter_map(Cell::group);
+        let groups: Vec<(u64, u64)> = groups.collect();
         self.seen.retain(|group, _| groups.contains(group));
-        // Read at most once in a visit, and before the number of a group is judged.
-        let mut members = None;
-        let mut is_any_running = false;
+        let mut processes = None;
+        let mut killed = vec![];
         for group @ (number, started) in groups {
             let now = self.now();
-            let leader = Stat::read(number);
-            let is_leader = |stat: &Stat| stat.started == started;
-            let is_ours = match &leader {
-                Some(stat) => is_leader(stat),
-                None => {
-                    let seen = *self.seen.get(&group).unwrap_or(&started);
-                    let known = seen + REUSE * self.ticks_per_second;
-                    (members.get_or_insert_with(all).iter()).any(|stat| {
-                        stat.group == number && stat.session == number && stat.started <= known
-                    })
+            let is_killed = if let Some(leader) = Stat::read(number) {
+                if leader.started != started {
+                    continue;
                 }
+                condition(&leader)
+            } else {
+                let seen = *self.seen.get(&group).unwrap_or(&started);
+                let known = seen + REUSE * self.ticks_per_second;
+                let is_ours = |stat: &Stat| {
+                    stat.group == number && stat.session == number && stat.started <= known
+                };
+                if !processes.get_or_insert_with(all).iter().any(is_ours) {
+                    continue;
+                }
+                true
             };
-            if !is_ours {
-                continue;
-            }
             self.seen.insert(group, now);
-            let runs = leader.as_ref().is_some_and(Stat::can_run);
-            if !kill_all && runs {
-                continue;
-            }
-            if let Some(pid) = i32::try_from(number).ok().and_then(Pid::from_raw) {
+            if let (true, Some(pid)) = (is_killed, to_pid(number)) {
                 let _ = kill_process_group(pid, Signal::KILL);
+                killed.push(number);
             }
-            is_any_running |= runs
-                || (members.get_or_insert_with(all).iter())
-                    .any(|stat| stat.group == number && stat.can_run());
         }
-        is_any_running
+        killed
     }
 
     /// Return the time in the unit of `/proc`.
@@ -155,6 +151,10 @@ impl Groups {
         // Fewer than the nanoseconds, which fit.
         u64::try_from(nanoseconds / 1_000_000_000).unwrap_or(u64::MAX)
     }
+}
+
+fn to_pid(number: u64) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(number).ok()?)
 }
 
 /// Return all processes.

@@ -36,7 +36,7 @@ fn number(state: HostState) -> u8 {
     }
 }
 
-/// What the object and its thread share.
+/// The part that the object and its thread share.
 #[derive(Debug)]
 struct Shared {
     state: AtomicU8,

@@ -16,6 +16,8 @@
 //! - It is killed: the lifelines of the workers and of the host wait for that (`end_with_driver`).
 //! - It is stopped, or gets no processor: the end of the lease is also set in a timer of the kernel, for which the same lifelines wait
 //!   (`open_lease_timer`). The watchdog moves the timer when the lease is prolonged. A stopped one does not, and so the workers end in time.
+//! - The whole machine was suspended: when it resumes, the timer is due at once. Work may run until the watchdog or a lifeline does, some
+//!   milliseconds, although the driver has reported its end meanwhile. No watchdog on the same machine can do better.
 //!
 //! All of it runs in one thread without the GIL, and nothing of it blocks but the wait.
 

@@ -38,6 +38,7 @@ def start_watchdog(
     fence: float,
     start_up: float = 60.0,
     lease_fd: int,
+    lifeline_fd: int | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a watchdog. The caller keeps its own descriptors and closes them.
 
@@ -51,29 +52,31 @@ def start_watchdog(
         fence: The seconds after which the work of a silent driver ends.
         start_up: The maximum seconds until the driver connects.
         lease_fd: The timer of the lease (`open_lease_timer`), for which the workers wait too.
+        lifeline_fd: The writing end of a pipe, which the watchdog keeps open until it ends. With it, the watchdog is no child of this
+            process, and the process that is returned ends at once: Ray kills the children of an actor that it ends.
     """
     descriptors = (listener.fileno(), host_pid_fd, cells_fd, lease_fd)
-    arguments = json.dumps([*descriptors, cells, ring, fence, start_up])
+    arguments = json.dumps([*descriptors, cells, ring, fence, start_up, lifeline_fd is not None])
     process = subprocess.Popen(  # noqa: S603 (this interpreter)
         [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), arguments],
-        pass_fds=descriptors,
+        pass_fds=descriptors if lifeline_fd is None else (*descriptors, lifeline_fd),
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
-    assert process.stdin is not None
-    process.stdin.write(token)
-    process.stdin.close()
+    if process.stdin is not None:
+        with process.stdin as stdin:
+            stdin.write(token)
     return process
 
 
-def main(arguments: tuple[int, int, int, int, int, int, float, float]) -> None:
+def main(arguments: tuple[int, int, int, int, int, int, float, float, bool]) -> None:
     """Guard the work of a host until it has ended."""
-    listener_fd, host_pid_fd, cells_fd, lease_fd, cells, ring, fence, start_up = arguments
+    listener_fd, host_pid_fd, cells_fd, lease_fd, cells, ring, fence, start_up, leaves = arguments
     # Ctrl-C is for the driver. A terminal does not signal this process, but a container may.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     token = sys.stdin.buffer.read()
-    run_watchdog(
-        listener_fd, host_pid_fd, cells_fd, cells, ring, token, fence, start_up, lease_fd
-    )
+    if leaves and os.fork():
+        os._exit(0)
+    run_watchdog(listener_fd, host_pid_fd, cells_fd, cells, ring, token, fence, start_up, lease_fd)
     # Nothing is left to clean up.
     os._exit(0)
