@@ -27,7 +27,8 @@ from headrace import (
     WrongLoopError,
 )
 from headrace.pool import CancelResult, CancelSupport
-from headrace.pool.executor.process.work import Work
+from headrace.pool.executor.process.messages import Kind, dump_value
+from headrace.pool.executor.process.submitted_work import SubmittedWork
 from tests import process_jobs as jobs
 from tests.pool_support import quiet
 from tests.support import eventually
@@ -260,13 +261,13 @@ class Refusing:
 
 async def test_refused_value_does_not_hide_the_outcome() -> None:
     listener = Refusing()
-    work = Work(listener, (), asyncio.get_running_loop(), 4)
-    work.emit(1)
+    work = SubmittedWork(listener, (), asyncio.get_running_loop(), 4)
+    work.receive(Kind.EMIT, dump_value(1, "yielded"), "a worker")
     await quiet()
     assert work.is_cancelled
     # Both in one message: the end comes before the first step of the wait for space.
     error = asyncio.CancelledError()
-    work.emit(2)
+    work.receive(Kind.EMIT, dump_value(2, "yielded"), "a worker")
     work.end_with_error(error)
     await quiet()
     assert listener.outcomes == [error]

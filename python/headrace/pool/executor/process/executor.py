@@ -55,7 +55,7 @@ from headrace.pool.executor.process.exit_watch import driver_fd
 from headrace.pool.executor.process.messages import dump_task
 from headrace.pool.executor.process.placement import Placement
 from headrace.pool.executor.process.setup import Setup, is_preparing, named
-from headrace.pool.executor.process.work import Work
+from headrace.pool.executor.process.submitted_work import SubmittedWork
 from headrace.pool.executor.process.worker_process import WorkerProcess
 from headrace.pool.executor.submission import Submission
 from headrace.task.failure import Verdict, attach_verdict
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from headrace.pool.executor.handle import Handle, Listener
+    from headrace.pool.executor.process.work import Work
     from headrace.task.task import Task
 
 _MAX_FAILED_STARTS = 3
@@ -259,16 +260,20 @@ class ProcessExecutor(ReprMixin, Uncopied):
             name = listener.name
             message = dump_task(name, (task.fn, task.args, name, values, listener.has_lease))
         except NotSendable as error:
-            work = Work(listener, (), loop, self._window)
+            work = SubmittedWork(listener, (), loop, self._window)
             work.end_with_error(error)
             return work
-        work = Work(listener, message, loop, self._window)
+        work = SubmittedWork(listener, message, loop, self._window)
+        self.take(work)
+        return work
+
+    def take(self, work: Work) -> None:
+        """Give a new task to a worker, or keep it until one can take it."""
         work.on_cancel = self._placement.cancel
         if self._broken is not None:
             work.end_with_error(self._broken)
         else:
             self._placement.place(work)
-        return work
 
     async def aclose(self, grace: float | None = None) -> None:
         """End all workers, and wait for them. Idempotent. Tasks that still run are killed, and end with `CancelledError`.

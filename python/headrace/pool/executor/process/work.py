@@ -1,28 +1,36 @@
-"""`Work`: one task at a `ProcessExecutor`, and the pool's handle on it."""
+"""`Work`: one task at a pool of worker processes, and `Holder`: the worker that has it.
+
+The work of a driver is a `SubmittedWork`. That of a host in a cluster is relayed: its values and outcome go to the driver as they came.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
-from contextvars import Context
-from typing import TYPE_CHECKING, Any, Protocol
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Protocol
 
 from headrace._internal.copying import Uncopied
-from headrace.pool.executor.handle import CancelResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import NoReturn
+    import asyncio
+    from collections.abc import Callable, Sequence
 
-    from headrace.pool.executor.handle import Listener
-    from headrace.pool.executor.process.messages import Parts
+    from headrace.pool.executor.process.messages import Buffer, Parts
 
 
 class Holder(Protocol):
     """The worker that has a task."""
 
+    @property
+    def answers(self) -> bool:
+        """Whether the worker responds, as far as is known."""
+        ...
+
     def cancel(self, work: Work) -> None:
         """Cancel the task."""
+        ...
+
+    def refuse(self, work: Work) -> None:
+        """Cancel a task that has its outcome already, since one of its values cannot be read."""
         ...
 
     def credit(self, work: Work, values: int) -> None:
@@ -30,188 +38,61 @@ class Holder(Protocol):
         ...
 
 
-class Work(Uncopied):
-    """One task, from its submission to its outcome.
+class Work(Uncopied, ABC):
+    """One task, from its arrival at the pool of workers to its outcome.
 
     Args:
-        listener: The listener of the task.
         message: The pickled task; kept until its end, since it is sent again if its worker dies before it begins.
-        loop: The event loop.
-        window: The maximum number of values that were sent and not read.
     """
 
-    __slots__ = (
-        "_listener",
-        "_loop",
-        "_outcome",
-        "_read",
-        "_room",
-        "_settle_error",
-        "_unread",
-        "_window",
-        "force_timer",
-        "is_called",
-        "is_cancelled",
-        "message",
-        "on_cancel",
-        "position",
-        "worker",
-    )
+    __slots__ = ("force_timer", "is_cancelled", "message", "on_cancel", "position", "worker")
 
-    def __init__(
-        self, listener: Listener, message: Parts, loop: asyncio.AbstractEventLoop, window: int
-    ) -> None:
+    def __init__(self, message: Parts) -> None:
         self.message: Parts = message
         self.worker: Holder | None = None
         """The worker that has the task; None while it waits for one."""
         self.position: int = 0
         """The position of the task at its worker."""
-        self.is_called: bool = False
         self.is_cancelled: bool = False
         self.on_cancel: Callable[[Work], object] | None = None
         """Called for a cancellation while no worker has the task."""
         self.force_timer: asyncio.TimerHandle | None = None
-        self._listener: Listener | None = listener
-        self._loop = loop
-        self._window = window
-        # The values that wait until the listener takes the one before.
-        self._unread: deque[object] = deque()
-        # The wait for space of a value, until its done-callback was called.
-        self._room: asyncio.Future[None] | None = None
-        # The number of values that were read and not credited.
-        self._read = 0
-        self._settle_error: Exception | None = None
-        # The outcome and the method that reports it, until it was reported.
-        self._outcome: tuple[Callable[[Any], object], object] | None = None
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """The name of the task."""
-        return "work that has ended" if self._listener is None else self._listener.name
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether the outcome is known."""
-        return self._listener is None or self._outcome is not None
+    @abstractmethod
+    def begin(self) -> None:
+        """Note that the worker calls the task."""
 
-    def cancel(self) -> CancelResult:
-        """Request cancellation and return the current state, without waiting.
+    @abstractmethod
+    def receive(self, kind: int, parts: Sequence[Buffer], where: str) -> None:
+        """Receive a value, a settlement or the outcome, as its worker has sent it.
 
-        A task that has not begun never begins. The worker of a plain function is killed. An async function is cancelled in its worker,
-        and killed after `grace`.
+        Args:
+            kind: `Kind.EMIT`, `SETTLE`, `RETURNED` or `RAISED`.
+            parts: The parts of the message.
+            where: The name of the worker.
         """
-        if self._is_over():
-            return CancelResult.STOPPED
+
+    @abstractmethod
+    def end_with_error(self, error: BaseException) -> None:
+        """Deliver an error that is not the task's own, after all values."""
+
+    def request_cancel(self) -> None:
+        """Cancel the task, wherever it is."""
         self.is_cancelled = True
         if self.worker is not None:
             self.worker.cancel(self)
         elif self.on_cancel is not None:
             self.on_cancel(self)
-        return CancelResult.STOPPED if self._is_over() else CancelResult.RUNNING
 
-    def inside(self) -> bool:
-        """Return False: the work runs in another process."""
-        return False
-
-    def leave(self, stopped: Callable[[], object]) -> NoReturn:
-        """Refuse: work in a process can be cancelled, so it is never left running."""
-        raise NotImplementedError("a ProcessExecutor does not leave work running")
-
-    # Notifications by the worker.
-
-    def begin(self) -> None:
-        """Note that the worker calls the task."""
-        if not self.is_called and self._listener is not None:
-            self.is_called = True
-            self._listener.called()
-
-    def emit(self, value: object) -> None:
-        """Deliver a value, after the values before it."""
-        self._unread.append(value)
-        if self._room is None:
-            self._deliver()
-
-    def settle(self, amounts: dict[str, float]) -> None:
-        """Settle the lease of the task. If that fails, the task fails: it has gone on, so it cannot handle the error."""
-        if self._listener is None:
-            return
-        try:
-            self._listener.settle(amounts)
-        except Exception as error:
-            self._settle_error = self._settle_error or error
-
-    def end_with_value(self, value: object) -> None:
-        """Deliver the final value, after all values."""
-        if (error := self._settle_error) is not None:
-            self._settle_error = None
-            error.add_note("the task, which runs in another process, did not see this error")
-            self.end_with_error(error)
-        elif self._listener is not None:
-            self._end(self._listener.returned, value)
-
-    def end_with_error(self, error: BaseException) -> None:
-        """Deliver the error, after all values."""
-        if self._listener is not None:
-            self._end(self._listener.raised, error)
-
-    def _end(self, report: Callable[[Any], object], outcome: object) -> None:
-        if self._outcome is not None:
-            return
-        self._outcome = report, outcome
+    def leave_worker(self) -> None:
+        """Note that no worker has the task any more, since it has ended."""
         self.worker = None
         self.message = ()
         if self.force_timer is not None:
             self.force_timer.cancel()
             self.force_timer = None
-        if self._room is None:
-            self._notify()
-        elif self.is_cancelled:
-            # The end of a cancelled task does not wait until its values are read. The cancellation comes after the first step of the
-            # wait: an awaitable that nothing has awaited warns.
-            self._unread.clear()
-            self._loop.call_soon(self._room.cancel)
-
-    def _notify(self) -> None:
-        if self._outcome is not None:
-            report, outcome = self._outcome
-            self._listener = self._outcome = None
-            report(outcome)
-
-    def _is_over(self) -> bool:
-        """Return whether the listener was notified of the outcome."""
-        return self._listener is None
-
-    def _deliver(self) -> None:
-        """Deliver values until one has to wait for space."""
-        while self._unread and self._listener is not None:
-            room = self._listener.emit(self._unread.popleft())
-            if room is not None:
-                # In an empty context: that of the caller belongs to the run that has started the executor.
-                self._room = Context().run(asyncio.ensure_future, room, loop=self._loop)
-                self._room.add_done_callback(self._on_room, context=Context())
-                return
-            self._credit()
-
-    def _on_room(self, room: asyncio.Future[None]) -> None:
-        """Go on when there is space, or when the task must stop."""
-        self._room = None
-        try:
-            room.result()
-        except asyncio.CancelledError:
-            # The values are not read any more. The worker may wait for space to send the next one.
-            self._unread.clear()
-            if not self.has_ended:
-                self.cancel()
-        else:
-            self._credit()
-            self._deliver()
-        finally:
-            if self._room is None:
-                self._notify()
-
-    def _credit(self) -> None:
-        """Allow the worker to send another value. Half a window is credited at once."""
-        self._read += 1
-        if self.worker is not None and self._read >= max(1, self._window // 2):
-            self.worker.credit(self, self._read)
-            self._read = 0

@@ -14,15 +14,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from headrace._core import FrameChannel
-from headrace.errors import NotSendable
 from headrace.pool.executor.process.exit_watch import ExitWatch, is_group_alive
 from headrace.pool.executor.process.messages import (
     Kind,
     Parts,
     dumps,
     load_error,
-    load_value,
-    loads,
 )
 
 if TYPE_CHECKING:
@@ -158,6 +155,15 @@ class WorkerProcess:
         """Allow a task to send more values."""
         self._send(Kind.CREDIT, work.position, dumps(values))
 
+    @property
+    def answers(self) -> bool:
+        """True: the end of a process is noticed at once."""
+        return True
+
+    def refuse(self, work: Work) -> None:
+        """Cancel a task that has its outcome already."""
+        self._send(Kind.CANCEL, work.position, ())
+
     def take_back(self, work: Work) -> bool:
         """Take a task back. Return False if it has begun, or may have."""
         if not self._owner.cells.veto(self.cell, work.position):
@@ -267,41 +273,20 @@ class WorkerProcess:
         work = self.works.get(position)
         if work is None:
             return
-        if kind == Kind.EMIT:
-            self._on_value(work, parts)
-        elif kind == Kind.SETTLE:
-            work.settle(loads(parts))
-        else:
-            del self.works[position]
-            self._on_outcome(work, kind, parts)
-            # Afterwards: a notified pool may have submitted the next task, which this worker takes first.
-            self._begin_next()
-            self._owner.on_space(self)
-
-    def _on_value(self, work: Work, parts: Sequence[Buffer]) -> None:
-        try:
-            value = load_value(parts, "yielded")
-        except NotSendable as error:
-            work.end_with_error(error)
-            self._send(Kind.CANCEL, work.position, ())
-        else:
-            work.emit(value)
-
-    def _on_outcome(self, work: Work, kind: int, parts: Sequence[Buffer]) -> None:
-        if kind == Kind.RETURNED:
-            try:
-                value = load_value(parts, "returned")
-            except NotSendable as error:
-                work.end_with_error(error)
-            else:
-                work.end_with_value(value)
-        elif kind == Kind.RAISED:
-            work.end_with_error(load_error(parts, self.where))
+        if kind in (Kind.EMIT, Kind.SETTLE):
+            work.receive(kind, parts, self.where)
+            return
+        del self.works[position]
+        if kind != Kind.VETOED:
+            work.receive(kind, parts, self.where)
         elif work.is_cancelled:
             work.end_with_error(asyncio.CancelledError())
         else:
             work.worker = None
             self._owner.place(work)
+        # Afterwards: a notified pool may have submitted the next task, which this worker takes first.
+        self._begin_next()
+        self._owner.on_space(self)
 
     def _die(self) -> None:
         self.is_dying = True
