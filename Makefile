@@ -25,6 +25,8 @@ BIN := $(abspath $(VENV))/bin
 RUN := $(BIN)/python
 # Where other projects' tests are run on headrace.
 INDEPENDENT ?= .venvs/independent
+# Where the tests on Ray are run.
+RAY_VENV ?= .venv-ray
 # Which requirements file `setup` installs.
 TOOLS ?= dev
 READY := $(VENV)/.ready-$(TOOLS)
@@ -120,6 +122,23 @@ test-all: ## the Python tests on every CPython >= 3.11 of this machine
 test-independent: ## the tests of janus, culsans and anyio on headrace, out of their source distributions: needs the network
 	$(MAKE) build TOOLS=independent VENV=$(INDEPENDENT)
 	$(INDEPENDENT)/bin/python tests/independent/run.py build/independent
+
+.PHONY: test-ray
+test-ray: ## the tests on Ray, in namespaces of their own without a network, in three minutes; ARGS= goes to pytest
+	@# Ray advertises the address of the machine to whoever reaches it, and leaves processes behind. Here it has the loopback
+	@# interface only, and what is left ends with the namespace.
+	@namespaces="unshare --net --pid --fork --kill-child --mount-proc"; \
+	[ "$$(id -u)" = 0 ] || namespaces+=" --map-root-user"; \
+	if ! $$namespaces ip link set lo up 2>/dev/null; then \
+		echo "skipped: the tests on Ray need Linux, unshare, ip and the permission to make namespaces"; \
+		exit 0; \
+	fi; \
+	$(MAKE) build TOOLS=ray VENV=$(RAY_VENV); \
+	directory=$$(mktemp -d /tmp/headrace-ray-XXXXXX); \
+	trap 'rm -rf "$$directory"' EXIT; \
+	RAY_TMPDIR=$$directory RAY_AUTH_MODE=disabled RAY_USAGE_STATS_ENABLED=0 timeout --kill-after 5 $(or $(SECONDS),300) \
+		$$namespaces bash -c 'ip link set lo up; "$$@"; exit $$?' - \
+		$(RAY_VENV)/bin/python -m pytest tests/test_ray_*.py -q $(ARGS)
 
 .PHONY: test-debug
 test-debug: build ## the Python tests with CPython's and asyncio's checks, which takes long; ARGS= goes to pytest
@@ -218,6 +237,7 @@ docs-serve: build ## serve the site on http://127.0.0.1:8000/ and build it again
 .PHONY: all
 all: ## what CI runs: test, lint, instructions, docs, demo
 	$(MAKE) test
+	$(MAKE) test-ray
 	$(MAKE) lint
 	$(MAKE) instructions
 	$(MAKE) docs
@@ -225,6 +245,6 @@ all: ## what CI runs: test, lint, instructions, docs, demo
 
 .PHONY: clean
 clean: ## remove everything that was made here
-	rm -rf $(CARGO_TARGET_DIR) build dist $(VENV) .venvs .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(CARGO_TARGET_DIR) build dist $(VENV) $(RAY_VENV) .venvs .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find python tests examples -name __pycache__ -prune -exec rm -rf {} +
 	rm -f python/headrace/*.so

@@ -42,6 +42,7 @@ REFERENCE = {
         ("pool.executor.process",),
         ("NotSendable", "RemoteError", "WorkerLost"),
     ),
+    "cluster": ("Ray clusters", ("pool.executor.ray",), ()),
     "journal": ("Journals", ("journal",), ("journal.JournalRecord", "journal.read_records")),
     "cache": ("Cache", ("cache",), ()),
     "errors": ("Errors", ("errors",), ()),
@@ -54,6 +55,7 @@ MAIN = {
     "map": "map",
     "pool": "HierarchicalTaskPoolRunner",
     "processes": "ProcessExecutor",
+    "cluster": "RayExecutor",
     "journal": "Journal",
     "cache": "Cache",
     "errors": "HeadraceError",
@@ -64,7 +66,7 @@ MAIN = {
     "executors": "Case",
 }
 ON_OTHER_PAGES = {
-    "pool": ("Failure", "MapError", "ProcessExecutor"),
+    "pool": ("Failure", "MapError", "ProcessExecutor", "RayExecutor"),
     "errors": ("NotSendable", "RemoteError", "WorkerLost"),
 }
 OTHERS = {

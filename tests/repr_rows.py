@@ -86,6 +86,7 @@ from headrace import (
     PushWindowTimeoutObj,
     QuotaCapacitySource,
     Rate,
+    RayExecutor,
     Retry,
     SinkCallbackObj,
     SinkCapacityObj,
@@ -178,6 +179,7 @@ ROWS: dict[str, tuple[Callable[[], Any], str]] = {
     "EnvelopeType": (lambda: EnvelopeType.FINAL, repr(EnvelopeType.FINAL)),
     "Final": (lambda: Final(1), "Final(value=1)"),
     "ProcessExecutor": (lambda: ProcessExecutor(2), "<ProcessExecutor: 0 of 2 workers ready>"),
+    "RayExecutor": (lambda: RayExecutor(workers=2), "<RayExecutor: 0 hosts, 0 slots>"),
     "HierarchicalBalancer": (
         lambda: HierarchicalBalancer({capacity(): (1, 4)}),
         "<HierarchicalBalancer: moves 1 limit, idle>",

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 from collections import Counter
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
@@ -165,9 +166,15 @@ def test_fatal_error_in_a_worker_stops_the_run(folder: Path) -> None:
 def test_options_of_workers_are_checked(folder: Path) -> None:
     done = run(folder, "work:double", "--output", "-", "--workers", "2")
     assert_one_line_error(done, "--workers needs --executor")
-    done = run(folder, "work:double", "--output", "-", "--executor", "threads")
-    assert done.returncode == 2
-    assert "invalid choice: 'threads'" in done.stderr
+    for wrong in ("threads", "processes:4", "ray:"):
+        done = run(folder, "work:double", "--output", "-", "--executor", wrong)
+        assert_one_line_error(done, f"ray or ray:ADDRESS, such as ray:auto, got {wrong!r}")
+
+
+@pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")
+def test_ray_must_be_installed(folder: Path) -> None:
+    done = run(folder, "work:double", "--output", "-", "--executor", "ray")
+    assert_one_line_error(done, "--executor ray needs Ray: pip install 'headrace[ray]'")
 
 
 @pytest.mark.timeout(120 if FACTOR < 10 else 1200)

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
         PoolSnapshot as PoolSnapshot,
         ProcessExecutor as ProcessExecutor,
         PullMapPoolObj as PullMapPoolObj,
+        RayExecutor as RayExecutor,
         TaskProgressEnvelope as TaskProgressEnvelope,
     )
     from headrace.signal import WaitObject as WaitObject

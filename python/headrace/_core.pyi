@@ -1042,6 +1042,9 @@ class FrameChannel:
         *,
         wait: bool = False,
     ) -> bool: ...
+    def queue(
+        self, kind: int, position: int, parts: tuple[bytes | bytearray | memoryview, ...]
+    ) -> None: ...
     def flush(self) -> bool: ...
     def receive(
         self, *, wait: bool = False

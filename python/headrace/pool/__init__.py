@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from headrace.pool.executor.loop import LoopExecutor as LoopExecutor
     from headrace.pool.executor.process.executor import ProcessExecutor as ProcessExecutor
+    from headrace.pool.executor.ray.executor import RayExecutor as RayExecutor
     from headrace.pool.executor.remote import RemoteLease as RemoteLease, carried as carried
     from headrace.pool.executor.submission import Submission as Submission
     from headrace.pool.executor.thread import ThreadExecutor as ThreadExecutor

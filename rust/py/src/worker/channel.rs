@@ -125,6 +125,22 @@ impl PyFrameChannel {
         Ok(true)
     }
 
+    /// Queue a frame, which `flush` or the next `send` writes. Small frames are written together.
+    fn queue(
+        &self,
+        py: Python<'_>,
+        kind: u8,
+        position: u64,
+        parts: &Bound<'_, PyTuple>,
+    ) -> PyResult<()> {
+        let chunks = chunks(kind, position, parts)?;
+        let mut state = self.state.borrow(py);
+        for chunk in chunks {
+            state.append(chunk);
+        }
+        Ok(())
+    }
+
     /// Write queued bytes. Return whether all are written.
     fn flush(&self, py: Python<'_>) -> PyResult<bool> {
         // Dropped after the borrow: the release of a buffer may call Python.
@@ -194,6 +210,18 @@ impl PyFrameChannel {
 }
 
 impl State {
+    /// Append bytes behind those that are queued, in one chunk if both are small.
+    fn append(&mut self, chunk: Chunk) {
+        match (self.outgoing.back_mut(), chunk) {
+            (Some(Chunk::Owned(last)), Chunk::Owned(bytes))
+                if last.len() + bytes.len() <= SCRATCH =>
+            {
+                last.extend_from_slice(&bytes);
+            }
+            (_, chunk) => self.outgoing.push_back(chunk),
+        }
+    }
+
     fn flush(&mut self, py: Python<'_>, finished: &mut Vec<Chunk>) -> io::Result<bool> {
         while let Some(chunk) = self.outgoing.front() {
             let Some(socket) = &self.socket else {

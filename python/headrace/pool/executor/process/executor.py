@@ -35,7 +35,6 @@ import os
 import tempfile
 import warnings
 from contextvars import Context
-from multiprocessing import spawn
 from typing import TYPE_CHECKING, Any, overload
 
 from headrace._core import WorkerCells
@@ -53,8 +52,8 @@ from headrace.errors import (
 from headrace.pool.executor.executor import CancelSupport, Capabilities
 from headrace.pool.executor.process.exit_watch import driver_fd
 from headrace.pool.executor.process.messages import dump_task
-from headrace.pool.executor.process.placement import Placement
-from headrace.pool.executor.process.setup import Setup, is_preparing, named
+from headrace.pool.executor.process.placement import ProcessPlacement
+from headrace.pool.executor.process.setup import Setup, is_preparing, named, preparation
 from headrace.pool.executor.process.submitted_work import SubmittedWork
 from headrace.pool.executor.process.worker_process import WorkerProcess
 from headrace.pool.executor.submission import Submission
@@ -135,7 +134,7 @@ class ProcessExecutor(ReprMixin, Uncopied):
         self.tasks_per_worker: int = check_size("tasks_per_worker", tasks_per_worker)
         self.grace: float | None = None if grace is None else check_seconds("grace", grace)
         self.kill: bool = check_flag("kill", kill)
-        self._placement = Placement(tasks_per_worker, check_int("prefetch", 0, prefetch))
+        self._placement = ProcessPlacement(tasks_per_worker, check_int("prefetch", 0, prefetch))
         # The current capabilities, which the pool reads for each task; None after a change.
         self._capabilities: Capabilities | None = None
         self._carry = tuple(carry)
@@ -216,12 +215,16 @@ class ProcessExecutor(ReprMixin, Uncopied):
                 raise WrongLoopError(f"{self!r} runs on another event loop; make one for each")
             self._abandon()
         self._loop = loop
+        self._open()
+        # The callbacks of the event loop do not run in the context of the run that happens to start the executor.
+        Context().run(self._start_workers)
+
+    def _open(self) -> None:
+        """Open the files that the workers share."""
         ring = self._placement.ring
         self.cells_fd: int = _shared_file(WorkerCells.size(self._count, ring))
         self.cells: WorkerCells = WorkerCells(self.cells_fd, self._count, ring)
-        self.driver_fd: int = driver_fd()
-        # The callbacks of the event loop do not run in the context of the run that happens to start the executor.
-        Context().run(self._start_workers)
+        self.lifelines: tuple[int, ...] = (driver_fd(),)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -311,7 +314,7 @@ class ProcessExecutor(ReprMixin, Uncopied):
 
     def __del__(self) -> None:
         # Also of an executor whose constructor has failed.
-        placement: Placement | None = self.__dict__.get("_placement")
+        placement: ProcessPlacement | None = self.__dict__.get("_placement")
         if placement is not None and placement.workers and self._pid == os.getpid():
             warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
             self._abandon()
@@ -398,7 +401,7 @@ class ProcessExecutor(ReprMixin, Uncopied):
         used = {process.cell for process in workers}
         for cell in sorted(set(range(self._count)) - used):
             setup = Setup(
-                main=_main_module(cell),
+                main=self._preparation(cell),
                 cell=cell,
                 cells=self._count,
                 ring=self._placement.ring,
@@ -406,7 +409,14 @@ class ProcessExecutor(ReprMixin, Uncopied):
                 tasks_per_worker=self.tasks_per_worker,
                 carry=self._carried,
             )
-            workers.append(WorkerProcess(self, setup))
+            workers.append(self._start_worker(setup))
+
+    def _start_worker(self, setup: Setup) -> WorkerProcess:
+        return WorkerProcess(self, setup)
+
+    def _preparation(self, cell: int) -> dict[str, Any]:
+        """Return the data with which a worker prepares itself, and imports the main module."""
+        return preparation(cell)
 
     def _steal_soon(self) -> None:
         # In the next iteration: the pool may have new tasks for the idle worker, and a task that is taken back is sent twice.
@@ -445,8 +455,8 @@ class ProcessExecutor(ReprMixin, Uncopied):
         """Close the descriptors."""
         if self._loop is not None:
             self._loop = None
-            os.close(self.cells_fd)
-            os.close(self.driver_fd)
+            for fd in (self.cells_fd, *self.lifelines):
+                os.close(fd)
 
 
 def count_processors() -> int:
@@ -454,14 +464,6 @@ def count_processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _main_module(cell: int) -> dict[str, Any]:
-    """Return the data with which a worker imports the main module."""
-    data = spawn.get_preparation_data(f"headrace worker {cell}")
-    # An `AuthenticationString` refuses to be pickled.
-    data["authkey"] = bytes(data["authkey"])
-    return data
 
 
 def _shared_file(size: int) -> int:

@@ -59,14 +59,19 @@ class Kind(IntEnum):
     """From a worker: the error."""
     VETOED = 11
     """From a worker: the task was vetoed and has not begun."""
+    BEGUN = 12
+    """From a host: the numbers of tasks that its workers call, as an array of 64-bit integers."""
+    SLOTS = 13
+    """From a host: the number of its slots, in place of a position."""
 
 
-def dumps(value: object, *, by_value: bool = False) -> Parts:
+def dumps(value: object, *, by_value: bool = False, has_main: bool = True) -> Parts:
     """Return the parts of a message.
 
     Args:
         value: The value of the message.
         by_value: Whether its functions cannot be sent by reference, although pickle could do so.
+        has_main: Whether the receiver has the main module of this program. Otherwise all that is defined there is sent by value.
 
     Raises:
         Exception: The value cannot be pickled.
@@ -78,6 +83,8 @@ def dumps(value: object, *, by_value: bool = False) -> Parts:
                 "defined in an interactive session, which a worker cannot import"
             )
         body = pickle.dumps(value, 5, buffer_callback=buffers.append)
+        if not has_main and b"__main__" in body:
+            raise pickle.PicklingError("defined in the main module, which other machines lack")
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         cloudpickle = _cloudpickle()
         if cloudpickle is None:
@@ -96,18 +103,19 @@ def loads(parts: Sequence[Buffer]) -> Any:
     return pickle.loads(parts[0], buffers=parts[1:])  # noqa: S301 (from our own processes)
 
 
-def dump_task(name: str, task: tuple[object, ...]) -> Parts:
+def dump_task(name: str, task: tuple[object, ...], *, has_main: bool = True) -> Parts:
     """Return the parts of a task.
 
     Args:
         name: The name of the task, for the message.
         task: Its function first.
+        has_main: Whether the worker imports the main module of this program.
 
     Raises:
         NotSendable: The task cannot be pickled.
     """
     try:
-        return dumps(task, by_value=_is_interactive(task[0]))
+        return dumps(task, by_value=_is_interactive(task[0]), has_main=has_main)
     except Exception as error:
         raise NotSendable(
             f"{name} cannot be sent to another process: {_text(error)}; a function and its arguments must be picklable: "

@@ -1,4 +1,4 @@
-"""`Placement`: decides which worker of a `ProcessExecutor` gets a task, and keeps the tasks that none can take.
+"""`Placement`: decides which worker gets a task, and keeps the tasks that none can take. `ProcessPlacement`: that of a `ProcessExecutor`.
 
 A task goes to the ready worker with the fewest tasks. A worker has `tasks_per_worker` tasks that run, and up to `prefetch` behind them, so
 that it need not wait for the driver between two tasks. A task that waits behind others is taken back for a worker that is idle.
@@ -7,8 +7,9 @@ that it need not wait for the driver between two tasks. A task that waits behind
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,29 +21,30 @@ _RING_SPARE = 8
 """The number of tasks that may have been taken back from a worker before it answers."""
 
 
-class Placement:
-    """The tasks and the workers of an executor.
-
-    Args:
-        tasks_per_worker: The number of tasks that run in a worker.
-        prefetch: The number of tasks that wait behind them.
-    """
-
-    def __init__(self, tasks_per_worker: int, prefetch: int) -> None:
-        self.workers: list[WorkerProcess] = []
-        """The workers whose processes have not ended."""
-        self.tasks_each: int = tasks_per_worker + prefetch
-        """The maximum number of tasks of a worker."""
-        self.ring: int = 2 * self.tasks_each + _RING_SPARE
-        """The maximum number of tasks that a worker has not answered: for more, the ring of vetoes in its cell has no slot."""
-        self._tasks_per_worker = tasks_per_worker
-        # The tasks that no worker has, in their order.
-        self._waiting: deque[Work] = deque()
+class Placed(Protocol):
+    """A worker, or a host of workers, to which tasks are given."""
 
     @property
-    def ready(self) -> int:
-        """The number of workers that can take tasks."""
-        return sum(worker.can_run for worker in self.workers)
+    def can_run(self) -> bool:
+        """Whether it can run tasks."""
+        ...
+
+    def give(self, work: Work) -> None:
+        """Send a task."""
+        ...
+
+
+P = TypeVar("P", bound=Placed)
+
+
+class Placement(ABC, Generic[P]):
+    """The tasks of an executor and its workers, or hosts of workers."""
+
+    def __init__(self) -> None:
+        self.workers: list[P] = []
+        """The workers that have not ended."""
+        # The tasks that no worker has, in their order.
+        self._waiting: deque[Work] = deque()
 
     def place(self, work: Work) -> None:
         """Give a task that has not begun to a worker, or keep it until one can take it."""
@@ -61,14 +63,6 @@ class Placement:
         while self._waiting and (best := self._choose()) is not None:
             best.give(self._waiting.popleft())
 
-    def steal(self) -> None:
-        """Take tasks back that wait behind others, and give them to idle workers."""
-        if self._waiting:
-            return
-        for idle in self.workers:
-            if idle.can_run and not idle.works and self._takes(idle):
-                self._steal_for(idle)
-
     def cancel(self, work: Work) -> None:
         """End a task that no worker has."""
         if work in self._waiting:
@@ -79,6 +73,40 @@ class Placement:
         """End all tasks that no worker has, with an error."""
         while self._waiting:
             self._waiting.popleft().end_with_error(error)
+
+    @abstractmethod
+    def _choose(self) -> P | None:
+        """Return the worker for the next task; None if none takes it."""
+
+
+class ProcessPlacement(Placement["WorkerProcess"]):
+    """The tasks and the worker processes of an executor.
+
+    Args:
+        tasks_per_worker: The number of tasks that run in a worker.
+        prefetch: The number of tasks that wait behind them.
+    """
+
+    def __init__(self, tasks_per_worker: int, prefetch: int) -> None:
+        super().__init__()
+        self.tasks_each: int = tasks_per_worker + prefetch
+        """The maximum number of tasks of a worker."""
+        self.ring: int = 2 * self.tasks_each + _RING_SPARE
+        """The maximum number of tasks that a worker has not answered: for more, the ring of vetoes in its cell has no slot."""
+        self._tasks_per_worker = tasks_per_worker
+
+    @property
+    def ready(self) -> int:
+        """The number of workers that can take tasks."""
+        return sum(worker.can_run for worker in self.workers)
+
+    def steal(self) -> None:
+        """Take tasks back that wait behind others, and give them to idle workers."""
+        if self._waiting:
+            return
+        for idle in self.workers:
+            if idle.can_run and not idle.works and self._takes(idle):
+                self._steal_for(idle)
 
     def _steal_for(self, idle: WorkerProcess) -> None:
         for busy in self.workers:

@@ -1,4 +1,4 @@
-"""`Setup`: all that a worker needs before its first task. `named`: the names of context variables. `is_preparing`: an event."""
+"""`Setup`: all that a worker needs before its first task. `preparation`, `named`: parts of it. `is_preparing`: an event."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib import import_module
+from multiprocessing import spawn
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace._internal.reprs import describe_value
@@ -36,6 +37,14 @@ class Setup:
     """The maximum number of tasks that run at the same time."""
     carry: tuple[tuple[str, str], ...]
     """The names of the context variables that travel: the module and the global of each."""
+
+
+def preparation(cell: int) -> dict[str, Any]:
+    """Return the data with which a worker prepares itself, as a process of `multiprocessing` does."""
+    data = spawn.get_preparation_data(f"headrace worker {cell}")
+    # An `AuthenticationString` refuses to be pickled.
+    data["authkey"] = bytes(data["authkey"])
+    return data
 
 
 def named(carry: Iterable[ContextVar[Any]]) -> tuple[tuple[str, str], ...]:

@@ -122,10 +122,10 @@ class SubmittedWork(Work):
         except NotSendable as error:
             self.end_with_error(error)
             return
-        if (error := self._settle_error) is not None:
+        if (unseen := self._settle_error) is not None:
             self._settle_error = None
-            error.add_note("the task, which runs in another process, did not see this error")
-            self.end_with_error(error)
+            unseen.add_note("the task, which runs in another process, did not see this error")
+            self.end_with_error(unseen)
         elif self._listener is not None:
             self._end(self._listener.returned, value)
 

@@ -43,15 +43,15 @@ if TYPE_CHECKING:
 Outcome = tuple[Kind, Parts]
 
 
-def main(channel_fd: int, cells_fd: int, driver_fd: int) -> None:
+def main(channel_fd: int, cells_fd: int, *lifelines: int) -> None:
     """Run tasks until the driver ends the worker or has died.
 
     Args:
         channel_fd: The socket.
         cells_fd: The file of the cells.
-        driver_fd: A descriptor that is readable when the driver has died.
+        *lifelines: Descriptors that are readable when the driver, or another process that the worker needs, has died.
     """
-    end_with_driver(driver_fd)
+    end_with_driver(*lifelines)
     # Ctrl-C is for the driver, which ends its workers. A terminal does not signal this process, but a container may.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = FrameChannel(channel_fd)
@@ -353,4 +353,4 @@ def _returned(value: object) -> Outcome:
 
 def start() -> None:
     """Call `main` with the arguments of the command line."""
-    main(*map(int, sys.argv[-3:]))
+    main(*map(int, sys.argv[2:]))

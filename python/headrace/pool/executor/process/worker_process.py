@@ -47,7 +47,7 @@ class Owner(Protocol):
 
     cells: WorkerCells
     cells_fd: int
-    driver_fd: int
+    lifelines: tuple[int, ...]
     tasks_per_worker: int
     grace: float | None
     kill: bool
@@ -119,7 +119,7 @@ class WorkerProcess:
 
     def _start(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
         owner = self._owner
-        descriptors = (theirs.fileno(), owner.cells_fd, owner.driver_fd)
+        descriptors = (theirs.fileno(), owner.cells_fd, *owner.lifelines)
         command = [sys.executable, *_interpreter_options(), "-c", _PROGRAM, json.dumps(sys.path)]
         return subprocess.Popen(  # noqa: S603 (this interpreter)
             [*command, *map(str, descriptors)],

@@ -1,0 +1,162 @@
+"""`Cluster`: all that a `RayExecutor` needs of Ray: its nodes, and one actor on each. `Node`: a node.
+
+Most calls of Ray block, so they are made in a thread. It lives as long as the cluster: the processes of a Ray that this program has
+started end with the thread that has started them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+from headrace._internal.copying import Uncopied
+from headrace.pool.executor.ray.reaper import start_reaper
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Mapping
+
+    from headrace.pool.executor.ray.config import HostAddress, HostConfig
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_OBJECT_STORE = 80 << 20
+"""The bytes of the object store of a Ray that this program starts, near the least that Ray takes. No task uses it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node of a cluster."""
+
+    id: str
+    ip: str
+    processors: int
+
+
+class Cluster(Uncopied):
+    """A connection to Ray.
+
+    Args:
+        address: The address of a cluster; None to start Ray on this machine.
+        runtime_env: The environment of the hosts; None for that of the cluster.
+    """
+
+    def __init__(self, address: str | None, runtime_env: Mapping[str, Any] | None) -> None:
+        self._address = address
+        self._runtime_env = None if runtime_env is None else dict(runtime_env)
+        self._ray: Any = None
+        self._is_ours = False
+        self._thread: ThreadPoolExecutor | None = None
+        self._reaper: subprocess.Popen[bytes] | None = None
+
+    async def open(self, processors: int | None) -> None:
+        """Connect to the cluster, or start Ray; use the Ray of this program if there is one.
+
+        Args:
+            processors: The processors of a Ray that is started here; None for all.
+
+        Raises:
+            ImportError: Ray is not installed.
+            ConnectionError: There is no cluster at the address.
+        """
+        if find_spec("ray") is None:
+            raise ImportError(
+                "a RayExecutor needs Ray, which is not installed: pip install 'headrace[ray]'"
+            )
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "headrace ray")
+        await self._call(self._connect, processors)
+
+    async def nodes(self) -> list[Node]:
+        """Return the nodes that are alive and have processors."""
+        found = cast("list[dict[str, Any]]", await self._call(self._ray.nodes))
+        return [
+            Node(node["NodeID"], node["NodeManagerAddress"], int(node["Resources"]["CPU"]))
+            for node in found
+            if node["Alive"] and node["Resources"].get("CPU", 0) >= 1
+        ]
+
+    async def create(
+        self, node: Node, config: HostConfig
+    ) -> tuple[Any, asyncio.Future[HostAddress]]:
+        """Create the actor of a node, which takes its processors. Return it, and its address when it has started."""
+        return await self._call(self._create, node, config)
+
+    def kill(self, actor: Any) -> None:
+        """Kill an actor, soon. Ray's word on its end is not awaited, since it is none."""
+        if self._thread is not None:
+            self._thread.submit(self._kill, actor)
+
+    async def aclose(self) -> None:
+        """Disconnect, and end Ray if it was started or joined here. Idempotent."""
+        if self._thread is None:
+            return
+        if self._is_ours:
+            await self._call(self._disconnect)
+            self._is_ours = False
+        self._thread.shutdown(wait=False)
+        self._thread = None
+
+    async def _call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        if self._thread is None:
+            raise RuntimeError("the connection to Ray was closed")
+        return await asyncio.wrap_future(self._thread.submit(function, *args, **kwargs))
+
+    # In the thread.
+
+    def _connect(self, processors: int | None) -> None:
+        self._ray = ray = cast("Any", import_module("ray"))
+        if ray.is_initialized():
+            return
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if self._runtime_env is not None:
+            # For the hosts too. Ray takes a local directory only here.
+            options["runtime_env"] = self._runtime_env
+        if self._address is None:
+            # Otherwise Ray looks for a cluster. On the loopback interface, no other machine can reach it.
+            options |= {
+                "address": "local",
+                "_node_ip_address": "127.0.0.1",
+                "num_cpus": processors,
+                "include_dashboard": False,
+                "object_store_memory": _OBJECT_STORE,
+            }
+        else:
+            options["address"] = self._address
+        ray.init(**options)
+        self._is_ours = True
+        if self._address is None:
+            self._reaper = start_reaper()
+
+    def _disconnect(self) -> None:
+        self._ray.shutdown()
+        if self._reaper is not None:
+            self._reaper.kill()
+            self._reaper.wait()
+            self._reaper = None
+
+    def _create(self, node: Node, config: HostConfig) -> tuple[Any, asyncio.Future[HostAddress]]:
+        strategies = cast("Any", import_module("ray.util.scheduling_strategies"))
+        actors = cast("Any", import_module("headrace.pool.executor.ray.host_actor"))
+        options: dict[str, Any] = {
+            "num_cpus": min(config.workers, node.processors),
+            "max_restarts": 0,
+            "max_task_retries": 0,
+            "scheduling_strategy": strategies.NodeAffinitySchedulingStrategy(node.id, soft=False),
+            "enable_task_events": False,
+        }
+        if self._runtime_env is not None and not self._is_ours:
+            options["runtime_env"] = self._runtime_env
+        actor = self._ray.remote(actors.HostActor).options(**options).remote()
+        return actor, actor.start.remote(config, node.ip).future()
+
+    def _kill(self, actor: Any) -> None:
+        with suppress(Exception):
+            self._ray.kill(actor, no_restart=True)

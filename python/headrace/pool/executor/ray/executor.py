@@ -1,0 +1,471 @@
+"""`RayExecutor`: runs tasks in worker processes on all nodes of a Ray cluster.
+
+**Ray places, and carries nothing.** A call of Ray costs a driver about 0.6 ms, and its word is no confirmation: after `ray.kill` has
+returned the process still runs, `ray.cancel` lets a plain function run to its end, and a node that the network has cut off works on for
+a minute after Ray has declared it dead. So Ray starts one actor on each node (`host_actor.py`), and tasks and outcomes travel through a
+TCP connection (`link.py`). The actor runs the same pool of processes as a `ProcessExecutor`, whose guarantees hold on each node.
+
+**Fencing.** The end of work is reported when it is certain. Beside each host runs a watchdog (`watchdog.py`), a process that ends all work
+of the host when the driver has been silent for `fence` seconds. The driver waits longer than that before it reports that the work has
+ended (`host.py` has the states). Both sides count on their own clocks, from stamps of the watchdog: a delayed message prolongs nothing.
+
+**The end of the driver** closes the connections, by `kill -9` too. The hosts end their work at once, and do not wait for the fence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import warnings
+from contextlib import suppress
+from contextvars import Context
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from headrace._internal.copying import Uncopied
+from headrace._internal.reprs import ReprMixin, pluralize
+from headrace._internal.validate import check_flag, check_int, check_seconds, check_size
+from headrace.errors import (
+    BrokenError,
+    ClosedError,
+    ForkError,
+    NotSendable,
+    WorkerLost,
+    WrongLoopError,
+)
+from headrace.pool.executor.executor import CancelSupport, Capabilities
+from headrace.pool.executor.process.messages import dump_task
+from headrace.pool.executor.process.setup import named
+from headrace.pool.executor.process.submitted_work import SubmittedWork
+from headrace.pool.executor.ray.cluster import Cluster
+from headrace.pool.executor.ray.config import HostConfig
+from headrace.pool.executor.ray.host import connect
+from headrace.pool.executor.ray.placement import HostPlacement
+from headrace.pool.executor.submission import Submission
+from headrace.task.failure import Verdict, attach_verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from contextvars import ContextVar
+    from typing import Self
+
+    from headrace.pool.executor.handle import Handle, Listener
+    from headrace.pool.executor.process.work import Work
+    from headrace.pool.executor.ray.cluster import Node
+    from headrace.pool.executor.ray.host import Host
+    from headrace.task.task import Task
+
+_LOOK_EVERY = 1.0
+"""The seconds between two looks at the nodes of the cluster."""
+
+_MAX_FAILED_STARTS = 3
+"""The number of hosts in a row that may fail to start before the first one is ready."""
+
+_SHORTEST_FENCE = 1.0
+"""The minimum fence: a busy machine may not answer for a part of it."""
+
+_LONGEST_PAUSE = 30.0
+"""The maximum seconds before the next start on a node where a start has failed."""
+
+
+class RayExecutor(ReprMixin, Uncopied):
+    """An executor whose tasks run in worker processes on all nodes of a Ray cluster.
+
+    Open it with `async with RayExecutor("auto") as executor:`, and pass it as `executor=` of a runner or of `map_pool`. It needs
+    `pip install 'headrace[ray]'`, here and on each node, and Linux on the nodes.
+
+    Each node gets a host: an actor that takes all processors of the node from Ray, or `workers` of them, and runs as many worker
+    processes. A new node is used within 5 seconds. A node that Ray has lost gets no more tasks, and those that it has may end.
+
+    A function and its arguments are pickled: the nodes must be able to import its module. The functions and classes of the main module are
+    sent by value. Otherwise it is as with a `ProcessExecutor`: cancellation, timeouts, streams, `current_lease().settle()`, errors.
+
+    - *A worker that dies* loses the task that ran there: it ends with `WorkerLost`, and a `Retry` calls it again.
+    - *A host that dies* loses all tasks that it had, also those that waited there: which ones had begun is not known.
+    - *A host that does not answer* keeps its tasks until it is certain that they have ended. `cancel` returns UNKNOWN meanwhile, and
+      other hosts go on. After `fence` seconds without a sign of this program, a watchdog on the node ends all work there; a little later
+      its tasks end here with `WorkerLost(confirmed="fence")`. Only a virtual machine that is suspended can outlive that.
+    - *The end of this program*, by `kill -9` too, ends all work at once.
+
+    Values and outcomes travel through TCP connections of their own, with a secret, and not encrypted: use a network that you trust.
+
+    *Order*: tasks begin in the order of their submission, but for those that are sent again. *Bound*: on each node, `workers *
+    (tasks_per_worker + prefetch)` tasks are pickled at a time, and `window` values of each. *Cost*: about 50 us of this program a task; a
+    host takes 1-3 s to start. Ray started here takes 4-17 s and 450 MB. *Cancel safety*: cancelling `start` or `aclose` leaves the
+    executor as it is; call it again.
+
+    Args:
+        address: The address of a cluster, as `ray.init` takes it, such as "auto". None starts Ray on this machine, for this machine
+            only, and ends it in `aclose`. If the program has called `ray.init` itself, that Ray is used, and left.
+        workers: The number of worker processes of each node; None for one for each processor that Ray counts there.
+        prefetch: The number of tasks that wait at a worker behind those that run there. Short tasks need more of them than on one machine;
+            0 for long tasks under a tight limit, since a waiting task holds its capacity.
+        window: The maximum number of values that a task has yielded and that were not read.
+        tasks_per_worker: The number of tasks that run side by side in a worker, as in a `ProcessExecutor`.
+        grace: The seconds for which a cancelled async function may clean up before its worker is killed; None never kills it.
+        kill: Whether the worker is killed after `grace` also if other tasks run there. They end with `WorkerLost`.
+        carry: The context variables whose values travel with each task. Each must be a global of a module that the nodes can import.
+        fence: The seconds without a sign of this program after which the work of a node is ended. At least 1.
+        linger: The maximum seconds for which outcomes wait on their node for others, to travel together. The first one after a rest does
+            not wait, nor does one without which workers could run out of tasks.
+        runtime_env: The environment of the hosts, as Ray takes it.
+
+    Raises:
+        ValueError: A number is out of its range, or a context variable is not a global.
+        TypeError: An argument has the wrong type.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        workers: int | None = None,
+        prefetch: int = 1,
+        window: int = 8,
+        tasks_per_worker: int = 1,
+        grace: float | None = 5.0,
+        kill: bool = False,
+        carry: Iterable[ContextVar[Any]] = (),
+        fence: float = 15.0,
+        linger: float = 0.005,
+        runtime_env: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._workers = None if workers is None else check_size("workers", workers)
+        self._carry = tuple(carry)
+        self._config = HostConfig(
+            workers=self._workers or 1,
+            prefetch=check_int("prefetch", 0, prefetch),
+            window=check_size("window", window),
+            tasks_per_worker=check_size("tasks_per_worker", tasks_per_worker),
+            grace=None if grace is None else check_seconds("grace", grace),
+            kill=check_flag("kill", kill),
+            carry=named(self._carry),
+            fence=_check_fence(fence),
+            linger=check_seconds("linger", linger),
+        )
+        self._cluster = Cluster(address, runtime_env)
+        self._placement = HostPlacement()
+        self._capabilities: Capabilities | None = None
+        self._watchers: dict[object, Callable[[], object]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = os.getpid()
+        self._is_closing = False
+        self._broken: BrokenError | None = None
+        self._opening: asyncio.Future[None] | None = None
+        # The task that looks at the nodes, and its wake-up.
+        self._looking: asyncio.Task[None] | None = None
+        self._look_now: asyncio.Event | None = None
+        # The hosts that are being started, by their nodes.
+        self._starting: dict[str, asyncio.Task[None]] = {}
+        # The number of starts that have failed in a row on a node, and the time of the next one.
+        self._failed: dict[str, tuple[int, float]] = {}
+        self._failed_starts = 0
+        self._was_ready = False
+
+    def _repr_parts(self) -> Iterator[str]:
+        ready = [host for host in self._placement.workers if host.can_run]
+        yield pluralize(len(ready), "host")
+        yield pluralize(sum(host.slots for host in ready), "slot")
+        if self._is_closing:
+            yield "closed"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The current capabilities. `slots` changes when a worker becomes ready or ends, or a host is lost."""
+        if self._capabilities is None:
+            config = self._config
+            can_force = config.tasks_per_worker == 1 or config.kill
+            self._capabilities = Capabilities(
+                cancel_support=CancelSupport.FORCE if can_force else CancelSupport.COOPERATIVE,
+                streaming=True,
+                remote=True,
+                # A broken executor takes tasks to refuse them.
+                slots=self._placement.slots if self._broken is None else None,
+                window=config.window,
+            )
+        return self._capabilities
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The addresses of the nodes whose hosts take tasks."""
+        return tuple(host.node.ip for host in self._placement.workers if host.can_run)
+
+    def watch(self, changed: Callable[[], object]) -> Callable[[], object]:
+        """Call `changed` after each change of the capabilities; return a function that ends this."""
+        token = object()
+        self._watchers[token] = changed
+        return lambda: self._watchers.pop(token, None)
+
+    async def __aenter__(self) -> Self:
+        """Start the executor."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the executor."""
+        await self.aclose()
+
+    async def start(self) -> None:
+        """Connect to the cluster or start Ray, without waiting for the hosts. Idempotent.
+
+        Raises:
+            ClosedError: The executor was closed.
+            WrongLoopError: The executor runs on another event loop.
+            ImportError: Ray is not installed.
+            ConnectionError: There is no cluster at the address.
+        """
+        self._check_process()
+        if self._is_closing:
+            raise ClosedError(f"{self!r} was closed; make another one")
+        loop = asyncio.get_running_loop()
+        if self._loop is not None and self._loop is not loop:
+            if not self._loop.is_closed():
+                raise WrongLoopError(f"{self!r} runs on another event loop; make one for each")
+            self._abandon()
+        self._loop = loop
+        if self._looking is not None:
+            return
+        if self._opening is None:
+            # Shared by all callers, and not cancelled with one of them. It does not run in the context of the run that starts it.
+            self._opening = loop.create_task(
+                self._open(loop), name="headrace: connection to Ray", context=Context()
+            )
+        await asyncio.shield(self._opening)
+
+    async def _open(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            await self._cluster.open(self._workers)
+            if not self._is_closing:
+                self._look_now = asyncio.Event()
+                self._looking = loop.create_task(
+                    self._look(self._look_now), name="headrace: nodes of Ray"
+                )
+        finally:
+            self._opening = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop. A started executor has one."""
+        if self._loop is None:
+            raise RuntimeError(f"{self!r} was not started: use async with, or await start()")
+        return self._loop
+
+    @overload
+    def submit(self, task: Task, listener: Listener) -> Handle: ...
+
+    @overload
+    def submit(self, task: Task) -> Submission: ...
+
+    def submit(self, task: Task, listener: Listener | None = None) -> Handle:
+        """Pickle the task and give it to a host.
+
+        Raises:
+            RuntimeError: The executor was not started.
+            ClosedError: It was closed.
+            ForkError: It belongs to the parent process.
+        """
+        if listener is None:
+            return Submission(self, task)
+        self._check_process()
+        loop = self.loop
+        if self._is_closing:
+            raise ClosedError(f"{self!r} was closed")
+        context = task.context
+        values = {
+            index: context[variable]
+            for index, variable in enumerate(self._carry)
+            if variable in context
+        }
+        try:
+            name = listener.name
+            message = dump_task(
+                name, (task.fn, task.args, name, values, listener.has_lease), has_main=False
+            )
+        except NotSendable as error:
+            work = SubmittedWork(listener, (), loop, self._config.window)
+            work.end_with_error(error)
+            return work
+        work = SubmittedWork(listener, message, loop, self._config.window)
+        work.on_cancel = self._placement.cancel
+        if self._broken is not None:
+            work.end_with_error(self._broken)
+        else:
+            self._placement.place(work)
+        return work
+
+    async def aclose(self, grace: float | None = None) -> None:
+        """End all hosts, and wait for them; end Ray if it was started here. Idempotent.
+
+        Tasks that still run are killed, and end with `CancelledError`. A host that cannot be reached is waited for until it is fenced.
+
+        Args:
+            grace: The seconds in which an idle worker may end by itself, for its `atexit` functions; None for those of the constructor.
+        """
+        self._check_process()
+        self._is_closing = True
+        if self._loop is not None:
+            if self._loop is not asyncio.get_running_loop():
+                if not self._loop.is_closed():
+                    raise WrongLoopError(f"{self!r} runs on another event loop")
+                self._abandon()
+            await self._end_hosts(self._config.grace if grace is None else grace)
+        await self._cluster.aclose()
+        self._loop = None
+
+    async def _end_hosts(self, grace: float | None) -> None:
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
+        self._placement.refuse(asyncio.CancelledError())
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
+        for starting in self._starting.values():
+            starting.cancel()
+        if self._starting:
+            await asyncio.wait(self._starting.values())
+        hosts = list(self._placement.workers)
+        for host in hosts:
+            host.stop(grace)
+        if hosts:
+            await asyncio.wait([host.ended for host in hosts])
+
+    def __del__(self) -> None:
+        # Also of an executor whose constructor has failed.
+        placement: HostPlacement | None = self.__dict__.get("_placement")
+        if placement is not None and placement.workers and self._pid == os.getpid():
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
+            self._abandon()
+
+    # Hosts.
+
+    async def _look(self, now: asyncio.Event) -> None:
+        """Start a host on each new node, and drain those of nodes that Ray has lost."""
+        while True:
+            now.clear()
+            # While Ray does not answer, the hosts go on.
+            with suppress(Exception):
+                self._compare(await self._cluster.nodes())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY):
+                    await now.wait()
+
+    def _compare(self, nodes: list[Node]) -> None:
+        alive = {node.id for node in nodes}
+        for host in self._placement.workers:
+            if host.node.id not in alive:
+                host.drain()
+        used = {host.node.id for host in self._placement.workers} | self._starting.keys()
+        for node in nodes:
+            _, next_start = self._failed.get(node.id, (0, 0.0))
+            if node.id not in used and next_start <= self.loop.time() and self._broken is None:
+                self._starting[node.id] = self.loop.create_task(
+                    self._start_host(node), name=f"headrace: host of {node.ip}", context=Context()
+                )
+
+    async def _start_host(self, node: Node) -> None:
+        config = self._config_of(node)
+        actor: Any = None
+        try:
+            actor, starting = await self._cluster.create(node, config)
+            address = await asyncio.wrap_future(starting)
+            host = await connect(self, node, actor, address, config)
+        except BaseException as error:
+            if actor is not None:
+                self._cluster.kill(actor)
+            if not isinstance(error, Exception):
+                raise
+            self._on_failed_start(node, error)
+        else:
+            self._placement.workers.append(host)
+        finally:
+            del self._starting[node.id]
+
+    def _config_of(self, node: Node) -> HostConfig:
+        return self._config if self._workers else replace(self._config, workers=node.processors)
+
+    def _on_failed_start(self, node: Node, error: BaseException) -> None:
+        """Note that no host could start on a node: try again after a pause, or refuse all tasks."""
+        failures = self._failed.get(node.id, (0, 0.0))[0] + 1
+        pause = min(0.25 * 2.0 ** min(failures, 16), _LONGEST_PAUSE)
+        self._failed[node.id] = failures, self.loop.time() + pause
+        self._failed_starts += 1
+        if self._failed_starts < _MAX_FAILED_STARTS or self._was_ready or self._placement.workers:
+            return
+        self._broken = BrokenError(f"{self!r}: its hosts cannot start: {error}")
+        self._broken.__cause__ = error
+        # Every task of a run would fail for the same reason.
+        attach_verdict(self._broken, Verdict("fatal", None, "the hosts cannot start"))
+        self._placement.refuse(self._broken)
+        self.on_change()
+
+    # The hosts call these.
+
+    def place(self, work: Work) -> None:
+        """Give a task that has not begun to a host, or keep it until one can take it."""
+        self._placement.place(work)
+
+    def on_change(self) -> None:
+        """Note that a host takes more or fewer tasks."""
+        self._capabilities = None
+        for host in self._placement.workers:
+            if host.can_run:
+                self._was_ready = True
+                self._failed.pop(host.node.id, None)
+        self._placement.fill()
+        for changed in list(self._watchers.values()):
+            changed()
+
+    def on_space(self) -> None:
+        """Note that a task of a host has ended."""
+        self._placement.fill()
+
+    def kill(self, host: Host) -> None:
+        """End the actor of a host."""
+        self._cluster.kill(host.actor)
+
+    def on_end(self, host: Host, left: list[Work], confirmed: Literal["exit", "fence"]) -> None:
+        """Note that a host has ended, with the tasks that it had."""
+        self._cluster.kill(host.actor)
+        self._placement.workers.remove(host)
+        reason = "has ended" if confirmed == "exit" else "cannot be reached, and is fenced"
+        for work in left:
+            if work.is_cancelled:
+                work.end_with_error(asyncio.CancelledError())
+            else:
+                # It may have begun, and the host has not reported it.
+                work.begin()
+                work.end_with_error(
+                    WorkerLost(
+                        f"{host.where} {reason} while it had {work.name}",
+                        started=True,
+                        confirmed=confirmed,
+                        where=host.where,
+                    )
+                )
+        if host.failure is not None:
+            self._on_failed_start(host.node, host.failure)
+        if self._look_now is not None:
+            self._look_now.set()
+        self.on_change()
+
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():
+            raise ForkError(
+                f"{type(self).__name__} was made before this process was forked; make another one here"
+            )
+
+    def _abandon(self) -> None:
+        """Give up the hosts of an event loop that was closed: they end their work."""
+        for host in self._placement.workers:
+            host.give_up()
+        self._placement.workers.clear()
+        self._starting.clear()
+        self._looking = self._opening = None
+        self._loop = None
+
+
+def _check_fence(fence: float) -> float:
+    seconds = check_seconds("fence", fence)
+    if seconds < _SHORTEST_FENCE:
+        raise ValueError(f"fence must be at least {_SHORTEST_FENCE:g} seconds, got {fence!r}")
+    return seconds
