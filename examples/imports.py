@@ -1,11 +1,14 @@
 """Find the modules that the standard library imports most: parse its files on all processors.
 
-    python examples/imports.py [DIRECTORY]
+    python examples/imports.py [DIRECTORY]                 in worker processes of this machine
+    python examples/imports.py [DIRECTORY] --ray auto      on all nodes of a Ray cluster, which have the same files
+    python examples/imports.py [DIRECTORY] --ray local     on a Ray that is started here
 
 Parsing is Python code that computes, so threads would share one processor. Each file is read and parsed in a worker process, and a table
 of its imports is sent back. The limit, the errors and the progress stay here. `site-packages` is skipped.
 """
 
+import argparse
 import ast
 import asyncio
 import sys
@@ -16,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from headrace import SKIP, CapacitySource, ProcessExecutor, Skip, SourceIterObj
+from headrace import SKIP, CapacitySource, ProcessExecutor, RayExecutor, Skip, SourceIterObj
 
 warnings.simplefilter("ignore")  # each worker imports this: old files have invalid escapes
 
@@ -38,7 +41,13 @@ def imports(path: Path) -> Counter[str]:
     return counts
 
 
-async def main(root: Path) -> None:
+def make_executor(ray: str | None) -> ProcessExecutor | RayExecutor:
+    if ray is None:
+        return ProcessExecutor()
+    return RayExecutor(None if ray == "local" else ray)
+
+
+async def main(root: Path, ray: str | None) -> None:
     total: Counter[str] = Counter()
     parsed = failed = 0
 
@@ -48,7 +57,7 @@ async def main(root: Path) -> None:
         print(f"not parsed: {type(error).__name__}: {error}")
         return SKIP
 
-    async with ProcessExecutor() as workers:
+    async with make_executor(ray) as workers:
         parsing = CapacitySource(64, name="parsing")
         counted = SourceIterObj(files(root)).map_pool(imports, parsing, executor=workers)
         begun = time.perf_counter()
@@ -65,7 +74,10 @@ async def main(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    root = Path(*sys.argv[1:] or [sysconfig.get_path("stdlib")])
-    if not root.is_dir():
-        sys.exit(f"{root} is no directory; name one that is there")
-    asyncio.run(main(root))
+    parser = argparse.ArgumentParser(description="Count the imports of Python files.")
+    parser.add_argument("root", nargs="?", type=Path, default=Path(sysconfig.get_path("stdlib")))
+    parser.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster; local starts one")
+    options = parser.parse_args()
+    if not options.root.is_dir():
+        sys.exit(f"{options.root} is no directory; name one that is there")
+    asyncio.run(main(options.root, options.ray))

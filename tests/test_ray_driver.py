@@ -71,3 +71,16 @@ async def test_killed_driver_is_resumed(tmp_path: Path) -> None:
     assert all(called[number] == 1 for number in delivered)
     assert sum(called.values()) - TASKS <= 8
     assert len(at_kill) < TASKS
+
+
+def test_example_counts_alike_on_ray(tmp_path: Path) -> None:
+    for number in range(40):
+        (tmp_path / f"{number}.py").write_text("import os\n" * (1 + number % 3))
+    program = DRIVER.parents[1] / "examples" / "imports.py"
+
+    def table(*options: str) -> str:
+        command = [sys.executable, str(program), str(tmp_path), *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        return done.stdout[done.stdout.index("\n40 files were parsed") :]
+
+    assert table("--ray", "local") == table()
