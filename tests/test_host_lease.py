@@ -147,7 +147,7 @@ def test_lifelines_end_the_work_if_its_watchdog_is_stopped(host: Host) -> None:
 
 
 @pytest.mark.parametrize("directions", [("down",), ("down", "up")])
-def test_a_cut_network_is_silent_then_fenced(host: Host, directions: tuple[str, ...]) -> None:
+def test_law_20_cut_network_is_silent_then_fenced(host: Host, directions: tuple[str, ...]) -> None:
     with Network(host.address) as network:
         lease = host.connect(network.address)
         host.wait_for_beats()

@@ -136,7 +136,7 @@ async def test_exit_of_a_worker_loses_its_task_alone(tmp_path: Path) -> None:
         assert [await one for one in queued] == [0, 2]
 
 
-async def test_cancelled_plain_task_ends_with_its_whole_group(tmp_path: Path) -> None:
+async def test_law_20_cancelled_task_ends_with_its_group(tmp_path: Path) -> None:
     async with ProcessExecutor(2, prefetch=0) as executor:
         await ready(executor, 2)
         gate, other = tmp_path / "gate", tmp_path / "other"
@@ -168,7 +168,7 @@ async def test_cancelled_async_task_leaves_its_worker(tmp_path: Path) -> None:
         assert await executor.submit(Task(jobs.process_id)) == worker
 
 
-async def test_async_task_that_ignores_cancellation_is_killed(tmp_path: Path) -> None:
+async def test_law_20_task_that_ignores_cancellation_is_killed(tmp_path: Path) -> None:
     async with ProcessExecutor(1, grace=0.1) as executor:
         gate = tmp_path / "gate"
         work = executor.submit(Task(jobs.refuse_to_end, gate))

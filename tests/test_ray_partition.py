@@ -99,7 +99,7 @@ def host_of(work: Any) -> Any:
     return work._handle.worker
 
 
-async def test_work_behind_a_cut_cable_is_fenced(cluster: None, tmp_path: Path) -> None:
+async def test_law_20_work_behind_a_cut_cable_is_fenced(cluster: None, tmp_path: Path) -> None:
     async with RayExecutor(workers=2, prefetch=0, fence=FENCE, grace=0.2) as executor:
         await hosts_are(executor, 2, 60)
         await eventually(lambda: executor.capabilities.slots == 4)
