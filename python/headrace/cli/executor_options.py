@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from headrace._internal.reprs import pluralize
@@ -12,6 +11,7 @@ from headrace.cli.errors import UsageError
 from headrace.cli.load_function import is_async
 from headrace.cli.worker_call import call, call_async
 from headrace.pool.executor.process.executor import ProcessExecutor, count_processors
+from headrace.pool.executor.ray.cluster import is_ray_installed
 from headrace.pool.executor.ray.executor import RayExecutor
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def executor_options(options: argparse.Namespace) -> ExecutorOptions | None:
             f"--executor must be processes, ray or ray:ADDRESS, such as ray:auto, got {options.executor!r}"
         )
     is_cluster = kind == "ray"
-    if is_cluster and find_spec("ray") is None:
+    if is_cluster and not is_ray_installed():
         raise UsageError("--executor ray needs Ray: pip install 'headrace[ray]'")
     return ExecutorOptions(
         options.workers,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,11 +18,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from headrace._internal.copying import Uncopied
+from headrace._internal.reprs import describe_value
 from headrace.pool.executor.ray.reaper import start_reaper
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from headrace.pool.executor.ray.config import HostAddress, HostConfig
 
@@ -29,6 +32,16 @@ R = TypeVar("R")
 
 _OBJECT_STORE = 80 << 20
 """The bytes of the object store of a Ray that this program starts, near the least that Ray takes. No task uses it."""
+
+
+_REACH_TIMEOUT = 10.0
+"""The maximum seconds until the address of a cluster accepts a connection."""
+
+
+def is_ray_installed() -> bool:
+    """Return whether Ray can be imported. A directory named `ray`, such as that of its temporary files, is not Ray."""
+    spec = find_spec("ray")
+    return spec is not None and spec.origin is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +62,9 @@ class Cluster(Uncopied):
     """
 
     def __init__(self, address: str | None, runtime_env: Mapping[str, Any] | None) -> None:
-        self._address = address
+        self._address = _checked_address(address)
+        if runtime_env is not None and not isinstance(cast("object", runtime_env), Mapping):
+            raise TypeError(f"runtime_env must be a mapping, got {describe_value(runtime_env)}")
         self._runtime_env = None if runtime_env is None else dict(runtime_env)
         self._ray: Any = None
         self._is_ours = False
@@ -66,7 +81,7 @@ class Cluster(Uncopied):
             ImportError: Ray is not installed.
             ConnectionError: There is no cluster at the address.
         """
-        if find_spec("ray") is None:
+        if not is_ray_installed():
             raise ImportError(
                 "a RayExecutor needs Ray, which is not installed: pip install 'headrace[ray]'"
             )
@@ -129,6 +144,7 @@ class Cluster(Uncopied):
                 "object_store_memory": _OBJECT_STORE,
             }
         else:
+            _check_reachable(self._address)
             options["address"] = self._address
         ray.init(**options)
         self._is_ours = True
@@ -160,3 +176,35 @@ class Cluster(Uncopied):
     def _kill(self, actor: Any) -> None:
         with suppress(Exception):
             self._ray.kill(actor, no_restart=True)
+
+
+def _checked_address(address: object) -> str | None:
+    """Return the address of a cluster; None for a Ray of this machine.
+
+    Raises:
+        TypeError: The address is no text.
+        ValueError: It is that of a Ray client, which does not run on a node of the cluster.
+    """
+    if address is None or address == "local":
+        return None
+    if not isinstance(address, str):
+        raise TypeError(
+            f"address must be a text, such as 'auto', or None, got {describe_value(address)}"
+        )
+    if "://" in address:
+        raise ValueError(
+            f"address must be 'auto' or HOST:PORT, got {address!r}: run the program on a node of the cluster, "
+            "since it connects to all nodes"
+        )
+    return address
+
+
+def _check_reachable(address: str) -> None:
+    """Raise a `ConnectionError` if nothing accepts connections at an address. Ray would try that for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not (colon and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _REACH_TIMEOUT).close()
+    except OSError as error:
+        raise ConnectionError(f"there is no Ray cluster at {address}: {error}") from error

@@ -95,7 +95,7 @@ class RayExecutor(ReprMixin, Uncopied):
     executor as it is; call it again.
 
     Args:
-        address: The address of a cluster, as `ray.init` takes it, such as "auto". None starts Ray on this machine, for this machine
+        address: The address of a cluster: "auto" for that of this node, or HOST:PORT. None starts Ray on this machine, for this machine
             only, and ends it in `aclose`. If the program has called `ray.init` itself, that Ray is used, and left.
         workers: The number of worker processes of each node; None for one for each processor that Ray counts there.
         prefetch: The number of tasks that wait at a worker behind those that run there. Short tasks need more of them than on one machine;
@@ -111,7 +111,7 @@ class RayExecutor(ReprMixin, Uncopied):
         runtime_env: The environment of the hosts, as Ray takes it.
 
     Raises:
-        ValueError: A number is out of its range, or a context variable is not a global.
+        ValueError: A number is out of its range, a context variable is not a global, or the address is that of a Ray client.
         TypeError: An argument has the wrong type.
     """
 
@@ -467,5 +467,5 @@ class RayExecutor(ReprMixin, Uncopied):
 def _check_fence(fence: float) -> float:
     seconds = check_seconds("fence", fence)
     if seconds < _SHORTEST_FENCE:
-        raise ValueError(f"fence must be at least {_SHORTEST_FENCE:g} seconds, got {fence!r}")
+        raise ValueError(f"fence must be at least {_SHORTEST_FENCE:g} s, got {fence!r}")
     return seconds
