@@ -84,3 +84,31 @@ def test_example_counts_alike_on_ray(tmp_path: Path) -> None:
         return done.stdout[done.stdout.index("\n40 files were parsed") :]
 
     assert table("--ray", "local") == table()
+
+
+PROGRAM = """
+import headrace
+from tests import process_jobs as jobs
+
+if __name__ == "__main__":
+    cluster = headrace.RayExecutor(workers=2)
+    for _ in range(2):
+        print(headrace.map(jobs.double, range(3), limit=4, executor=cluster))
+"""
+
+
+def test_map_ends_its_cluster_with_the_program(tmp_path: Path) -> None:
+    before = set(processes())
+    (tmp_path / "program.py").write_text(PROGRAM)
+    path = os.pathsep.join([str(DRIVER.parents[1]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, tmp_path / "program.py"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert done.stdout == "[0, 2, 4]\n" * 2
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert started(before) == []

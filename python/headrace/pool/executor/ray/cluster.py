@@ -10,7 +10,6 @@ import asyncio
 import logging
 import socket
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import describe_value
+from headrace.pool.executor.ray.call_thread import CallThread
 from headrace.pool.executor.ray.reaper import start_reaper
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Cluster(Uncopied):
         self._runtime_env = None if runtime_env is None else dict(runtime_env)
         self._ray: Any = None
         self._is_ours = False
-        self._thread: ThreadPoolExecutor | None = None
+        self._thread: CallThread | None = None
         self._reaper: subprocess.Popen[bytes] | None = None
 
     async def open(self, processors: int | None) -> None:
@@ -86,7 +86,7 @@ class Cluster(Uncopied):
                 "a RayExecutor needs Ray, which is not installed: pip install 'headrace[ray]'"
             )
         if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "headrace ray")
+            self._thread = CallThread("headrace ray")
         await self._call(self._connect, processors)
 
     async def nodes(self) -> list[Node]:
@@ -116,7 +116,7 @@ class Cluster(Uncopied):
         if self._is_ours:
             await self._call(self._disconnect)
             self._is_ours = False
-        self._thread.shutdown(wait=False)
+        self._thread.end()
         self._thread = None
 
     async def _call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
