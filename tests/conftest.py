@@ -16,6 +16,7 @@ import gc
 import inspect
 import os
 import sys
+import time
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -231,7 +232,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 STARTED = pytest.StashKey[float]()
-"""The time at which the setup of a test began."""
+"""The time just before the timeout of a test began to count."""
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Note the time, before pytest-timeout sets its timer."""
+    item.stash[STARTED] = time.time()
+    return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -243,10 +251,7 @@ def pytest_runtest_makereport(
     marker = item.get_closest_marker("timeout")
     given = marker.args[0] if marker and marker.args else item.config.getoption("timeout")
     limit = float(item.config.getini("timeout") or 0) if given is None else float(given)
-    if call.when == "setup":
-        item.stash[STARTED] = call.start
-    # A timeout counts from just before the setup.
-    elif call.when == "call" and report.passed and limit > 0:
+    if call.when == "call" and report.passed and limit > 0:
         if call.stop - item.stash[STARTED] < 0.99 * limit:
             return report
         report.outcome = "failed"

@@ -6,7 +6,7 @@
 const SECOND: u64 = 1_000_000_000;
 
 /// The time that a watchdog has to end the work of its host after the end of the lease.
-pub const ENDING: u64 = SECOND / 2;
+pub const ENDING: u64 = SECOND;
 
 /// The word that a watchdog sends when all work has ended. It is no stamp: a clock never shows it.
 pub const ENDED: u64 = u64::MAX;

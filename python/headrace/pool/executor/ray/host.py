@@ -152,7 +152,8 @@ class Host(Uncopied):
         self._is_lost = False
         self._is_stopping = False
         self._confirmed: Literal["exit", "fence"] | None = None
-        self._lease = lease
+        # None at the end: the object has descriptors.
+        self._lease: HostLease | None = lease
         self._state = "silent"
         # Without a pause: the tasks of one event-loop iteration go together.
         self._link = Link(
@@ -252,7 +253,12 @@ class Host(Uncopied):
     def give_up(self) -> None:
         """Close the connections without an event loop: the host ends its work."""
         self._link.close()
-        self._lease.close()
+        self._close_lease()
+
+    def _close_lease(self) -> None:
+        """Ask the watchdog to end all work."""
+        if self._lease is not None:
+            self._lease.close()
 
     def _end_if_drained(self) -> None:
         if self.is_ending and not self.works:
@@ -264,13 +270,15 @@ class Host(Uncopied):
         if self._is_stopping:
             # Ray first, which reports the end of an actor as a failure unless it has ended it.
             self._owner.kill(self)
-            self._owner.loop.call_later(_KILL_TIMEOUT, self._lease.close)
+            self._owner.loop.call_later(_KILL_TIMEOUT, self._close_lease)
         else:
-            self._lease.close()
+            self._close_lease()
         self._owner.on_change()
         self._finish()
 
     def _on_lease(self) -> None:
+        if self._lease is None:
+            return
         state, self._state = self._state, self._lease.state
         if self._state == "fenced":
             self._confirm("fence")
@@ -283,7 +291,10 @@ class Host(Uncopied):
         if self._confirmed is not None:
             return
         self._confirmed = confirmed
-        self._owner.loop.remove_reader(self._lease.fileno())
+        if self._lease is not None:
+            # The thread of the lease has ended.
+            self._owner.loop.remove_reader(self._lease.fileno())
+            self._lease = None
         self._owner.on_change()
         if confirmed == "fence" or self._is_lost:
             self._finish()
@@ -296,7 +307,6 @@ class Host(Uncopied):
             return
         self._is_lost = True
         self._link.close()
-        self._lease.close()
         self.ended.set_result(None)
         left = list(self.works.values())
         self.works.clear()
