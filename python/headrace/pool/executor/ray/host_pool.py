@@ -76,7 +76,7 @@ class HostPool(ProcessExecutor):
         (host,) = self.lifelines
         lease = open_lease_timer()
         watchdog, lifeline = os.pipe()
-        self.lifelines = (host, watchdog, lease)
+        self.lifelines: tuple[int, ...] = (host, watchdog, lease)
         try:
             self._watchdog = start_watchdog(
                 self._listener,
