@@ -237,7 +237,8 @@ def test_imports_agree_with_a_sequential_count(tmp_path: Path) -> None:
         lines = [
             "import os.path, sys",
             "from . import sibling",
-            f"from package{number % 10}.deep import name",
+            # Ten modules are imported more than once, so that no tie decides which of them are in the table.
+            f"from package{number % 8}.deep import name",
         ]
         (folder / f"{number}.py").write_text("\n".join(lines))
     printed = run("imports.py", folder, cwd=tmp_path)
