@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import os
 import pickle
+import resource
 import sys
 import threading
 from importlib import import_module
@@ -378,6 +379,19 @@ async def test_use_before_start_and_after_close_is_refused() -> None:
     with pytest.raises((ClosedError, RuntimeError)):
         await other.submit(Task(jobs.double, 1))
     await other.aclose()
+
+
+async def test_start_that_failed_can_be_repeated() -> None:
+    executor = ProcessExecutor(1)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            await executor.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    async with executor:
+        assert await executor.submit(Task(jobs.double, 2)) == 4
 
 
 async def test_close_ends_running_tasks(tmp_path: Path) -> None:

@@ -33,40 +33,24 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-import warnings
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 from headrace._core import WorkerCells
-from headrace._internal.copying import Uncopied
-from headrace._internal.reprs import ReprMixin, pluralize
+from headrace._internal.reprs import pluralize
 from headrace._internal.validate import check_flag, check_int, check_seconds, check_size
-from headrace.errors import (
-    BrokenError,
-    ClosedError,
-    ForkError,
-    NotSendable,
-    WorkerLost,
-    WrongLoopError,
-)
-from headrace.pool.executor.executor import CancelSupport, Capabilities
+from headrace.errors import WorkerLost, WrongLoopError
 from headrace.pool.executor.process.exit_watch import driver_fd
-from headrace.pool.executor.process.messages import dump_task
 from headrace.pool.executor.process.placement import ProcessPlacement
-from headrace.pool.executor.process.setup import Setup, is_preparing, named, preparation
-from headrace.pool.executor.process.submitted_work import SubmittedWork
+from headrace.pool.executor.process.setup import Setup, is_preparing, preparation
+from headrace.pool.executor.process.worker_executor import WorkerExecutor
 from headrace.pool.executor.process.worker_process import WorkerProcess
-from headrace.pool.executor.submission import Submission
-from headrace.task.failure import Verdict, attach_verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from contextvars import ContextVar
-    from typing import Self
 
-    from headrace.pool.executor.handle import Handle, Listener
     from headrace.pool.executor.process.work import Work
-    from headrace.task.task import Task
 
 _MAX_FAILED_STARTS = 3
 """The number of workers in a row that may crash before the first one is ready. A crash may be an accident; three are not."""
@@ -75,7 +59,7 @@ _LONGEST_PAUSE = 5.0
 """The maximum seconds before the next start, after starts that have failed."""
 
 
-class ProcessExecutor(ReprMixin, Uncopied):
+class ProcessExecutor(WorkerExecutor[ProcessPlacement]):
     """An executor whose tasks run in worker processes, on all processors of this machine.
 
     Open it with `async with ProcessExecutor() as executor:`, and pass it as `executor=` of a runner or of `map_pool`.
@@ -130,20 +114,15 @@ class ProcessExecutor(ReprMixin, Uncopied):
                 "a ProcessExecutor needs process groups, which this platform does not have: use ThreadExecutor, or Linux or macOS"
             )
         self._count = count_processors() if workers is None else check_size("workers", workers)
-        self._window = check_size("window", window)
         self.tasks_per_worker: int = check_size("tasks_per_worker", tasks_per_worker)
         self.grace: float | None = None if grace is None else check_seconds("grace", grace)
         self.kill: bool = check_flag("kill", kill)
-        self._placement = ProcessPlacement(tasks_per_worker, check_int("prefetch", 0, prefetch))
-        # The current capabilities, which the pool reads for each task; None after a change.
-        self._capabilities: Capabilities | None = None
-        self._carry = tuple(carry)
-        self._carried = named(self._carry)
-        self._watchers: dict[object, Callable[[], object]] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._pid = os.getpid()
-        self._is_closing = False
-        self._broken: BrokenError | None = None
+        super().__init__(
+            ProcessPlacement(tasks_per_worker, check_int("prefetch", 0, prefetch)),
+            window=check_size("window", window),
+            can_force=tasks_per_worker == 1 or kill,
+            carry=carry,
+        )
         # The number of workers in a row that have ended before they were ready.
         self._failed_starts = 0
         self._has_started = False
@@ -156,40 +135,9 @@ class ProcessExecutor(ReprMixin, Uncopied):
             yield "closed"
 
     @property
-    def capabilities(self) -> Capabilities:
-        """The current capabilities. `slots` changes when a worker becomes ready or ends."""
-        if self._capabilities is None:
-            can_force = self.tasks_per_worker == 1 or self.kill
-            slots = self._placement.ready * self._placement.tasks_each
-            self._capabilities = Capabilities(
-                cancel_support=CancelSupport.FORCE if can_force else CancelSupport.COOPERATIVE,
-                streaming=True,
-                remote=True,
-                # A broken executor takes tasks to refuse them.
-                slots=slots if self._broken is None else None,
-                window=self._window,
-            )
-        return self._capabilities
-
-    @property
     def workers(self) -> tuple[int, ...]:
         """The ids of the worker processes that have not ended."""
         return tuple(process.pid for process in self._placement.workers)
-
-    def watch(self, changed: Callable[[], object]) -> Callable[[], object]:
-        """Call `changed` after each change of the capabilities; return a function that ends this."""
-        token = object()
-        self._watchers[token] = changed
-        return lambda: self._watchers.pop(token, None)
-
-    async def __aenter__(self) -> Self:
-        """Start the executor."""
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Close the executor."""
-        await self.aclose()
 
     async def start(self) -> None:
         """Start the workers, without waiting until they are ready. Idempotent.
@@ -199,23 +147,18 @@ class ProcessExecutor(ReprMixin, Uncopied):
             WrongLoopError: The executor runs on another event loop.
             RuntimeError: A worker imports the main module of the program, which calls this unguarded.
         """
-        self._check_process()
         if is_preparing.is_set():
             raise RuntimeError(
                 "a worker imports this module, which starts a ProcessExecutor on import: move that under "
                 'if __name__ == "__main__":'
             )
-        if self._is_closing:
-            raise ClosedError(f"{self!r} was closed; make another one")
-        loop = asyncio.get_running_loop()
-        if self._loop is loop:
+        if not self._enter_loop():
             return
-        if self._loop is not None:
-            if not self._loop.is_closed():
-                raise WrongLoopError(f"{self!r} runs on another event loop; make one for each")
-            self._abandon()
-        self._loop = loop
-        self._open()
+        try:
+            self._open()
+        except OSError:
+            self._loop = None
+            raise
         # The callbacks of the event loop do not run in the context of the run that happens to start the executor.
         Context().run(self._start_workers)
 
@@ -225,58 +168,6 @@ class ProcessExecutor(ReprMixin, Uncopied):
         self.cells_fd: int = _shared_file(WorkerCells.size(self._count, ring))
         self.cells: WorkerCells = WorkerCells(self.cells_fd, self._count, ring)
         self.lifelines: tuple[int, ...] = (driver_fd(),)
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop. A started executor has one."""
-        if self._loop is None:
-            raise RuntimeError(f"{self!r} was not started: use async with, or await start()")
-        return self._loop
-
-    @overload
-    def submit(self, task: Task, listener: Listener) -> Handle: ...
-
-    @overload
-    def submit(self, task: Task) -> Submission: ...
-
-    def submit(self, task: Task, listener: Listener | None = None) -> Handle:
-        """Pickle the task and give it to a worker.
-
-        Raises:
-            RuntimeError: The executor was not started.
-            ClosedError: It was closed.
-            ForkError: It belongs to the parent process.
-        """
-        if listener is None:
-            return Submission(self, task)
-        self._check_process()
-        loop = self.loop
-        if self._is_closing:
-            raise ClosedError(f"{self!r} was closed")
-        context = task.context
-        values = {
-            index: context[variable]
-            for index, variable in enumerate(self._carry)
-            if variable in context
-        }
-        try:
-            name = listener.name
-            message = dump_task(name, (task.fn, task.args, name, values, listener.has_lease))
-        except NotSendable as error:
-            work = SubmittedWork(listener, (), loop, self._window)
-            work.end_with_error(error)
-            return work
-        work = SubmittedWork(listener, message, loop, self._window)
-        self.take(work)
-        return work
-
-    def take(self, work: Work) -> None:
-        """Give a new task to a worker, or keep it until one can take it."""
-        work.on_cancel = self._placement.cancel
-        if self._broken is not None:
-            work.end_with_error(self._broken)
-        else:
-            self._placement.place(work)
 
     async def aclose(self, grace: float | None = None) -> None:
         """End all workers, and wait for them. Idempotent. Tasks that still run are killed, and end with `CancelledError`.
@@ -312,18 +203,7 @@ class ProcessExecutor(ReprMixin, Uncopied):
                     process.kill()
         self._release()
 
-    def __del__(self) -> None:
-        # Also of an executor whose constructor has failed.
-        placement: ProcessPlacement | None = self.__dict__.get("_placement")
-        if placement is not None and placement.workers and self._pid == os.getpid():
-            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
-            self._abandon()
-
-    # The workers call these.
-
-    def place(self, work: Work) -> None:
-        """Give a task that has not begun to a worker, or keep it until one can take it."""
-        self._placement.place(work)
+    # The workers call these, and `place`.
 
     def on_ready(self, process: WorkerProcess) -> None:
         """Note that a worker can take tasks."""
@@ -388,7 +268,10 @@ class ProcessExecutor(ReprMixin, Uncopied):
         has_started = self._has_started and failure is None
         is_certain = failure is not None or self._failed_starts >= _MAX_FAILED_STARTS
         if is_certain and not is_ready and not has_started:
-            self._break(process, failure)
+            reason = (
+                process.exit_text if failure is None else str(failure) or type(failure).__name__
+            )
+            self._break(f"its workers cannot start: {reason}", failure)
             return
         pause = min(0.01 * 2.0 ** min(self._failed_starts, 16), _LONGEST_PAUSE)
         self.loop.call_later(pause, self._start_workers)
@@ -421,27 +304,6 @@ class ProcessExecutor(ReprMixin, Uncopied):
     def _steal_soon(self) -> None:
         # In the next iteration: the pool may have new tasks for the idle worker, and a task that is taken back is sent twice.
         self.loop.call_soon(self._placement.steal)
-
-    def _break(self, process: WorkerProcess, failure: BaseException | None) -> None:
-        """Refuse all tasks, since no worker can start."""
-        reason = process.exit_text if failure is None else str(failure) or type(failure).__name__
-        self._broken = BrokenError(f"{self!r}: its workers cannot start: {reason}")
-        self._broken.__cause__ = failure
-        self._capabilities = None
-        # Every task of a run would fail for the same reason.
-        attach_verdict(self._broken, Verdict("fatal", None, "the workers cannot start"))
-        self._placement.refuse(self._broken)
-
-    def _changed(self) -> None:
-        self._capabilities = None
-        for changed in list(self._watchers.values()):
-            changed()
-
-    def _check_process(self) -> None:
-        if self._pid != os.getpid():
-            raise ForkError(
-                f"{type(self).__name__} was made before this process was forked; make another one here"
-            )
 
     def _abandon(self) -> None:
         """Kill all workers of an event loop that was closed."""

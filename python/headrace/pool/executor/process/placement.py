@@ -74,6 +74,11 @@ class Placement(ABC, Generic[P]):
         while self._waiting:
             self._waiting.popleft().end_with_error(error)
 
+    @property
+    @abstractmethod
+    def slots(self) -> int:
+        """The number of tasks that the workers take together."""
+
     @abstractmethod
     def _choose(self) -> P | None:
         """Return the worker for the next task; None if none takes it."""
@@ -99,6 +104,11 @@ class ProcessPlacement(Placement["WorkerProcess"]):
     def ready(self) -> int:
         """The number of workers that can take tasks."""
         return sum(worker.can_run for worker in self.workers)
+
+    @property
+    def slots(self) -> int:
+        """The number of tasks that the ready workers take together."""
+        return self.ready * self.tasks_each
 
     def steal(self) -> None:
         """Take tasks back that wait behind others, and give them to idle workers."""

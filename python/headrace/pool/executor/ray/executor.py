@@ -15,45 +15,27 @@ ended (`host.py` has the states). Both sides count on their own clocks, from sta
 from __future__ import annotations
 
 import asyncio
-import os
-import warnings
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal
 
-from headrace._internal.copying import Uncopied
-from headrace._internal.reprs import ReprMixin, pluralize
+from headrace._internal.reprs import pluralize
 from headrace._internal.validate import check_flag, check_int, check_seconds, check_size
-from headrace.errors import (
-    BrokenError,
-    ClosedError,
-    ForkError,
-    NotSendable,
-    WorkerLost,
-    WrongLoopError,
-)
-from headrace.pool.executor.executor import CancelSupport, Capabilities
-from headrace.pool.executor.process.messages import dump_task
-from headrace.pool.executor.process.setup import named
-from headrace.pool.executor.process.submitted_work import SubmittedWork
+from headrace.errors import WorkerLost, WrongLoopError
+from headrace.pool.executor.process.worker_executor import WorkerExecutor
 from headrace.pool.executor.ray.cluster import Cluster
 from headrace.pool.executor.ray.config import HostConfig
 from headrace.pool.executor.ray.host import connect
 from headrace.pool.executor.ray.placement import HostPlacement
-from headrace.pool.executor.submission import Submission
-from headrace.task.failure import Verdict, attach_verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from contextvars import ContextVar
-    from typing import Self
 
-    from headrace.pool.executor.handle import Handle, Listener
     from headrace.pool.executor.process.work import Work
     from headrace.pool.executor.ray.cluster import Node
     from headrace.pool.executor.ray.host import Host
-    from headrace.task.task import Task
 
 _LOOK_EVERY = 1.0
 """The seconds between two looks at the nodes of the cluster."""
@@ -68,7 +50,7 @@ _LONGEST_PAUSE = 30.0
 """The maximum seconds before the next start on a node where a start has failed."""
 
 
-class RayExecutor(ReprMixin, Uncopied):
+class RayExecutor(WorkerExecutor[HostPlacement]):
     """An executor whose tasks run in worker processes on all nodes of a Ray cluster.
 
     Open it with `async with RayExecutor("auto") as executor:`, and pass it as `executor=` of a runner or of `map_pool`. It needs
@@ -115,6 +97,8 @@ class RayExecutor(ReprMixin, Uncopied):
         TypeError: An argument has the wrong type.
     """
 
+    _has_main = False
+
     def __init__(
         self,
         address: str | None = None,
@@ -131,26 +115,25 @@ class RayExecutor(ReprMixin, Uncopied):
         runtime_env: Mapping[str, Any] | None = None,
     ) -> None:
         self._workers = None if workers is None else check_size("workers", workers)
-        self._carry = tuple(carry)
+        super().__init__(
+            HostPlacement(),
+            window=check_size("window", window),
+            can_force=check_flag("kill", kill)
+            or check_size("tasks_per_worker", tasks_per_worker) == 1,
+            carry=carry,
+        )
         self._config = HostConfig(
             workers=self._workers or 1,
             prefetch=check_int("prefetch", 0, prefetch),
-            window=check_size("window", window),
-            tasks_per_worker=check_size("tasks_per_worker", tasks_per_worker),
+            window=window,
+            tasks_per_worker=tasks_per_worker,
             grace=None if grace is None else check_seconds("grace", grace),
-            kill=check_flag("kill", kill),
-            carry=named(self._carry),
+            kill=kill,
+            carry=self._carried,
             fence=_check_fence(fence),
             linger=check_seconds("linger", linger),
         )
         self._cluster = Cluster(address, runtime_env)
-        self._placement = HostPlacement()
-        self._capabilities: Capabilities | None = None
-        self._watchers: dict[object, Callable[[], object]] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._pid = os.getpid()
-        self._is_closing = False
-        self._broken: BrokenError | None = None
         self._opening: asyncio.Future[None] | None = None
         # The task that looks at the nodes, and its wake-up.
         self._looking: asyncio.Task[None] | None = None
@@ -170,40 +153,9 @@ class RayExecutor(ReprMixin, Uncopied):
             yield "closed"
 
     @property
-    def capabilities(self) -> Capabilities:
-        """The current capabilities. `slots` changes when a worker becomes ready or ends, or a host is lost."""
-        if self._capabilities is None:
-            config = self._config
-            can_force = config.tasks_per_worker == 1 or config.kill
-            self._capabilities = Capabilities(
-                cancel_support=CancelSupport.FORCE if can_force else CancelSupport.COOPERATIVE,
-                streaming=True,
-                remote=True,
-                # A broken executor takes tasks to refuse them.
-                slots=self._placement.slots if self._broken is None else None,
-                window=config.window,
-            )
-        return self._capabilities
-
-    @property
     def hosts(self) -> tuple[str, ...]:
         """The addresses of the nodes whose hosts take tasks."""
         return tuple(host.node.ip for host in self._placement.workers if host.can_run)
-
-    def watch(self, changed: Callable[[], object]) -> Callable[[], object]:
-        """Call `changed` after each change of the capabilities; return a function that ends this."""
-        token = object()
-        self._watchers[token] = changed
-        return lambda: self._watchers.pop(token, None)
-
-    async def __aenter__(self) -> Self:
-        """Start the executor."""
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Close the executor."""
-        await self.aclose()
 
     async def start(self) -> None:
         """Connect to the cluster or start Ray, without waiting for the hosts. Idempotent.
@@ -214,84 +166,26 @@ class RayExecutor(ReprMixin, Uncopied):
             ImportError: Ray is not installed.
             ConnectionError: There is no cluster at the address.
         """
-        self._check_process()
-        if self._is_closing:
-            raise ClosedError(f"{self!r} was closed; make another one")
-        loop = asyncio.get_running_loop()
-        if self._loop is not None and self._loop is not loop:
-            if not self._loop.is_closed():
-                raise WrongLoopError(f"{self!r} runs on another event loop; make one for each")
-            self._abandon()
-        self._loop = loop
+        self._enter_loop()
         if self._looking is not None:
             return
         if self._opening is None:
             # Shared by all callers, and not cancelled with one of them. It does not run in the context of the run that starts it.
-            self._opening = loop.create_task(
-                self._open(loop), name="headrace: connection to Ray", context=Context()
+            self._opening = self.loop.create_task(
+                self._open(), name="headrace: connection to Ray", context=Context()
             )
         await asyncio.shield(self._opening)
 
-    async def _open(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _open(self) -> None:
         try:
             await self._cluster.open(self._workers)
             if not self._is_closing:
                 self._look_now = asyncio.Event()
-                self._looking = loop.create_task(
+                self._looking = self.loop.create_task(
                     self._look(self._look_now), name="headrace: nodes of Ray"
                 )
         finally:
             self._opening = None
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop. A started executor has one."""
-        if self._loop is None:
-            raise RuntimeError(f"{self!r} was not started: use async with, or await start()")
-        return self._loop
-
-    @overload
-    def submit(self, task: Task, listener: Listener) -> Handle: ...
-
-    @overload
-    def submit(self, task: Task) -> Submission: ...
-
-    def submit(self, task: Task, listener: Listener | None = None) -> Handle:
-        """Pickle the task and give it to a host.
-
-        Raises:
-            RuntimeError: The executor was not started.
-            ClosedError: It was closed.
-            ForkError: It belongs to the parent process.
-        """
-        if listener is None:
-            return Submission(self, task)
-        self._check_process()
-        loop = self.loop
-        if self._is_closing:
-            raise ClosedError(f"{self!r} was closed")
-        context = task.context
-        values = {
-            index: context[variable]
-            for index, variable in enumerate(self._carry)
-            if variable in context
-        }
-        try:
-            name = listener.name
-            message = dump_task(
-                name, (task.fn, task.args, name, values, listener.has_lease), has_main=False
-            )
-        except NotSendable as error:
-            work = SubmittedWork(listener, (), loop, self._config.window)
-            work.end_with_error(error)
-            return work
-        work = SubmittedWork(listener, message, loop, self._config.window)
-        work.on_cancel = self._placement.cancel
-        if self._broken is not None:
-            work.end_with_error(self._broken)
-        else:
-            self._placement.place(work)
-        return work
 
     async def aclose(self, grace: float | None = None) -> None:
         """End all hosts, and wait for them; end Ray if it was started here. Idempotent.
@@ -328,13 +222,6 @@ class RayExecutor(ReprMixin, Uncopied):
             host.stop(grace)
         if hosts:
             await asyncio.wait([host.ended for host in hosts])
-
-    def __del__(self) -> None:
-        # Also of an executor whose constructor has failed.
-        placement: HostPlacement | None = self.__dict__.get("_placement")
-        if placement is not None and placement.workers and self._pid == os.getpid():
-            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
-            self._abandon()
 
     # Hosts.
 
@@ -391,18 +278,9 @@ class RayExecutor(ReprMixin, Uncopied):
         self._failed_starts += 1
         if self._failed_starts < _MAX_FAILED_STARTS or self._was_ready or self._placement.workers:
             return
-        self._broken = BrokenError(f"{self!r}: its hosts cannot start: {error}")
-        self._broken.__cause__ = error
-        # Every task of a run would fail for the same reason.
-        attach_verdict(self._broken, Verdict("fatal", None, "the hosts cannot start"))
-        self._placement.refuse(self._broken)
-        self.on_change()
+        self._break(f"its hosts cannot start: {error}", error)
 
-    # The hosts call these.
-
-    def place(self, work: Work) -> None:
-        """Give a task that has not begun to a host, or keep it until one can take it."""
-        self._placement.place(work)
+    # The hosts call these, and `place`.
 
     def on_change(self) -> None:
         """Note that a host takes more or fewer tasks."""
@@ -412,8 +290,7 @@ class RayExecutor(ReprMixin, Uncopied):
                 self._was_ready = True
                 self._failed.pop(host.node.id, None)
         self._placement.fill()
-        for changed in list(self._watchers.values()):
-            changed()
+        self._changed()
 
     def on_space(self) -> None:
         """Note that a task of a host has ended."""
@@ -447,12 +324,6 @@ class RayExecutor(ReprMixin, Uncopied):
         if self._look_now is not None:
             self._look_now.set()
         self.on_change()
-
-    def _check_process(self) -> None:
-        if self._pid != os.getpid():
-            raise ForkError(
-                f"{type(self).__name__} was made before this process was forked; make another one here"
-            )
 
     def _abandon(self) -> None:
         """Give up the hosts of an event loop that was closed: they end their work."""

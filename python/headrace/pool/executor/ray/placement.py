@@ -15,7 +15,7 @@ class HostPlacement(Placement["Host"]):
 
     @property
     def slots(self) -> int:
-        """The number of slots. A host that takes no tasks has one for each task that it still has."""
+        """The number of tasks that the hosts take together. A host that takes no more tasks counts with those that it still has."""
         return sum(host.slots if host.can_run else len(host.works) for host in self.workers)
 
     def _choose(self) -> Host | None:
