@@ -15,7 +15,7 @@ from tests.process_jobs import same
 from tests.support import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
 TASKS = 60
 
@@ -27,36 +27,62 @@ def has_more(ended: list[int], before: int) -> bool:
 WEIGHTS = (1, 2, 3)
 
 
-@pytest.mark.parametrize("slots", [1, 2, 3, 5])
-@pytest.mark.loops("asyncio")
-async def test_runs_share_slots_by_weight(slots: int) -> None:
-    executor = RemoteExecutor(slots, window=4)
+async def run_side_by_side(
+    executor: RemoteExecutor, capacities: Mapping[int, CapacitySource]
+) -> list[int]:
+    """Run tasks under each capacity, one call after another. Return the numbers of the capacities in the order of the ends."""
     executor.is_prompt = False
     ended: list[int] = []
 
-    async def tasks(weight: int) -> AsyncIterator[Task[int]]:
+    async def tasks(number: int) -> AsyncIterator[Task[int]]:
         for _ in range(TASKS):
-            yield Task(same, weight, on_complete=ended.append)
-
-    async def run(weight: int) -> None:
-        capacity = CapacitySource(100, weight=weight)
-        await HierarchicalTaskPoolRunner(tasks(weight), capacity, executor=executor).run()
+            yield Task(same, number, on_complete=ended.append)
 
     async with asyncio.TaskGroup() as group:
-        for weight in WEIGHTS:
-            group.create_task(run(weight))
-        while len(ended) < len(WEIGHTS) * TASKS:
+        for number, capacity in capacities.items():
+            runner = HierarchicalTaskPoolRunner(tasks(number), capacity, executor=executor)
+            group.create_task(runner.run())
+        while len(ended) < len(capacities) * TASKS:
             # Every run that has tasks waits for a slot again.
             await quiet()
             executor.begin()
             before = len(ended)
             await eventually(partial(has_more, ended, before))
-    # Until the heaviest run has ended, all three have tasks.
-    shared = ended[: len(ended) - ended[::-1].index(3)]
-    assert [shared.count(weight) for weight in WEIGHTS] == pytest.approx(
+    return ended
+
+
+def until_the_end_of(number: int, ended: list[int]) -> list[int]:
+    """Return how often each run had a slot until this one has ended; until then, all have tasks."""
+    shared = ended[: len(ended) - ended[::-1].index(number)]
+    return [shared.count(one) for one in sorted(set(ended))]
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 5])
+@pytest.mark.loops("asyncio")
+async def test_runs_share_slots_by_weight(slots: int) -> None:
+    executor = RemoteExecutor(slots, window=4)
+    capacities = {weight: CapacitySource(100, weight=weight) for weight in WEIGHTS}
+    ended = await run_side_by_side(executor, capacities)
+    assert until_the_end_of(3, ended) == pytest.approx(
         [TASKS / 3, TASKS * 2 / 3, TASKS], abs=slots + 1
     )
     assert executor.most <= slots
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 5])
+@pytest.mark.loops("asyncio")
+async def test_runs_share_slots_at_each_level(slots: int) -> None:
+    root = CapacitySource(100)
+    team = CapacitySource(100, root)
+    capacities = {
+        1: CapacitySource(100, team, weight=1),
+        2: CapacitySource(100, team, weight=2),
+        3: CapacitySource(100, root),
+    }
+    ended = await run_side_by_side(RemoteExecutor(slots, window=4), capacities)
+    assert until_the_end_of(3, ended) == pytest.approx(
+        [TASKS / 3, TASKS * 2 / 3, TASKS], abs=slots + 1
+    )
 
 
 @pytest.mark.loops("asyncio")
