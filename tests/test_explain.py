@@ -26,6 +26,7 @@ from headrace import (
     explain,
 )
 from headrace.queue import Queue
+from tests.pool_executors import RemoteExecutor, double
 from tests.support import eventually, until
 
 if TYPE_CHECKING:
@@ -118,6 +119,14 @@ async def test_a_thread_that_blocks() -> None:
             assert "test_explain.py" in line
         finally:
             gate.set()
+
+
+async def test_an_executor_without_slots() -> None:
+    executor = RemoteExecutor(0)
+    async with runner([Task(double, 1, key="x")], executor=executor).run_tasks() as progress:
+        await explained("run run: 1 held", f"waits for a slot of {executor!r} for")
+        executor.change(slots=1)
+        assert [event.value async for event in progress] == [2]
 
 
 async def test_a_dependency_that_never_completes() -> None:

@@ -241,6 +241,8 @@ class _Explanation:
 
     def gate(self, run: LiveRun, tasks: list[LiveTask]) -> str:
         """Return the reason for which no task may be called."""
+        if (executor := run.executors.awaited()) is not None:
+            return f"a slot of {executor!r}"
         if sum(one.state == "backing off" for one in tasks) >= run.config.max_buffered:
             return "tasks that back off"
         if sum(one.state == "following" for one in tasks) >= run.config.max_buffered:

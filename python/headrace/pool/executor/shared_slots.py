@@ -196,6 +196,10 @@ class SharedSlots:
             self._give_soon()
         return False
 
+    def is_waiting(self, user: SlotUser) -> bool:
+        """Return whether a run waits for a slot."""
+        return user in self._waiting
+
     def put(self) -> None:
         """Return a slot."""
         self.used -= 1

@@ -42,6 +42,10 @@ class RunExecutors:
         executors = [use.executor for use in uses if isinstance(use.executor, ThreadExecutor)]
         return [busy for executor in executors for busy in executor.busy()]
 
+    def awaited(self) -> Executor | None:
+        """Return the executor of the user if the run waits for a slot of it. Any thread may call it."""
+        return self._given.executor if self._given is not None and self._given.waits else None
+
     async def aclose(self) -> None:
         """Close the threads, and leave the executor of the user."""
         await self._threads.aclose()
@@ -73,6 +77,11 @@ class ExecutorUse:
     def can_cancel(self) -> bool:
         """Whether the executor can cancel work."""
         return self.executor.capabilities.cancel_support is not CancelSupport.NONE
+
+    @property
+    def waits(self) -> bool:
+        """Whether the run waits for a slot."""
+        return self._slots is not None and self._slots.is_waiting(self)
 
     async def start(
         self, loop: AbstractEventLoop, context: Context, freed: Callable[[], object]
