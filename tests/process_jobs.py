@@ -187,3 +187,50 @@ def _refuse() -> None:
 
 def unreadable() -> object:
     return Unreadable()
+
+
+# Calls that note their times, for `sharing_runs.py`.
+
+
+class Throttled(Exception):
+    """An answer of a server that accepts no call for a while."""
+
+    status_code = 429
+
+    def __init__(self, delay: str) -> None:
+        super().__init__(delay)
+        self.headers = {"retry-after": delay}
+
+
+def note(log: Path, line: str) -> None:
+    """Append a line to a file, in one write."""
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(file, f"{line}\n".encode())
+    finally:
+        os.close(file)
+
+
+async def note_call(log: Path, tenant: str, seconds: float) -> None:
+    """Note the begin and the end of a call."""
+    note(log, f"+ {tenant} {time.monotonic()}")
+    await asyncio.sleep(seconds)
+    note(log, f"- {tenant} {time.monotonic()}")
+
+
+async def fail_once(log: Path, tenant: str, seconds: float, number: int) -> None:
+    """Raise an error after the first call of a number."""
+    await note_call(log, tenant, seconds)
+    failed = log.with_suffix(f".{number}")
+    if not failed.exists():
+        failed.touch()
+        raise OSError(number)
+
+
+async def throttle_once(log: Path, tenant: str, delay: str) -> None:
+    """Answer 429 to the first call."""
+    answered = log.with_suffix(".answered")
+    if not answered.exists():
+        answered.touch()
+        raise Throttled(delay)
+    await note_call(log, tenant, 0.001)

@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import os
 import time
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,7 @@ from headrace import CapacitySource, HierarchicalTaskPoolRunner, Retry, WorkerLo
 from tests.support import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from headrace import RayExecutor, Task
 
@@ -39,6 +40,21 @@ def skip_without_ray() -> None:
 def import_ray() -> tuple[Any, Any]:
     """Return Ray, and its class of clusters on one machine."""
     return import_module("ray"), import_module("ray.cluster_utils").Cluster
+
+
+@contextmanager
+def cluster_of(nodes: int, *, is_connected: bool = True) -> Generator[Any]:
+    """Start a cluster in which each node has two processors, and connect this program to it."""
+    ray, Cluster = import_ray()  # noqa: N806 (a class)
+    made = Cluster(initialize_head=True, head_node_args=HEAD)
+    if is_connected:
+        ray.init(made.address, log_to_driver=False)
+    for _ in range(1, nodes):
+        made.add_node(**HEAD)
+    made.wait_for_nodes()
+    yield made
+    ray.shutdown()
+    made.shutdown()
 
 
 async def hosts_are(executor: RayExecutor, count: int, most: float = 30.0) -> float:

@@ -15,9 +15,9 @@ from tests.ray_support import (
     Outcomes,
     calls,
     children,
+    cluster_of,
     hold_interpreter,
     hosts_are,
-    import_ray,
     note_slowly,
     skip_without_ray,
 )
@@ -37,12 +37,8 @@ TASKS = 600
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A cluster of one node, to which this program is connected."""
-    ray, Cluster = import_ray()  # noqa: N806 (a class)
-    made = Cluster(initialize_head=True, head_node_args=HEAD)
-    ray.init(made.address, log_to_driver=False)
-    yield made
-    ray.shutdown()
-    made.shutdown()
+    with cluster_of(1) as made:
+        yield made
 
 
 @pytest.fixture
