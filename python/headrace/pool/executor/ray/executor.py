@@ -90,7 +90,9 @@ class RayExecutor(WorkerExecutor[HostPlacement]):
         fence: The seconds without a sign of this program after which the work of a node is ended. At least 1.
         linger: The maximum seconds for which outcomes wait on their node for others, to travel together. The first one after a rest does
             not wait, nor does one without which workers could run out of tasks.
-        runtime_env: The environment of the hosts, as Ray takes it.
+        runtime_env: The environment of the hosts, as Ray takes it. `pip` and `uv` need `ray[default]` on the nodes. If the program has
+            called `ray.init` itself, local directories belong into its `runtime_env=`. If the environment cannot be made, each
+            task fails with a `BrokenError` that has the reason.
 
     Raises:
         ValueError: A number is out of its range, a context variable is not a global, or the address is that of a Ray client.
