@@ -284,13 +284,14 @@ class RayExecutor(WorkerExecutor[HostPlacement]):
 
     # The hosts call these, and `place`.
 
+    def on_ready(self, host: Host) -> None:
+        """Note that the first worker of a host is ready."""
+        self._was_ready = True
+        self._failed.pop(host.node.id, None)
+
     def on_change(self) -> None:
         """Note that a host takes more or fewer tasks."""
         self._capabilities = None
-        for host in self._placement.workers:
-            if host.can_run:
-                self._was_ready = True
-                self._failed.pop(host.node.id, None)
         self._placement.fill()
         self._changed()
 

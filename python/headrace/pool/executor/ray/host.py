@@ -53,6 +53,10 @@ class Owner(Protocol):
         """The event loop."""
         ...
 
+    def on_ready(self, host: Host) -> None:
+        """Note that the first worker of a host is ready. `on_change` follows."""
+        ...
+
     def on_change(self) -> None:
         """Note that a host takes more or fewer tasks."""
         ...
@@ -193,7 +197,7 @@ class Host(Uncopied):
 
     def refuse(self, work: Work) -> None:
         """Cancel a task that has its outcome already."""
-        self._link.send(Kind.CANCEL, work.position, ())
+        self.cancel(work)
 
     def credit(self, work: Work, values: int) -> None:
         """Allow a task to send more values."""
@@ -214,7 +218,9 @@ class Host(Uncopied):
                 if (work := self.works.get(begun)) is not None:
                     work.begin()
         elif kind == Kind.SLOTS:
-            self.slots = number
+            was_ready, self.slots = self.slots > 0, number
+            if number and not was_ready:
+                self._owner.on_ready(self)
             self._owner.on_change()
         elif kind == Kind.FAILED:
             self.failure = load_error(parts, self.where)
