@@ -63,7 +63,8 @@ class RayExecutor(WorkerExecutor[HostPlacement]):
     sent by value. Otherwise it is as with a `ProcessExecutor`: cancellation, timeouts, streams, `current_lease().settle()`, errors.
 
     - *A worker that dies* loses the task that ran there: it ends with `WorkerLost`, and a `Retry` calls it again.
-    - *A host that dies* loses all tasks that it had, also those that waited there: which ones had begun is not known.
+    - *A host that dies* loses all tasks that it had, also those that waited there: which ones had begun is not known. It ends within
+      seconds of its raylet. A raylet that is a zombie, in a container without an init, is noticed when Ray reports its node, 15 s later.
     - *A host that does not answer* keeps its tasks until it is certain that they have ended. `cancel` returns UNKNOWN meanwhile, and
       other hosts go on. After `fence` seconds without a sign of this program, a watchdog on the node ends all work there; a little later
       its tasks end here with `WorkerLost(confirmed="fence")`. Only a virtual machine that is suspended can outlive that.
