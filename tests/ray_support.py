@@ -64,6 +64,13 @@ async def hosts_are(executor: RayExecutor, count: int, most: float = 30.0) -> fl
     return time.monotonic() - begun
 
 
+class Holder:
+    """An actor that holds processors."""
+
+    def ready(self) -> bool:
+        return True
+
+
 class Outcomes:
     """The outcomes of a run, and the longest time between two of them after a moment.
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace import RayExecutor, Task
+from headrace import HierarchicalTaskPoolRunner, RayExecutor, Task, explain
+from headrace.pool.executor.ray import executor as executor_module
 from tests import process_jobs as jobs
 from tests.ray_support import (
     HEAD,
+    Holder,
     Outcomes,
     calls,
     children,
     cluster_of,
     hold_interpreter,
     hosts_are,
+    import_ray,
     note_slowly,
     skip_without_ray,
 )
@@ -145,3 +150,22 @@ async def test_task_that_holds_the_lock_is_not_fenced(cluster: Any) -> None:
         before = await executor.submit(Task(jobs.process_id))
         hold_interpreter(3.0)
         assert await executor.submit(Task(jobs.process_id)) == before
+
+
+async def test_wait_for_processors_is_reported(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray, _ = import_ray()
+    holder = ray.remote(Holder).options(num_cpus=1).remote()
+    await asyncio.to_thread(ray.get, holder.ready.remote())
+    monkeypatch.setattr(executor_module, "_PATIENCE", 0.5)
+    runner = HierarchicalTaskPoolRunner([Task(jobs.double, 21)], 1, executor=(executor := make()))
+    async with executor:
+        running = asyncio.ensure_future(runner.run())
+        wait = r"the host of node 127\.0\.0\.1 waits for 2 processors of Ray \(1 free\)"
+        with pytest.warns(RuntimeWarning, match=f"{wait}, for 0.5 s so far: end the actors"):
+            await eventually(lambda: re.search(wait, explain()))
+        assert re.search(f"waits for a slot of <RayExecutor: 0 hosts, 0 slots, {wait}>", explain())
+        ray.kill(holder)
+        assert await running == [42]
+        await eventually(lambda: repr(executor) == "<RayExecutor: 1 host, 4 slots>")

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from headrace._internal.copying import Uncopied
-from headrace._internal.reprs import describe_value
+from headrace._internal.reprs import describe_value, pluralize
 from headrace.pool.executor.ray.call_thread import CallThread
 from headrace.pool.executor.ray.reaper import start_reaper
 
@@ -51,6 +51,10 @@ class Node:
     id: str
     ip: str
     processors: int
+
+    def needed(self, config: HostConfig) -> int:
+        """Return the number of processors that a host takes."""
+        return min(config.workers, self.processors)
 
 
 class Cluster(Uncopied):
@@ -103,6 +107,21 @@ class Cluster(Uncopied):
     ) -> tuple[Any, asyncio.Future[HostAddress]]:
         """Create the actor of a node, which takes its processors. Return it, and its address when it has started."""
         return await self._call(self._create, node, config)
+
+    async def describe_wait(self, node: Node, config: HostConfig) -> tuple[str, str] | None:
+        """Return the wait of an actor for processors, and advice, in words; None if processors are free."""
+        needed, free = node.needed(config), None
+        with suppress(Exception):
+            free = await self._call(self._free_processors, node)
+        if free is not None and free >= needed:
+            return None
+        of_these = "" if free is None else f" ({free:g} free)"
+        # Ray counts them as used while it prepares the environment.
+        of_env = "" if self._runtime_env is None else ". Ray may also prepare its runtime_env"
+        return (
+            f"the host of node {node.ip} waits for {pluralize(needed, 'processor')} of Ray{of_these}",
+            f"end the actors or tasks that hold them, or pass a smaller workers= to RayExecutor{of_env}",
+        )
 
     def kill(self, actor: Any) -> None:
         """Kill an actor, soon. Ray's word on its end is not awaited, since it is none."""
@@ -162,7 +181,7 @@ class Cluster(Uncopied):
         strategies = cast("Any", import_module("ray.util.scheduling_strategies"))
         actors = cast("Any", import_module("headrace.pool.executor.ray.host_actor"))
         options: dict[str, Any] = {
-            "num_cpus": min(config.workers, node.processors),
+            "num_cpus": node.needed(config),
             "max_restarts": 0,
             "max_task_retries": 0,
             "scheduling_strategy": strategies.NodeAffinitySchedulingStrategy(node.id, soft=False),
@@ -172,6 +191,11 @@ class Cluster(Uncopied):
             options["runtime_env"] = self._runtime_env
         actor = self._ray.remote(actors.HostActor).options(**options).remote()
         return actor, actor.start.remote(config, node.ip).future()
+
+    def _free_processors(self, node: Node) -> float:
+        # Ray has a public function for the whole cluster only.
+        state = cast("Any", import_module("ray._private.state"))
+        return float(state.available_resources_per_node()[node.id].get("CPU", 0))
 
     def _kill(self, actor: Any) -> None:
         with suppress(Exception):

@@ -15,6 +15,7 @@ ended (`host.py` has the states). Both sides count on their own clocks, from sta
 from __future__ import annotations
 
 import asyncio
+import warnings
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import replace
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from headrace.pool.executor.process.work import Work
     from headrace.pool.executor.ray.cluster import Node
+    from headrace.pool.executor.ray.config import HostAddress
     from headrace.pool.executor.ray.host import Host
 
 _LOOK_EVERY = 1.0
@@ -49,6 +51,9 @@ _SHORTEST_FENCE = 1.0
 _LONGEST_PAUSE = 30.0
 """The maximum seconds before the next start on a node where a start has failed."""
 
+_PATIENCE = 10.0
+"""The seconds for which a host may wait for processors without a warning."""
+
 
 class RayExecutor(WorkerExecutor[HostPlacement]):
     """An executor whose tasks run in worker processes on all nodes of a Ray cluster.
@@ -58,6 +63,7 @@ class RayExecutor(WorkerExecutor[HostPlacement]):
 
     Each node gets a host: an actor that takes all processors of the node from Ray, or `workers` of them, and runs as many worker
     processes. A new node is used within 5 seconds. A node that Ray has lost gets no more tasks, and those that it has may end.
+    A host waits until its processors are free. After 10 seconds, a `RuntimeWarning` names its node; `repr` and `explain()` do so too.
 
     A function and its arguments are pickled: the nodes must be able to import its module. The functions and classes of the main module are
     sent by value. Otherwise it is as with a `ProcessExecutor`: cancellation, timeouts, streams, `current_lease().settle()`, errors.
@@ -147,11 +153,14 @@ class RayExecutor(WorkerExecutor[HostPlacement]):
         self._failed: dict[str, tuple[int, float]] = {}
         self._failed_starts = 0
         self._was_ready = False
+        # The long waits of hosts for processors, in words, by their nodes.
+        self._late: dict[str, str] = {}
 
     def _repr_parts(self) -> Iterator[str]:
         ready = [host for host in self._placement.workers if host.can_run]
         yield pluralize(len(ready), "host")
         yield pluralize(sum(host.slots for host in ready), "slot")
+        yield from self._late.values()
         if self._is_closing:
             yield "closed"
 
@@ -257,7 +266,7 @@ class RayExecutor(WorkerExecutor[HostPlacement]):
         actor: Any = None
         try:
             actor, starting = await self._cluster.create(node, config)
-            address = await asyncio.wrap_future(starting)
+            address = await self._address(node, config, asyncio.wrap_future(starting))
             host = await connect(self, node, actor, address, config)
         except BaseException as error:
             if actor is not None:
@@ -269,6 +278,22 @@ class RayExecutor(WorkerExecutor[HostPlacement]):
             self._placement.workers.append(host)
         finally:
             del self._starting[node.id]
+            self._late.pop(node.id, None)
+
+    async def _address(
+        self, node: Node, config: HostConfig, starting: asyncio.Future[HostAddress]
+    ) -> HostAddress:
+        """Wait until a host has started, and warn if it waits long for processors."""
+        try:
+            done, _ = await asyncio.wait([starting], timeout=_PATIENCE)
+            if not done and (late := await self._cluster.describe_wait(node, config)):
+                self._late[node.id], advice = late
+                text = f"{late[0]}, for {_PATIENCE:g} s so far: {advice}"
+                # As a callback: the warning may be turned into an error, which the event loop reports.
+                self.loop.call_soon(warnings.warn, text, RuntimeWarning)
+            return await starting
+        finally:
+            starting.cancel()
 
     def _config_of(self, node: Node) -> HostConfig:
         return self._config if self._workers else replace(self._config, workers=node.processors)
