@@ -100,24 +100,6 @@ async def test_kill_of_a_host(cluster: Any, second: Any, tmp_path: Path) -> None
         await hosts_are(executor, 2)
 
 
-async def test_kill_of_a_raylet(cluster: Any, second: Any, tmp_path: Path) -> None:
-    raylet = second.all_processes["raylet"][0].process
-
-    def kill() -> None:
-        raylet.kill()
-        # As an init does. Ray takes a process that nothing has waited for to be alive.
-        raylet.wait()
-
-    async with make() as executor:
-        await hosts_are(executor, 2)
-        host = host_of(executor, second)
-        processes = {host.pid, *children(host.pid)}
-        await check_kill(executor, tmp_path, kill, 4)
-        # Long before Ray reports the end of the node.
-        await hosts_are(executor, 1, 5.0)
-        await eventually(lambda: not any(map(jobs.is_alive, processes)), 5.0)
-
-
 async def test_kill_of_a_raylet_that_stays_a_zombie(
     cluster: Any, second: Any, tmp_path: Path
 ) -> None:
@@ -169,3 +151,22 @@ async def test_wait_for_processors_is_reported(
         ray.kill(holder)
         assert await running == [42]
         await eventually(lambda: repr(executor) == "<RayExecutor: 1 host, 4 slots>")
+
+
+# Last: Ray reports the end of the node much later, and the next node would wait for that.
+async def test_kill_of_a_raylet(cluster: Any, second: Any, tmp_path: Path) -> None:
+    raylet = second.all_processes["raylet"][0].process
+
+    def kill() -> None:
+        raylet.kill()
+        # As an init does. Ray takes a process that nothing has waited for to be alive.
+        raylet.wait()
+
+    async with make() as executor:
+        await hosts_are(executor, 2)
+        host = host_of(executor, second)
+        processes = {host.pid, *children(host.pid)}
+        await check_kill(executor, tmp_path, kill, 4)
+        # Long before Ray reports the end of the node.
+        await hosts_are(executor, 1, 5.0)
+        await eventually(lambda: not any(map(jobs.is_alive, processes)), 5.0)
