@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import pytest
 from headrace import BrokenError, RayExecutor, Task
 from tests import process_jobs as jobs
 from tests.ray_support import cluster_of, import_ray, skip_without_ray
+from tests.support import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,3 +104,14 @@ async def test_runtime_env_that_fails_is_reported(
                 await executor.submit(Task(jobs.double, 21))
     finally:
         ray.shutdown()
+
+
+async def test_close_does_not_join_ray_again(cluster: Any) -> None:
+    ray, _ = import_ray()
+    ray.init(cluster.address, log_to_driver=False)
+    async with RayExecutor("auto", workers=1) as executor:
+        assert await executor.submit(Task(jobs.double, 21)) == 42
+        # The program leaves Ray first. `ray.kill` would join it, or start another one.
+        ray.shutdown()
+    await eventually(lambda: all(one.name != "headrace ray" for one in threading.enumerate()))
+    assert not is_connected()

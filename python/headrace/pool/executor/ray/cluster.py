@@ -132,9 +132,8 @@ class Cluster(Uncopied):
         """Disconnect, and end Ray if it was started or joined here. Idempotent."""
         if self._thread is None:
             return
-        if self._is_ours:
-            await self._call(self._disconnect)
-            self._is_ours = False
+        # After all kills, of which one that came later would join Ray again.
+        await self._call(self._disconnect)
         self._thread.end()
         self._thread = None
 
@@ -171,6 +170,9 @@ class Cluster(Uncopied):
             self._reaper = start_reaper()
 
     def _disconnect(self) -> None:
+        if not self._is_ours:
+            return
+        self._is_ours = False
         self._ray.shutdown()
         if self._reaper is not None:
             self._reaper.kill()
@@ -199,7 +201,9 @@ class Cluster(Uncopied):
 
     def _kill(self, actor: Any) -> None:
         with suppress(Exception):
-            self._ray.kill(actor, no_restart=True)
+            # Otherwise `ray.kill` joins Ray, or starts it.
+            if self._ray.is_initialized():
+                self._ray.kill(actor, no_restart=True)
 
 
 def _checked_address(address: object) -> str | None:
