@@ -124,7 +124,7 @@ test-independent: ## the tests of janus, culsans and anyio on headrace, out of t
 	$(INDEPENDENT)/bin/python tests/independent/run.py build/independent
 
 .PHONY: test-ray
-test-ray: ## the tests on Ray, in namespaces of their own without a network, in three minutes; ARGS= goes to pytest
+test-ray: ## the tests on Ray, in namespaces of their own without a network, in five minutes; ARGS= goes to pytest
 	@# Ray advertises the address of the machine to whoever reaches it, and leaves processes behind. Here it has the loopback
 	@# interface only, and what is left ends with the namespace.
 	@namespaces="unshare --net --pid --fork --kill-child --mount-proc"; \
@@ -136,7 +136,7 @@ test-ray: ## the tests on Ray, in namespaces of their own without a network, in 
 	$(MAKE) build TOOLS=ray VENV=$(RAY_VENV); \
 	directory=$$(mktemp -d /tmp/headrace-ray-XXXXXX); \
 	trap 'rm -rf "$$directory"' EXIT; \
-	RAY_TMPDIR=$$directory RAY_AUTH_MODE=disabled RAY_USAGE_STATS_ENABLED=0 timeout --kill-after 5 $(or $(SECONDS),300) \
+	RAY_TMPDIR=$$directory RAY_AUTH_MODE=disabled RAY_USAGE_STATS_ENABLED=0 timeout --kill-after 5 $(or $(SECONDS),500) \
 		$$namespaces bash -c 'ip link set lo up; "$$@"; exit $$?' - \
 		$(RAY_VENV)/bin/python -m pytest tests/test_ray_*.py -q $(ARGS)
 
