@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 TASKS = 60
 
 
+def has_submitted(executor: RemoteExecutor, number: int) -> bool:
+    return executor.submitted == number
+
+
 def has_more(ended: list[int], before: int) -> bool:
     return len(ended) > before
 
@@ -116,7 +120,7 @@ async def test_run_that_is_alone_uses_a_slot_again_at_once() -> None:
     tasks = [Task(same, 1, on_complete=on_complete), Task(same, 2)]
     running = asyncio.ensure_future(HierarchicalTaskPoolRunner(tasks, 100, executor=executor).run())
     for number in (1, 2):
-        await eventually(lambda number=number: executor.submitted == number)
+        await eventually(partial(has_submitted, executor, number))
         executor.begin()
     assert sorted(await running) == [1, 2]
     assert submitted == [2]
