@@ -283,7 +283,7 @@ def test_wrong_tokens_are_refused(host: Host) -> None:
     host.connect()
 
 
-def test_connections_without_a_token_are_in_nobodys_way(host: Host) -> None:
+def test_connections_without_a_token_do_not_block(host: Host) -> None:
     strangers = [host.connected(TOKEN[:5]) for _ in range(40)]
     try:
         host.connect()
@@ -312,7 +312,7 @@ def test_a_driver_that_sends_rubbish_has_gone(host: Host, echo: int) -> None:
 # The process groups.
 
 
-def test_what_a_dead_worker_has_started_is_killed(host: Host) -> None:
+def test_children_of_a_dead_worker_are_killed(host: Host) -> None:
     lease = host.connect()
     host.worker.kill()
     host.worker.wait()

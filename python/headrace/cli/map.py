@@ -93,8 +93,9 @@ def run(options: MapOptions) -> int:
         journal = None
         if options.journal is not None:
             journal = stack.enter_context(RunJournal(options.journal, options.function))
-        path, fn = options.cache, options.function
-        cache = None if path is None else stack.enter_context(RunCache(path, fn))
+        cache = None
+        if options.cache is not None:
+            cache = stack.enter_context(RunCache(options.cache, options.function))
         return asyncio.run(_Map(options, reader, output, errors, report, journal, cache).run())
 
 

@@ -90,8 +90,8 @@ impl Journal {
         Ok(self.length)
     }
 
-    /// Write how much is on disk, after the last sync before the close. Without that, damage could not be told from a power cut, if no
-    /// record was written after a sync. Writes nothing in a pass without a record.
+    /// Record the number of bytes on disk, after the last sync before the close. Otherwise a journal whose last record was written before
+    /// that sync has no mark of it, and damage looks like a power cut. Writes nothing in a pass without a record.
     ///
     /// # Errors
     ///

@@ -11,7 +11,7 @@ pub const ENDING: u64 = SECOND;
 /// The word that a watchdog sends when all work has ended. It is no stamp: a clock never shows it.
 pub const ENDED: u64 = u64::MAX;
 
-/// The state of a host, as far as its driver knows it.
+/// The state of a host, for its driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostState {
     /// Stamps arrive.
@@ -24,7 +24,7 @@ pub enum HostState {
     Fenced,
 }
 
-/// The lease of a host as its driver sees it.
+/// The driver's side of the lease of a host.
 #[derive(Debug)]
 pub struct DriverLease {
     fence: u64,
@@ -124,7 +124,7 @@ fn certain(now: u64, length: u64) -> u64 {
     now + length + length / 20 + ENDING
 }
 
-/// The lease of a host as its watchdog sees it.
+/// The watchdog's side of the lease of a host.
 #[derive(Debug)]
 pub struct WatchdogLease {
     fence: u64,

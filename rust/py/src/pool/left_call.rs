@@ -8,7 +8,7 @@
 //! 2. The call keeps the id, the capacity, the slot of its executor and the retries. It stays in the registry, so the run does not end
 //!    before it. Its result goes to the cache; it reports no event. It has no timeout of its own any more.
 //! 3. From then on, the timeout of each task that waits for the call limits its wait ([`PyEngine::limit_wait`]).
-//! 4. When the last of those that wait has gone, the cache stops the call. Its capacity is released when it has stopped.
+//! 4. When no task waits for the call any more, the cache stops it. Its capacity is released when it has stopped.
 //!
 //! A call is not left at a timeout after which it may be made again. At the end of the run, calls are stopped, whether others wait or not.
 //! A task that is cancelled by its own step stops its call, because that step has the record.

@@ -212,7 +212,7 @@ impl Watchdog {
         let _ = poll(&mut polled, Some(&clock::timespec(left)));
     }
 
-    /// Read echoes and send the stamp that is due. Return false if the driver has gone.
+    /// Read echoes and send the stamp that is due. Return false if the connection of the driver has ended.
     fn serve_driver(&mut self, now: u64) -> bool {
         let Some(driver) = &mut self.driver else {
             return true;

@@ -81,7 +81,7 @@ def main(channel_fd: int, cells_fd: int, *lifelines: int) -> None:
 
 
 def _setup(channel: FrameChannel) -> Setup | None:
-    """Receive the setup, and import the main module of the driver; None if the driver has gone."""
+    """Receive the setup, and import the main module of the driver; None if the driver has ended."""
     from multiprocessing import spawn
 
     frames = channel.receive(wait=True)
@@ -98,7 +98,7 @@ def _setup(channel: FrameChannel) -> Setup | None:
 
 
 class _Stop(BaseException):
-    """The driver has ended this worker, or has gone."""
+    """The driver has stopped this worker, or has ended."""
 
 
 class _Call:

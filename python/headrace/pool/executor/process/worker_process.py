@@ -196,9 +196,8 @@ class WorkerProcess:
     def _begin_next(self) -> None:
         """Note that the worker calls the next task, after the end of another one: it begins them in their order."""
         last = self._owner.tasks_per_worker - 1
-        for work in islice(self.works.values(), last, last + 1):
+        if (work := next(islice(self.works.values(), last, None), None)) is not None:
             work.begin()
-            return
 
     # The process.
 

@@ -124,7 +124,7 @@ class Cluster(Uncopied):
         )
 
     def kill(self, actor: Any) -> None:
-        """Kill an actor, soon. Ray's word on its end is not awaited, since it is none."""
+        """Kill an actor, soon, without waiting for the answer of Ray, which does not confirm the end."""
         if self._thread is not None:
             self._thread.submit(self._kill, actor)
 

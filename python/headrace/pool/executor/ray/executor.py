@@ -1,6 +1,6 @@
 """`RayExecutor`: runs tasks in worker processes on all nodes of a Ray cluster.
 
-**Ray places, and carries nothing.** A call of Ray costs a driver about 0.6 ms, and its word is no confirmation: after `ray.kill` has
+**Ray places, and carries nothing.** A call of Ray costs a driver about 0.6 ms, and its answers confirm no end: after `ray.kill` has
 returned the process still runs, `ray.cancel` lets a plain function run to its end, and a node that the network has cut off works on for
 a minute after Ray has declared it dead. So Ray starts one actor on each node (`host_actor.py`), and tasks and outcomes travel through a
 TCP connection (`link.py`). The actor runs the same pool of processes as a `ProcessExecutor`, whose guarantees hold on each node.

@@ -1,7 +1,7 @@
 """`HostActor`: the Ray actor of a node. It runs the tasks of the driver in a `HostPool`, and passes values and outcomes on unread.
 
 Ray starts the actor, and nothing else: tasks and outcomes travel through a TCP connection. The connection is never made again. When it
-ends, the driver has gone or has given the host up, so that the work is killed at once.
+ends, the driver has ended or has given the host up, so the work is killed at once.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ class HostActor:
         self._link.close_when_written()
 
     def _end(self) -> None:
-        """End the work and this process at once: the driver or the watchdog has gone."""
+        """End the work and this process at once: the driver or the watchdog has ended."""
         if self._is_stopping:
             # The driver ends this process, with Ray.
             return
