@@ -32,6 +32,7 @@ FLOORS = (
     "sync calls",
     "smallest",
     "bare tasks",
+    "a task a node",
     "workers",
     "bare timers",
     "steps in C",
