@@ -87,7 +87,9 @@ class HierarchicalTaskPoolRunner(NotebookMixin, Uncopied, Generic[R_co]):
         max_failures: The number of failed tasks, an integer from 0, beyond which the run stops as by a fatal error; or, as a
             float between 0 and 1, their share of the tasks that have ended, which is compared from 20 ended tasks on. A
             task that is called again has not failed yet, and a cancelled one is not counted. None for no limit.
-        ordered: Whether all envelopes of a task precede those of the tasks that were pulled after it.
+        ordered: Whether all envelopes of a task precede those of the tasks that were pulled after it. If tasks yield values, and
+            are retried or have priorities, pass a `window` that is at most the limit: otherwise later tasks, which wait until
+            their values can be read, may hold all the capacity that the first one needs.
         window: With `ordered`, the maximum number of tasks that run or wait for their envelopes to be read; a positive
             integer, None for `max_buffered`.
         lookahead: The maximum number of tasks that are pulled and wait to be called, a positive integer.
