@@ -247,7 +247,7 @@ class _Explanation:
             return "tasks that back off"
         if sum(one.state == "following" for one in tasks) >= run.config.max_buffered:
             return "tasks that wait for equal ones"
-        if run.config.ordered:
+        if run.config.window is not None:
             return (
                 f"the first task that has not ended: window={run.config.window} tasks wait for it"
             )

@@ -37,8 +37,8 @@ class Config(Generic[R]):
     on_error: Literal["stop_if_fatal", "continue", "stop"]
     max_failures: float | None
     """The number of failed tasks (an int), or their share (a float), beyond which a run stops."""
-    ordered: bool
-    window: int
+    window: int | None
+    """In an ordered run, the number of tasks between the first that has not ended and the last that was called; otherwise None."""
     lookahead: int
     max_buffered: int
     retry: Retry | None

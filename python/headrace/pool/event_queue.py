@@ -3,6 +3,15 @@
 In an unordered run an event can be read as soon as it is put. In an ordered run each task has a slot. The events of the first task that
 has not ended can be read at once; the events of all other tasks are held in their slots. The first task never waits because of held
 events, because they wait for it. The native part (`_core.EventQueue`) contains the events and the slots, this class the waiters.
+
+Tasks that wait for space keep their capacity. In an ordered run this could last for ever:
+
+1. The first task fails, and releases its capacity during the delay before its retry.
+2. Later tasks get that capacity, yield values, and wait for space.
+3. The consumer has read everything. It waits for the first task, which waits for the capacity that the others hold.
+
+So while the first task lacks capacity and no event can be read, the others put their values in spite of the bound, one in each event-loop
+iteration, the earliest task first. One that ends releases its capacity. No new task is called meanwhile.
 """
 
 from __future__ import annotations
@@ -19,7 +28,7 @@ from headrace._core import Buffer, EventQueue as _Events
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from headrace._core import TaskProgressEnvelope
+    from headrace._core import Engine, TaskProgressEnvelope
 
 
 class RunFailure:
@@ -43,10 +52,14 @@ class EventQueue:
 
     Args:
         most: The number of unread events at which tasks that yield wait; in an ordered run, as many more may be held in slots.
-        window: In an ordered run, the number of tasks between the first that has not ended and the last that was accepted.
+        window: In an ordered run, the number of tasks between the first that has not ended and the last that was accepted; None
+            for an unordered one.
     """
 
-    def __init__(self, most: int, *, window: int | None) -> None:
+    engine: Engine | None = None
+    """The engine that puts the events, while the run has one."""
+
+    def __init__(self, most: int, window: int | None) -> None:
         # No bound, so that a task that ends can put its last event without waiting.
         buffer: Buffer[Any] = Buffer(None, "block", "fifo", None)
         # The core stores the numbers as `usize`, whose maximum no run reaches.
@@ -57,10 +70,11 @@ class EventQueue:
             most=min(most, sys.maxsize),
             window=None if window is None else min(window, sys.maxsize),
         )
-        # The waiters for space in FIFO order, with their numbers: those without a slot, and those with one.
-        self._waiting: OrderedDict[asyncio.Future[None], int] = OrderedDict()
-        self._slotted: OrderedDict[asyncio.Future[None], tuple[int, int]] = OrderedDict()
-        self._by_slot: dict[int, dict[asyncio.Future[None], None]] = {}
+        # The waiters for space in FIFO order, with their numbers: those without a slot, and those with one. Their result is whether
+        # they may exceed the bound.
+        self._waiting: OrderedDict[asyncio.Future[bool], int] = OrderedDict()
+        self._slotted: OrderedDict[asyncio.Future[bool], tuple[int, int]] = OrderedDict()
+        self._by_slot: dict[int, dict[asyncio.Future[bool], None]] = {}
         self._numbers = count()
         self._front = 0
         # Whether no consumer reads events any more.
@@ -121,12 +135,15 @@ class EventQueue:
         """Wait for space, in FIFO order. The caller calls `wake_next` when it has used the space or does not need it."""
         if self.has_room(slot):
             return
-        waiter: asyncio.Future[None] = loop.create_future()
+        waiter: asyncio.Future[bool] = loop.create_future()
         self._add(waiter, slot, next(self._numbers))
+        if self._may_exceed():
+            # In the next iteration of the event loop, so that a task that never waits yields to the loop.
+            loop.call_soon(self.wake_next)
         while True:
             self.unread.contested = True
             try:
-                await waiter
+                may_exceed = await waiter
             except asyncio.CancelledError:
                 # The future is cancelled before this code runs: `wake_next` may have skipped it meanwhile.
                 if waiter.cancelled():
@@ -135,7 +152,7 @@ class EventQueue:
                 else:
                     self.wake_next()
                 raise
-            if self.unread.fits(slot):
+            if may_exceed or self.unread.fits(slot):
                 return
             # The last events of ended tasks took the space meanwhile: wait again, as the first in the queue.
             waiter = loop.create_future()
@@ -144,7 +161,7 @@ class EventQueue:
             # This waiter could not use its wake-up: wake another one that can continue.
             self.wake_next()
 
-    def _add(self, waiter: asyncio.Future[None], slot: int | None, number: int) -> None:
+    def _add(self, waiter: asyncio.Future[bool], slot: int | None, number: int) -> None:
         """Add a waiter to its queue: at the end, or at the front if its number is negative."""
         if slot is None:
             self._waiting[waiter] = number
@@ -156,7 +173,7 @@ class EventQueue:
             if number < 0:
                 self._slotted.move_to_end(waiter, last=False)
 
-    def _remove(self, waiter: asyncio.Future[None], slot: int | None) -> None:
+    def _remove(self, waiter: asyncio.Future[bool], slot: int | None) -> None:
         if slot is None:
             self._waiting.pop(waiter, None)
         elif self._slotted.pop(waiter, None) is not None:
@@ -171,15 +188,34 @@ class EventQueue:
             waiter = entry[0]
             self._remove(*entry)
             if not waiter.done():
-                waiter.set_result(None)
+                waiter.set_result(False)
                 break
+        else:
+            self._let_one_exceed()
         self._set_contested()
+
+    def _may_exceed(self) -> bool:
+        """Return whether the consumer waits for a task that lacks capacity, which tasks that wait for space may hold."""
+        if not self._by_slot or self.engine is None:
+            return False
+        awaited = self.unread.awaited_task()
+        return awaited is not None and self.engine.lacks_capacity(awaited)
+
+    def _let_one_exceed(self) -> None:
+        """Wake the earliest of the tasks that wait for space, if it may exceed the bound."""
+        while self._may_exceed():
+            slot = min(self._by_slot)
+            waiter = next(iter(self._by_slot[slot]))
+            self._remove(waiter, slot)
+            if not waiter.done():
+                waiter.set_result(True)
+                return
 
     def _set_contested(self) -> None:
         self.unread.contested = bool(self._waiting or self._slotted)
 
-    def _first_that_fits(self) -> tuple[asyncio.Future[None], int | None] | None:
-        fits: list[tuple[int, asyncio.Future[None], int | None]] = []
+    def _first_that_fits(self) -> tuple[asyncio.Future[bool], int | None] | None:
+        fits: list[tuple[int, asyncio.Future[bool], int | None]] = []
         if self._waiting and self.unread.fits():
             waiter, number = next(iter(self._waiting.items()))
             fits.append((number, waiter, None))

@@ -60,9 +60,7 @@ class Run:
         self._first: FirstError | None = first
         self.context: Context = current_lease.unleased()
         self.end: End = End(self.context)
-        self.events: EventQueue = EventQueue(
-            config.max_buffered, window=config.window if config.ordered else None
-        )
+        self.events: EventQueue = EventQueue(config.max_buffered, config.window)
         # Whether no task is called any more, and running tasks must stop.
         self.ending: bool = False
         # Whether no new task is called any more.
@@ -170,7 +168,7 @@ class Run:
         self.loop = asyncio.get_running_loop()
         self._clock = clock_of(self.loop)
         self._policy = Policy(self)
-        self._engine = make_engine(self, self._policy, self._clock)
+        self.events.engine = self._engine = make_engine(self, self._policy, self._clock)
         self.end.inside.engine = ref(self._engine)
         self.cache_policy = use_cache(self)
         self.update_state()
@@ -467,7 +465,8 @@ class Run:
         self.engine.close()
         self.limits.remove(self)
         # Drop references that lead back to the run, so that it is freed with its stream, without a garbage collection.
-        self._engine = self._fatal = self._first = self._halted = self.cache_policy = None
+        self._engine = self.events.engine = self._fatal = self._first = self._halted = None
+        self.cache_policy = None
         del self._policy, self.limits
 
     # Called by the policy and the runner.

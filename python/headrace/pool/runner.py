@@ -65,7 +65,8 @@ class HierarchicalTaskPoolRunner(NotebookMixin, Uncopied, Generic[R_co]):
         called and tasks that yield wait, but running tasks can still end. No new task is called while `max_buffered`
         tasks are in the delay before a retry; tasks already running may be added to these. With `ordered`, at most
         `window` tasks are between the first that has not ended and the last that was called, and `max_buffered` more
-        envelopes may be held back for the order.
+        envelopes may be held back for the order. Tasks that were called may exceed that while the first one waits for
+        capacity which they may hold.
     Cost: one asyncio task and O(1) bookkeeping per task; O(log n) for a timeout, in the tasks that have one.
     Cancel safety: a cancelled pull of an envelope loses nothing; leaving the run loses no task that was not called.
 
@@ -87,9 +88,7 @@ class HierarchicalTaskPoolRunner(NotebookMixin, Uncopied, Generic[R_co]):
         max_failures: The number of failed tasks, an integer from 0, beyond which the run stops as by a fatal error; or, as a
             float between 0 and 1, their share of the tasks that have ended, which is compared from 20 ended tasks on. A
             task that is called again has not failed yet, and a cancelled one is not counted. None for no limit.
-        ordered: Whether all envelopes of a task precede those of the tasks that were pulled after it. If tasks yield values, and
-            are retried or have priorities, pass a `window` that is at most the limit: otherwise later tasks, which wait until
-            their values can be read, may hold all the capacity that the first one needs.
+        ordered: Whether all envelopes of a task precede those of the tasks that were pulled after it.
         window: With `ordered`, the maximum number of tasks that run or wait for their envelopes to be read; a positive
             integer, None for `max_buffered`.
         lookahead: The maximum number of tasks that are pulled and wait to be called, a positive integer.
@@ -182,10 +181,12 @@ class HierarchicalTaskPoolRunner(NotebookMixin, Uncopied, Generic[R_co]):
         _check(name, on_error, ordered)
         capacity = as_capacity("capacity", capacity)
         check_int("max_buffered", 1, max_buffered)
-        if window is not None:
+        if window is None:
+            window = max_buffered if ordered else None
+        elif not ordered:
+            raise ValueError(f"window needs ordered=True, got window={window!r} without it")
+        else:
             check_int("window", 1, window)
-            if not ordered:
-                raise ValueError(f"window needs ordered=True, got window={window!r} without it")
         self._config: Config[Run] = Config(
             name=f"pool-{next(_numbers)}" if name is None else name,
             source=as_pull(source),
@@ -193,8 +194,7 @@ class HierarchicalTaskPoolRunner(NotebookMixin, Uncopied, Generic[R_co]):
             capacity=capacity,
             on_error=on_error,
             max_failures=check_max_failures(max_failures),
-            ordered=ordered,
-            window=max_buffered if window is None else window,
+            window=window,
             lookahead=check_int("lookahead", 1, lookahead),
             max_buffered=max_buffered,
             retry=as_retry("retry", retry),

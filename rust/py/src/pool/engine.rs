@@ -322,6 +322,12 @@ impl PyEngine {
         self.registry.backing_off(py)
     }
 
+    /// Return whether a task needs only capacity.
+    fn lacks_capacity(&self, py: Python<'_>, task_id: u64) -> bool {
+        let is_due = (self.registry).with_waiting(py, task_id, |waiting| waiting.is_due);
+        self.grants() && is_due.unwrap_or(false)
+    }
+
     /// Return whether the run has tasks. If so, the policy's `idle` is called once, when one of them has ended and `number` are left.
     fn watch(&self, py: Python<'_>, number: usize) -> bool {
         let has_tasks = self.tasks_left_number(py) > 0;
@@ -486,15 +492,5 @@ impl PyEngine {
     #[inline]
     pub(super) fn now(&self, py: Python<'_>) -> PyResult<f64> {
         self.clock.now(py)
-    }
-
-    /// Return whether this asyncio task waits for the capacity of a task.
-    fn waits_for(&self, py: Python<'_>, id: u64, task: &Bound<'_, PyAny>) -> bool {
-        (self.registry)
-            .with_waiting(py, id, |waiting| match &waiting.request {
-                Some(super::request::Request::Task(of)) => of.is(task),
-                _ => false,
-            })
-            .unwrap_or(false)
     }
 }

@@ -1,6 +1,7 @@
 //! `EventQueue`: the unread events of a run, and the awaitable that reads the next one.
 //! `headrace/pool/event_queue.py` wraps it; the engine adds the events.
 
+use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -47,6 +48,8 @@ pub(crate) struct PyEventQueue {
     /// The maximum number of slots; `None` unless the run is ordered.
     window: Option<usize>,
     slots: GilCell<OutputSlots<Py<PyAny>>>,
+    /// The ids of the tasks of the slots; 0 for the slot of an error of the run.
+    tasks: GilCell<VecDeque<u64>>,
     /// Converts the error of a task to the one that a pull raises, if a pull returns the final value of a task in place of an envelope.
     as_error: OnceLock<Py<PyAny>>,
 }
@@ -73,6 +76,7 @@ impl PyEventQueue {
             most,
             window,
             slots: GilCell::default(),
+            tasks: GilCell::default(),
             as_error: OnceLock::new(),
         }
     }
@@ -110,8 +114,11 @@ impl PyEventQueue {
     }
 
     /// Append a slot for an accepted task; return `None` unless the run is ordered.
-    pub(super) fn new_slot(&self, py: Python<'_>) -> Option<u64> {
-        self.window.map(|_| self.slots.borrow(py).add())
+    #[pyo3(signature = (task_id = 0))]
+    pub(super) fn new_slot(&self, py: Python<'_>, task_id: u64) -> Option<u64> {
+        self.window?;
+        self.tasks.borrow(py).push_back(task_id);
+        Some(self.slots.borrow(py).add())
     }
 
     /// Put an event into a slot, even if there is no space.
@@ -131,7 +138,14 @@ impl PyEventQueue {
 
     /// End the slot of a task that has ended, and release the events that become readable.
     pub(super) fn leave(&self, py: Python<'_>, slot: u64) -> PyResult<()> {
-        let ready = self.slots.borrow(py).end(slot);
+        let (ready, left) = {
+            let mut slots = self.slots.borrow(py);
+            (slots.end(slot), slots.len())
+        };
+        let mut tasks = self.tasks.borrow(py);
+        let ended = tasks.len() - left;
+        tasks.drain(..ended);
+        drop(tasks);
         for event in ready {
             self.put(py, event.into_bound(py))?;
         }
@@ -142,6 +156,12 @@ impl PyEventQueue {
     #[getter]
     fn first_slot(&self, py: Python<'_>) -> u64 {
         self.slots.borrow(py).first()
+    }
+
+    /// Return the id of the first task that has not ended, in an ordered run whose consumer has read all readable events.
+    fn awaited_task(&self, py: Python<'_>) -> Option<u64> {
+        let first = self.tasks.borrow(py).front().copied();
+        first.filter(|_| self.buffer.get().core().len() == 0)
     }
 
     /// Return whether there is space for an event of a slot, or, without a slot, for another task.
@@ -329,7 +349,7 @@ impl PyEventQueue {
 
     /// Resume the next task that waits for space, if there is one.
     #[inline]
-    fn wake_next(&self, py: Python<'_>) -> PyResult<()> {
+    pub(super) fn wake_next(&self, py: Python<'_>) -> PyResult<()> {
         if !self.contested.load(Relaxed) {
             return Ok(());
         }

@@ -255,6 +255,15 @@ impl PyEngine {
         Ok(())
     }
 
+    /// Return whether this asyncio task waits for the capacity of a task.
+    pub(super) fn waits_for(&self, py: Python<'_>, id: u64, task: &Bound<'_, PyAny>) -> bool {
+        (self.registry)
+            .with_waiting(py, id, |waiting| match &waiting.request {
+                Some(Request::Task(of)) => of.is(task),
+                _ => false,
+            })
+            .unwrap_or(false)
+    }
     /// Call a task whose capacity was granted. Return whether the task still waited for it.
     pub(super) fn grant(slf: &Bound<'_, Self>, id: u64, lease: Py<PyAny>) -> PyResult<bool> {
         let py = slf.py();
@@ -283,16 +292,15 @@ impl PyEngine {
         let this = slf.get();
         if !this.try_slot_of(py, id)? {
             this.slotless.borrow(py).push_back(id);
-            return Ok(());
+        } else if let Some(waiting) = this.registry.remove_waiting(py, id) {
+            let record = waiting.record;
+            match this.spec_of(record.item.bind(py)) {
+                Ok(spec) => Self::request(slf, spec, record, None).map(drop),
+                Err(error) => Self::refuse(slf, record, error),
+            }?;
         }
-        let Some(waiting) = this.registry.remove_waiting(py, id) else {
-            return Ok(());
-        };
-        let record = waiting.record;
-        match this.spec_of(record.item.bind(py)) {
-            Ok(spec) => Self::request(slf, spec, record, None).map(drop),
-            Err(error) => Self::refuse(slf, record, error),
-        }
+        // If this is the task that the consumer reads next, tasks that wait for space may continue.
+        this.events.get().wake_next(py)
     }
 
     /// Queue a task that has no request, and request its capacity unless the run is paused.

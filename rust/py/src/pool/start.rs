@@ -38,9 +38,10 @@ impl PyEngine {
     ) -> PyResult<Option<(TaskRecord, TaskSpec<'py>)>> {
         let py = item.py();
         let this = slf.get();
+        let id = this.ids.get().next();
         let mut record = TaskRecord {
             item: item.clone().unbind(),
-            id: this.ids.get().next(),
+            id,
             key: None,
             owns_key: false,
             grant: None,
@@ -48,7 +49,7 @@ impl PyEngine {
             started: None,
             attempt: 0,
             deadline: None,
-            slot: this.events.get().new_slot(py),
+            slot: this.events.get().new_slot(py, id),
             options: None,
         };
         let mut spec = match this.spec_of(item) {
