@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 TASKS = 60
 
 
+def has_submitted(executor: RemoteExecutor, number: int) -> bool:
+    return executor.submitted == number
+
+
 def has_more(ended: list[int], before: int) -> bool:
     return len(ended) > before
 
@@ -100,3 +104,23 @@ async def test_no_run_starves_while_slots_are_short() -> None:
     first = min(len(ended) - ended[::-1].index(number) for number in range(3))
     # Until the first run ends, the others have had slots too.
     assert all(ended[:first].count(number) >= TASKS // 4 for number in range(3))
+
+
+@pytest.mark.loops("asyncio")
+async def test_run_that_is_alone_uses_a_slot_again_at_once() -> None:
+    executor = RemoteExecutor(1)
+    executor.is_prompt = False
+    loop = asyncio.get_running_loop()
+    submitted: list[int] = []
+
+    def on_complete(_: int) -> None:
+        # The slot was returned, and the feeder takes it in its next step.
+        loop.call_soon(lambda: submitted.append(executor.submitted))
+
+    tasks = [Task(same, 1, on_complete=on_complete), Task(same, 2)]
+    running = asyncio.ensure_future(HierarchicalTaskPoolRunner(tasks, 100, executor=executor).run())
+    for number in (1, 2):
+        await eventually(partial(has_submitted, executor, number))
+        executor.begin()
+    assert sorted(await running) == [1, 2]
+    assert submitted == [2]

@@ -7,8 +7,7 @@ have had the fewest slots for its weight (start-time fair queueing, counted in t
 2. A returned slot is given in the next event-loop iteration, so that the run that has returned it may wait for it too.
 3. The chosen run is promised the slot and notified. A promise that it does not take up goes to the next run.
 
-A run that is alone needs no promise, which saves an event-loop iteration a task. It gets a slot no sooner: the next task of an ordered run
-must not take the slot of a task that has failed and is called again, before that one can wait for it.
+A run that is alone is notified at once. That saves two event-loop iterations a task.
 """
 
 from __future__ import annotations
@@ -205,7 +204,10 @@ class SharedSlots:
         """Return a slot."""
         self.used -= 1
         self._forget()
-        self._give_soon()
+        if len(self._runs) == 1:
+            self._give()
+        else:
+            self._give_soon()
 
     def _share_of(self, capacity: Weighted) -> _Share:
         share = self._capacities.get(id(capacity))
