@@ -63,7 +63,11 @@ class Capabilities:
     remote: bool
     """Whether the work runs outside this process, and must be picklable together with its results."""
     slots: int | None = None
-    """The maximum number of submitted tasks whose work has not stopped; None for no limit. At 0 none is submitted."""
+    """The maximum number of submitted tasks whose work has not stopped; None for no limit. At 0 none is submitted.
+
+    Tasks that had a slot before the number fell, or before runs that share the executor used it, are submitted in addition: at most as
+    many as wait for their capacity.
+    """
     window: int = 1
     """The maximum number of values that a task has yielded and that were not read."""
 

@@ -8,6 +8,10 @@ have had the fewest slots for its weight (start-time fair queueing, counted in t
 3. The chosen run is promised the slot and notified. A promise that it does not take up goes to the next run.
 
 A run that is alone is notified at once. That saves two event-loop iterations a task.
+
+A run whose task waits for its capacity lends the slot of that task to the others. It reclaims the slot when the capacity is granted. More
+slots may be used then than there are, by one for each such task: the executor queues its call. Without this, a few runs whose capacities
+are full would keep the slots from all others.
 """
 
 from __future__ import annotations
@@ -108,11 +112,13 @@ class _RunShare(_Share):
         user: The run.
     """
 
-    __slots__ = ("_user",)
+    __slots__ = ("_user", "lent")
 
     def __init__(self, parent: _Share, user: SlotUser) -> None:
         super().__init__(parent)
         self._user = user
+        # The number of slots that it has lent to the other runs.
+        self.lent = 0
 
     def choose(self) -> SlotUser:
         """Return the run."""
@@ -136,9 +142,11 @@ class SharedSlots:
         self._root = _Share(None)
         # The capacities of the runs and those above them, by identity: a capacity need not be hashable.
         self._capacities: dict[int, _Share] = {}
-        self._runs: dict[SlotUser, _Share] = {}
+        self._runs: dict[SlotUser, _RunShare] = {}
         # The runs that wait for a slot.
         self._waiting: set[SlotUser] = set()
+        # The runs that need a slot and cannot use the free ones, because they have lent as many.
+        self._held_back: set[SlotUser] = set()
         # The chosen runs, for which free slots are kept.
         self._promised: set[SlotUser] = set()
         self._is_giving = False
@@ -166,11 +174,12 @@ class SharedSlots:
             parent.runs += 1
         if len(self._runs) == 1:
             _shared[id(self._executor)] = self
-            self._unwatch = self._executor.watch(self._give_soon)
+            self._unwatch = self._executor.watch(self._on_change)
 
     def leave(self, user: SlotUser) -> None:
         """Remove a run."""
         self._end_wait(user)
+        self._held_back.discard(user)
         self._promised.discard(user)
         for _, parent in self._runs.pop(user).path():
             parent.runs -= 1
@@ -183,31 +192,65 @@ class SharedSlots:
         """Take a slot, if one is free for this run; otherwise add the run to the wait queue."""
         is_promised = self._take_promise(user)
         others_wait = len(self._waiting) > (user in self._waiting)
-        if is_promised or (self._has_free() and not others_wait):
+        may_use = self._has_free(self._runs[user].lent)
+        if is_promised or (may_use and not others_wait):
             # It stays in the wait queue: another of its tasks may wait for a slot.
             self.used += 1
             if len(self._runs) > 1:
                 self._runs[user].charge()
             return True
+        if not may_use and self._has_free():
+            self._end_wait(user)
+            self._held_back.add(user)
+            return False
         if user not in self._waiting:
             self._waiting.add(user)
             self._runs[user].begin_wait()
-        if self._has_free():
+        if may_use:
             self._give_soon()
         return False
 
     def is_waiting(self, user: SlotUser) -> bool:
         """Return whether a run waits for a slot."""
-        return user in self._waiting
+        return user in self._waiting or user in self._held_back
 
     def put(self) -> None:
         """Return a slot."""
         self.used -= 1
         self._forget()
+        self._release_held_back()
         if len(self._runs) == 1:
             self._give()
         else:
             self._give_soon()
+
+    def lend(self, user: SlotUser) -> None:
+        """Lend a slot of a run to the others."""
+        self.used -= 1
+        self._runs[user].lent += 1
+        self._give_soon()
+
+    def reclaim(self, user: SlotUser) -> None:
+        """Use a slot again that a run has lent."""
+        self._runs[user].lent -= 1
+        self.used += 1
+
+    def put_lent(self, user: SlotUser) -> None:
+        """Return a slot that a run has lent."""
+        self._runs[user].lent -= 1
+        self._on_change()
+
+    def _on_change(self) -> None:
+        """Give slots after a change of their number."""
+        self._release_held_back()
+        self._give_soon()
+
+    def _release_held_back(self) -> None:
+        """Add the runs that could not use the free slots to the wait queue."""
+        for user in self._held_back:
+            self._waiting.add(user)
+            self._runs[user].begin_wait()
+        self._held_back.clear()
 
     def _share_of(self, capacity: Weighted) -> _Share:
         share = self._capacities.get(id(capacity))
@@ -223,9 +266,10 @@ class SharedSlots:
             self._waiting.remove(user)
             self._runs[user].end_wait()
 
-    def _has_free(self) -> bool:
+    def _has_free(self, lent: int = 0) -> bool:
+        """Return whether there is a slot for a run that has lent so many."""
         limit = self._executor.capabilities.slots
-        return limit is None or self.used + len(self._promised) < limit
+        return limit is None or self.used + len(self._promised) + lent < limit
 
     def _take_promise(self, user: SlotUser) -> bool:
         """Return whether a slot is kept for this run, and keep it no longer."""

@@ -120,6 +120,21 @@ class ExecutorUse:
         if self._slots is not None:
             self._slots.put()
 
+    def lend_slot(self) -> None:
+        """Lend a slot, whose task waits for its capacity, to other runs."""
+        if self._slots is not None:
+            self._slots.lend(self)
+
+    def reclaim_slot(self) -> None:
+        """Use a lent slot again."""
+        if self._slots is not None:
+            self._slots.reclaim(self)
+
+    def return_lent_slot(self) -> None:
+        """Return a lent slot."""
+        if self._slots is not None:
+            self._slots.put_lent(self)
+
     def slot_returner(self) -> Callable[[], None]:
         """Return a function that returns a slot, from any thread and also after the end of the run."""
         loop, slots = self._loop, self._slots

@@ -4,6 +4,9 @@
 //! Otherwise tasks would hold capacity in the queue of the executor. Several runs may share an executor, so Python counts its slots
 //! (`headrace.pool.executor.use`). If there is no free slot, the task waits in the registry without a request: the task that was pulled
 //! last is held, and one that is called again is in `slotless`.
+//!
+//! A task that waits for its capacity lends its slot to other runs. Otherwise a few runs with full capacities could hold all slots. When it
+//! gets its capacity, it has the slot again. If another run uses the slot then, its call waits in the queue of the executor.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -11,7 +14,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::engine::PyEngine;
-use super::task_record::TaskRecord;
+use super::task_record::{ExecutorSlot, TaskRecord};
 
 impl PyEngine {
     /// Return whether the executor of a task, if it has one, was started and has a slot, which the task then has.
@@ -24,7 +27,7 @@ impl PyEngine {
             Some(_) => {
                 let is_free = self.take_slot(py)?;
                 if is_free {
-                    record.set_slot();
+                    record.set_executor_slot(ExecutorSlot::Held);
                 }
                 Ok(is_free)
             }
@@ -41,7 +44,9 @@ impl PyEngine {
         }
         let is_free = self.take_slot(py)?;
         if is_free {
-            (self.registry).with_waiting(py, id, |waiting| waiting.record.set_slot());
+            self.registry.with_waiting(py, id, |waiting| {
+                waiting.record.set_executor_slot(ExecutorSlot::Held);
+            });
         }
         Ok(is_free)
     }
@@ -75,17 +80,39 @@ impl PyEngine {
     }
 
     /// Return a slot to the executor.
-    pub(super) fn return_slot(&self, py: Python<'_>) -> PyResult<()> {
-        (self.policy.bind(py))
-            .call_method0(intern!(py, "return_slot"))
-            .map(drop)
+    pub(super) fn return_slot(&self, py: Python<'_>, slot: ExecutorSlot) -> PyResult<()> {
+        let policy = self.policy.bind(py);
+        match slot {
+            ExecutorSlot::None => Ok(()),
+            ExecutorSlot::Held => policy.call_method0(intern!(py, "return_slot")).map(drop),
+            ExecutorSlot::Lent => (policy.call_method0(intern!(py, "return_lent_slot"))).map(drop),
+        }
     }
 
     /// Return the slot of a task, if it has one.
     pub(super) fn release_slot(&self, py: Python<'_>, record: &mut TaskRecord) -> PyResult<()> {
-        if record.take_slot() {
-            self.return_slot(py)?;
+        self.return_slot(py, record.take_executor_slot())
+    }
+
+    /// Lend the slot of a task that waits for its capacity, if it has one.
+    pub(super) fn lend_slot(&self, py: Python<'_>, record: &mut TaskRecord) -> PyResult<()> {
+        if record.executor_slot() != ExecutorSlot::Held {
+            return Ok(());
         }
-        Ok(())
+        record.set_executor_slot(ExecutorSlot::Lent);
+        (self.policy.bind(py))
+            .call_method0(intern!(py, "lend_slot"))
+            .map(drop)
+    }
+
+    /// Reclaim the lent slot of a task whose capacity was granted.
+    pub(super) fn reclaim_slot(&self, py: Python<'_>, record: &mut TaskRecord) -> PyResult<()> {
+        if record.executor_slot() != ExecutorSlot::Lent {
+            return Ok(());
+        }
+        record.set_executor_slot(ExecutorSlot::Held);
+        (self.policy.bind(py))
+            .call_method0(intern!(py, "reclaim_slot"))
+            .map(drop)
     }
 }

@@ -124,7 +124,7 @@ impl PyEngine {
                     awaited: None,
                     by_feeder,
                 };
-                this.add_request(py, record, request);
+                this.add_request(py, record, request)?;
                 if by_feeder {
                     return Ok(Requested::OfFeeder);
                 }
@@ -135,7 +135,7 @@ impl PyEngine {
                 let arguments = (record.id, cost, record.priority());
                 let task = (this.policy.bind(py)).call_method1(intern!(py, "acquire"), arguments);
                 match task {
-                    Ok(task) => this.add_request(py, record, Request::Task(task.unbind())),
+                    Ok(task) => this.add_request(py, record, Request::Task(task.unbind()))?,
                     Err(error) => Self::refuse(slf, record, error)?,
                 }
                 Ok(Requested::Elsewhere)
@@ -148,7 +148,13 @@ impl PyEngine {
         }
     }
 
-    fn add_request(&self, py: Python<'_>, record: TaskRecord, request: Request) {
+    fn add_request(
+        &self,
+        py: Python<'_>,
+        mut record: TaskRecord,
+        request: Request,
+    ) -> PyResult<()> {
+        let lent = self.lend_slot(py, &mut record);
         self.registry.add_waiting(
             py,
             Waiting {
@@ -157,6 +163,7 @@ impl PyEngine {
                 is_due: true,
             },
         );
+        lent
     }
 
     #[cold]
@@ -273,7 +280,8 @@ impl PyEngine {
             return grant.release(py).map(|()| false);
         };
         let mut record = waiting.record;
-        match this.spec_of(record.item.bind(py)) {
+        let reclaimed = this.reclaim_slot(py, &mut record);
+        match reclaimed.and_then(|()| this.spec_of(record.item.bind(py))) {
             Ok(spec) => {
                 record.grant = Some(grant);
                 Self::start(slf, spec, record, None)?;
@@ -339,10 +347,9 @@ impl PyEngine {
 
     /// Cancel the request of a task. The task stays in the registry, without a slot of its executor.
     pub(super) fn cancel_request(&self, py: Python<'_>, id: u64) -> PyResult<()> {
-        let had_slot = (self.registry).with_waiting(py, id, |waiting| waiting.record.take_slot());
-        if had_slot == Some(true) {
-            self.return_slot(py)?;
-        }
+        let slot =
+            (self.registry).with_waiting(py, id, |waiting| waiting.record.take_executor_slot());
+        self.return_slot(py, slot.unwrap_or_default())?;
         match self.registry.take_request(py, id) {
             Some(request) => {
                 self.clear_wait(py, id, Some(&request));

@@ -18,7 +18,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::emitter::PyEmitter;
 use super::engine::PyEngine;
 use super::registry::{Running, Submitted, Waiting};
-use super::task_record::{Target, TaskRecord};
+use super::task_record::{ExecutorSlot, Target, TaskRecord};
 use super::timers::Expiry;
 use crate::capacity::{TaskPermit, is_number};
 use crate::object::gil_cell::GilCell;
@@ -367,7 +367,7 @@ impl PyEngine {
         // The work has not ended, so the journal has no end of it.
         record.take_journaled();
         this.clear_timer(py, &mut record);
-        let slot = if record.take_slot() {
+        let slot = if record.take_executor_slot() == ExecutorSlot::Held {
             let slot = (this.policy.bind(py)).call_method0(intern!(py, "slot_returner"))?;
             Some(slot.unbind())
         } else {

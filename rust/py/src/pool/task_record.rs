@@ -44,8 +44,8 @@ pub(super) struct TaskOptions {
     pub(super) priority: Option<Py<PyAny>>,
     /// The executor that runs the task; `None` for the event loop.
     pub(super) executor: Option<Target>,
-    /// Whether the task has a slot of its executor, which it needs before it requests its capacity.
-    pub(super) has_slot: bool,
+    /// The slot of the executor, which the task needs before it requests its capacity.
+    pub(super) executor_slot: ExecutorSlot,
     /// The time for which the capacity was cooled down before the task was accepted, if it has a queue timeout.
     pub(super) cooled_before: f64,
     /// The sum of the delays after throttled answers; `None` before the first one.
@@ -56,6 +56,16 @@ pub(super) struct TaskOptions {
     pub(super) has_left: bool,
     /// The part of the task in the journal of the run.
     pub(super) journaled: Option<Box<Journaled>>,
+}
+
+/// The slot of a task in the executor that the user has passed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum ExecutorSlot {
+    #[default]
+    None,
+    Held,
+    /// Held by a task that waits for its capacity. The tasks of other runs may use it meanwhile.
+    Lent,
 }
 
 /// An executor of a run.
@@ -153,19 +163,26 @@ impl TaskRecord {
 
     /// Return whether the task lacks the slot that it needs.
     pub(super) fn lacks_slot(&self) -> bool {
-        (self.options.as_ref())
-            .is_some_and(|options| options.executor == Some(Target::Given) && !options.has_slot)
+        (self.options.as_ref()).is_some_and(|options| options.executor == Some(Target::Given))
+            && self.executor_slot() == ExecutorSlot::None
     }
 
-    pub(super) fn set_slot(&mut self) {
+    pub(super) fn executor_slot(&self) -> ExecutorSlot {
+        (self.options.as_ref()).map_or(ExecutorSlot::None, |options| options.executor_slot)
+    }
+
+    pub(super) fn set_executor_slot(&mut self, slot: ExecutorSlot) {
         if let Some(options) = &mut self.options {
-            options.has_slot = true;
+            options.executor_slot = slot;
         }
     }
 
-    /// Take the slot of the task. Return whether it had one.
-    pub(super) fn take_slot(&mut self) -> bool {
-        (self.options.as_mut()).is_some_and(|options| std::mem::take(&mut options.has_slot))
+    /// Take the slot of the task.
+    pub(super) fn take_executor_slot(&mut self) -> ExecutorSlot {
+        let options = self.options.as_mut();
+        options.map_or(ExecutorSlot::None, |options| {
+            std::mem::take(&mut options.executor_slot)
+        })
     }
 
     /// Report the outcome of an attempt, before its capacity is released, to the adaptive limits and the breakers of the path.
