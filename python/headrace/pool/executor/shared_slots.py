@@ -190,6 +190,7 @@ class SharedSlots:
 
     def take(self, user: SlotUser) -> bool:
         """Take a slot, if one is free for this run; otherwise add the run to the wait queue."""
+        self._held_back.discard(user)
         is_promised = self._take_promise(user)
         others_wait = len(self._waiting) > (user in self._waiting)
         may_use = self._has_free(self._runs[user].lent)
