@@ -161,7 +161,7 @@ impl PyEventQueue {
     /// Return the id of the first task that has not ended, in an ordered run whose consumer has read all readable events.
     fn awaited_task(&self, py: Python<'_>) -> Option<u64> {
         let first = self.tasks.borrow(py).front().copied();
-        first.filter(|_| self.buffer.get().core().len() == 0)
+        first.filter(|_| self.buffer.get().core().is_empty())
     }
 
     /// Return whether there is space for an event of a slot, or, without a slot, for another task.
