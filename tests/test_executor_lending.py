@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from headrace import CapacitySource, HierarchicalTaskPoolRunner, Task
 from headrace.pool.executor import shared_slots
+from headrace.testing import Outcome, cancel_everywhere
 from tests.pool_executors import RemoteExecutor
-from tests.pool_support import envelopes, quiet
+from tests.pool_rows import OneSlot
+from tests.pool_support import envelopes, one, quiet
 from tests.process_jobs import same
 from tests.support import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Coroutine
 
 pytestmark = pytest.mark.loops("asyncio")
 
@@ -29,6 +32,10 @@ def runner_of(
 ) -> HierarchicalTaskPoolRunner:
     tasks = [Task(same, number) for number in range(TASKS)]
     return HierarchicalTaskPoolRunner(tasks, capacity, executor=executor, **options)
+
+
+def have_ended(executor: RemoteExecutor, number: int) -> bool:
+    return executor.submitted - len(executor.live) >= number
 
 
 async def ended(runner: HierarchicalTaskPoolRunner) -> list[Any]:
@@ -82,11 +89,9 @@ async def test_reclaimed_slot_may_exceed_the_slots_by_one() -> None:
         await quiet()
         # Its other tasks wait for a slot.
         assert executor.submitted == SLOTS + 1
-        while executor.submitted < 2 * TASKS or executor.queue:
-            ended = executor.submitted - len(executor.live)
-            if executor.queue:
-                executor.begin()
-            await eventually(lambda: executor.submitted - len(executor.live) > ended)  # noqa: B023
+        for number in range(1, 2 * TASKS + 1):
+            executor.begin()
+            await eventually(partial(have_ended, executor, number))
             await quiet()
     assert executor.most == SLOTS + 1
     assert not shared_slots._shared
@@ -113,3 +118,31 @@ async def test_lent_slots_are_returned(end: str) -> None:
             capacity.resize(100)
         await eventually(runs[0].done)
     assert not shared_slots._shared
+
+
+async def test_law_8_run_that_lends_its_slot_cancelled_anywhere_returns_it() -> None:
+    async def work(runner: HierarchicalTaskPoolRunner, capacity: CapacitySource) -> None:
+        lease = await capacity.acquire(owner=None)
+        try:
+            async with runner.run_tasks() as progress:
+                await quiet()
+                lease.release()
+                async for _ in progress:
+                    pass
+        finally:
+            lease.release()
+
+    async def case() -> AsyncGenerator[Coroutine[Any, Any, None], Outcome]:
+        executor, capacity = OneSlot(), CapacitySource(1)
+        runner = HierarchicalTaskPoolRunner([one] * TASKS, capacity, executor=executor)
+        outcome = yield work(runner, capacity)
+        assert outcome.cancelled or outcome.error is None
+        assert (capacity.held, capacity.waiting) == (0, 0)
+        # All slots are free for the next run.
+        assert (
+            await HierarchicalTaskPoolRunner([one] * TASKS, 1, executor=executor).run()
+            == [1] * TASKS
+        )
+        assert not shared_slots._shared
+
+    assert await cancel_everywhere(case) > 0

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace import Retry, Task
+from headrace import CapacitySource, HierarchicalTaskPoolRunner, Retry, Task
+from headrace.testing import Outcome, cancel_everywhere
 from tests.pool_executors import RemoteExecutor
 from tests.pool_support import Flaky, pool, quiet
 from tests.support import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 
 VALUES = 10
 NAMES = range(4)
@@ -121,3 +122,16 @@ async def test_law_16_endless_task_beyond_the_bound_yields_to_the_loop() -> None
         assert runner.snapshot().unread <= before + 2
         release.set()
         assert (await reading).value == (0, 0)
+
+
+async def test_law_8_run_beyond_its_bound_cancelled_anywhere_releases_its_capacity() -> None:
+    async def case() -> AsyncGenerator[Coroutine[Any, Any, list[Any]], Outcome]:
+        capacity = CapacitySource(1)
+        runner = HierarchicalTaskPoolRunner(
+            by_priority(), capacity, ordered=True, max_buffered=2, lookahead=4
+        )
+        outcome = yield runner.run()
+        assert outcome.cancelled or outcome.error is None
+        assert (capacity.held, capacity.waiting) == (0, 0)
+
+    assert await cancel_everywhere(case) > 0

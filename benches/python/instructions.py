@@ -39,7 +39,7 @@ KEPT = Path(__file__).parents[1] / "instructions.json"
 CLOCK = Path(__file__).with_name("counting_clock.c")
 TOLERANCE = 1.03
 COUNTS = 3
-"""How often a row is counted that takes too many instructions."""
+"""The number of counts of a row that takes too many instructions."""
 
 
 class Chosen(NamedTuple):
@@ -159,18 +159,27 @@ def measured(kept: dict[str, int]) -> dict[str, int]:
         subprocess.run(compile_clock, check=True)  # noqa: S603  (of our own file)
         rows = list(range(len(CHOSEN)))
         for _ in range(COUNTS):
-            parts = min(os.cpu_count() or 1, len(rows))
-            shares = [rows[part::parts] for part in range(parts)]
-            with ThreadPoolExecutor(parts) as pool:
-                for counts in pool.map(partial(count, clock), shares):
-                    for number, instructions in counts.items():
-                        name = str(CHOSEN[number])
-                        lowest[name] = min(instructions, lowest.get(name, instructions))
+            counts = count_side_by_side(clock, rows)
+            lowest |= {
+                name: min(number, lowest.get(name, number)) for name, number in counts.items()
+            }
             worse = rows_above(lowest, kept)
             rows = [number for number, chosen in enumerate(CHOSEN) if str(chosen) in worse]
             if not rows:
                 break
     return {str(chosen): lowest[str(chosen)] for chosen in CHOSEN}
+
+
+def count_side_by_side(clock: Path, numbers: list[int]) -> dict[str, int]:
+    """Return the instructions per item of chosen rows, by their names, from one process for each processor."""
+    parts = min(os.cpu_count() or 1, len(numbers))
+    counts: dict[int, int] = {}
+    with ThreadPoolExecutor(parts) as pool:
+        for counted in pool.map(
+            partial(count, clock), (numbers[part::parts] for part in range(parts))
+        ):
+            counts |= counted
+    return {str(CHOSEN[number]): instructions for number, instructions in counts.items()}
 
 
 def rows_above(counts: dict[str, int], kept: dict[str, int]) -> dict[str, str]:

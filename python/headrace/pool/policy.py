@@ -320,12 +320,8 @@ class Policy:
         self._run.executors.use(True).lend_slot()
 
     def reclaim_slot(self) -> None:
-        """Use a lent slot again: the capacity of its task was granted."""
+        """Use a lent slot again."""
         self._run.executors.use(True).reclaim_slot()
-
-    def return_lent_slot(self) -> None:
-        """Return the lent slot of a task that waits for its capacity no longer."""
-        self._run.executors.use(True).return_lent_slot()
 
     def slot_returner(self) -> Callable[[], None]:
         """Return a function that returns a slot, from any thread and also after the end of the run."""

@@ -117,7 +117,7 @@ class _RunShare(_Share):
     def __init__(self, parent: _Share, user: SlotUser) -> None:
         super().__init__(parent)
         self._user = user
-        # The number of slots that it has lent to the other runs.
+        # The number of slots that the run has lent to the others.
         self.lent = 0
 
     def choose(self) -> SlotUser:
@@ -236,11 +236,6 @@ class SharedSlots:
         self._runs[user].lent -= 1
         self.used += 1
 
-    def put_lent(self, user: SlotUser) -> None:
-        """Return a slot that a run has lent."""
-        self._runs[user].lent -= 1
-        self._on_change()
-
     def _on_change(self) -> None:
         """Give slots after a change of their number."""
         self._release_held_back()
@@ -268,7 +263,7 @@ class SharedSlots:
             self._runs[user].end_wait()
 
     def _has_free(self, lent: int = 0) -> bool:
-        """Return whether there is a slot for a run that has lent so many."""
+        """Return whether there is a slot for a run that has lent this number."""
         limit = self._executor.capabilities.slots
         return limit is None or self.used + len(self._promised) + lent < limit
 

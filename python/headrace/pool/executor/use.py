@@ -130,11 +130,6 @@ class ExecutorUse:
         if self._slots is not None:
             self._slots.reclaim(self)
 
-    def return_lent_slot(self) -> None:
-        """Return a lent slot."""
-        if self._slots is not None:
-            self._slots.put_lent(self)
-
     def slot_returner(self) -> Callable[[], None]:
         """Return a function that returns a slot, from any thread and also after the end of the run."""
         loop, slots = self._loop, self._slots

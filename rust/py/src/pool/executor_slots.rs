@@ -27,7 +27,7 @@ impl PyEngine {
             Some(_) => {
                 let is_free = self.take_slot(py)?;
                 if is_free {
-                    record.set_executor_slot(ExecutorSlot::Held);
+                    record.set_slot();
                 }
                 Ok(is_free)
             }
@@ -44,9 +44,7 @@ impl PyEngine {
         }
         let is_free = self.take_slot(py)?;
         if is_free {
-            self.registry.with_waiting(py, id, |waiting| {
-                waiting.record.set_executor_slot(ExecutorSlot::Held);
-            });
+            (self.registry).with_waiting(py, id, |waiting| waiting.record.set_slot());
         }
         Ok(is_free)
     }
@@ -81,12 +79,14 @@ impl PyEngine {
 
     /// Return a slot to the executor.
     pub(super) fn return_slot(&self, py: Python<'_>, slot: ExecutorSlot) -> PyResult<()> {
-        let policy = self.policy.bind(py);
-        match slot {
-            ExecutorSlot::None => Ok(()),
-            ExecutorSlot::Held => policy.call_method0(intern!(py, "return_slot")).map(drop),
-            ExecutorSlot::Lent => (policy.call_method0(intern!(py, "return_lent_slot"))).map(drop),
+        if slot == ExecutorSlot::None {
+            return Ok(());
         }
+        let policy = self.policy.bind(py);
+        if slot == ExecutorSlot::Lent {
+            policy.call_method0(intern!(py, "reclaim_slot"))?;
+        }
+        policy.call_method0(intern!(py, "return_slot")).map(drop)
     }
 
     /// Return the slot of a task, if it has one.
@@ -96,23 +96,17 @@ impl PyEngine {
 
     /// Lend the slot of a task that waits for its capacity, if it has one.
     pub(super) fn lend_slot(&self, py: Python<'_>, record: &mut TaskRecord) -> PyResult<()> {
-        if record.executor_slot() != ExecutorSlot::Held {
-            return Ok(());
+        if record.replace_executor_slot(ExecutorSlot::Held, ExecutorSlot::Lent) {
+            (self.policy.bind(py)).call_method0(intern!(py, "lend_slot"))?;
         }
-        record.set_executor_slot(ExecutorSlot::Lent);
-        (self.policy.bind(py))
-            .call_method0(intern!(py, "lend_slot"))
-            .map(drop)
+        Ok(())
     }
 
     /// Reclaim the lent slot of a task whose capacity was granted.
     pub(super) fn reclaim_slot(&self, py: Python<'_>, record: &mut TaskRecord) -> PyResult<()> {
-        if record.executor_slot() != ExecutorSlot::Lent {
-            return Ok(());
+        if record.replace_executor_slot(ExecutorSlot::Lent, ExecutorSlot::Held) {
+            (self.policy.bind(py)).call_method0(intern!(py, "reclaim_slot"))?;
         }
-        record.set_executor_slot(ExecutorSlot::Held);
-        (self.policy.bind(py))
-            .call_method0(intern!(py, "reclaim_slot"))
-            .map(drop)
+        Ok(())
     }
 }

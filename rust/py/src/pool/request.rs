@@ -271,6 +271,7 @@ impl PyEngine {
             })
             .unwrap_or(false)
     }
+
     /// Call a task whose capacity was granted. Return whether the task still waited for it.
     pub(super) fn grant(slf: &Bound<'_, Self>, id: u64, lease: Py<PyAny>) -> PyResult<bool> {
         let py = slf.py();

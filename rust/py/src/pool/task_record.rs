@@ -163,17 +163,25 @@ impl TaskRecord {
 
     /// Return whether the task lacks the slot that it needs.
     pub(super) fn lacks_slot(&self) -> bool {
-        (self.options.as_ref()).is_some_and(|options| options.executor == Some(Target::Given))
-            && self.executor_slot() == ExecutorSlot::None
+        (self.options.as_ref()).is_some_and(|options| {
+            options.executor == Some(Target::Given) && options.executor_slot == ExecutorSlot::None
+        })
     }
 
-    pub(super) fn executor_slot(&self) -> ExecutorSlot {
-        (self.options.as_ref()).map_or(ExecutorSlot::None, |options| options.executor_slot)
-    }
-
-    pub(super) fn set_executor_slot(&mut self, slot: ExecutorSlot) {
+    pub(super) fn set_slot(&mut self) {
         if let Some(options) = &mut self.options {
-            options.executor_slot = slot;
+            options.executor_slot = ExecutorSlot::Held;
+        }
+    }
+
+    /// Replace the state of the slot, if it is `old`. Return whether it was.
+    pub(super) fn replace_executor_slot(&mut self, old: ExecutorSlot, new: ExecutorSlot) -> bool {
+        match &mut self.options {
+            Some(options) if options.executor_slot == old => {
+                options.executor_slot = new;
+                true
+            }
+            _ => false,
         }
     }
 

@@ -75,9 +75,10 @@ class ProcessExecutor(WorkerExecutor[ProcessPlacement]):
     - `current_lease().settle()` works in a task. `suspended()` is refused there.
 
     *Order*: tasks begin in the order of their submission, but for those that are sent again. *Bound*: `workers * (tasks_per_worker +
-    prefetch)` tasks are pickled at a time, and `window` values of each. *Cost*: about 60 us of the driver a task; each worker takes
-    about 0.25 s to start and 30 MB of memory. Arguments and results are pickled on the event loop, so that 10 MB take it about
-    10 ms. *Cancel safety*: cancelling `start` or `aclose` leaves the executor as it is; call it again.
+    prefetch)` tasks are pickled at a time, and `window` values of each; runs that share the executor may add the tasks that have waited
+    for their capacity. *Cost*: about 60 us of the driver a task; each worker takes about 0.25 s to start and 30 MB of memory.
+    Arguments and results are pickled on the event loop, so that 10 MB take it about 10 ms.
+    *Cancel safety*: cancelling `start` or `aclose` leaves the executor as it is; call it again.
 
     Linux and macOS; on Windows its construction raises `OSError`.
 

@@ -79,9 +79,9 @@ class RayExecutor(WorkerExecutor[HostPlacement]):
     Values and outcomes travel through TCP connections of their own, with a secret, and not encrypted: use a network that you trust.
 
     *Order*: tasks begin in the order of their submission, but for those that are sent again. *Bound*: on each node, `workers *
-    (tasks_per_worker + prefetch)` tasks are pickled at a time, and `window` values of each. *Cost*: about 50 us of this program a task; a
-    host takes 1-3 s to start. Ray started here takes 4-17 s and 450 MB. *Cancel safety*: cancelling `start` or `aclose` leaves the
-    executor as it is; call it again.
+    (tasks_per_worker + prefetch)` tasks are pickled at a time, and `window` values of each; runs that share the executor may add the
+    tasks that have waited for their capacity. *Cost*: about 50 us of this program a task; a host takes 1-3 s to start. Ray
+    started here takes 4-17 s and 450 MB. *Cancel safety*: cancelling `start` or `aclose` leaves the executor as it is; call it again.
 
     Args:
         address: The address of a cluster: "auto" for that of this node, or HOST:PORT. None starts Ray on this machine, for this machine
