@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import socket
@@ -103,7 +104,7 @@ class Host:
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             self.address: tuple[str, int] = listener.getsockname()
             host_fd = self._own(os.pidfd_open(self.host.pid))
-            lease_fd = self._own(open_lease_timer())
+            self._lease_fd = lease_fd = self._own(open_lease_timer())
             self.watchdog = start_watchdog(
                 listener,
                 host_pid_fd=host_fd,
@@ -171,6 +172,12 @@ class Host:
         """Return the times of the last heartbeats of the worker and of the process that it has started."""
         data = os.pread(self._beats_fd, 16, 0)
         return int.from_bytes(data[:8], sys.byteorder), int.from_bytes(data[8:], sys.byteorder)
+
+    def time_left(self) -> float:
+        """Return the seconds until the timer of the lease ends the work."""
+        text = Path(f"/proc/self/fdinfo/{self._lease_fd}").read_text()
+        (value,) = re.findall(r"^it_value: \((\d+), (\d+)\)$", text, re.MULTILINE)
+        return int(value[0]) + int(value[1]) / 1e9
 
     def wait_for_beats(self) -> None:
         """Wait until worker and process have made another heartbeat."""

@@ -143,6 +143,14 @@ def test_lifelines_end_the_work_if_its_watchdog_is_stopped(host: Host) -> None:
     assert has_ended(host.host)
 
 
+def test_law_20_the_timer_is_set_before_the_first_stamp_is_sent() -> None:
+    # The driver counts from the first stamp on, also if the watchdog is stopped as soon as it has sent it.
+    for _ in range(12):
+        with Host(FENCE) as host, host.connected(TOKEN) as connection:
+            assert connection.recv(8)
+            assert host.time_left() <= FENCE
+
+
 # The network.
 
 

@@ -167,7 +167,7 @@ struct Watchdog {
 
 impl Watchdog {
     fn run(mut self) {
-        self.set_timer();
+        set_timer(&self.timer, &self.lease);
         self.guard();
         self.end();
         self.report();
@@ -231,12 +231,12 @@ impl Watchdog {
             Err(_) => return false,
         }
         // No stamp is made while one waits: it would only be older when it arrives.
-        let mut is_connected = driver.flush();
-        if driver.unsent.is_empty() && now >= self.lease.next_stamp() {
-            is_connected &= driver.send(self.lease.make_stamp(now));
-        }
-        self.set_timer();
-        is_connected
+        let is_connected = driver.flush();
+        let is_due = driver.unsent.is_empty() && now >= self.lease.next_stamp();
+        let stamp = is_due.then(|| self.lease.make_stamp(now));
+        // Before the stamp is sent: the driver counts from the first one, also if this process is stopped here.
+        set_timer(&self.timer, &self.lease);
+        is_connected && stamp.is_none_or(|stamp| driver.send(stamp))
     }
 
     /// Accept connections, and take the first that has sent the token.
@@ -284,16 +284,6 @@ impl Watchdog {
         }
     }
 
-    fn set_timer(&self) {
-        let none = Timespec::default();
-        let end = Itimerspec {
-            it_interval: none,
-            it_value: clock::timespec(self.lease.end()),
-        };
-        // It is a timer, and the time is valid.
-        let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &end);
-    }
-
     /// Kill the host and the groups until none of their processes can run.
     fn end(&mut self) {
         let mut delay = Duration::from_millis(1);
@@ -338,6 +328,16 @@ impl Watchdog {
             }
         }
     }
+}
+
+fn set_timer(timer: &OwnedFd, lease: &WatchdogLease) {
+    let none = Timespec::default();
+    let end = Itimerspec {
+        it_interval: none,
+        it_value: clock::timespec(lease.end()),
+    };
+    // It is a timer, and the time is valid.
+    let _ = timerfd_settime(timer, TimerfdTimerFlags::ABSTIME, &end);
 }
 
 /// Return whether a descriptor is readable: of a process, whether it has ended.
