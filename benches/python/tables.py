@@ -3,7 +3,8 @@
 `make bench` runs this, and a test checks that pages and results agree. Between a comment and `<!-- end of results -->`:
 
 <!-- results: GROUP -->          the whole table of a group, one for each CPython
-<!-- summary: GROUP=PART ... --> headrace and the best of its peers, in the rows whose name contains the part, or in all
+<!-- summary: GROUP=PART ... --> headrace and the best of its peers, in the rows whose name contains the part, or in all,
+                                for each CPython on which all of these groups were measured
 <!-- missed -->                  every row that is above its goal, with its floors
 <!-- measured -->                machine and date of the measurement
 """
@@ -124,9 +125,9 @@ Kept = dict[str, Any] | None
 """Format a row, measured or not."""
 
 
-def by_work(group: str) -> dict[str, list[Kept]]:
+def by_work(group: str, machines: list[Results]) -> dict[str, list[Kept]]:
     """The rows of a group by their names, each as it was measured on each CPython."""
-    found = [{row["work"]: row for row in kept["groups"].get(group, ())} for kept in results()]
+    found = [{row["work"]: row for row in kept["groups"].get(group, ())} for kept in machines]
     works = dict.fromkeys(work for rows in found for work in rows)
     return {work: [rows.get(work) for rows in found] for work in works}
 
@@ -164,13 +165,13 @@ def floors(row: Kept) -> str:
 
 
 def summary(wanted: str) -> str:
-    """For some rows, the figure of headrace, its goal and the best other library, for each CPython."""
-    machines = results()
+    """For some rows, the figure of headrace, its goal and the best other library, for each CPython on which all were measured."""
+    wants = [want.partition("=") for want in shlex.split(wanted)]
+    machines = [kept for kept in results() if all(group in kept["groups"] for group, _, _ in wants)]
     heads = (head for kept in machines for head in (f"{kept['python']} (goal)", "best peer"))
     lines = [piped(["work", "by hand", *heads]), "|---|---|" + "--:|---|" * len(machines)]
-    for want in shlex.split(wanted):
-        group, _, part = want.partition("=")
-        for work, rows in by_work(group).items():
+    for group, _, part in wants:
+        for work, rows in by_work(group, machines).items():
             if part not in work:
                 continue
             cells = [work, known(rows).get("by hand", NOTHING)]
@@ -191,7 +192,7 @@ def missed(_: str = "") -> str:
     lines = [piped(["work", *heads]), "|---|" + "--:|---|" * len(machines)]
     groups = dict.fromkeys(group for kept in machines for group in kept["groups"])
     for group in groups:
-        for work, rows in by_work(group).items():
+        for work, rows in by_work(group, machines).items():
             if any(map(misses_its_goal, rows)):
                 cells = (text for row in rows for text in (figure(row), floors(row)))
                 lines.append(piped([work, *cells]))
