@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace import CapacitySource, HierarchicalTaskPoolRunner, Retry, Task
+from headrace import CapacitySource, HierarchicalTaskPoolRunner, Rate, Retry, Task
 from headrace.testing import Outcome, cancel_everywhere
 from tests.pool_executors import RemoteExecutor
 from tests.pool_support import Flaky, pool, quiet
@@ -23,6 +23,10 @@ NAMES = range(4)
 
 class Throttled(Exception):
     status_code = 429
+
+    def __init__(self, **headers: str) -> None:
+        super().__init__(headers)
+        self.headers = headers
 
 
 async def values(name: int) -> AsyncIterator[tuple[int, int]]:
@@ -101,6 +105,73 @@ async def test_law_6_bound_holds_until_the_first_task_lacks_capacity() -> None:
         # It got the capacity of one of the two tasks that had been called. Until then no other was called.
         assert called == [1, 2]
         assert 3 < max(unread) <= 2 * (VALUES + 1)
+
+
+HELD_UP: dict[str, Exception] = {
+    "cooldown": Throttled(**{"retry-after": "5"}),
+    "rate": Flaky(),
+    "pause": Flaky(),
+}
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("name", HELD_UP)
+async def test_law_6_bound_holds_while_a_release_would_not_help_the_first_task(name: str) -> None:
+    loop = asyncio.get_running_loop()
+    failure = loop.create_future()
+
+    async def first() -> AsyncIterator[tuple[int, int]]:
+        if not failure.done():
+            await failure
+        async for value in values(0):
+            yield value
+
+    # For the first task, no slot is free, except where it is to wait only for the rate.
+    slots = 3 if name == "rate" else 2
+    capacity = CapacitySource({"slots": slots, "calls": Rate(1, per=5)}, clock=loop.time)
+    cost = {"slots": 1, "calls": 1}
+    tasks = [Task(first, cost=cost, retry=Retry(2, backoff=0.02))]
+    tasks += [Task(values, name) for name in NAMES[1:3]]
+    runner = HierarchicalTaskPoolRunner(tasks, capacity, ordered=True, max_buffered=3)
+    async with runner.run_tasks() as progress:
+        reading = asyncio.ensure_future(anext(progress))
+        await quiet()
+        assert runner.snapshot().unread == 3
+        failure.set_exception(HELD_UP[name])
+        if name == "pause":
+            capacity.pause()
+        for _ in range(100):
+            await asyncio.sleep(0.01)
+            assert runner.snapshot().unread <= 3
+        assert not reading.done()
+        capacity.resume()
+        envelopes = [await reading, *[envelope async for envelope in progress]]
+    found = [envelope.value for envelope in envelopes if envelope.value is not None]
+    assert found == [(name, value) for name in NAMES[:3] for value in range(VALUES)]
+
+
+@pytest.mark.virtual
+async def test_law_4_first_task_is_called_though_others_always_take_the_rate() -> None:
+    loop = asyncio.get_running_loop()
+    root = CapacitySource({"calls": Rate(1, per=0.05)}, clock=loop.time)
+    capacity = CapacitySource(2, parent=root)
+    cost = {"slots": 1, "calls": 1}
+    tasks = [Task(FailsOnce(Flaky()), cost=cost, retry=Retry(2, backoff=0.02))]
+    tasks += [Task(values, name) for name in NAMES[1:]]
+    runner = HierarchicalTaskPoolRunner(tasks, capacity, ordered=True, max_buffered=3)
+
+    async def take_the_rate() -> None:
+        while True:
+            async with root.acquire({"calls": 1}):
+                pass
+
+    others = [asyncio.ensure_future(take_the_rate()) for _ in range(3)]
+    async with asyncio.timeout(10), runner.run_tasks() as progress:
+        found = [envelope.value async for envelope in progress if envelope.value is not None]
+    for other in others:
+        other.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    assert found == [(name, value) for name in NAMES for value in range(VALUES)]
 
 
 async def test_law_16_endless_task_beyond_the_bound_yields_to_the_loop() -> None:

@@ -11,7 +11,8 @@ Tasks that wait for space keep their capacity. In an ordered run this could last
 3. The consumer has read everything. It waits for the first task, which waits for the capacity that the others hold.
 
 So while the first task lacks capacity and no event can be read, the others put their values in spite of the bound, one in each event-loop
-iteration, the earliest task first. One that ends releases its capacity. No new task is called meanwhile.
+iteration, the earliest task first. One that ends releases its capacity. No new task is called meanwhile. The bound holds while the first
+task waits for the end of a pause or a cooldown, or only for a rate: released capacity would not help it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from headrace._core import Engine, TaskProgressEnvelope
+
+
+_LOOK_AGAIN = 0.1
+"""The seconds after which a first task that released capacity would not help is looked at again. Nothing announces the end of a pause."""
 
 
 class RunFailure:
@@ -77,6 +82,7 @@ class EventQueue:
         self._by_slot: dict[int, dict[asyncio.Future[bool], None]] = {}
         self._numbers = count()
         self._front = 0
+        self._look_again: asyncio.TimerHandle | None = None
         # Whether no consumer reads events any more.
         self.closed: bool = False
 
@@ -98,6 +104,8 @@ class EventQueue:
     def close(self, *, wake: bool = True) -> None:
         """Drop all events from now on. With `wake`, pending pulls raise `ClosedError`."""
         self.closed = True
+        if self._look_again is not None:
+            self._look_again.cancel()
         if wake:
             self.unread.close()
         else:
@@ -199,7 +207,18 @@ class EventQueue:
         if not self._by_slot or self.engine is None:
             return False
         awaited = self.unread.awaited_task()
-        return awaited is not None and self.engine.lacks_capacity(awaited)
+        if awaited is None or not self.engine.lacks_capacity(awaited):
+            return False
+        if self.engine.release_helps(awaited):
+            return True
+        if self._look_again is None and not self.closed:
+            loop = asyncio.get_running_loop()
+            self._look_again = loop.call_later(_LOOK_AGAIN, self._on_timer)
+        return False
+
+    def _on_timer(self) -> None:
+        self._look_again = None
+        self.wake_next()
 
     def _let_one_exceed(self) -> None:
         """Wake the earliest of the tasks that wait for space, if it may exceed the bound."""

@@ -375,3 +375,58 @@ fn time_of_cooldowns_is_counted_once_where_they_overlap() {
         (Duration::from_secs(3), Duration::ZERO)
     );
 }
+
+#[test]
+fn release_helps_unless_a_cooldown_or_a_pause_or_only_a_rate_holds_a_request_off() {
+    let (world, root) = World::slots(2);
+    let calls = world.tree.resource("calls");
+    let rate = Limit::Rate {
+        amount: units(1),
+        per: seconds(5.0),
+        burst: None,
+    };
+    let limits = [(SLOTS, Limit::Slots(units(2))), (calls, rate)];
+    let leaf = world.tree.add(root, NodeOptions::new(limits)).unwrap();
+    let slot = Cost::slots(1);
+    let both = Cost::new([(SLOTS, units(1)), (calls, units(1))]).unwrap();
+    let helps = |cost: &Cost| world.tree.release_helps(leaf, cost);
+
+    assert!(!helps(&slot), "it can be granted at once");
+    let held = world.take(leaf, 2);
+    assert!(helps(&slot) && helps(&both));
+
+    world.tree.pause(leaf).unwrap();
+    assert!(!helps(&slot));
+    world.tree.resume(leaf).unwrap();
+    world
+        .tree
+        .resize(root, &[(SLOTS, Limit::Slots(units(0)))])
+        .unwrap();
+    assert!(!helps(&slot));
+    world
+        .tree
+        .resize(root, &[(SLOTS, Limit::Slots(units(2)))])
+        .unwrap();
+    assert!(helps(&slot));
+
+    world
+        .tree
+        .cool_down(root, None, Some(seconds(3.0)))
+        .unwrap();
+    assert!(!helps(&slot));
+    world.pass(3.0);
+    assert!(helps(&slot));
+    world
+        .tree
+        .cool_down(leaf, Some(calls), Some(seconds(3.0)))
+        .unwrap();
+    assert!(helps(&slot) && !helps(&both));
+    world.pass(3.0);
+    drop(held);
+
+    drop(world.take_ask(AcquireRequest::new(leaf, both.clone())));
+    assert!(!helps(&both), "only quota is missing");
+    let held = world.take(leaf, 2);
+    assert!(helps(&both));
+    drop(held);
+}

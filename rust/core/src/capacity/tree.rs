@@ -4,8 +4,9 @@
 use super::index::NIL;
 use super::model::state::State;
 use super::{
-    Acquire, AcquireError, AcquireRequest, Alarm, Amount, BreakerOptions, Limit, NodeError, NodeId,
-    NodeOptions, OwnerId, Permit, PermitId, ResourceId, Settings, Snapshot, Time, Usage, Weight,
+    Acquire, AcquireError, AcquireRequest, Alarm, Amount, BreakerOptions, Cost, Limit, NodeError,
+    NodeId, NodeOptions, OwnerId, Permit, PermitId, ResourceId, Settings, Snapshot, Time, Usage,
+    Weight,
 };
 use crate::sync::{Arc, Key, Mutex, MutexGuard, WakeList};
 use std::fmt;
@@ -245,6 +246,13 @@ impl Tree {
     /// Return for how long `node` and its ancestors were cooled down since their creation, in sum, and how long until all are open.
     pub fn cooled(&self, node: NodeId) -> (Duration, Duration) {
         self.look(node, State::cooled).unwrap_or_default()
+    }
+
+    /// Return whether released capacity can help a request for a cost at `node`. It cannot if only quota is missing, nor while a pause, a
+    /// cooldown or a limit of 0 holds the request off.
+    pub fn release_helps(&self, node: NodeId, cost: &Cost) -> bool {
+        self.look(node, |state, node| state.release_helps(node, cost))
+            .unwrap_or(true)
     }
 
     /// Close `node` and everything below. Its waiters and all later requests fail with [`AcquireError::Closed`]; permits stay valid.

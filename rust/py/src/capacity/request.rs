@@ -66,6 +66,20 @@ impl PyCapacity {
         })
     }
 
+    /// Return whether released capacity can help a request for a cost.
+    pub(crate) fn release_helps(
+        &self,
+        py: Python<'_>,
+        cost: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<bool> {
+        let cost = cost.map_or(Argument::Default, |cost| {
+            Argument::Value(cost.as_borrowed())
+        });
+        let request = self.request(py, cost, Argument::Default)?;
+        let (tree, node) = self.enter(py)?;
+        Ok(tree.release_helps(node, &request.cost))
+    }
+
     /// Change the node, and convert the error.
     pub(super) fn change<T>(
         &self,

@@ -4,7 +4,7 @@
 //! in `__traverse__`; the heap types of [`crate::coroutine`] call it themselves.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
@@ -47,6 +47,12 @@ macro_rules! traverse_contents {
 }
 
 traverse_contents!(pointer: Box, Arc; collection: Option, Vec, VecDeque);
+
+impl<T: Traverse> Traverse for OnceLock<T> {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        self.get().map_or(Ok(()), |value| value.traverse(visit))
+    }
+}
 
 impl<K, V: Traverse> Traverse for BTreeMap<K, V> {
     fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {

@@ -21,6 +21,7 @@ use super::engine::PyEngine;
 use super::registry::Waiting;
 use super::request::Request;
 use super::task_record::TaskRecord;
+use crate::object::gc::traverse;
 
 /// The cache of a run.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(super) struct RunCache {
     /// Whether the store accepts results. Otherwise no new task is called.
     pub(super) has_room: AtomicBool,
 }
+
+traverse!(RunCache { policy });
 
 impl RunCache {
     pub(super) fn new(policy: Py<PyAny>) -> Self {

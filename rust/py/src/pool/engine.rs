@@ -328,6 +328,11 @@ impl PyEngine {
         self.grants() && is_due.unwrap_or(false)
     }
 
+    /// Return whether something that other tasks hold may help a task that needs only capacity.
+    fn release_helps(&self, py: Python<'_>, task_id: u64) -> PyResult<bool> {
+        self.may_need_release(py, task_id)
+    }
+
     /// Return whether the run has tasks. If so, the policy's `idle` is called once, when one of them has ended and `number` are left.
     fn watch(&self, py: Python<'_>, number: usize) -> bool {
         let has_tasks = self.tasks_left_number(py) > 0;
@@ -428,12 +433,8 @@ impl PyEngine {
             self.factory.traverse(visit)?;
             self.gate.traverse(visit)?;
             self.timers.traverse(visit)?;
-            if let Some(journal) = self.journal.get() {
-                journal.traverse(visit)?;
-            }
-            if let Some(cache) = self.cache.get() {
-                visit(&cache.policy)?;
-            }
+            self.journal.traverse(visit)?;
+            self.cache.traverse(visit)?;
             self.registry.traverse(visit)
         })
     }

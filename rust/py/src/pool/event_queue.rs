@@ -221,18 +221,11 @@ impl PyEventQueue {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.buffer)?;
         visit.call(&self.other)?;
-        for held in [&self.event_loop, &self.as_error] {
-            if let Some(held) = held.get() {
-                visit.call(held)?;
-            }
-        }
         gc::visit(&visit, |visit| {
+            self.event_loop.traverse(visit)?;
+            self.as_error.traverse(visit)?;
             self.slots.traverse(visit)?;
-            let taken = self.taken.peek_for_gc();
-            taken
-                .as_ref()
-                .and_then(|taken| taken.as_ref())
-                .map_or(Ok(()), visit)
+            self.taken.traverse(visit)
         })
     }
 }

@@ -22,7 +22,7 @@ use pyo3::types::PyDict;
 use super::engine::PyEngine;
 use super::task_record::TaskRecord;
 use crate::journal::{PyJournalFile, Replay, Stored, key_of};
-use crate::object::gc::{Traverse, VisitError, Visitor, traverse};
+use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
 
 /// The number of ended tasks whose events wait for a sync at which no more tasks are called.
@@ -86,14 +86,12 @@ traverse!(
     }
 );
 
-impl Traverse for RunJournal {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        visit(self.file.as_any())?;
-        visit(&self.policy)?;
-        visit(&self.key_of)?;
-        self.unsynced.traverse(visit)
-    }
-}
+traverse!(RunJournal {
+    file,
+    policy,
+    key_of,
+    unsynced
+});
 
 impl RunJournal {
     /// Make the journal of a run from the options that `headrace.journal` passes.

@@ -272,6 +272,21 @@ impl PyEngine {
             .unwrap_or(false)
     }
 
+    /// Return whether something that other tasks hold may help a waiting task: capacity, a slot of its executor, or an equal call.
+    pub(super) fn may_need_release(&self, py: Python<'_>, id: u64) -> PyResult<bool> {
+        let item = (self.registry).with_waiting(py, id, |waiting| match &waiting.request {
+            Some(Request::Driven { .. }) => Some(waiting.record.item.clone_ref(py)),
+            _ => None,
+        });
+        match item.flatten() {
+            Some(item) if self.client.is_native() => {
+                let cost = self.spec_of(item.bind(py))?.cost;
+                self.capacity.get().release_helps(py, cost.as_ref())
+            }
+            _ => Ok(true),
+        }
+    }
+
     /// Call a task whose capacity was granted. Return whether the task still waited for it.
     pub(super) fn grant(slf: &Bound<'_, Self>, id: u64, lease: Py<PyAny>) -> PyResult<bool> {
         let py = slf.py();

@@ -122,6 +122,26 @@ impl State {
         self.fit(record.node, &record.cost, Some(waiter), rank)
     }
 
+    /// Return whether a release can help a request for a cost at a node. It cannot if only quota is missing, nor while a pause, a cooldown
+    /// or a limit of 0 holds the request off.
+    pub(in crate::capacity) fn release_helps(&self, node: u32, cost: &Cost) -> bool {
+        let now = self.now;
+        let is_closed = self.path(node).any(|at| {
+            let here = self.nodes.at(at);
+            let is_closed =
+                |resource: &Resource| now < resource.not_before || resource.largest() == Some(0);
+            here.paused
+                || now < here.not_before
+                || cost
+                    .parts()
+                    .iter()
+                    .any(|&(id, _)| here.resource(id).is_some_and(is_closed))
+        });
+        // Parked: at a full window after a cooldown, or above an adaptive limit, which the ends of calls raise.
+        let fit = self.fit(node, cost, None, None);
+        !is_closed && matches!(fit, FitResult::Short(..) | FitResult::Parked)
+    }
+
     /// Grant all that can be granted. Afterwards no offered waiter fits the capacity that is free and not reserved for others.
     pub(in crate::capacity) fn dispatch(&mut self, wakes: &mut WakeList) {
         if self.busy == 0 {
