@@ -79,9 +79,12 @@ def test_wheel_has_the_expected_files(wheel: Path) -> None:
     assert {"headrace/__init__.py", "headrace/_core.pyi", "headrace/py.typed"} <= set(names)
     assert "headrace/cli/report/style.css" in names
     assert {"LICENSE-MIT", "LICENSE-APACHE"} <= {Path(name).name for name in names}
+    with zipfile.ZipFile(wheel) as archive:
+        extension = archive.read(next(name for name in names if name.endswith((".so", ".pyd"))))
+    assert b".symtab" not in extension, "the symbols are not stripped"
     size = wheel.stat().st_size
     print(f"{wheel.name}: {size / 1e6:.2f} MB")
-    assert size <= 2_300_000
+    assert size <= 2_200_000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="manylinux is Linux's")
