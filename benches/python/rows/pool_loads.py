@@ -1,7 +1,8 @@
 """Whole loads of a pool: a crawl whose tasks discover more tasks, and calls on uvloop.
 
 By hand, the crawl is a queue and workers, the usual recipe, in which an error ends a worker. headrace runs each node as a task, from a
-buffer; `a task a node` does so with a `TaskGroup` and a `Semaphore`. On uvloop, by hand is a row of tasks in order, and otherwise a
+buffer; `a task a node` does so with a `TaskGroup` and a `Semaphore`, and `map(concurrency=)` is a pull stream of the same buffer, which
+has no capacity, events or retries. On uvloop, by hand is a row of tasks in order, and otherwise a
 `TaskGroup` and a `Semaphore`.
 """
 
@@ -96,6 +97,27 @@ async def crawled_by_runner(items: int) -> int:
     return result
 
 
+async def crawled_by_map(items: int) -> int:
+    from headrace import PushPullBufferObj
+
+    queue: PushPullBufferObj[int] = PushPullBufferObj()
+
+    async def visit(node: int) -> int:
+        visited = await two_iterations(node)
+        for found in found_at(node, items):
+            queue.sink.next_nowait(found)
+        return visited
+
+    queue.sink.next_nowait(0)
+    result = done = 0
+    async for visited in queue.source.map(visit, concurrency=LIMIT, ordered=False):
+        result += visited
+        done += 1
+        if done == items:
+            queue.end()
+    return result
+
+
 def calls(*, ordered: bool) -> Any:
     return partial(by_runner, options={"ordered": ordered}, task=partial(partial, two_iterations))
 
@@ -118,7 +140,11 @@ GROUP = [
         f"a crawl of 50,000 nodes, {LIMIT} at once",
         "queue, workers",
         crawled_by_hand,
-        {"headrace": crawled_by_runner, "a task a node": crawled_by_tasks},
+        {
+            "headrace": crawled_by_runner,
+            "map(concurrency=)": crawled_by_map,
+            "a task a node": crawled_by_tasks,
+        },
         Goal(1.0),
         items=50_000,
         is_whole=True,
