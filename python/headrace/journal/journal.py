@@ -6,6 +6,7 @@ closes it at its end, unless the journal was opened before with a `with` stateme
 
 from __future__ import annotations
 
+import asyncio
 import os
 import warnings
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
@@ -133,6 +134,9 @@ class Journal(Uncopied):
         # Whether a `with` statement holds it open.
         self._is_entered = False
         self._in_flight: tuple[Hashable, ...] = ()
+        # The thread that opens the file, and the number of coroutines that wait for it.
+        self._opening: asyncio.Future[Self] | None = None
+        self._opening_waiters = 0
 
     @property
     def path(self) -> str:
@@ -180,7 +184,7 @@ class Journal(Uncopied):
     def open(self) -> Self:
         """Open the file, read all its records, and lock it. Called by the first run; idempotent.
 
-        Blocks: about 2 us for each record. A run opens a file above 1 MiB in a thread.
+        Blocks: about 2 us for each record. A run and a `SinkJournal` open a file above 1 MiB in a thread.
 
         Raises:
             JournalError: Another driver has locked it, it is no journal, it is damaged, or a later version of headrace has written it.
@@ -210,7 +214,7 @@ class Journal(Uncopied):
             RuntimeError: A run uses the journal.
             OSError: The disk fails.
         """
-        if self._pass is not None and self._pass.is_active:
+        if self._is_used():
             raise RuntimeError(f"{self._path}: a run uses this journal; close that first")
         self._close()
 
@@ -233,7 +237,41 @@ class Journal(Uncopied):
         self._is_entered = False
         self.close()
 
-    def is_small(self) -> bool:
+    async def open_beside(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Open a large file in a thread. A small one is left to `attach`, which opens it on the event loop.
+
+        Cancel safety: the thread cannot be cancelled. Once it has opened the file, the file is closed if no other call needs it.
+
+        Raises:
+            JournalError, OSError: As `open`.
+        """
+        if self._is_small():
+            return
+        if self._opening is None:
+            self._opening = loop.run_in_executor(None, self.open)
+        opening = self._opening
+        self._opening_waiters += 1
+        try:
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(self._close_unused)
+            raise
+        finally:
+            self._opening_waiters -= 1
+            if opening.done():
+                self._opening = None
+
+    def _close_unused(self, opening: asyncio.Future[Self]) -> None:
+        if self._opening_waiters or self._is_used():
+            return
+        self._opening = None
+        if opening.exception() is None:
+            self._close()
+
+    def _is_used(self) -> bool:
+        return self._pass is not None and self._pass.is_active
+
+    def _is_small(self) -> bool:
         """Return whether `open` is fast enough for the event loop."""
         try:
             return self._file is not None or os.path.getsize(self._path) <= _SMALL  # noqa: PTH202 - `pathlib` makes the import of a pool slower
@@ -256,7 +294,7 @@ class Journal(Uncopied):
             if not owner.is_active:
                 file.relock()
             return file
-        if self._pass is not None and self._pass.is_active:
+        if self._is_used():
             raise JournalError(
                 f"{self._path}: another run uses this journal; give each run a journal of its own"
             )

@@ -1,7 +1,8 @@
-"""`SinkJournal`: a sink that records the pushed items in a journal."""
+"""`SinkJournal`: a sink that records the pushed items in a journal. `Journal` opens its file."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from headrace._core import IteratorResult
@@ -54,9 +55,11 @@ class SinkJournal(SinkObj[T_contra], stock=True):
 
     async def next_impl(self, item: T_contra) -> IteratorResult[Any]:
         """Record an item."""
-        file = self._file or self._open()
+        file = self._file or await self._open()
         if self._key is None:
-            file.store(self._next, item)
+            # Damage that was skipped, or integer keys of another sink, may have left a higher key than the number of records.
+            while not file.store(self._next, item):
+                self._next += 1
             self._next += 1
         else:
             file.store(self._key(item), item)
@@ -64,10 +67,12 @@ class SinkJournal(SinkObj[T_contra], stock=True):
             await file.sync()
         return IteratorResult(None, False)
 
-    def _open(self) -> JournalFile:
-        self._file = self._journal.attach(self._pass, None)
-        self._pass.is_active = self._pass.has_begun = True
-        self._next = self._file.ended
+    async def _open(self) -> JournalFile:
+        await self._journal.open_beside(asyncio.get_running_loop())
+        if self._file is None:
+            self._file = self._journal.attach(self._pass, version=None)
+            self._pass.is_active = self._pass.has_begun = True
+            self._next = self._file.ended
         return self._file
 
     async def return_impl(self, value: Any) -> None:
@@ -89,7 +94,7 @@ class SinkJournal(SinkObj[T_contra], stock=True):
 
 
 class _Pass:
-    """The pass of a sink."""
+    """The use of the journal by a sink: see `journal.Pass`."""
 
     is_active = False
     has_begun = False

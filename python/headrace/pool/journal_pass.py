@@ -5,7 +5,6 @@ Several runners may share a pass, as those of the groups of `headrace map` do. A
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,6 +14,7 @@ from headrace.journal.journal import as_journal
 from headrace.task.task import Task
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Hashable
 
     from headrace._core import JournalFile
@@ -123,14 +123,7 @@ class JournalPass:
     async def begin(self, loop: asyncio.AbstractEventLoop) -> JournalFile:
         """Open the journal for a run."""
         journal = self.journal
-        if not journal.is_small():
-            opening = loop.run_in_executor(None, journal.open)
-            try:
-                await asyncio.shield(opening)
-            except asyncio.CancelledError:
-                # The thread cannot be cancelled.
-                opening.add_done_callback(self._drop)
-                raise
+        await journal.open_beside(loop)
         file = journal.attach(self, self._version)
         self._users += 1
         if not self.has_begun:
@@ -138,10 +131,6 @@ class JournalPass:
             if self.names_in_flight:
                 journal.warn_in_flight()
         return file
-
-    def _drop(self, opening: asyncio.Future[Journal]) -> None:
-        if opening.exception() is None:
-            self.journal.close()
 
     def suspend(self) -> None:
         """End the use by a run; another may continue the pass."""
