@@ -81,7 +81,7 @@ async def test_law_18_an_item_is_recorded_after_skipped_damage(path: Path) -> No
 
 async def test_concurrent_first_pushes_open_a_large_journal_once(path: Path) -> None:
     await record(path, LARGE)
-    async with SinkJournal(path) as sink:
+    async with SinkJournal[str](path) as sink:
         await asyncio.gather(sink.next("a"), sink.next("b"))
     assert await recorded(path) == [LARGE, "a", "b"]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pytest
 
 from headrace import (
+    CapacitySource,
     PullConcatObj,
     PullGateObj,
     PullMapObj,
@@ -59,7 +60,11 @@ def deep(wrap: Wrap, depth: int, source: PullObj[int] | None = None) -> PullObj[
     return stream
 
 
-NESTED: list[Wrap] = [behind_gate, bridged, distributed, shared]
+def limited(source: PullObj[int]) -> PullObj[int]:
+    return source.limit(CapacitySource(1))
+
+
+NESTED: list[Wrap] = [behind_gate, bridged, distributed, limited, shared]
 
 
 @pytest.mark.parametrize("wrap", NESTED)
@@ -109,6 +114,30 @@ async def test_law_17_thousand_streams_of_a_kind_restart(wrap: Wrap) -> None:
     stream.restart()
     assert await collect(stream) == [2]
     await stream.aclose()
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda stream: stream.prefetch(1),
+        lambda stream: stream.timeout(1_000),
+        lambda stream: stream.throttle(1_000_000),
+        lambda stream: stream.map(lambda n: n, concurrency=2),
+        lambda stream: stream.map_pool(str, 1),
+        lambda stream: stream.merge([]),
+    ],
+)
+async def test_law_17_thousand_streams_that_were_never_pulled_close(wrap: Wrap) -> None:
+    closed = False
+
+    class Source(SourceIterObj[int]):
+        async def aclose(self) -> None:
+            nonlocal closed
+            closed = True
+            await super().aclose()
+
+    await deep(wrap, 1_000, Source([1])).aclose()
+    assert closed
 
 
 async def test_law_17_deep_restart_raises_a_source_error() -> None:

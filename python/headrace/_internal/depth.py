@@ -1,6 +1,6 @@
-"""The limit on nested links that await their source. `tee()`, `PullGateObj` and the bridges call `check_depth`.
+"""The limit on nested links that await their source. `tee()`, `PullGateObj`, `SourceCapacityObj` and the bridges call `check_depth`.
 
-A pipeline of stock links is one loop, however long. A branch of `tee`, a gate and a bridge are Python code that awaits a
+A pipeline of stock links is one loop, however long. A branch of `tee`, a gate, a `limit` and a bridge are Python code that awaits a
 pull of the source, and so each adds frames to the stack. Beyond CPython's recursion limit a pull could not start and the
 stream could not be closed. So construction fails at a depth that leaves most of the stack to the program.
 """
@@ -31,7 +31,7 @@ def check_depth(source: PullLink[Any], name: str) -> int:
     above = depth(source)
     if above >= MAX_DEPTH:
         raise ValueError(
-            f"{name}: source must have at most {MAX_DEPTH - 1} gates, bridges and branches of tee() above one another, "
+            f"{name}: source must have at most {MAX_DEPTH - 1} gates, limits, bridges and branches of tee() above one another, "
             f"got {above}; put .prefetch(1) between them: what a task pulls counts anew"
         )
     return above + 1

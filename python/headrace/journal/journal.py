@@ -135,7 +135,7 @@ class Journal(Uncopied):
         self._is_entered = False
         self._in_flight: tuple[Hashable, ...] = ()
         # The thread that opens the file, and the number of coroutines that wait for it.
-        self._opening: asyncio.Future[Self] | None = None
+        self._opening: asyncio.Future[Any] | None = None
         self._opening_waiters = 0
 
     @property
@@ -261,7 +261,7 @@ class Journal(Uncopied):
             if opening.done():
                 self._opening = None
 
-    def _close_unused(self, opening: asyncio.Future[Self]) -> None:
+    def _close_unused(self, opening: asyncio.Future[Any]) -> None:
         if self._opening_waiters or self._is_used():
             return
         self._opening = None

@@ -165,16 +165,13 @@ class BackgroundPuller(Generic[IN, OUT]):
             self._check(task)
         self.close_soon()
         if task is not None and not task.done():
-            cancellation = await wait_until_done(task)
-            error = None if task.cancelled() else task.exception()
-            if cancellation is not None:
-                raise cancellation from error
-            if error is not None:
-                raise error
+            await _join(task)
         if not self._has_started:
-            # Never pulled; or the task was cancelled before its first step.
+            # Never pulled; or the task was cancelled before its first step. In a task, so that nested streams do not fill one stack.
             self._has_started = True
-            await self._source.aclose()
+            await _join(
+                asyncio.create_task(self._source.aclose(), name=f"closer of {self._source!r}")
+            )
 
     def close_soon(self) -> None:
         """Request the task to close the source and end. A pull in progress is cancelled once."""
@@ -302,6 +299,16 @@ class BackgroundPuller(Generic[IN, OUT]):
 
 def _raise(error: BaseException) -> None:
     raise error
+
+
+async def _join(task: asyncio.Task[None]) -> None:
+    """Wait for a task that closes the source, and raise its error. A cancellation is raised afterwards."""
+    cancellation = await wait_until_done(task)
+    error = None if task.cancelled() else task.exception()
+    if cancellation is not None:
+        raise cancellation from error
+    if error is not None:
+        raise error
 
 
 def _wake(future: asyncio.Future[None]) -> None:

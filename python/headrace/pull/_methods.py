@@ -302,7 +302,7 @@ class Fluent(PoolMethod[T_co]):
         started works for up to `maxsize` items; one more raises `WouldBlock`. Closed or dropped branches are not waited
         for; closing the last branch closes this stream.
 
-        Depth: at most 100 branches, gates and bridges may be nested. An operator that pulls its source in a task,
+        Depth: at most 100 branches, gates, limits and bridges may be nested. An operator that pulls its source in a task,
         such as `.prefetch(1)`, resets the count.
 
         Args:

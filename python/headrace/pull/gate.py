@@ -40,8 +40,8 @@ class PullGateObj(PullObj[T], stock=True):
     after `wait_obj.reset()` the stream continues. Once the signal is stopped, the gate stays open, so that no item is
     lost.
 
-    Depth: at most 100 gates, bridges and branches of `tee` may be nested; a link whose task pulls the source, such as
-    `.prefetch(1)`, resets the count.
+    Depth: at most 100 gates, limits, bridges and branches of `tee` may be nested; a link whose task pulls the source, such
+    as `.prefetch(1)`, resets the count.
 
     Args:
         source: A pull object or an iterable, sync or async.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from headrace._core import AsyncIterSource
+from headrace._internal.depth import check_depth
 from headrace._internal.sentinels import NOTHING
 from headrace.capacity._item_lease import ItemLease, freeze_cost, refund, without_budgets
 from headrace.capacity.node import checked_capacity, under
@@ -13,7 +14,7 @@ from headrace.pull.base import PullObj
 from headrace.pull.source import Restartable, as_pull
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
     from typing import Self
 
     from headrace._core import Lease
@@ -49,6 +50,8 @@ class SourceCapacityObj(PullObj[T], stock=True):
     the work of one uncharged item. To prevent that, put the limit in front of the work:
     `source.limit(budget).map(work)`.
 
+    Depth: as of a `PullGateObj`, which counts with it.
+
     Args:
         source: A pull object or an iterable, sync or async.
         capacity: The capacity that grants the leases.
@@ -58,7 +61,7 @@ class SourceCapacityObj(PullObj[T], stock=True):
     Raises:
         TypeError: `source` is not iterable, `capacity` is not a `CapacitySource`, `cost` is not a cost, or `priority`
             is not an integer.
-        ValueError: `cost` is not positive, or could never be granted.
+        ValueError: `cost` is not positive, or could never be granted; or `source` is nested too deeply.
         BudgetExhausted: The rest of a budget cannot cover `cost`.
         ClosedError: `capacity` is closed.
     """
@@ -77,6 +80,7 @@ class SourceCapacityObj(PullObj[T], stock=True):
             freeze_cost(cost),
             priority,
         )
+        self._depth = check_depth(self._leased.source, type(self).__name__)
         super().__init__(AsyncIterSource(Restartable(self._leased)))
 
     @property
@@ -100,14 +104,9 @@ class SourceCapacityObj(PullObj[T], stock=True):
             yield "an item held back"
         yield from super()._repr_parts()
 
-    def restart(self) -> None:
-        """Restart this stream and its sources.
-
-        Raises:
-            RuntimeError: A pull is pending, or a source cannot restart (an iterator runs once).
-        """
-        super().restart()
-        self._leased.source.restart()
+    def _restarting(self) -> Generator[PullObj[Any], None, None]:
+        yield from super()._restarting()
+        yield self._leased.source
         self._leased.held_back = NOTHING
 
 
