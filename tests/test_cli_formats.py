@@ -208,7 +208,9 @@ def test_full_disk_keeps_the_lines(tmp_path: Path, files: Files, suffix: str) ->
             1,
             "after the array: '['; for one JSON value a line, add --input-format jsonl",
         ),
-        ("a.json", b'[1, "\xff"]', 0, "record 1: not UTF-8: invalid start byte"),
+        ("a.json", b'[1, "\xff"]', 1, "record 2: not UTF-8: invalid start byte"),
+        ("a.json", b'\xef\xbb\xbf[1, "\xff"]', 1, "record 2: not UTF-8: invalid start byte"),
+        ("a.json", b"[1, 2.x" + b" " * (3 << 20), 2, "record 3: not JSON: a comma or ] must be"),
         ("a.json", b"[" * 100_000, 0, "record 1: not valid: the JSON is nested too deeply"),
         ("a.json", b'["' + b"x" * (3 << 20), 0, "record 1: longer than 1,048,576 characters"),
         (

@@ -91,6 +91,24 @@ def test_pickles_are_not_read(folder: Folder, trap: Path) -> None:
     assert trap.exists()
 
 
+def test_a_trusted_pickle_that_cannot_be_read_is_exported(folder: Folder) -> None:
+    # `open` fails, as the import of a class that was moved would.
+    trap = Trap(str(folder.path / "no such directory" / "sprung"))
+    headrace.map(lambda _: trap, ["item"], limit=1, journal=folder.path / "moved.journal")
+    exported = folder.words("journal", "export", "--trust", "moved.journal", "-")
+    assert exported.returncode == 0
+    assert json.loads(exported.stdout)["format"] == "pickle"
+    shown = folder.words("journal", "show", "--records", "--trust", "moved.journal")
+    assert "<pickle, " in shown.stdout
+
+
+def test_an_output_that_cannot_be_looked_up_is_named(folder: Folder) -> None:
+    name = "x" * 300 + ".db"
+    done = folder.words("journal", "export", "run.journal", name)
+    assert done.returncode != 0
+    assert done.stderr.startswith(f"headrace journal: cannot write {name}: ")
+
+
 def expected() -> list[tuple[str, int, str, object]]:
     def value(number: int) -> object:
         return {"answer": number, "group": None}

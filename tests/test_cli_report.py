@@ -333,6 +333,7 @@ async def test_collector_samples_changing_levels(tmp_path: Path) -> None:
             whole=True,
             began=datetime(2026, 1, 2, tzinfo=UTC),
             seconds=loop.time() - began,
+            unit="line",
             read=1,
             done=1,
             failed=0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import signal
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
@@ -71,6 +72,7 @@ def summary(**changes: object) -> Summary:
         "whole": True,
         "began": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
         "seconds": 60.0,
+        "unit": "line",
         "read": 0,
         "done": 0,
         "failed": 0,
@@ -123,6 +125,13 @@ def test_page_of_an_empty_run(tmp_path: Path) -> None:
     page = Page(render(report, summary(seconds=0.0), [level("calls", 20), level("queue")]))
     assert "work:fetch" in page.text
     assert "svg" not in page.elements
+
+
+@pytest.mark.parametrize("unit", ["line", "record"])
+def test_page_names_the_positions_of_records(unit: str) -> None:
+    report, totals, series, families, rates = busy(100)
+    page = render(report, replace(totals, unit=unit), series, families, rates)
+    assert page.count(f"<tr><th>{unit}</th>") == 2
 
 
 def test_page_shows_the_outcome() -> None:

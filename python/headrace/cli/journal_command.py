@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from headrace.journal.records import JournalRecord
 
 MAX_VALUE = 100
-"""The characters of a value that `show --records` prints."""
+"""The maximum length of a value or a version that `show` prints, in characters."""
 
 
 def add_journal_command(commands: Any) -> None:
@@ -41,28 +41,28 @@ def add_journal_command(commands: Any) -> None:
     actions = journal.add_subparsers(dest="action", required=True, metavar="ACTION")
     show = actions.add_parser("show", help="print a summary", allow_abbrev=False)
     show.add_argument("--records", action="store_true", help="print each record, too")
-    out = actions.add_parser(
+    exporting = actions.add_parser(
         "export", help="write the last state of each call to another file", allow_abbrev=False
     )
     compact = actions.add_parser(
         "compact", help="remove what a resume does not need", allow_abbrev=False
     )
-    for action in (show, out, compact):
+    for action in (show, exporting, compact):
         action.add_argument("journal", metavar="FILE", help="the journal")
         action.add_argument(
             "--skip-damage", action="store_true", help="skip the parts that were changed on disk"
         )
-    out.add_argument(
+    exporting.add_argument(
         "output", metavar="OUTPUT", help="the file to write; - is standard output, as JSON lines"
     )
-    out.add_argument(
+    exporting.add_argument(
         "--to",
         choices=tuple(EXPORTS),
         help="the format, if the suffix of OUTPUT does not name it: "
         + ", ".join(f"{name} ({' '.join(suffixes)})" for name, suffixes in EXPORTS.items()),
     )
-    out.add_argument("--force", action="store_true", help="replace OUTPUT if it exists")
-    for action in (show, out):
+    exporting.add_argument("--force", action="store_true", help="replace OUTPUT if it exists")
+    for action in (show, exporting):
         action.add_argument(
             "--trust",
             action="store_true",
@@ -129,8 +129,8 @@ def _format_record(record: JournalRecord, *, trusts: bool) -> str:
     if record.status == "started":
         return line
     attempts = "1 attempt" if record.attempts == 1 else f"{record.attempts:,} attempts"
-    _, value = exported_value(record, trusts=trusts)
-    if record.is_pickle and not trusts:
+    value_format, value = exported_value(record, trusts=trusts)
+    if value_format == "pickle":
         text = f"<pickle, {len(record.stored):,} bytes>"
     else:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -150,8 +150,11 @@ def _export(options: argparse.Namespace) -> None:
         if kind != "jsonl":
             raise UsageError(f"--to {kind} needs a file; for standard output use --to jsonl")
     else:
-        target = Path(path)
-        if target.exists() and target.samefile(options.journal):
+        try:
+            is_journal = Path(path).exists() and Path(path).samefile(options.journal)
+        except OSError as error:
+            raise write_error(path, error) from error
+        if is_journal:
             raise UsageError(f"OUTPUT would replace the journal, {path!r}; name another file")
         if os.path.lexists(path) and not options.force:
             raise UsageError(f"{path} exists; name another file, or add --force to replace it")

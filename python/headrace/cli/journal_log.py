@@ -101,7 +101,7 @@ def exported_value(record: JournalRecord, *, trusts: bool) -> tuple[str, Any]:
     |---|---|
     | `json` | as it is; also a line of the output of the command |
     | `base64` | bytes that are no such line |
-    | `pickle` | the pickle in base64; it is not read |
+    | `pickle` | the pickle in base64; it was not read, or could not be |
     | `repr` | the `repr` of a trusted pickle that is no value of JSON |
     """
     if record.status == "started" or record.status == "unstored":
@@ -115,7 +115,11 @@ def exported_value(record: JournalRecord, *, trusts: bool) -> tuple[str, Any]:
             except ValueError:
                 pass
         return "base64", base64.b64encode(record.stored).decode()
-    value = record.value()
+    try:
+        value = record.value()
+    except Exception:
+        # Its class was moved or has changed.
+        return "pickle", base64.b64encode(record.stored).decode()
     try:
         # Back from JSON: a value of a trusted pickle may be a subclass.
         return "json", json.loads(json.dumps(value, allow_nan=False))

@@ -1,6 +1,8 @@
-"""`read_array`: the elements of a JSON array, one by one. The standard library parses each; this module finds where it begins.
+"""`read_array`: the elements of a JSON array, in batches. `records` calls it.
 
-The buffer holds the text from the first element on that is not complete. An element that does not end in the buffer is
+The standard library parses each element; this module finds where it begins.
+
+The buffer begins with the first incomplete element. An element that does not end in the buffer is
 parsed again once the buffer has twice its length, so that the time is linear in the length of the element.
 """
 
@@ -26,7 +28,7 @@ _MAX_TOKEN = 12
 
 
 def read_array(file: BinaryIO, max_size: int) -> Iterator[list[Record]]:
-    """Yield the elements of a JSON array, numbered from 1.
+    """Yield the elements of a JSON array in batches, as records that are numbered from 1.
 
     Raises:
         InvalidRecordError: the input is not an array, or an element is not valid.
@@ -39,15 +41,21 @@ def read_array(file: BinaryIO, max_size: int) -> Iterator[list[Record]]:
         is_final = not chunk
         problem: InvalidRecordError | None = None
         batch: list[Record] = []
+        damage: UnicodeDecodeError | None = None
         try:
-            array.feed(decode(chunk, is_final), is_final=is_final)
+            text = decode(chunk, is_final)
+        except UnicodeDecodeError as error:
+            # The records before the damage are valid.
+            damage, text = error, error.object[: error.start].decode()
+        try:
+            array.feed(text, is_final=is_final and damage is None)
             while (record := array.next()) is not None:
                 batch.append(record)
                 if len(batch) >= MAX_BATCH:
                     yield batch
                     batch = []
-        except UnicodeDecodeError as error:
-            problem = array.problem(f"not UTF-8: {error.reason}")
+            if damage is not None:
+                raise array.problem(f"not UTF-8: {damage.reason}")
         except InvalidRecordError as error:
             problem = error
         if batch:
@@ -135,12 +143,11 @@ class _Array:
             raise self.problem(str(error)) from None
         except RecursionError:
             raise self.problem("not valid: the JSON is nested too deeply") from None
-        # The digits of a number may go on in the next chunk.
-        if not self._is_final and text[end - 1].isdigit():
-            following = text[end : end + 1]
-            if not following or following in ".eE+-":
-                self._wait(at)
-                return None
+        # A number may go on in the next chunk. At most two characters of the rest, such as `e+`, are in this one.
+        is_number = not self._is_final and text[end - 1].isdigit()
+        if is_number and len(text) - end < 3 and text[end : end + 1] in ".eE":
+            self._wait(at)
+            return None
         if end - at > self._max_size:
             raise self._too_long()
         self._count += 1

@@ -459,6 +459,7 @@ class _Map:
             whole=whole,
             began=self._started_at,
             seconds=time.monotonic() - self._started,
+            unit=self._reader.unit,
             read=tally.read,
             done=tally.done,
             failed=tally.failed,

@@ -64,8 +64,8 @@ def render(
         _time_line(report, series, rate_series),
         *(_family(family, line) for family, line in zip(families, report.families, strict=True)),
         _errors(report),
-        _slowest(report),
-        _failed(report),
+        _slowest(report, summary.unit),
+        _failed(report, summary.unit),
     ]
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -233,7 +233,7 @@ def _errors(report: Report) -> str:
     )
 
 
-def _failed(report: Report) -> str:
+def _failed(report: Report, unit: str) -> str:
     failed = report.failed
     if not failed.count:
         return ""
@@ -249,12 +249,12 @@ def _failed(report: Report) -> str:
     note = f"the first {shown:,} of {failed.count:,}" if failed.count > shown else f"{shown:,}"
     return (
         f"<section><h2>Failed records <small>{note}</small></h2>"
-        f'<ul class="kinds">{kinds}</ul><div class="scroll"><table class="records"><thead><tr><th>line</th>'
+        f'<ul class="kinds">{kinds}</ul><div class="scroll"><table class="records"><thead><tr><th>{unit}</th>'
         f"<th>after</th><th>error</th><th>record</th></tr></thead><tbody>{rows}</tbody></table></div></section>\n"
     )
 
 
-def _slowest(report: Report) -> str:
+def _slowest(report: Report, unit: str) -> str:
     slowest = report.slowest.records()
     if not slowest:
         return ""
@@ -268,6 +268,6 @@ def _slowest(report: Report) -> str:
     )
     return (
         "<section><h2>Slowest calls</h2>"
-        '<div class="scroll"><table class="records slow"><thead><tr><th>line</th><th>took</th><th></th><th>record</th></tr>'
+        f'<div class="scroll"><table class="records slow"><thead><tr><th>{unit}</th><th>took</th><th></th><th>record</th></tr>'
         f"</thead><tbody>{rows}</tbody></table></div></section>\n"
     )

@@ -52,7 +52,7 @@ class Report:
 
         Args:
             now: the seconds since the start of the run.
-            number: the line number of the record.
+            number: the position of the record, as messages name it.
             text: the record as in the input.
             waited: the seconds from reading it to its first call.
             took: the duration of the last call in seconds.
@@ -78,7 +78,7 @@ class Report:
 
         Args:
             now: the seconds from the start of the run to the end of the call.
-            number: the line number of the record.
+            number: the position of the record, as messages name it.
             text: the record as in the input.
             took: the duration of the call in seconds.
             kind: the type of the error.

@@ -24,6 +24,8 @@ class Summary:
     """Whether the input was processed to its end."""
     began: datetime
     seconds: float
+    unit: str
+    """The name of a position in the input: line, or record."""
     read: int
     done: int
     failed: int
