@@ -7,6 +7,7 @@ import pickle
 import sqlite3
 import threading
 import time
+import tracemalloc
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -181,6 +182,48 @@ async def test_concurrent_loops_share_a_store(path: Path) -> None:
     await store.aclose()
     assert errors == []
     assert count_rows(path) == 250
+
+
+async def test_a_thread_without_a_loop_may_fill_the_store(path: Path) -> None:
+    store = SqliteStore(path, max_unwritten=1)
+
+    def put() -> None:
+        for number in range(100):
+            assert store.put(str(number).encode(), number, None) is None
+
+    await asyncio.to_thread(put)
+    await store.aclose()
+    assert count_rows(path) == 100
+
+
+async def test_written_results_are_not_kept_in_memory(path: Path) -> None:
+    store = SqliteStore(path, max_unwritten=1)
+    tracemalloc.start()
+    try:
+        for key in (b"1", b"2"):
+            store.put(key, b"x" * 10_000_000, None)
+        await eventually(lambda: count_rows(path) == 2)
+        await eventually(lambda: tracemalloc.get_traced_memory()[0] < 10_000_000)
+    finally:
+        tracemalloc.stop()
+        await store.aclose()
+
+
+async def test_store_works_after_its_thread_could_not_start(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    store = SqliteStore(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            store.put(b"1", 1, None)
+    store.put(b"2", 2, None)
+    async with asyncio.timeout(30):
+        await store.aclose()
+    assert count_rows(path) == 2
 
 
 async def test_closed_store_is_refused(path: Path) -> None:

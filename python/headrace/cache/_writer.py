@@ -9,7 +9,8 @@ Invariants:
   emptied, and leaves it after its commit. So a reader that looks into `_pending`, then `_writing`, then the database misses nothing, and
   needs no lock.
 - The lock guards the change of `_pending`, and the lists of futures. It is reentrant, because a finaliser or a signal handler may put
-  a result while its thread holds the lock. No foreign code runs under it.
+  a result while its thread holds the lock. Under it futures are created, a thread is started and a connection is closed; no callback
+  runs.
 - The thread refers to this object, and this object not to the store: a dropped store is finalised, which ends the thread.
 """
 
@@ -69,7 +70,8 @@ class Writer:
         """Write a row soon.
 
         Returns:
-            A future that is resolved after the next commit, if too many rows are not written; otherwise None.
+            A future that is resolved after the next commit, if too many rows are not written; otherwise None. Also None in a thread
+            without an event loop, which could not wait for a future.
 
         Raises:
             ClosedError: The writer is closed.
@@ -82,10 +84,12 @@ class Writer:
             if self._thread is None:
                 # A daemon: a program that forgets to close the store can end. Its last rows are then written at exit.
                 name = "headrace: writer of a cache"
-                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=name, daemon=True)
+                thread.start()
+                self._thread = thread
             is_full = len(self._pending) + len(self._writing) > self._max_unwritten
-            future = self._next_commit() if is_full else None
+            loop = asyncio._get_running_loop() if is_full else None
+            future = None if loop is None else self._next_commit(loop)
         self._wake.set()
         return future
 
@@ -97,7 +101,7 @@ class Writer:
         """
         with self._lock:
             self._end()
-            return None if self._is_closed else self._next_commit()
+            return None if self._is_closed else self._next_commit(asyncio.get_running_loop())
 
     def finish(self) -> None:
         """Write what is left, and wait for it. Called for a store that is dropped, and at exit."""
@@ -119,8 +123,7 @@ class Writer:
             self._is_closed = True
         self._wake.set()
 
-    def _next_commit(self) -> asyncio.Future[None]:
-        loop = asyncio.get_running_loop()
+    def _next_commit(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
         future: asyncio.Future[None] = loop.create_future()
         # A virtual clock must not advance while a commit takes real time; see `VirtualLoop.hold_clock`.
         hold: Callable[[str], Callable[[], None]] | None = getattr(loop, "hold_clock", None)
@@ -131,34 +134,39 @@ class Writer:
         return future
 
     def _run(self) -> None:
-        batch: dict[bytes, Row] = {}
-        is_first = True
-        while True:
+        self._wake.wait()
+        is_over = self._commit(is_first=True)
+        while not is_over:
             self._wake.wait()
-            self._wake.clear()
+            is_over = self._commit(is_first=False)
+
+    def _commit(self, *, is_first: bool) -> bool:
+        """Write all pending rows, and resolve the futures. Return whether the writer is closed.
+
+        A method of its own: between two batches the thread refers to no row and to no event loop.
+        """
+        self._wake.clear()
+        with self._lock:
+            batch = self._writing = self._pending
+            self._pending = {}
+            futures, self._futures = self._futures, []
+            is_closing = self._is_closing
+        if batch:
+            self._write(batch, is_first)
+            self._writing = {}
+        if is_closing:
+            with suppress(sqlite3.Error):
+                # As the last connection of all processes, it copies the log into the database.
+                self._connection.close()
+            # Under the lock, so that no future is added behind the last ones. The thread may be alive for a while yet.
             with self._lock:
-                batch = self._writing = self._pending
-                self._pending = {}
-                futures, self._futures = self._futures, []
-                is_closing = self._is_closing
-            if batch:
-                self._write(batch, is_first)
-                is_first = False
-                self._writing = {}
-            if is_closing:
-                with suppress(sqlite3.Error):
-                    # As the last connection of all processes, it copies the log into the database.
-                    self._connection.close()
-                # Under the lock, so that no future is added behind the last ones. The thread may be alive for a while yet.
-                with self._lock:
-                    futures += self._futures
-                    self._is_closed = True
-            for loop, future in futures:
-                # The loop may be closed.
-                with suppress(RuntimeError):
-                    loop.call_soon_threadsafe(_resolve, future)
-            if is_closing:
-                return
+                futures += self._futures
+                self._is_closed = True
+        for loop, future in futures:
+            # The loop may be closed.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(_resolve, future)
+        return is_closing
 
     def _write(self, batch: dict[bytes, Row], is_first: bool) -> None:
         connection = self._connection

@@ -38,14 +38,13 @@ _SCHEMA = (
 _SELECT = "SELECT expires, value FROM results WHERE key = ?"
 
 _OPEN_WAIT = 5.0
-"""The seconds for which opening waits for other processes."""
+"""The seconds after which opening is not tried again while other processes use the file. One attempt may wait as long."""
 
 _READ_WAIT = 1.0
-"""The seconds for which a read waits for another process: only while that one repairs the file after a crash."""
+"""The seconds for which a read waits for another process, which is needed only while that process repairs the file after a crash."""
 
 _WRITE_WAIT = 60.0
-"""The seconds for which the thread waits for the writes of other processes."""
-
+"""The seconds for which the writer's thread waits for the writes of other processes."""
 
 _PAGE_CACHE = 16_384
 """The KiB of pages that reads keep in memory: the index of some 100,000 results, and a part of these."""
@@ -67,8 +66,8 @@ class SqliteStore(ReprMixin, Uncopied):
 
     Any thread and any loop may use the store. After a fork, the child must open another one.
 
-    Bound: in memory `max_unwritten` results, one for each call that ends above that number, and 16 MB of pages; on disk all
-        results.
+    Bound: in memory `max_unwritten` results, one more for each call that waits for the next commit, and 16 MB of pages; on disk
+        all results.
     Cost: a hit, about 10 us, also with 100,000 entries, and the time of unpickling.
 
     Args:
@@ -113,6 +112,8 @@ class SqliteStore(ReprMixin, Uncopied):
             try:
                 # The connection is shared by threads, and may not be used by two at once.
                 with self._lock:
+                    # Another thread may have closed the store meanwhile.
+                    self._check_usable()
                     found = self._reading.execute(_SELECT, (key,)).fetchone()
             except sqlite3.Error as error:
                 raise self._error("cannot be read", error) from error
@@ -202,7 +203,7 @@ class SqliteStore(ReprMixin, Uncopied):
 
     def _open(self) -> sqlite3.Connection:
         """Open the file for writing, and create or check its schema."""
-        if os.path.isdir(self._path):  # noqa: PTH112  # as above
+        if os.path.isdir(self._path):  # noqa: PTH112  # pathlib is slow to import
             raise StoreError(f"{self._path} is a directory; path must name a file")
         end = time.monotonic() + _OPEN_WAIT
         while True:
@@ -219,7 +220,7 @@ class SqliteStore(ReprMixin, Uncopied):
                     time.sleep(0.01)
                     continue
                 if isinstance(error, sqlite3.Error):
-                    raise self._error(_advice(error, self._path), error) from error
+                    raise self._error(_describe_problem(error, self._path), error) from error
                 raise
             return connection
 
@@ -260,9 +261,9 @@ def _is_busy(error: BaseException) -> bool:
     return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def _advice(error: sqlite3.Error, path: str) -> str:
+def _describe_problem(error: sqlite3.Error, path: str) -> str:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    directory = os.path.dirname(path)  # noqa: PTH120  # as above
+    directory = os.path.dirname(path)  # noqa: PTH120  # pathlib is slow to import
     if not os.path.isdir(directory):  # noqa: PTH112
         return "is in a directory that does not exist"
     # SQLite creates its log beside the file.
