@@ -91,6 +91,7 @@ async def test_law_6_followers_are_bounded() -> None:
         await quiet()
         assert (len(pulled), stream.runner.snapshot().queued) == (8, 7)
         assert "tasks that wait for equal ones" in headrace.explain()
+        assert "1 running, 7 following" in headrace.explain()
         assert "waits for the call of an equal task" in headrace.explain()
         calls.open.set()
         assert len([await first, *await collect(stream)]) == 100

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -337,3 +339,30 @@ async def test_cost_grows_with_the_nodes_in_use() -> None:
         return lines
 
     assert lines_run(400) < 5 * lines_run(100)
+
+
+def test_no_object_of_the_program_is_kept_alive() -> None:
+    class Held:
+        pass
+
+    def explained_beside() -> weakref.ref[Held]:
+        held = Held()
+        explain()
+        return weakref.ref(held)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert explained_beside()() is None
+    finally:
+        gc.enable()
+
+
+async def test_dependencies_beyond_the_listed_ones_are_counted() -> None:
+    graph = DependencyGraph()
+    names = [f"node {number}" for number in range(25)]
+    for name in names:
+        graph.add(name, forever)
+    graph.add("last", forever, depends_on=names)
+    line = await explained("'last': waits for")
+    assert line.endswith(" and 5 more")

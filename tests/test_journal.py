@@ -22,6 +22,7 @@ from headrace import (
     MapError,
     PullMapPoolObj,
     RecordedError,
+    SinkJournal,
     Task,
     amap,
 )
@@ -482,3 +483,18 @@ def test_recorded_version(path: Path) -> None:
     assert versions == [None, "one"]
     with pytest.raises(RuntimeError, match="not open"):
         print(journal.recorded_version)
+
+
+async def test_a_key_of_deeply_nested_tuples_is_refused(path: Path) -> None:
+    def nested(depth: int) -> Any:
+        key: Any = "key"
+        for _ in range(depth):
+            key = (key,)
+        return key
+
+    async with SinkJournal(path, key=nested) as sink:
+        await sink.next(100)
+        for depth in (101, 100_000):
+            with pytest.raises(ValueError, match="at most 100 tuples inside one another"):
+                await sink.next(depth)
+    assert [record.key for record in read_records(path)] == [nested(100)]

@@ -64,7 +64,12 @@ def explain() -> str:
     pays nothing.
     Cancel safety: it does not wait. Any thread and any signal handler may call it, also while the event loop is blocked.
     """
-    return _Explanation().text()
+    found = _Explanation()
+    try:
+        return found.text()
+    finally:
+        # They include that of `__init__`, and so refer to this object: a cycle, with all locals of the program.
+        found.frames.clear()
 
 
 class _Explanation:
@@ -89,7 +94,7 @@ class _Explanation:
         # The names of objects that a task may wait for, and the tasks that wait for each.
         self.labels: dict[int, str] = {}
         self.waiters: dict[int, list[str]] = {}
-        # The names of asyncio tasks that belong to a run.
+        # The identities of the asyncio tasks that belong to a run.
         self.inner: set[int] = set()
         for run in self.runs:
             self.labels[id(run.events.unread)] = f"events of run {run.config.name}"
@@ -127,15 +132,12 @@ class _Explanation:
                 continue
             for task in sorted(tasks, key=lambda task: task.get_name()):
                 if id(task) not in self.inner:
-                    chain = chain_of(task)
-                    self._note(chain, f"task {task.get_name()!r}")
-                    frames = frames_of(chain)
+                    chain, name = chain_of(task), f"task {task.get_name()!r}"
+                    self._note(chain, name)
                     if task is _current(loop):
-                        self.others.append((f"task {task.get_name()!r}", "executes now"))
+                        self.others.append((name, "executes now"))
                     else:
-                        self.others.append(
-                            (f"task {task.get_name()!r}", self.suspended(chain, frames))
-                        )
+                        self.others.append((name, self.suspended(chain, frames_of(chain))))
 
     def _note(self, chain: list[object], name: str) -> None:
         for one in foreign_objects(chain):
@@ -427,7 +429,7 @@ class _TreeTasks:
             self.stepping.setdefault(node, []).append(name)
 
 
-_STATES = ("running", "stepping", "submitted", "requesting", "held", "backing off")
+_STATES = ("running", "stepping", "submitted", "requesting", "following", "held", "backing off")
 
 
 def _known(run: LiveRun, one: LiveTask) -> LiveTask:
@@ -474,7 +476,8 @@ def _lacks(listing: TreeListing, waiter: ListedWaiter) -> str:
 
 def _pending(open_: dict[object, DependencyState], node: DependencyNode) -> str:
     lacks = [f"{short_repr(key)} ({open_[key].value})" for key in node.depends_on if key in open_]
-    return f"node {short_repr(node.key)}: waits for {', '.join(lacks[:MOST])}"
+    more = f" and {len(lacks) - MOST} more" if len(lacks) > MOST else ""
+    return f"node {short_repr(node.key)}: waits for {', '.join(lacks[:MOST])}{more}"
 
 
 def _started(node: DependencyNode) -> str:

@@ -1,4 +1,4 @@
-//! `FrameChannel`: frames through a socket. A driver has one for each worker, and a worker has one.
+//! `FrameChannel`: frames through a socket. Each end of a connection has one: driver and worker process, driver and Ray host.
 //!
 //! The socket never blocks. The driver is called when it is ready (`loop.add_reader`), and a worker waits for it without the GIL.
 //! A frame is written at once as far as the socket takes it. The rest stays here: the driver is called again when there is space
@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use headrace_core::worker::frame::{MAX_PARTS, write_head};
 use headrace_core::worker::{Decoder, Frame};
 use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyList, PyTuple};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -28,6 +28,7 @@ const COPIED: usize = 1 << 14;
 /// The bytes that one call reads at most before it returns frames.
 const READ_BUDGET: usize = 1 << 20;
 
+/// The size of the buffer for small reads, and of a chunk up to which small frames are joined.
 const SCRATCH: usize = 1 << 16;
 
 /// Bytes that were not written yet.
@@ -53,7 +54,7 @@ struct State {
     /// `None` after the close.
     socket: Option<OwnedFd>,
     decoder: Decoder,
-    /// Whether the other side has closed its end, and all its bytes were read.
+    /// Whether no more bytes are read: the other side has closed its end and all its bytes were read, or the channel was closed.
     is_at_end: bool,
     scratch: Box<[u8]>,
     outgoing: VecDeque<Chunk>,
@@ -184,6 +185,7 @@ impl PyFrameChannel {
         let (socket, outgoing) = {
             let mut state = self.state.borrow(py);
             state.is_at_end = true;
+            state.written = 0;
             (state.socket.take(), std::mem::take(&mut state.outgoing))
         };
         drop((socket, outgoing));
@@ -196,7 +198,7 @@ impl PyFrameChannel {
         // A second descriptor, so that a close by another thread does not free the number while it is waited for.
         let socket = match &self.state.borrow(py).socket {
             Some(socket) => socket.try_clone()?,
-            None => return Err(closed()),
+            None => return Err(io::Error::from(io::ErrorKind::BrokenPipe).into()),
         };
         loop {
             let polled = py.detach(|| poll(&mut [PollFd::new(&socket, events)], None).map(drop));
@@ -225,6 +227,8 @@ impl State {
     fn flush(&mut self, py: Python<'_>, finished: &mut Vec<Chunk>) -> io::Result<bool> {
         while let Some(chunk) = self.outgoing.front() {
             let Some(socket) = &self.socket else {
+                finished.extend(self.outgoing.drain(..));
+                self.written = 0;
                 return Err(io::ErrorKind::BrokenPipe.into());
             };
             let rest = &chunk.bytes(py)[self.written..];
@@ -292,7 +296,7 @@ impl State {
 fn chunks(kind: u8, position: u64, parts: &Bound<'_, PyTuple>) -> PyResult<Vec<Chunk>> {
     if parts.len() > MAX_PARTS {
         return Err(PyValueError::new_err(format!(
-            "a message may have {MAX_PARTS} parts, and this one has {}",
+            "a frame may have at most {MAX_PARTS} parts, and this one has {}",
             parts.len()
         )));
     }
@@ -301,7 +305,7 @@ fn chunks(kind: u8, position: u64, parts: &Bound<'_, PyTuple>) -> PyResult<Vec<C
         let buffer = PyBuffer::<u8>::get(&part)?;
         if !buffer.is_c_contiguous() {
             return Err(PyValueError::new_err(
-                "a part of a message must be contiguous",
+                "a part of a frame must be contiguous",
             ));
         }
         buffers.push(buffer);
@@ -335,8 +339,4 @@ fn to_tuple<'py>(py: Python<'py>, frame: &Frame) -> PyResult<Bound<'py, PyTuple>
         });
     }
     (frame.kind, frame.position, PyTuple::new(py, parts)?).into_pyobject(py)
-}
-
-fn closed() -> PyErr {
-    PyOSError::new_err("the channel was closed")
 }
