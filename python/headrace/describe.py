@@ -27,7 +27,7 @@ Format: TypeAlias = Literal["text", "mermaid"]
 # branches would grow with the square of their number.
 _DEEPEST = 16
 
-# The characters with a meaning in Mermaid, even inside quotes; `#` first, since the other entities begin with it.
+# The characters with a meaning in Mermaid, also inside quotes.
 _ENTITIES = {"#": "#35;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "&": "#amp;", "`": "#96;"}
 
 

@@ -1,4 +1,6 @@
-"""`Flights`: the calls of a cache that are under way, each for all callers that wait for it. `Cache` leads them; a pool can.
+"""`Flights`: the calls of a cache that are under way, each for all callers that wait for it.
+
+`Cache` leads them, and so does a run of a pool (`pool/cache_policy.py`).
 
 The steps of a caller, all of them synchronous:
 
@@ -8,8 +10,8 @@ The steps of a caller, all of them synchronous:
 3. Each caller, the first one too, gets a future by `Flight.join`. When it no longer waits, it calls `Flight.leave`.
 4. Where the call ends, its leader calls `Flights.keep` with the result, and then `Flight.finish`; or `Flight.fail`.
 
-A leader that makes the call for itself, such as a task of a pool, joins its own flight, so that this does not end with the others. If it
-gives the call up, it calls `Flight.lapse`, and the other callers look up again. If it ends before its call, it calls
+A leader that makes the call for itself, such as a task of a pool, joins its own flight, so that the flight outlives the other callers. If
+it gives the call up, it calls `Flight.lapse`, and the other callers look up again. If it ends before its call, it calls
 `Flight.hand_over`, and the call goes on for the others.
 
 A flight belongs to the event loop on which it was made, and only that loop's thread touches it. A caller on another loop finds no
@@ -112,7 +114,7 @@ class Flight:
         """Return a future of the result, for one caller.
 
         Args:
-            was_left: Called when the leader ends before its call, if it has not yet; None for no call.
+            was_left: Called when the leader ends before its call, if it has not yet; None for no callback.
 
         Raises:
             WouldDeadlock: The caller is inside a call that this one waits for, or is.
@@ -237,14 +239,14 @@ class Flights:
         self.closed = False
         """Whether the cache is closed."""
         self._under_way: dict[tuple[asyncio.AbstractEventLoop, bytes], Flight] = {}
-        # These, and the abandoned ones that have not ended.
+        # The flights under way, and the abandoned ones that have not ended.
         self._running: set[Flight] = set()
         self.hits: int = 0
         """Lookups that found a result."""
         self.joined: int = 0
         """Lookups that found a call under way."""
         self.led: int = 0
-        """Calls."""
+        """Lookups that started a call."""
         self.stored: int = 0
         """Results that the store has accepted."""
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from headrace.journal.journal import Journal
     from headrace.pool.cache_use import CacheUse
     from headrace.pool.executor.executor import Executor
-    from headrace.pool.journal_pass import PassMaker
+    from headrace.pool.journal_pass import JournalPass
     from headrace.pool.options import RunnerOptions
     from headrace.pull.base import PullObj
     from headrace.task.retry import Retry
@@ -266,17 +266,17 @@ class _KeyedCall(_NamedCall):
         return hash(self.key)
 
 
-def _pass_maker(journal: Journal | Path, fn: Callable[[Any], Any]) -> PassMaker:
+def _pass_maker(journal: Journal | Path, fn: Callable[[Any], Any]) -> Callable[[], JournalPass]:
     """Return the maker of the passes of a stream with a journal."""
     # Late: an option that most programs do not use.
     from headrace.journal.journal import as_journal
-    from headrace.pool.journal_pass import PassMaker, checked_item_key
+    from headrace.pool.journal_pass import checked_item_key, pass_maker
 
     def key_of(task: Task) -> Hashable:
         call = cast("_Call", task.key)
         return call.key if isinstance(call, _NamedCall) else checked_item_key(call.item)
 
-    return PassMaker(as_journal("journal", journal), key_of, fn)
+    return pass_maker(as_journal("journal", journal), key_of, fn)
 
 
 class _Tasks:
@@ -355,7 +355,7 @@ class _Outcomes(Calls[OUT]):
         capacity: CapacitySource,
         options: RunnerOptions,
         errors: Errors,
-        make_pass: PassMaker | None,
+        make_pass: Callable[[], JournalPass] | None,
         cache: CacheUse | None,
     ) -> None:
         super().__init__(items.map(tasks.of), capacity, options, make_pass, cache)

@@ -1,4 +1,4 @@
-"""`JournalPass`: the use of a journal by the runs of a runner. The runner makes one; a stream makes them by a `PassMaker`.
+"""`JournalPass`: the use of a journal by the runs of a runner. The runner makes one; a stream makes them by a `pass_maker`.
 
 Several runners may share a pass, as those of the groups of `headrace map` do. A `with` statement must then hold the journal open.
 """
@@ -47,25 +47,17 @@ def checked_item_key(item: Any) -> Hashable:
     return cast("Hashable", item)
 
 
-class PassMaker:
-    """Makes the passes of a stream, one for each cycle.
+def pass_maker(
+    journal: Journal, key_of: Callable[[Any], Hashable], fn: Callable[..., Any]
+) -> Callable[[], JournalPass]:
+    """Return a function that makes the passes of a stream, one for each cycle.
 
     Args:
         journal: The journal.
         key_of: Returns the key of a task of the stream.
         fn: The function of the stream, whose code is the version.
     """
-
-    def __init__(
-        self, journal: Journal, key_of: Callable[[Any], Hashable], fn: Callable[..., Any]
-    ) -> None:
-        self._journal = journal
-        self._key_of = key_of
-        self._fn = fn
-
-    def __call__(self) -> JournalPass:
-        """Make the pass of a cycle."""
-        return JournalPass(self._journal, self._key_of, partial(_version_of, self._fn))
+    return partial(JournalPass, journal, key_of, partial(_version_of, fn))
 
 
 def _version_of(fn: Callable[..., Any]) -> str:

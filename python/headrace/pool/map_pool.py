@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from headrace.journal.journal import Journal
     from headrace.pool.cache_use import CacheUse
     from headrace.pool.executor.executor import Executor
-    from headrace.pool.journal_pass import PassMaker
+    from headrace.pool.journal_pass import JournalPass
     from headrace.pool.progress import TaskRun
     from headrace.pull.transform import PullMapObj
     from headrace.task.retry import Retry
@@ -228,7 +228,7 @@ class Calls(Generic[OUT]):
         tasks: PullObj[Any],
         capacity: CapacitySource,
         options: RunnerOptions,
-        make_pass: PassMaker | None = None,
+        make_pass: Callable[[], JournalPass] | None = None,
         cache: CacheUse | None = None,
     ) -> None:
         self.tasks = tasks
@@ -238,7 +238,7 @@ class Calls(Generic[OUT]):
         self._options: RunnerOptions = {**options, "name": self.runner.name}
         self._run: TaskRun | None = None
         self._events: EventQueue | None = None
-        # The same queue, if it returns results.
+        # The event queue, once it returns results instead of events.
         self.results: EventQueue | None = None
 
     def _make_runner(
@@ -358,14 +358,14 @@ def _taken(results: EventQueue) -> Coroutine[Any, Any, Any]:
 
 def _pass_maker(
     journal: Journal | Path, key: Callable[[Any], Hashable] | None, fn: Callable[..., Any]
-) -> PassMaker:
+) -> Callable[[], JournalPass]:
     """Return the maker of the passes of a stream with a journal."""
     # Late: an option that most programs do not use.
     from headrace.journal.journal import as_journal
-    from headrace.pool.journal_pass import PassMaker, checked_item_key
+    from headrace.pool.journal_pass import checked_item_key, pass_maker
 
     key_of = checked_item_key if key is None else key
-    return PassMaker(as_journal("journal", journal), lambda task: key_of(task.args[0]), fn)
+    return pass_maker(as_journal("journal", journal), lambda task: key_of(task.args[0]), fn)
 
 
 def cache_use(cache: Cache, fn: Callable[..., Any]) -> CacheUse:

@@ -58,7 +58,7 @@ class PolicyOwner(Protocol):
         ...
 
     def idle(self) -> None:
-        """Note that only as many tasks are left as the engine watches for."""
+        """Note that the number of tasks has fallen to the one given to `Engine.watch`."""
         ...
 
     def keep(self, task_id: int, item: object) -> None:
@@ -93,7 +93,7 @@ class Policy:
         self._judged: tuple[BaseException, Verdict | None] | None = None
         self.interrupt: Callable[[BaseException], None] = run.interrupt
         self.keep: Callable[[int, object], None] = run.keep
-        # The time until which the server delays calls, if that is too long.
+        # The end of the last delay of the server that was above `max_cooldown`.
         self._refused_until = -math.inf
         self.requests: set[asyncio.Task[None]] = set()
         """The asyncio tasks that wait for capacity; the event loop holds only weak references to them."""
@@ -108,10 +108,10 @@ class Policy:
             f"a task must be callable or a Task, not {describe_value(item)}{for_task(item)}"
         )
 
-    def key_error(self, key: object, owner: int) -> ValueError:
+    def key_error(self, key: object, owner_id: int) -> ValueError:
         """Return the error of a task whose key is the key of another task."""
         return ValueError(
-            f"{self._run.config.name}: key {short_repr(key)} is that of task {owner}, which has not ended"
+            f"{self._run.config.name}: key {short_repr(key)} is that of task {owner_id}, which has not ended"
         )
 
     # Errors and hooks.
@@ -131,7 +131,7 @@ class Policy:
         Args:
             task_id: The id of the task.
             key: The key of the task.
-            retry: Its policy.
+            retry: The retry policy of the task, or None.
             error: The error.
             attempt: The number of calls, without those that were throttled.
             throttled: The sum of the delays of the task after throttled answers.
@@ -178,7 +178,7 @@ class Policy:
         if retry is None or not retry.applies(error, attempt, verdict=verdict):
             return None
         if not self._run.limits.allows_retry():
-            name, share = self._run.config.name, self._run.config.retry_budget
+            name, share = config.name, config.retry_budget
             add_note_once(
                 error,
                 f"not called again: the retry budget of {name} ({share:.0%} of the calls) is used up",

@@ -15,7 +15,7 @@ overloaded_error
 RateLimitReached TooManyRequests
 RESOURCE_EXHAUSTED userRateLimitExceeded
 Throttling ThrottlingException ThrottledException RequestThrottled RequestThrottledException TooManyRequestsException
-ProvisionedThroughputExceededException RequestLimitExceeded BandwidthLimitExceeded LimitExceededException SlowDown
+ProvisionedThroughputExceededException RequestLimitExceeded BandwidthLimitExceeded LimitExceededException
 EC2ThrottledException TransactionInProgressException
 """
 
@@ -59,7 +59,7 @@ _STATUSES: dict[str, int] = {
     "FAILED_PRECONDITION": 400,
     "OUT_OF_RANGE": 400,
     "NOT_FOUND": 404,
-    "ALREADY_EXISTS": 400,  # not 409, which may end well: the entity is there, and stays
+    "ALREADY_EXISTS": 400,  # not 409, which is transient: the entity still exists at the next call
     "UNIMPLEMENTED": 400,
     "DATA_LOSS": 400,
     "ABORTED": 409,
@@ -69,7 +69,7 @@ _STATUSES: dict[str, int] = {
     "DEADLINE_EXCEEDED": 504,
 }
 
-# Parts of messages, in lower case, of answers whose code is that of another error.
+# Answers whose code means another error: a part of the message in lower case, the kind, and the reason.
 MESSAGES: tuple[tuple[str, Kind, str], ...] = (
     ("credit balance is too low", "fatal", "credit balance is too low"),  # anthropic, a 400
     ("specified api usage limits", "fatal", "usage limit reached"),  # anthropic, a 400

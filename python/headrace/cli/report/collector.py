@@ -66,7 +66,7 @@ class Collector:
             await asyncio.sleep(max(pause, 100 * cost))
 
     def sample(self) -> None:
-        """Sample all series once."""
+        """Sample all series and families once."""
         now = self._clock() - self._started
         self._report.time_line.sample(now, {one.name: one.read() for one in self._series})
         for family, line in zip(self._families, self._report.families, strict=True):
@@ -75,8 +75,7 @@ class Collector:
 
     def add_record(self, record_task: RecordTask, error: RecordError | None) -> None:
         """Add a record that is done or failed."""
-        for call in record_task.earlier:
-            self._add_call(record_task, call.started, call.ended, call.kind)
+        self._add_earlier(record_task)
         self._report.add_record(
             record_task.ended - self._started,
             record_task.record.number,
@@ -90,14 +89,17 @@ class Collector:
 
     def add_unfinished(self, record_task: RecordTask) -> None:
         """Add the calls of a record that is neither done nor failed at the end of a run."""
+        self._add_earlier(record_task)
+        started, ended = record_task.started, record_task.ended
+        if started:
+            # The last call has ended if the stop cancelled it.
+            ended = ended if ended > started else self._clock()
+            self._add_call(record_task, started, ended, record_task.error or UNFINISHED)
+
+    def _add_earlier(self, record_task: RecordTask) -> None:
+        """Add the calls of a record before the last one."""
         for call in record_task.earlier:
             self._add_call(record_task, call.started, call.ended, call.kind)
-        if record_task.started:
-            # It has ended if the stop cancelled it.
-            ended = max(record_task.ended, record_task.started)
-            if ended == record_task.started:
-                ended = self._clock()
-            self._add_call(record_task, record_task.started, ended, record_task.error or UNFINISHED)
 
     def _add_call(self, record_task: RecordTask, started: float, ended: float, kind: str) -> None:
         record, took = record_task.record, ended - started
@@ -114,6 +116,7 @@ class Collector:
 
         now = self._clock() - self._started
         for line in (self._report.time_line, self._report.errors.time_line, *self._report.families):
+            # Extend each line to the end of the run.
             line.sample(now, {})
         page = render(self._report, summary, self._series, self._families, self._rate_series)
         self._output.write(page.encode())

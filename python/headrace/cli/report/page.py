@@ -34,9 +34,9 @@ QUANTILES = (
     ("99.9%", 0.999),
     ("slowest", 1.0),
 )
-MARKED = (("50%", 0.5), ("95%", 0.95), ("99%", 0.99))
+MARKED_QUANTILES = (("50%", 0.5), ("95%", 0.95), ("99%", 0.99))
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def render(
@@ -69,14 +69,15 @@ def render(
     ]
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(CONTENT_SECURITY_POLICY)}">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta name="color-scheme" content="light dark">'
         f"<title>{escape(summary.job)}: {summary.read:,} records</title><style>\n{style}</style></head>\n"
         f"<body><main>\n{''.join(sections)}"
         f"<footer><p>headrace {escape(__version__)} on {platform.python_implementation()} "
-        f"{platform.python_version()}. Quantiles are within {RELATIVE_ERROR:.0%}; levels are sampled at least "
-        f"every half second; counts are exact. The number of points in a chart does not depend on the length of the run.</p></footer>\n"
+        f"{platform.python_version()}. Quantiles are within {RELATIVE_ERROR:.0%}; levels are sampled every half second "
+        f"or more often, and less often if that would take 1% of the time; counts are exact. "
+        f"The number of points in a chart does not depend on the length of the run.</p></footer>\n"
         f"</main></body></html>\n"
     )
     # Lone surrogates in the command line or an error become escapes.
@@ -148,7 +149,11 @@ def _durations(report: Report) -> str:
         f"<td>{format_duration(waits.mean)}</td></tr>"
     )
     marks = list(
-        zip([name for name, _ in MARKED], calls.quantiles([q for _, q in MARKED]), strict=True)
+        zip(
+            [name for name, _ in MARKED_QUANTILES],
+            calls.quantiles([q for _, q in MARKED_QUANTILES]),
+            strict=True,
+        )
     )
     picture = histogram(
         "Durations of calls",

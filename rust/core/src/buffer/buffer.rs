@@ -158,7 +158,7 @@ impl<T> Buffer<T> {
         }
         state.end = End::Closed;
         let left = state.items.take_all();
-        let wakes = state.finish_items(left.len());
+        let wakes = state.mark_processed(left.len());
         State::settle_and_unlock(state);
         wakes.wake_all();
         left.into_vec()
@@ -171,7 +171,7 @@ impl<T> Buffer<T> {
         if state.unfinished == 0 {
             return false;
         }
-        let wakes = state.finish_items(1);
+        let wakes = state.mark_processed(1);
         drop(state);
         wakes.wake_all();
         true
@@ -257,8 +257,8 @@ impl<T> Buffer<T> {
         self.state.lock().putters.waiting()
     }
 
-    /// Return whether a panic under the lock may have left the state inconsistent. From then on every other method
-    /// except [`visit`](Self::visit) panics; dropping the futures does not.
+    /// Return whether a panic under the lock may have left the state inconsistent. From then on every method
+    /// that takes the lock panics, except [`visit`](Self::visit); dropping the futures does not.
     #[inline]
     pub fn is_broken(&self) -> bool {
         self.state.is_poisoned()
@@ -369,8 +369,7 @@ impl<T> State<T> {
         let promised = self.getters.notified();
         if self.items.len() <= promised && !key.is_some_and(|key| self.getters.is_notified(key)) {
             // Finished, but not ended while a promised item is in the buffer: its getter may be dropped.
-            let ended = self.end == End::Finished && self.items.is_empty();
-            return Err(if ended {
+            return Err(if self.has_ended() {
                 TryGetError::Ended
             } else {
                 TryGetError::Empty
@@ -439,7 +438,7 @@ impl<T> State<T> {
     }
 
     /// Mark `count` items as processed. At the last one, returns the joiners to be woken after unlocking.
-    fn finish_items(&mut self, count: usize) -> WakeList {
+    fn mark_processed(&mut self, count: usize) -> WakeList {
         let mut wakes = WakeList::new();
         // Items may be reported as processed before they are delivered.
         self.unfinished = self.unfinished.saturating_sub(count);
@@ -450,7 +449,7 @@ impl<T> State<T> {
     }
 
     /// Restore the invariants of the [module](super): promise each spare item and slot to the first waiter for one,
-    /// and releases waiters that wait in vain. Must be called after every change. O(1) plus the wake-ups.
+    /// and release waiters that wait in vain. Must be called after every change. O(1) plus the wake-ups.
     fn settle(&mut self) -> WakeList {
         let mut wakes = WakeList::new();
         if self.end == End::Closed || self.has_ended() {

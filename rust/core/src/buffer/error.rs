@@ -24,7 +24,7 @@ impl<T> PutError<T> {
     }
 }
 
-/// Two faults are never equal.
+/// Two of them are never equal, because a [`Fault`] cannot be compared.
 impl<T: PartialEq> PartialEq for PutError<T> {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {

@@ -20,7 +20,7 @@ impl Amount {
     /// One unit.
     pub const ONE: Self = Self(MICROS);
 
-    /// The largest amount of a request or a limit: 10¹² units. It leaves room for a million such sums.
+    /// The largest amount of a request or a limit: 10¹² units. Sums of amounts are kept in `u128`.
     pub const MAX: Self = Self(1_000_000_000_000 * MICROS);
 
     /// Return an amount in whole units.
@@ -46,7 +46,7 @@ impl Amount {
         Self(micros)
     }
 
-    /// The nearest amount to `units`, but never zero for what is above zero.
+    /// Return the nearest amount to `units`, but never zero for a positive number.
     ///
     /// # Errors
     ///
@@ -56,11 +56,6 @@ impl Amount {
         clippy::cast_sign_loss,
         clippy::cast_precision_loss
     )] // checked: it is between 0 and 10^12, and rounded
-    /// Return the nearest amount to `units`, but never zero for a positive number.
-    ///
-    /// # Errors
-    ///
-    /// If `units` is negative, not a number, infinite, or above [`MAX`](Self::MAX).
     pub fn from_f64(units: f64) -> Result<Self, AmountError> {
         if units.is_nan() {
             return Err(AmountError::NotANumber);
@@ -93,7 +88,7 @@ impl Amount {
         self.0 == 0
     }
 
-    /// Return a sum of amounts, which may be above [`MAX`](Self::MAX).
+    /// Return an amount that was computed, such as a sum; it may be above [`MAX`](Self::MAX).
     #[inline]
     pub(super) const fn raw(micros: u64) -> Self {
         Self(micros)

@@ -11,23 +11,11 @@ use super::policy::dispatch::FitResult;
 use super::{Cost, ResourceId};
 
 impl State {
-    fn children(&self, node: u32) -> impl Iterator<Item = u32> + '_ {
-        let mut next = self.nodes.at(node).first;
-        std::iter::from_fn(move || {
-            let child = next;
-            if child == NIL {
-                return None;
-            }
-            next = self.nodes.at(child).after;
-            Some(child)
-        })
-    }
-
     fn needs_slots(cost: &Cost) -> bool {
         !cost.get(ResourceId::SLOTS).is_zero()
     }
 
-    /// Return the floor in force of a child: its share of the limit, if that does not cover the floors of all children.
+    /// Return the floor of a child that is in force: scaled down if the limit does not cover the floors of all its siblings.
     fn floor_in_force(&self, child: u32) -> u128 {
         let here = self.nodes.at(child);
         let Some(floor) = &here.floor else {
@@ -95,8 +83,8 @@ impl State {
         );
     }
 
-    /// Verify that no child below its floor is passed over by the grant of `waiter`, which the search has found: no waiter of such
-    /// a child that fits and needs slots but no rate.
+    /// Verify that the grant of `waiter`, which the search has found, passes over no child below its floor that has a waiter which fits
+    /// and needs slots but no rate.
     pub(in crate::capacity) fn check_floors_first(&self, waiter: u32) {
         let granted = self.waiters.at(waiter);
         let (mut parent, mut child) = (granted.node, granted.node);
@@ -126,7 +114,7 @@ impl State {
         }
     }
 
-    /// [`find_below_floors`](Self::find_below_floors), by visiting every waiter, with the depth of the rate that is missing.
+    /// [`find_below_floors`](Self::find_below_floors), by visiting every waiter. `Err` is the depth of the highest node whose rate is not ready.
     pub(super) fn search_all_floors(&self, node: u32) -> Result<u32, usize> {
         let below = self.children(node).filter(|&child| self.lacks_floor(child));
         let keys = below.map(|child| self.nodes.at(child).share.order_key(child));

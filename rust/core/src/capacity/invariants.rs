@@ -1,5 +1,5 @@
-//! The invariants, verified from scratch. The tests call them by `Tree::check`; afterwards `policy/dispatch.rs`
-//! compares each of its searches with a full one.
+//! The invariants, verified from scratch. Tests call them by `Tree::check`. From its first call on,
+//! `policy/dispatch.rs` also compares each of its searches with a full one.
 
 use super::index::NIL;
 use super::model::resource::{LimitState, Resource, ResourceKind};
@@ -57,11 +57,9 @@ impl State {
                 .eligible
                 .then(|| here.queue.share.order_key(node)),
         );
-        let mut child = here.first;
-        while child != NIL {
+        for child in self.children(node) {
             let below = self.nodes.at(child);
             positions.extend(below.share.eligible.then(|| below.share.order_key(child)));
-            child = below.after;
         }
         positions.sort_unstable();
         let nexts = positions.into_iter().map(|(_, _, child)| {
@@ -123,10 +121,7 @@ impl State {
         }
         for waiter in self.waiters.iter() {
             let is_offered = matches!(waiter.state, WaiterState::Offered);
-            if matches!(
-                waiter.state,
-                WaiterState::Granted(_) | WaiterState::Failed(_)
-            ) {
+            if waiter.state.is_answered() {
                 continue;
             }
             self.add_up(
@@ -175,11 +170,9 @@ impl State {
             rate.check(&sums.stamps);
         }
         let mut users = u32::from(resource.is_used_by_queue());
-        let mut child = self.nodes.at(node).first;
-        while child != NIL {
+        for child in self.children(node) {
             let here = self.nodes.at(child);
             users += u32::from(here.resource(resource.id).is_some_and(Resource::is_used));
-            child = here.after;
         }
         assert_eq!(resource.users, users, "children that hold or want it");
         if let Some(waiter) = resource.head {
@@ -285,8 +278,7 @@ impl State {
             );
         }
         let mut open = 0;
-        let mut child = here.first;
-        while child != NIL {
+        for child in self.children(node) {
             let below = self.nodes.at(child);
             assert_eq!(below.parent, node);
             assert_eq!(
@@ -308,7 +300,6 @@ impl State {
                 );
                 open += 1;
             }
-            child = below.after;
         }
         assert_eq!(here.ready.len(), open);
         self.check_floors_of(node);
@@ -320,11 +311,7 @@ impl State {
         }
         let mut counts = (0, 0, 0);
         for waiter in self.waiters.iter() {
-            if matches!(
-                waiter.state,
-                WaiterState::Granted(_) | WaiterState::Failed(_)
-            ) || !self.is_below(waiter.node, node)
-            {
+            if waiter.state.is_answered() || !self.is_below(waiter.node, node) {
                 continue;
             }
             counts.0 += 1;

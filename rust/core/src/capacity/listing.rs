@@ -82,10 +82,7 @@ impl Tree {
         let state = self.lock();
         let now = state.time();
         let entries = state.waiters.entries_from(from);
-        let is_waiting = |state: &WaiterState| {
-            !matches!(state, WaiterState::Granted(_) | WaiterState::Failed(_))
-        };
-        let waiting = entries.filter(|(_, waiter)| is_waiting(&waiter.state));
+        let waiting = entries.filter(|(_, waiter)| !waiter.state.is_answered());
         page(waiting, |_, waiter| WaitingRequest {
             node: state.id_of(waiter.node),
             cost: waiter.cost.clone(),

@@ -121,11 +121,9 @@ impl State {
         let above = self.nodes.at(parent);
         let queue = &above.queue.share;
         add(queue, self.has_waiters(parent) || queue.service > 0);
-        let mut child = above.first;
-        while child != NIL {
+        for child in self.children(parent) {
             let here = self.nodes.at(child);
             add(&here.share, takes_part(here));
-            child = here.after;
         }
         total
     }

@@ -20,8 +20,8 @@ const FOREIGN_NODE: &str = "the node belongs to another tree";
 
 /// A tree of capacities; the [module](super) explains how it works.
 ///
-/// Every method panics for a node of another tree. Only `tick` must be called in time. Each method that frees capacity grants it in
-/// the same call.
+/// Every method panics for a node of another tree. The tree has no timer: the caller must call [`tick`](Self::tick) at the time of
+/// [`next_ready`](Self::next_ready), which an [`Alarm`] reports. Each method that frees capacity grants it in the same call.
 ///
 /// ```
 /// use headrace_core::capacity::{AcquireRequest, NodeOptions, ResourceId, Settings, Tree};
@@ -45,7 +45,7 @@ pub struct Tree {
 
 impl Tree {
     /// Create a tree without a node.
-    #[allow(clippy::needless_pass_by_value)] // they are the tree's from now on
+    #[allow(clippy::needless_pass_by_value)] // the settings of a tree have no other owner
     pub fn new(settings: Settings) -> Arc<Self> {
         // Not the shim's atomic: an identity is no part of an algorithm that a model should explore.
         static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -110,7 +110,7 @@ impl Tree {
     /// # Errors
     ///
     /// As [`try_acquire`](Self::try_acquire).
-    // Not inlined into other crates, which are compiled without overflow checks; nor are the functions that it calls.
+    // Not `#[inline]`, nor are the functions that it calls: a crate without overflow checks would compile a copy of its own.
     pub fn try_take(&self, request: &AcquireRequest) -> Result<Option<PermitId>, AcquireError> {
         let mut state = self.lock_for(request.node);
         if let Some(permit) = state.submit_uncontended(request) {
@@ -416,7 +416,7 @@ impl Tree {
         self.act(act)
     }
 
-    /// Return the same, without a node.
+    /// Run an operation under the lock, then wake the futures that it has granted.
     pub(super) fn act<R>(&self, act: impl FnOnce(&mut State, &mut WakeList) -> R) -> R {
         let mut state = self.lock();
         let mut wakes = WakeList::new();

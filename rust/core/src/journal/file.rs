@@ -32,21 +32,24 @@ pub struct Journal {
     pub(super) length: u64,
     /// The number of bytes that were on disk at the last report of a sync.
     pub(super) synced: u64,
-    /// Whether that number must be written.
+    /// Whether `synced` must be recorded with the next write.
     pub(super) is_mark_due: bool,
-    /// Whether a record was written.
+    /// Whether a record was written since the file was opened.
     pub(super) has_written: bool,
     pub(super) index: Index,
     /// For the keys with several calls in this pass, the occurrence from which on one may be unclaimed.
     pub(super) repeats: HashMap<u64, u32>,
+    /// The buffer of the next write.
     pub(super) frames: Vec<u8>,
     /// The error of an earlier write, after which nothing more is written.
     pub(super) failure: Option<(io::ErrorKind, Option<i32>)>,
+    /// The version of the last run, and whether the user has stated it.
     pub(super) version: Option<(bool, String)>,
     spend: BTreeMap<String, f64>,
     damage: Vec<Damage>,
     /// The offsets of the ends with spend of calls that have a later end.
     superseded: Vec<u64>,
+    /// The number of calls that have ended.
     pub(super) ended: usize,
 }
 
@@ -296,11 +299,6 @@ impl Journal {
     }
 }
 
-/// The number of bytes of a frame in front of a place in its payload.
-fn bytes_before(place: usize) -> u64 {
-    (frame::HEADER + place) as u64
-}
-
 /// Read and check the payload of the frame at an offset.
 pub(super) fn payload_at(file: &File, offset: u64) -> io::Result<Vec<u8>> {
     // Most records are read by one call.
@@ -316,7 +314,11 @@ pub(super) fn payload_at(file: &File, offset: u64) -> io::Result<Vec<u8>> {
     let mut payload = bytes[frame::HEADER..read].to_vec();
     let read = payload.len().min(header.length());
     payload.resize(header.length(), 0);
-    read_at(file, &mut payload[read..], offset + bytes_before(read))?;
+    read_at(
+        file,
+        &mut payload[read..],
+        offset + (frame::HEADER + read) as u64,
+    )?;
     if header.matches(&payload) {
         Ok(payload)
     } else {

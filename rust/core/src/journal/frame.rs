@@ -10,9 +10,6 @@
 /// The number of bytes in front of the payload.
 pub const HEADER: usize = 12;
 
-/// The largest payload.
-pub const MAX_PAYLOAD: usize = u32::MAX as usize;
-
 /// The header of a frame.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Header {

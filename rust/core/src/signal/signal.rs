@@ -38,7 +38,7 @@ pub(super) struct State<T> {
 }
 
 pub(super) enum Retained<T> {
-    /// For one wait. Shared only by that wait: a publish without waiters allocates nothing.
+    /// For one wait, which makes the `Arc`: a publish without waiters allocates nothing.
     Once(T),
     /// The same, already shared with waiters that were dropped before they collected it.
     OnceShared(Arc<T>),
@@ -146,8 +146,8 @@ impl<T> Signal<T> {
         self.state.lock().waiters.waiting()
     }
 
-    /// Return whether a panic under the lock may have left the state inconsistent. From then on every other method
-    /// except [`visit`](Self::visit) panics; dropping the futures does not.
+    /// Return whether a panic under the lock may have left the state inconsistent. From then on every method
+    /// that takes the lock panics, except [`visit`](Self::visit); dropping the futures does not.
     #[inline]
     pub fn is_broken(&self) -> bool {
         self.state.is_poisoned()

@@ -23,6 +23,7 @@
 //! 2. a putter stores an item; the queue is empty, so it wakes no getter;
 //! 3. the getter locks, joins the queue, and waits for an item that is already there.
 
+mod int_hasher;
 mod mutex;
 mod queue_position;
 mod slab;
@@ -36,6 +37,7 @@ pub use std::sync::atomic;
 
 pub use std::sync::Arc;
 
+pub use int_hasher::{BuildIntHasher, IntHasher};
 pub use mutex::{Mutex, MutexGuard};
 pub use queue_position::{QueuePosition, QueuedFuture, WaitQueues};
 pub use slab::{Key, Slab};

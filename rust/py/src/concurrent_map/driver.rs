@@ -60,7 +60,7 @@ impl CallDriver {
                 match calls.get().space(py, self.cycle) {
                     Space::Free => {}
                     Space::Full => return self.park(&calls),
-                    Space::Over => return Ok(Step::Return(py.None().into_bound(py))),
+                    Space::Stop => return Ok(Step::Return(py.None().into_bound(py))),
                 }
                 match self.source.pull(py) {
                     Ok(pull) => self.pull.insert(pull).send(py.None().bind(py)),

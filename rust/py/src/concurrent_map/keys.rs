@@ -1,4 +1,5 @@
-//! `Keys`: the `partition_by` of a concurrent `map`, and the numbers of the keys in use. `calls.rs` holds it.
+//! `Keys`: the `partition_by` of a concurrent `map`, and the number of each key in use, by which `partitions.rs` keeps its record.
+//! `calls.rs` holds it; `start.rs` calls it.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;

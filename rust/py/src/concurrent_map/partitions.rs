@@ -18,7 +18,7 @@ use std::task::Waker;
 use pyo3::prelude::*;
 
 use crate::object::gc::{Traverse, VisitError, Visitor};
-use crate::object::int_hasher::BuildIntHasher;
+use headrace_core::sync::BuildIntHasher;
 
 /// The right of an item to a call of its key, from its arrival to the end of its call.
 #[derive(Debug, Clone, Copy)]

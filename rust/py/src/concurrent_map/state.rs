@@ -73,8 +73,8 @@ impl Waiter {
 pub(super) enum Space {
     Free,
     Full,
-    /// The stream is being closed, or has another driver.
-    Over,
+    /// The driver must stop: the stream is being closed, or has another driver.
+    Stop,
 }
 
 /// The state. `calls.rs` holds it in a cell.
@@ -82,7 +82,7 @@ pub(super) enum Space {
 pub(super) struct State {
     /// The results that the consumer may take.
     pub(super) ready: VecDeque<Outcome>,
-    /// If ordered, the slots of the calls whose results it may not take yet: of the first running call and of all later calls.
+    /// If ordered, the slots of the calls whose results the consumer may not take yet: of the first running call and of all later calls.
     pub(super) slots: OutputSlots<Outcome>,
     /// The number of running calls.
     pub(super) running: usize,
@@ -99,6 +99,7 @@ pub(super) struct State {
     pub(super) cycle: u64,
     /// Whether a call takes its first step, inside a step of the driver.
     pub(super) is_calling: bool,
+    /// Whether the source has ended.
     pub(super) is_ended: bool,
     pub(super) is_closing: bool,
 }
@@ -149,7 +150,7 @@ impl State {
     #[inline]
     pub(super) fn space(&self, is_ordered: bool, cycle: u64) -> Space {
         if self.is_closing || self.cycle != cycle {
-            Space::Over
+            Space::Stop
         } else if self.has_space(is_ordered) {
             Space::Free
         } else {
@@ -185,7 +186,7 @@ impl State {
         wakers
     }
 
-    /// Put the result of a slot, or without a slot the next result.
+    /// Queue an outcome: in its slot, or without a slot as the next result.
     #[inline]
     pub(super) fn put(&mut self, slot: Option<u64>, outcome: Outcome) {
         let Some(slot) = slot else {
@@ -196,7 +197,7 @@ impl State {
         self.ready.extend(self.slots.end(slot));
     }
 
-    /// Return the waker of the consumer, if it waits and need not.
+    /// Return the waker of the consumer, if it waits and has something to take; once.
     #[inline]
     pub(super) fn consumer_to_wake(&mut self) -> Option<Waker> {
         if !self.is_readable() {

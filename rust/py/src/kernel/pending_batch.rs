@@ -1,4 +1,4 @@
-//! The list that `batch` (`window.rs`) and `batch_until` (`batch_until.rs`) gather.
+//! The list that `batch` (`batch.rs`) and `batch_until` (`batch_until.rs`) gather.
 
 use pyo3::prelude::*;
 use pyo3::types::PyList;

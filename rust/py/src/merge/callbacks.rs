@@ -1,11 +1,11 @@
 //! `LoopCallback`: the callbacks that a merge gives to the event loop and to the futures that its sources await.
 //! `pending.rs`, `yielding.rs` and `merge.rs` register them.
 
+use headrace_core::sync::Key;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::merge::PyMerge;
-use super::source::Key;
 use super::step::StepFrom;
 
 /// The action of a [`LoopCallback`].

@@ -1,12 +1,13 @@
 //! Passes the cancellation of a source's task into the source. `source_task.rs` calls it when the task is cancelled.
 
+use headrace_core::sync::Key;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::callbacks::LoopAction;
 use super::merge::PyMerge;
-use super::source::{Key, Outcome, Status};
+use super::source::{Outcome, Status};
 use super::source_ref::SourceRef;
 use super::source_task::SourceTask;
 use super::step::StepFrom;

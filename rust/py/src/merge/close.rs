@@ -1,11 +1,12 @@
 //! Closes sources, each in its own task.
 //! `merge.rs`, `view.rs` and `callbacks.rs` start the closing; `source_task.rs` runs it.
 
+use headrace_core::sync::Key;
 use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::merge::{PyMerge, own_source_error, resolve, wake};
-use super::source::{Key, SourceState, Status};
+use super::source::{SourceState, Status};
 use super::source_ref::SourceRef;
 use super::state::Phase;
 use crate::coroutine::{Inner, unpin};

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
+use headrace_core::sync::Key;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -9,7 +10,7 @@ use pyo3::types::{PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::callbacks::{LoopAction, LoopCallback};
-use super::source::{Key, SourceState, Status, adapt};
+use super::source::{SourceState, Status, adapt};
 use super::state::{ErrorPolicy, EventLoop, Phase, State};
 use super::task_context::{check_loop, wrong_loop};
 use crate::coroutine::unpin;
@@ -295,8 +296,7 @@ impl PyMerge {
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        let old = std::mem::take(&mut *self.state.borrow(py));
-        drop(old);
+        drop(self.state.take(py));
     }
 }
 

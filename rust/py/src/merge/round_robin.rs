@@ -1,11 +1,12 @@
 //! The policies that deliver one source's item at a time: first ready, fair, round-robin, concat and any.
 //! `view.rs` calls the policy at each pull.
 
+use headrace_core::sync::Key;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 
 use super::merge::PyMerge;
-use super::source::{Key, Outcome, PollState};
+use super::source::{Outcome, PollState};
 use super::state::State;
 use super::view::{Policy, PyMergeView, TakeResult, group};
 
@@ -263,7 +264,7 @@ impl PyMergeView {
         }
         let failed = self.retry_failed(merge);
         let errors = failed.into_iter().map(|(_, error)| error).collect();
-        Err(group(py, "all sources failed", errors)?)
+        Err(group(py, "all sources failed", errors))
     }
 
     /// Poll the failed sources again.

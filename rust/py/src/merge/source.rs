@@ -1,4 +1,4 @@
-//! `SourceState`: one source of a merge. `State` holds one for each source, in a `SourceTable`.
+//! `SourceState`: one source of a merge. `State` holds one for each source.
 
 use std::collections::VecDeque;
 
@@ -11,13 +11,6 @@ use crate::object::gc::traverse;
 use crate::object::iterative_drop::IterativeDrop;
 use crate::pull::link::PyPullLink;
 use crate::source::{AnySource, PyAsyncIterSource, PyIterSource, Wait, async_gen};
-
-/// Identifies a source: an index into the table, and the generation of the entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Key {
-    pub(super) index: u32,
-    pub(super) generation: u32,
-}
 
 /// The outcome of polling a source.
 #[derive(Debug)]
@@ -64,67 +57,6 @@ impl Status {
             // Nothing has to be dropped, which the compiler does not see by itself.
             std::mem::forget(old);
         }
-    }
-}
-
-/// The sources of a merge, by key.
-#[derive(Debug, Default)]
-pub(super) struct SourceTable {
-    entries: Vec<(u32, Option<SourceState>)>,
-    free: Vec<u32>,
-}
-
-impl SourceTable {
-    pub(super) fn insert(&mut self, source: SourceState) -> Key {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.entries.push((0, None));
-            u32::try_from(self.entries.len() - 1).expect("fewer than 2^32 sources at a time")
-        });
-        let (generation, entry) = &mut self.entries[index as usize];
-        *entry = Some(source);
-        Key {
-            index,
-            generation: *generation,
-        }
-    }
-
-    #[must_use]
-    pub(super) fn remove(&mut self, key: Key) -> Option<SourceState> {
-        let (generation, entry) = self.entries.get_mut(key.index as usize)?;
-        if *generation != key.generation {
-            return None;
-        }
-        *generation = generation.wrapping_add(1);
-        self.free.push(key.index);
-        entry.take()
-    }
-
-    #[inline]
-    pub(super) fn get(&self, key: Key) -> Option<&SourceState> {
-        match self.entries.get(key.index as usize)? {
-            (generation, Some(source)) if *generation == key.generation => Some(source),
-            _ => None,
-        }
-    }
-
-    #[inline]
-    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut SourceState> {
-        match self.entries.get_mut(key.index as usize)? {
-            (generation, Some(source)) if *generation == key.generation => Some(source),
-            _ => None,
-        }
-    }
-
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut SourceState> {
-        self.entries
-            .iter_mut()
-            .filter_map(|(_, source)| source.as_mut())
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &SourceState> {
-        self.entries
-            .iter()
-            .filter_map(|(_, source)| source.as_ref())
     }
 }
 

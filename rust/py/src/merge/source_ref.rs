@@ -3,10 +3,11 @@
 
 use std::cell::RefMut;
 
+use headrace_core::sync::Key;
 use pyo3::prelude::*;
 
 use super::merge::PyMerge;
-use super::source::{Key, SourceState};
+use super::source::SourceState;
 use super::source_task::SourceTask;
 use super::state::State;
 use super::task_context::{TaskContext, wrong_loop};

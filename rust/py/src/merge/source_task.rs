@@ -3,17 +3,15 @@
 
 use std::ffi::CStr;
 
+use headrace_core::sync::Key;
 use pyo3::exceptions::PyGeneratorExit;
 use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::merge::PyMerge;
-use super::source::Key;
-use crate::coroutine::{Class, Coroutine, Inner, Native, Step};
+use crate::coroutine::{Coroutine, Inner, Native, Step, own_class};
 use crate::errors::RaisedError;
 use crate::object::gc::traverse;
-
-static CLASS: Class = Class::new();
 
 /// The coroutine of a source's task.
 ///
@@ -75,9 +73,7 @@ impl SourceTask {
 impl Coroutine for SourceTask {
     const NAME: &'static CStr = c"headrace._core.SourceTask";
 
-    fn class() -> &'static Class {
-        &CLASS
-    }
+    own_class!();
 
     fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();

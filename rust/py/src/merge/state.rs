@@ -1,12 +1,13 @@
 //! The mutable state of a merge, and the operations that keep its lists consistent.
-//! `PyMerge` owns it; the policies in `round_robin.rs` and `zip.rs` read it.
+//! `PyMerge` owns it; the other files of this module change it. See the [module](super) for the terms.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use headrace_core::sync::{Key, Slab};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::source::{Key, Outcome, PollState, SourceState, SourceTable, Status};
+use super::source::{Outcome, PollState, SourceState, Status};
 use crate::object::gc::{Traverse, VisitError, Visitor, traverse};
 
 /// The treatment of a source's error.
@@ -62,7 +63,7 @@ traverse!(EventLoop {
     reason = "the requirements of the views are independent of one another"
 )]
 pub(super) struct State {
-    pub(super) sources: SourceTable,
+    pub(super) sources: Slab<SourceState>,
     /// The sources, in the order in which they were added.
     pub(super) order: Vec<Key>,
     /// Sources to poll in the next pull.

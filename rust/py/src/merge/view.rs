@@ -4,14 +4,14 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 
-use pyo3::exceptions::{PyBaseException, PyException, PyValueError};
+use headrace_core::sync::Key;
+use pyo3::exceptions::{PyBaseExceptionGroup, PyException, PyValueError};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyList, PyTuple};
+use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::merge::PyMerge;
-use super::source::{Key, Outcome, SourceState};
+use super::source::{Outcome, SourceState};
 use super::state::{ErrorPolicy, Phase, State, Waiter};
 use super::task_context::is_first_to_run;
 use super::zip::ZipEnd;
@@ -393,7 +393,7 @@ impl PyMergeView {
         if errors.is_empty() {
             return Ok(TakeResult::End);
         }
-        Err(group(py, "several sources failed to close", errors)?)
+        Err(group(py, "several sources failed to close", errors))
     }
 
     /// Handle an empty list: end the view, polls idle sources, or waits.
@@ -456,23 +456,13 @@ fn is_plain(view: &ViewState, state: &State) -> bool {
 }
 
 /// Group several errors; return a single one as it is.
-pub(super) fn group(py: Python<'_>, message: &str, mut errors: Vec<PyErr>) -> PyResult<PyErr> {
-    static GROUP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+pub(super) fn group(py: Python<'_>, message: &'static str, mut errors: Vec<PyErr>) -> PyErr {
     if errors.len() == 1 {
-        return Ok(errors.remove(0));
+        return errors.remove(0);
     }
-    let class = GROUP.get_or_try_init(py, || {
-        PyResult::Ok(
-            py.import("builtins")?
-                .getattr("BaseExceptionGroup")?
-                .unbind(),
-        )
-    })?;
-    let errors = PyList::new(py, errors.into_iter().map(|error| error.into_value(py)))?;
-    let group = class.bind(py).call1((message, errors))?;
-    debug_assert!(
-        group.is_instance_of::<PyBaseException>(),
-        "an exception group is an exception"
-    );
-    Ok(PyErr::from_value(group))
+    let errors: Vec<_> = errors
+        .into_iter()
+        .map(|error| error.into_value(py))
+        .collect();
+    PyBaseExceptionGroup::new_err((message, errors))
 }

@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 
+use headrace_core::sync::Key;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::merge::PyMerge;
-use super::source::{Key, Outcome, PollState, SourceState};
+use super::source::{Outcome, PollState, SourceState};
 use super::source_error::repr;
 use super::state::State;
 use super::view::{PyMergeView, TakeResult};

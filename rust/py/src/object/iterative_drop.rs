@@ -3,14 +3,14 @@
 //! Dropping the last reference to a link drops the link's reference to its source, which may be the last one to the next link. A
 //! pipeline of 10,000 links would nest 10,000 deallocators. CPython's *trashcan* solves this for its containers and for classes
 //! written in Python. Up to 3.12 it nests at most 50 deallocators. From 3.13 on it nests up to 10,000, the limit of C recursion.
-//! For classes like these, that takes 8 MB of stack, and a thread may have half a megabyte.
+//! Ten thousand native deallocators take 8 MB of stack, and a thread may have half a megabyte.
 //!
 //! So each link, source, merge and fan-out holds an [`IterativeDrop`] of the next object along the pipeline. At most
 //! [`MAX_DEPTH`] of those drops nest. Deeper references wait in a list of the thread until the outermost drop has finished. A
 //! shorter pipeline is dropped as if this type did not exist: in order and immediately.
 //!
-//! **It must be the last field of its owner**, or be dropped last where the owner is taken apart by hand. The pipeline that runs a
-//! link, and a pull suspended in it, hold ordinary references to the same object. Dropping those only decrements a counter, so
+//! **It must be the last field of its owner**, or be dropped last where the owner is taken apart by hand. The fused pipeline that
+//! runs a link, and a pull suspended in it, hold ordinary references to the same object. Dropping those only decrements a counter, so
 //! they need no `IterativeDrop`, which would cost time for each item.
 
 use std::cell::{Cell, RefCell};

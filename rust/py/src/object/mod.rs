@@ -8,7 +8,6 @@
 //! | [`freelist`] | reuse of dead objects |
 //! | [`gc`] | visiting references for the garbage collector |
 //! | [`gil_cell`] | state that the GIL guards |
-//! | [`int_hasher`] | a hash for integer keys |
 //! | [`int_setting`] | integer parameters |
 //! | [`iterative_drop`] | references that are dropped without recursion |
 //! | [`iterator_result`] | the result of one step of a stream |
@@ -20,7 +19,6 @@ pub(crate) mod fast_attr;
 pub(crate) mod freelist;
 pub(crate) mod gc;
 pub(crate) mod gil_cell;
-pub(crate) mod int_hasher;
 pub(crate) mod int_setting;
 pub(crate) mod iterative_drop;
 pub(crate) mod iterator_result;

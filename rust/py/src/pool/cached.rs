@@ -77,14 +77,8 @@ impl PyEngine {
             id,
             deadline: None,
         };
-        this.registry.add_waiting(
-            py,
-            Waiting {
-                record,
-                request: Some(request),
-                is_due: true,
-            },
-        );
+        this.registry
+            .add_waiting(py, Waiting::new(record, Some(request), true));
         if found.is_none() {
             Self::limit_wait(slf, id)?;
         }

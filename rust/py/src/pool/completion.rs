@@ -264,14 +264,8 @@ impl PyEngine {
         let this = slf.get();
         let deadline = this.now(py)? + delay;
         let result = Self::set_timer(slf, &mut record, deadline, Expiry::Retry);
-        this.registry.add_waiting(
-            py,
-            Waiting {
-                record,
-                request: None,
-                is_due: false,
-            },
-        );
+        this.registry
+            .add_waiting(py, Waiting::new(record, None, false));
         this.wake(py)?;
         result
     }

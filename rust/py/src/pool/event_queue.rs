@@ -16,7 +16,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::envelope::PyEnvelope;
 use crate::buffer::PyBuffer;
-use crate::coroutine::{Class, Coroutine, Native, Pending, Step};
+use crate::coroutine::{Coroutine, Native, Pending, Step, own_class};
 use crate::errors::{self, RaisedError};
 use crate::object::fast_attr::Field;
 use crate::object::gc::{self, Traverse, traverse};
@@ -283,8 +283,6 @@ pub(crate) struct Take {
     pending: Option<Pending<Get<Py<PyAny>>>>,
 }
 
-static CLASS: Class = Class::new();
-
 impl Take {
     fn step<'py>(&mut self, py: Python<'py>) -> PyResult<Step<'py>> {
         loop {
@@ -391,9 +389,7 @@ impl PyEventQueue {
 impl Coroutine for Take {
     const NAME: &'static CStr = c"headrace._core.Take";
 
-    fn class() -> &'static Class {
-        &CLASS
-    }
+    own_class!();
 
     fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();

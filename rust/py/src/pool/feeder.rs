@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use super::engine::PyEngine;
 use super::request::Requested;
 use super::start::Admitted;
-use crate::coroutine::{Class, Coroutine, Step};
+use crate::coroutine::{Coroutine, Step, own_class};
 use crate::errors::RaisedError;
 use crate::object::gc::traverse;
 use crate::pull::source_pull::SourcePull;
@@ -36,8 +36,6 @@ pub(crate) struct Feeder {
     /// Whether the current pull has waited for one bare event-loop iteration.
     yielded: bool,
 }
-
-static CLASS: Class = Class::new();
 
 impl Feeder {
     pub(super) fn new(engine: Py<PyEngine>, kept: Py<PyAny>) -> Self {
@@ -173,9 +171,7 @@ impl Feeder {
 impl Coroutine for Feeder {
     const NAME: &'static CStr = c"headrace._core.Feeder";
 
-    fn class() -> &'static Class {
-        &CLASS
-    }
+    own_class!();
 
     fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, hash_map};
 
 use headrace_core::capacity::PermitId;
+use headrace_core::sync::BuildIntHasher;
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -10,7 +11,6 @@ use super::request::Request;
 use super::task_record::TaskRecord;
 use crate::object::gc::{Traverse, VisitError, Visitor, traverse};
 use crate::object::gil_cell::GilCell;
-use crate::object::int_hasher::BuildIntHasher;
 use crate::runtime::asyncio;
 
 /// The state of a task that was called and has not stopped.
@@ -64,6 +64,14 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    pub(super) fn new(record: TaskRecord, request: Option<Request>, is_due: bool) -> Self {
+        Self {
+            record,
+            request,
+            is_due,
+        }
+    }
+
     /// Return whether the task was never called.
     pub(super) fn is_queued(&self) -> bool {
         let record = &self.record;

@@ -155,14 +155,8 @@ impl PyEngine {
         request: Request,
     ) -> PyResult<()> {
         let lent = self.lend_slot(py, &mut record);
-        self.registry.add_waiting(
-            py,
-            Waiting {
-                record,
-                request: Some(request),
-                is_due: true,
-            },
-        );
+        self.registry
+            .add_waiting(py, Waiting::new(record, Some(request), true));
         lent
     }
 
@@ -331,14 +325,8 @@ impl PyEngine {
     pub(super) fn queue(slf: &Bound<'_, Self>, record: TaskRecord) -> PyResult<()> {
         let this = slf.get();
         let id = record.id;
-        this.registry.add_waiting(
-            slf.py(),
-            Waiting {
-                record,
-                request: None,
-                is_due: true,
-            },
-        );
+        this.registry
+            .add_waiting(slf.py(), Waiting::new(record, None, true));
         if this.grants() {
             Self::request_again(slf, id)
         } else {

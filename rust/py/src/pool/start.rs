@@ -169,14 +169,8 @@ impl PyEngine {
     #[cold]
     fn hold(&self, py: Python<'_>, record: TaskRecord) {
         self.set_held(record.id);
-        self.registry.add_waiting(
-            py,
-            Waiting {
-                record,
-                request: None,
-                is_due: true,
-            },
-        );
+        self.registry
+            .add_waiting(py, Waiting::new(record, None, true));
     }
 
     /// Request the capacity of the task that was held.

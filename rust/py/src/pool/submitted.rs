@@ -300,14 +300,9 @@ impl PyEngine {
     fn place_again(slf: &Bound<'_, Self>, mut record: TaskRecord) -> PyResult<()> {
         let now = slf.get().now(slf.py())?;
         let result = Self::set_timer(slf, &mut record, now, Expiry::Retry);
-        slf.get().registry.add_waiting(
-            slf.py(),
-            Waiting {
-                record,
-                request: None,
-                is_due: false,
-            },
-        );
+        slf.get()
+            .registry
+            .add_waiting(slf.py(), Waiting::new(record, None, false));
         result
     }
 

@@ -15,7 +15,7 @@ use super::resume::{Advance, Failure};
 use super::wait::{PendingWait, SuspendPoint};
 use super::work_stack::PushState;
 use crate::buffer::PyBuffer;
-use crate::coroutine::{Class, Coroutine, Native, Step};
+use crate::coroutine::{Coroutine, Native, Step, own_class};
 use crate::errors;
 use crate::errors::RaisedError;
 use crate::object::gc::traverse;
@@ -64,8 +64,6 @@ traverse!(PendingPush { 0, 1 });
 struct SuspendedPush(InFlight, SuspendPoint, CancelBaseline);
 
 traverse!(SuspendedPush { 0, 1 });
-
-static CLASS: Class = Class::new();
 
 impl Push {
     /// Create an awaitable that has not started.
@@ -339,9 +337,7 @@ impl Coroutine for Push {
         )
     }
 
-    fn class() -> &'static Class {
-        &CLASS
-    }
+    own_class!();
 
     fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();

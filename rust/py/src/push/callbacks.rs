@@ -1,4 +1,4 @@
-//! `PyCallbacks`: a sink made of callables. `headrace/push/sink.py` makes it; `deliver.rs` calls it.
+//! `PyCallbacks`: a sink made of callables. `headrace/push/sink.py` makes it; `deliver.rs` and `branch.rs` call it.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::errors;
 use crate::object::gc;
 use crate::object::gil_cell::GilCell;
 
-/// The callables, which are called with each item in order.
+/// The callables of a sink, called with each item in order; `SinkNullObj` has none.
 #[pyclass(name = "Callbacks", frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct PyCallbacks {
@@ -37,7 +37,8 @@ impl PyCallbacks {
     fn set_functions(&self, functions: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = functions.py();
         let functions = functions.try_iter()?.collect::<PyResult<Vec<_>>>()?;
-        self.set(py, checked(&PyTuple::new(py, functions)?)?);
+        self.functions
+            .set(py, checked(&PyTuple::new(py, functions)?)?);
         Ok(())
     }
 
@@ -54,7 +55,7 @@ impl PyCallbacks {
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        self.set(py, Arc::new([]));
+        self.functions.set(py, Arc::new([]));
     }
 }
 
@@ -72,12 +73,6 @@ impl PyCallbacks {
             [function] => Some(function.bind(py).clone()),
             _ => None,
         }
-    }
-
-    fn set(&self, py: Python<'_>, functions: Arc<[Py<PyAny>]>) {
-        // Dropped after the borrow: a destructor may access this object.
-        let old = std::mem::replace(&mut *self.functions.borrow(py), functions);
-        drop(old);
     }
 }
 

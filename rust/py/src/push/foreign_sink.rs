@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::coroutine::{Class, Coroutine, Inner, Native, Step};
+use crate::coroutine::{Coroutine, Inner, Native, Step, own_class};
 use crate::errors::RaisedError;
 use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
@@ -59,15 +59,7 @@ impl PyDelivery {
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        self.note(py, None);
-    }
-}
-
-impl PyDelivery {
-    fn note(&self, py: Python<'_>, known: Option<Py<PyAny>>) {
-        // Dropped after the borrow: a destructor may access this object.
-        let old = std::mem::replace(&mut *self.accepted_by.borrow(py), known);
-        drop(old);
+        self.accepted_by.set(py, None);
     }
 }
 
@@ -85,8 +77,6 @@ enum SinkPhase {
     Waiting(Inner),
     Done,
 }
-
-static CLASS: Class = Class::new();
 
 impl Delivering {
     /// Handle one step of the sink's awaitable.
@@ -110,7 +100,7 @@ impl Delivering {
     fn on_error(&self, py: Python<'_>, error: PyErr) -> PyErr {
         let known = error.value(py).getattr_opt(intern!(py, "accepted_by"));
         let known = known.ok().flatten().map(Bound::unbind);
-        self.delivery.get().note(py, known);
+        self.delivery.get().accepted_by.set(py, known);
         error
     }
 
@@ -118,7 +108,7 @@ impl Delivering {
         let py = value.py();
         let inner = match std::mem::replace(&mut self.phase, SinkPhase::Done) {
             SinkPhase::New(sink, item) => {
-                self.delivery.get().note(py, None);
+                self.delivery.get().accepted_by.set(py, None);
                 let next = sink.bind(py).call_method1(intern!(py, "next"), (item,));
                 next.and_then(Inner::of)
                     .map_err(|error| self.on_error(py, error))?
@@ -134,9 +124,7 @@ impl Delivering {
 impl Coroutine for Delivering {
     const NAME: &'static CStr = c"headrace._core.Delivering";
 
-    fn class() -> &'static Class {
-        &CLASS
-    }
+    own_class!();
 
     fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         RaisedError::set_from(value.py(), self.step(value))
@@ -150,7 +138,7 @@ impl Coroutine for Delivering {
             }
             // The sink never received the item.
             SinkPhase::New(..) | SinkPhase::Done => {
-                self.delivery.get().note(py, None);
+                self.delivery.get().accepted_by.set(py, None);
                 Err(error)
             }
         }

@@ -1,5 +1,5 @@
 //! Private layouts of CPython, each with a self-test and a fallback.
-//! `lib.rs` registers them; the file of each fast path holds its `Layout`.
+//! `lib.rs` calls `register`, which runs the self-tests; the file of each fast path holds its `Layout`.
 //!
 //! Some fast paths read or write memory whose layout is no public API of CPython, or rely on a private attribute of asyncio. A
 //! point release may change either. So each of them is a [`Layout`]: a name, and a self-test that runs once, when the module is
@@ -98,10 +98,9 @@ fn warn_of_unknown(py: Python<'_>, refused: &[&str]) -> PyResult<()> {
     for &name in refused {
         if name != "all" && LAYOUTS.iter().all(|layout| layout.name != name) {
             let known = LAYOUTS.map(|layout| layout.name).join(", ");
-            let message = format!("{VARIABLE} names {name:?}, but the names are all, {known}\0");
-            let message = std::ffi::CStr::from_bytes_until_nul(message.as_bytes());
+            let message = format!("{VARIABLE} names {name:?}, but the names are all, {known}");
             let category = py.get_type::<PyRuntimeWarning>();
-            PyErr::warn(py, &category, message.unwrap_or(c"unknown name"), 1)?;
+            PyErr::warn(py, &category, &std::ffi::CString::new(message)?, 1)?;
         }
     }
     Ok(())

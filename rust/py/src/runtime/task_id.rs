@@ -7,13 +7,13 @@
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 
+use headrace_core::sync::BuildIntHasher;
 use pyo3::prelude::*;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
 use super::asyncio;
 use super::blocking_wait::this_thread;
 use crate::object::gil_cell::GilCell;
-use crate::object::int_hasher::BuildIntHasher;
 
 static TASKS: GilCell<Tasks> = GilCell::new(Tasks {
     known: None,

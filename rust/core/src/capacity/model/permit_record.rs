@@ -3,8 +3,8 @@
 
 use super::share::Prices;
 use crate::capacity::{Cost, OwnerId, Time};
+use crate::sync::BuildIntHasher;
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 
 /// No position in the list of uncharged permits.
 pub(in crate::capacity) const CHARGED: u32 = u32::MAX;
@@ -70,28 +70,4 @@ impl Held {
 }
 
 /// The newest permit of each owner.
-#[derive(Debug, Default)]
-pub(in crate::capacity) struct Owners(
-    pub(in crate::capacity) HashMap<OwnerId, u32, BuildHasherDefault<IntHasher>>,
-);
-
-/// Hashes numbers that are addresses or counters, and so not chosen by an attacker.
-#[derive(Debug, Default)]
-pub(in crate::capacity) struct IntHasher(u64);
-
-impl Hasher for IntHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 ^= self.0 >> 32;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
+pub(in crate::capacity) type Owners = HashMap<OwnerId, u32, BuildIntHasher>;

@@ -193,16 +193,25 @@ impl State {
         path.find(|&node| self.nodes.at(node).depth <= depth) == Some(above)
     }
 
+    /// Return the children of a node.
+    pub(in crate::capacity) fn children(&self, node: u32) -> impl Iterator<Item = u32> + '_ {
+        let mut next = self.nodes.at(node).first;
+        std::iter::from_fn(move || {
+            let child = next;
+            if child == NIL {
+                return None;
+            }
+            next = self.nodes.at(child).after;
+            Some(child)
+        })
+    }
+
     /// Return the node and everything below it, parents first.
     pub(in crate::capacity) fn below(&self, node: u32) -> Vec<u32> {
         let mut all = vec![node];
         let mut next = 0;
         while next < all.len() {
-            let mut child = self.nodes.at(all[next]).first;
-            while child != NIL {
-                all.push(child);
-                child = self.nodes.at(child).after;
-            }
+            all.extend(self.children(all[next]));
             next += 1;
         }
         all

@@ -122,6 +122,13 @@ pub(in crate::capacity) enum WaiterState {
     Failed(Box<AcquireError>),
 }
 
+impl WaiterState {
+    /// Return whether the waiter was granted or refused.
+    pub(in crate::capacity) fn is_answered(&self) -> bool {
+        matches!(self, Self::Granted(_) | Self::Failed(_))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Waiter;

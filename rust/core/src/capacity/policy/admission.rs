@@ -184,10 +184,7 @@ impl State {
     /// Return the state of a waiter; an answered waiter is removed. `None` if it was removed before.
     pub(in crate::capacity) fn answer(&mut self, key: Key) -> Option<Answer> {
         let record = self.waiters.get(key)?;
-        if !matches!(
-            record.state,
-            WaiterState::Granted(_) | WaiterState::Failed(_)
-        ) {
+        if !record.state.is_answered() {
             return Some(Answer::Queued(key));
         }
         let record = self.waiters.remove(key)?;

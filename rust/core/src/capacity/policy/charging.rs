@@ -390,7 +390,7 @@ impl State {
         if std::mem::replace(&mut record.is_listed, true) {
             return;
         }
-        if let Some(older) = self.owners.0.insert(owner, permit) {
+        if let Some(older) = self.owners.insert(owner, permit) {
             self.permits.at_mut(older).newer = permit;
             self.permits.at_mut(permit).older = older;
         }
@@ -423,16 +423,16 @@ impl State {
         if newer != NIL {
             self.permits.at_mut(newer).older = older;
         } else if older != NIL {
-            self.owners.0.insert(owner, older);
+            self.owners.insert(owner, older);
         } else {
-            self.owners.0.remove(&owner);
+            self.owners.remove(&owner);
         }
     }
 
     /// Return the permits of an owner, newest first. O(those), plus the uncharged ones; once there is a waiter, there
     /// are none of these.
     pub(in crate::capacity) fn permits_of(&self, owner: OwnerId) -> Vec<u32> {
-        let mut next = self.owners.0.get(&owner).copied().unwrap_or(NIL);
+        let mut next = self.owners.get(&owner).copied().unwrap_or(NIL);
         let listed = std::iter::from_fn(|| {
             let permit = next;
             if permit == NIL {

@@ -230,10 +230,7 @@ impl State {
     pub(in crate::capacity) fn fail_all(&mut self, node: u32, wakes: &mut WakeList) {
         for waiter in self.nodes.at(node).queue.all(&self.waiters) {
             // A waiter that was answered meanwhile is in no queue.
-            if !matches!(
-                self.waiters.at(waiter).state,
-                WaiterState::Granted(_) | WaiterState::Failed(_)
-            ) {
+            if !self.waiters.at(waiter).state.is_answered() {
                 self.fail(waiter, AcquireError::Closed, wakes);
             }
         }

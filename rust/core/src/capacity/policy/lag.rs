@@ -1,5 +1,6 @@
 //! The lag of children that quota holds back while their siblings are granted: its bound, and the start tag of newcomers.
 //! `dispatch.rs` calls `catch_up` to keep the bound, and `fair_queue.rs` calls `start` for the tag of a newcomer.
+//! A `child` that is equal to its `parent` stands for the node's own queue.
 //!
 //! A child that waits at a rate of the node, or of an ancestor, keeps its tag while its siblings are granted slots and the virtual
 //! time advances with them. Without a bound on this lag, a child that uses both quota and slots would be behind all that lag
@@ -37,7 +38,7 @@ impl State {
     /// This is the virtual time, as a child cannot save up service that it could not have used. If the child joins a rate's queue,
     /// it is the tag of the first child that waits there.
     ///
-    /// The tag stays if nothing was granted meanwhile. Otherwise a client that submits its next request only after its last grant
+    /// The tag stays if nothing was granted meanwhile. Otherwise a child that submits its next request only after its last grant
     /// would lose its lag at each grant.
     pub(in crate::capacity) fn start(&self, parent: u32, child: u32) -> i128 {
         let share = self.share(parent, child);
@@ -53,7 +54,7 @@ impl State {
         }
     }
 
-    /// Let far lagging siblings catch up, along the path of a `node` whose waiter was just granted as the next of all.
+    /// Let far lagging siblings catch up, along the path of a `node` whose waiter was just granted in the order of tags.
     pub(in crate::capacity) fn catch_up(&mut self, node: u32) {
         let (mut parent, mut granted) = (node, node);
         while parent != NIL {
@@ -164,7 +165,7 @@ impl State {
         })
     }
 
-    /// Return the child, if all its offered waiters wait at some rate.
+    /// Return the child with its tag and rates, if each of its offered waiters waits at a rate.
     fn lagging(&self, parent: u32, child: u32) -> Option<Lagging> {
         let tag = self.share(parent, child).tag;
         let mut rates = Vec::new();

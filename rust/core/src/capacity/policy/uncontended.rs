@@ -1,8 +1,9 @@
-//! The fast path while the tree has no waiter and no ramp: a request that fits is counted, and a permit that ends is removed, in
-//! one walk up the path each. `acquire.rs` and `Tree::try_take` try the former first, and `Tree::release` the latter.
+//! The fast path while the tree is not busy: it has no waiter and no ramp, so there is no order to respect and nothing to share.
+//! `acquire.rs` and `Tree::try_take` call `submit_uncontended` first, which grants a request that fits. `Tree::release` calls
+//! `release_uncontended`, which ends a permit.
 //!
-//! There is no order to respect and nothing to share. This covers one part, of slots. Other costs
-//! take the general path of [`fit`](State::fit), [`take`](State::take) and [`end`](State::end). The models test both.
+//! A cost of slots alone is checked in one walk up the path, and counted in a second. Other costs take the general path of
+//! [`fit`](State::fit), [`take`](State::take) and [`end`](State::end). The models test both.
 
 use super::dispatch::FitResult;
 use crate::capacity::clock::nanos;
@@ -28,12 +29,12 @@ impl State {
         if self.nodes.at(node).is_closed() {
             return None;
         }
-        // Without a waiter or a ramp, time matters only to rates.
         if let &[(id, amount)] = request.cost.parts()
             && self.kind(id) == Some(ResourceKind::Slots)
         {
             return self.take_uncontended(node, id, amount, request.owner);
         }
+        // Without a waiter or a ramp, only rates need the clock here.
         if self.has_rate(&request.cost) {
             self.read_clock();
         }

@@ -11,6 +11,7 @@ use crate::runtime::blocking_pool;
 /// The number of bytes to read at a time. A longer line becomes a batch of its own.
 pub(super) const BATCH: usize = 1 << 17;
 
+/// The byte order mark of UTF-8.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// How the lines of a batch become text.
@@ -87,8 +88,8 @@ impl Reader {
         }
     }
 
-    /// Read the next batch into the buffer of an earlier one. Returns `None` at the end of the file and after a request
-    /// to stop. The file is closed at the end or at an error.
+    /// Read the next batch into the buffer of an earlier one. Return `None` at the end of the file, after a request to stop, and when the
+    /// interpreter exits. The file is closed at the end or at an error.
     pub(super) fn next(&mut self, mut bytes: Vec<u8>) -> Result<Option<Batch>, Failure> {
         if matches!(self.phase, Phase::Unopened) {
             let input = Input::open(&self.path, &self.stop).map_err(Failure::System)?;

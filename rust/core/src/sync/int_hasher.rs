@@ -1,5 +1,5 @@
 //! `IntHasher`: a fast hash for tables whose keys are addresses or counters.
-//! `runtime/task_id.rs` and `pool/registry.rs` use it.
+//! `capacity/model/permit_record.rs` and the tables of the bindings use it.
 //!
 //! Users do not choose these keys, so the hash needs no protection against chosen collisions. Add [`BuildIntHasher`] to the type
 //! of a `HashMap`.
@@ -7,11 +7,11 @@
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// Builds an [`IntHasher`] for each key.
-pub(crate) type BuildIntHasher = BuildHasherDefault<IntHasher>;
+pub type BuildIntHasher = BuildHasherDefault<IntHasher>;
 
 /// Fibonacci hashing: multiply by the golden ratio, then fold the high bits onto the low ones, as a hash table uses both.
 #[derive(Debug, Default)]
-pub(crate) struct IntHasher(u64);
+pub struct IntHasher(u64);
 
 impl Hasher for IntHasher {
     fn finish(&self) -> u64 {
