@@ -151,6 +151,18 @@ def test_law_20_the_timer_is_set_before_the_first_stamp_is_sent() -> None:
             assert host.time_left() <= FENCE
 
 
+def test_law_20_end_of_a_host_is_reported_to_a_driver_that_was_not_accepted_yet(host: Host) -> None:
+    # As where an executor is closed as soon as it has connected, on a busy machine.
+    host.watchdog.send_signal(signal.SIGSTOP)
+    with host.connected(TOKEN) as connection:
+        lease = HostLease(connection.detach(), host.fence, host.start_up)
+        host.host.kill()
+        host.host.wait(PATIENCE)
+        host.watchdog.send_signal(signal.SIGCONT)
+        wait_for_state(lease, "ended", "fenced")
+        assert lease.state == "ended"
+
+
 # The network.
 
 

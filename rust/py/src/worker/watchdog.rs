@@ -302,6 +302,8 @@ impl Watchdog {
 
     /// Send the end, and wait until the driver has it: a socket that is closed with unread bytes would take it back.
     fn report(mut self) {
+        // The driver has connected before the host could serve it, but may not have been accepted when the host has ended.
+        self.greet();
         let Some(mut driver) = self.driver.take() else {
             return;
         };
