@@ -172,6 +172,8 @@ class HostActor:
         """End the workers, and then the connection. The driver, or the watchdog, ends this process."""
         self._is_stopping = True
         await self._pool.aclose(grace)
+        # The driver then ends this process, and Ray kills its children: the watchdog must be none, so that it reports the end.
+        await self._pool.detach_watchdog()
         self._link.close_when_written()
 
     def _end(self) -> None:
