@@ -15,10 +15,10 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::task::Waker;
 
+use headrace_core::sync::BuildIntHasher;
 use pyo3::prelude::*;
 
 use crate::object::gc::{Traverse, VisitError, Visitor};
-use headrace_core::sync::BuildIntHasher;
 
 /// The right of an item to a call of its key, from its arrival to the end of its call.
 #[derive(Debug, Clone, Copy)]

@@ -137,9 +137,12 @@ impl State {
                     .iter()
                     .any(|&(id, _)| here.resource(id).is_some_and(is_closed))
         });
+        if is_closed {
+            return false;
+        }
         // Parked: at a full window after a cooldown, or above an adaptive limit, which the ends of calls raise.
         let fit = self.fit(node, cost, None, None);
-        !is_closed && matches!(fit, FitResult::Short(..) | FitResult::Parked)
+        matches!(fit, FitResult::Short(..) | FitResult::Parked)
     }
 
     /// Grant all that can be granted. Afterwards no offered waiter fits the capacity that is free and not reserved for others.
