@@ -352,15 +352,16 @@ async def main():
     while True:
         await sink.next({"n": n, "text": "x" * (n % 1000)})
         n += 1
-        if n == 1000:
-            print("on", flush=True)
 asyncio.run(main())
 """
-    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None
-        child.stdout.readline()
-        child.send_signal(signal.SIGKILL)
+    with subprocess.Popen([sys.executable, "-c", code, str(path)]) as child:
+        try:
+            # Accepted lines are written by a thread: that the child has pushed some does not say that the file is there.
+            asyncio.run(eventually(lambda: path.exists() and path.stat().st_size > 500_000))
+        finally:
+            child.send_signal(signal.SIGKILL)
     *lines, _ = path.read_bytes().split(b"\n")
+    assert len(lines) > 500
     assert [json.loads(line)["n"] for line in lines] == list(range(len(lines)))
 
 
