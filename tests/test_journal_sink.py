@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -86,14 +87,69 @@ async def test_concurrent_first_pushes_open_a_large_journal_once(path: Path) -> 
     assert await recorded(path) == [LARGE, "a", "b"]
 
 
+class FastThread(ThreadPoolExecutor):
+    """A thread that has called each function before `submit` returns."""
+
+    def submit(self, *arguments: Any, **options: Any) -> Future[Any]:
+        future = super().submit(*arguments, **options)
+        wait([future])
+        return future
+
+
+async def test_concurrent_first_pushes_are_recorded_in_the_order_of_their_arrival(
+    path: Path,
+) -> None:
+    await record(path, LARGE)
+
+    async def push(*items: str) -> None:
+        for item in items:
+            await sink.next(item)
+
+    with FastThread(1) as thread:
+        asyncio.get_running_loop().set_default_executor(thread)
+        async with SinkJournal[str](path) as sink:
+            await asyncio.gather(push("a", "d"), push("b", "e"), push("c"))
+    assert await recorded(path) == [LARGE, "a", "b", "c", "d", "e"]
+
+
+async def test_law_8_the_end_waits_for_pushes_that_open_the_file(path: Path) -> None:
+    await record(path, LARGE)
+    journal = Journal(path)
+    sink = SinkJournal[str](journal)
+    pushes = [asyncio.create_task(sink.next(item)) for item in "ab"]
+    await asyncio.sleep(0)
+    await sink.return_()
+    assert not journal.is_open
+    await asyncio.gather(*pushes)
+    assert await recorded(path) == [LARGE, "a", "b"]
+
+
+async def test_a_cancelled_end_continues_when_it_is_called_again(path: Path) -> None:
+    await record(path, LARGE)
+    journal = Journal(path)
+    sink = SinkJournal[str](journal)
+    push, end = asyncio.create_task(sink.next("a")), asyncio.create_task(sink.return_())
+    await asyncio.sleep(0)
+    end.cancel()
+    await asyncio.wait([end])
+    assert end.cancelled()
+    await sink.return_()
+    assert not journal.is_open
+    await push
+    assert await recorded(path) == [LARGE, "a"]
+
+
 async def test_law_8_cancelled_first_push_leaves_a_large_journal_closed(path: Path) -> None:
     await record(path, LARGE)
 
     async def case() -> AsyncGenerator[Coroutine[Any, Any, None], Outcome]:
         outcome = yield record(path, "a", key=str)
         assert outcome.cancelled or outcome.error is None
-        # Its lock is free, at the latest when the thread that opens the file has ended.
+        # The only thread is free when it has opened the file, which is then closed on the event loop.
+        await asyncio.to_thread(int)
         await eventually(lambda: not is_locked(path))
 
-    await cancel_everywhere(case)
+    with ThreadPoolExecutor(1) as thread:
+        asyncio.get_running_loop().set_default_executor(thread)
+        await cancel_everywhere(case)
     assert await recorded(path) in ([LARGE, "a"], [LARGE])

@@ -29,7 +29,8 @@ class SinkJournal(SinkObj[T_contra], stock=True):
     Bound: nothing is held.
     Cost: one write for each item, and a sync for `"disk"`.
     Cancel safety: a push that is cancelled during the sync has recorded its item. With a `key`, it can be pushed again: it is
-        not recorded twice.
+        not recorded twice. `return_()` waits for the pushes that have begun; if it is cancelled, it continues when it is called
+        again.
 
     Args:
         journal: A `Journal`, or a path. It is opened by the first push.
@@ -51,37 +52,44 @@ class SinkJournal(SinkObj[T_contra], stock=True):
         self._file: JournalFile | None = None
         # The key of the next item, if items have none.
         self._next = 0
+        # While the file is opened, pushes and the end wait for it in the order of their arrival.
+        self._recording = asyncio.Lock()
         super().__init__()
 
     async def next_impl(self, item: T_contra) -> IteratorResult[Any]:
         """Record an item."""
-        file = self._file or await self._open()
-        if self._key is None:
-            # Damage that was skipped, or integer keys of another sink, may have left a higher key than the number of records.
-            while not file.store(self._next, item):
-                self._next += 1
-            self._next += 1
-        else:
-            file.store(self._key(item), item)
+        async with self._recording:
+            file = self._file or await self._open()
+            self._store(file, item)
         if self._journal.durability == "disk":
             await file.sync()
         return IteratorResult(None, False)
 
     async def _open(self) -> JournalFile:
         await self._journal.open_beside(asyncio.get_running_loop())
-        if self._file is None:
-            self._file = self._journal.attach(self._pass, version=None)
-            self._pass.is_active = self._pass.has_begun = True
-            self._next = self._file.ended
+        self._file = self._journal.attach(self._pass, version=None)
+        self._pass.is_active = self._pass.has_begun = True
+        self._next = self._file.ended
         return self._file
 
+    def _store(self, file: JournalFile, item: T_contra) -> None:
+        if self._key is not None:
+            file.store(self._key(item), item)
+            return
+        # Damage that was skipped, or integer keys of another sink, may have left a higher key than the number of records.
+        while not file.store(self._next, item):
+            self._next += 1
+        self._next += 1
+
     async def return_impl(self, value: Any) -> None:
-        """Close the journal, unless a `with` statement holds it open."""
-        self._close()
+        """Close the journal after the pushes that have begun, unless a `with` statement holds it open."""
+        async with self._recording:
+            self._close()
 
     async def throw_impl(self, error: BaseException) -> None:
-        """Close the journal, unless a `with` statement holds it open."""
-        self._close()
+        """Close the journal after the pushes that have begun, unless a `with` statement holds it open."""
+        async with self._recording:
+            self._close()
 
     def _close(self) -> None:
         self._pass.is_active = False
