@@ -112,6 +112,19 @@ async def test_concurrent_first_pushes_are_recorded_in_the_order_of_their_arriva
     assert await recorded(path) == [LARGE, "a", "b", "c", "d", "e"]
 
 
+async def test_law_2_a_push_cancelled_while_another_opens_the_file_is_not_recorded(
+    path: Path,
+) -> None:
+    await record(path, LARGE)
+    async with SinkJournal[str](path) as sink:
+        pushes = [asyncio.create_task(sink.next(item)) for item in "abc"]
+        await asyncio.sleep(0)
+        pushes[1].cancel()
+        _, cancelled, _ = await asyncio.gather(*pushes, return_exceptions=True)
+    assert isinstance(cancelled, asyncio.CancelledError)
+    assert await recorded(path) == [LARGE, "a", "c"]
+
+
 async def test_law_8_the_end_waits_for_pushes_that_open_the_file(path: Path) -> None:
     await record(path, LARGE)
     journal = Journal(path)

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from headrace._core import IteratorResult
+from headrace._internal.fair_lock import FairLock
 from headrace._internal.validate import check_callable_or_none
 from headrace.journal.journal import Journal, as_journal
 from headrace.push.sink import SinkObj
@@ -52,13 +53,13 @@ class SinkJournal(SinkObj[T_contra], stock=True):
         self._file: JournalFile | None = None
         # The key of the next item, if items have none.
         self._next = 0
-        # While the file is opened, pushes and the end wait for it in the order of their arrival.
-        self._recording = asyncio.Lock()
+        # Held while the file is opened: no later push overtakes those that wait for it, and the end comes after them.
+        self._lock = FairLock()
         super().__init__()
 
     async def next_impl(self, item: T_contra) -> IteratorResult[Any]:
         """Record an item."""
-        async with self._recording:
+        async with self._lock:
             file = self._file or await self._open()
             self._store(file, item)
         if self._journal.durability == "disk":
@@ -83,12 +84,12 @@ class SinkJournal(SinkObj[T_contra], stock=True):
 
     async def return_impl(self, value: Any) -> None:
         """Close the journal after the pushes that have begun, unless a `with` statement holds it open."""
-        async with self._recording:
+        async with self._lock:
             self._close()
 
     async def throw_impl(self, error: BaseException) -> None:
         """Close the journal after the pushes that have begun, unless a `with` statement holds it open."""
-        async with self._recording:
+        async with self._lock:
             self._close()
 
     def _close(self) -> None:
