@@ -90,7 +90,14 @@ async def test_nested_runs_that_hold_all_slots(
     nested: Callable[[CapacitySource], Awaitable[Any]],
 ) -> None:
     capacity = CapacitySource(2, name="api", clock=asyncio.get_running_loop().time)
-    found = await run_for(5, [lambda: nested(capacity)] * 2, capacity)
+    hold_both = asyncio.Barrier(2)
+
+    async def outer() -> None:
+        # Otherwise, the second slot may go to the inner run of the first task.
+        await hold_both.wait()
+        await nested(capacity)
+
+    found = await run_for(5, [outer] * 2, capacity)
     assert len(found) == 1
     assert found[0].startswith(
         "capacity 'api' is stuck: all of its slots are held by tasks that wait for it: "
